@@ -1,0 +1,12 @@
+//! The gRPC interface of the engine ([`engine_client`], [`engine_server`]) and of the daemon
+//! ([`control_client`], [`control_server`]), generated from `proto/lockstep.proto`.
+
+// The generated code has only the comments of the .proto file.
+#![allow(missing_docs)]
+
+tonic::include_proto!("lockstep.v1");
+
+/// Where the engine listens when nothing else is said.
+pub const ENGINE_SOCKET: &str = "/run/lockstep/engine.sock";
+/// Where the daemon listens when nothing else is said.
+pub const DAEMON_SOCKET: &str = "/run/lockstep/lockstepd.sock";

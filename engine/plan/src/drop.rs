@@ -1,0 +1,121 @@
+//! Why packets are dropped: every reason has a name, a counter per VIP and a sentence of help.
+
+use core::fmt;
+use core::str::FromStr;
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $help:literal;)+) => {
+        /// Why the engine did not forward a packet.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl DropReason {
+            /// Every reason, in the order of the counters.
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$variant,)+];
+
+            /// The reason's stable name in metrics and commands.
+            pub const fn name(self) -> &'static str {
+                match self { $(DropReason::$variant => $name,)+ }
+            }
+
+            /// What the operator can do about it, in a sentence.
+            pub const fn help(self) -> &'static str {
+                match self { $(DropReason::$variant => $help,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Shorter than its headers say, or than the headers need.
+    Truncated = "truncated",
+        "The frame ends inside a header. Look for a broken sender or a capture limit on the way.";
+    /// A header that contradicts itself: version, header length, total length.
+    Malformed = "malformed",
+        "A header field is impossible (version, length). Often a scanner or a broken driver.";
+    /// The IPv4 header checksum is wrong.
+    BadChecksum = "bad_checksum",
+        "The IPv4 header checksum does not match. Check the sender's offloads: AF_XDP sees frames as sent.";
+    /// More IPv6 extension headers, or longer ones, than are followed.
+    HeaderChain = "header_chain",
+        "More than 8 IPv6 extension headers or nested VLAN tags: dropped as in RFC 9098's advice.";
+    /// A fragment: it has no ports to find its flow by.
+    Fragment = "fragment",
+        "IP fragments carry no ports. Lower the sender's packet size, or clamp its MSS.";
+    /// The frame is not IPv4 or IPv6.
+    NotIp = "not_ip",
+        "The XDP program passed something that is not IP: its version may differ from the engine's. Restart the engine.";
+    /// IP, but neither TCP nor UDP.
+    NotTransport = "not_transport",
+        "Only TCP and UDP are balanced.";
+    /// For no VIP of the snapshot in force.
+    NoVip = "no_vip",
+        "No service answers there. Expected for a moment while a VIP is removed.";
+    /// For an engine address, and no session of ours is there.
+    NoSession = "no_session",
+        "An engine address got a packet that belongs to no session. Nothing should connect to engine addresses.";
+    /// The service has no backend that takes flows.
+    NoBackend = "no_backend",
+        "Every backend of the service is gone or draining. See `lockstep status`.";
+    /// The kernel knows no route to the backend.
+    NoRoute = "no_route",
+        "The kernel has no route to the backend. See `ip route get BACKEND` on the balancer.";
+    /// The next hop's link-layer address is not known (yet).
+    NoNeighbour = "no_neighbour",
+        "The next hop does not answer ARP or ND. See `ip neigh` on the balancer.";
+    /// The packet's way out is an interface this worker has no queue on.
+    NoPort = "no_port",
+        "The route to the backend leaves by an interface that is not in topology.toml for this worker.";
+    /// The packet with its tunnel header is longer than the way out takes.
+    TooBig = "too_big",
+        "Packet plus tunnel header exceed the MTU. Raise the MTU between balancer and servers, or clamp the MSS.";
+    /// TTL or hop limit used up.
+    TtlExceeded = "ttl_exceeded",
+        "TTL 1 or 0 on arrival: a routing loop, or traceroute.";
+    /// The room in front of the packet does not fit the tunnel.
+    NoRoom = "no_room",
+        "The XDP program made another amount of room than the tunnel needs. Expected for a moment after a service changed IP version or VLAN.";
+    /// The TX ring was full.
+    TxFull = "tx_full",
+        "The device takes packets slower than the engine makes them. See the interface's own drops.";
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Not the name of a drop reason.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not the name of a drop reason; `lockstep status --output json` lists them")]
+pub struct ParseDropReasonError;
+
+impl FromStr for DropReason {
+    type Err = ParseDropReasonError;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        DropReason::ALL
+            .iter()
+            .copied()
+            .find(|r| r.name() == name)
+            .ok_or(ParseDropReasonError)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_found_by_its_name_and_stands_at_its_number() {
+        for (at, &reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(reason.name().parse(), Ok(reason));
+            assert_eq!(reason as usize, at);
+            assert!(reason.help().ends_with('.'), "{reason}");
+        }
+    }
+}

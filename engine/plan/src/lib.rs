@@ -1,0 +1,21 @@
+//! What an engine is told: services, virtual IPs, backends, and the snapshot that holds them.
+//!
+//! The control daemon makes a [`Snapshot`], the engine's workers follow it. Every type here is
+//! valid by construction: a value that exists can be forwarded on. No I/O, no clock.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod backend;
+mod drop;
+mod service;
+mod snapshot;
+mod vip;
+
+pub use backend::{Backend, BackendId, BackendState, Weight};
+pub use drop::{DropReason, ParseDropReasonError};
+pub use service::{IdleTimeouts, Mode, Service, ServiceName, TableSize};
+pub use snapshot::{Limits, PlanError, Snapshot};
+pub use vip::{ParseVipError, Protocol, Vip};

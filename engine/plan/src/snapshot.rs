@@ -1,0 +1,228 @@
+//! The snapshot: everything the engine forwards by, as one unit with a number.
+
+use crate::vip::is_unicast;
+use crate::{Mode, Service, ServiceName, Vip};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+/// The most of everything in a snapshot. Memory in the engine is taken for these at its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits;
+
+impl Limits {
+    /// VIPs (address, port and protocol) over all services.
+    pub const VIPS: usize = 16_384;
+    /// Backends over all services; one that serves two services counts twice.
+    pub const BACKENDS: usize = 131_072;
+    /// Backends of one service.
+    pub const BACKENDS_PER_SERVICE: usize = 4_096;
+}
+
+/// Services under an epoch number: what the daemon sends and the engine applies as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    epoch: u64,
+    services: Vec<Service>,
+}
+
+impl Snapshot {
+    /// The snapshot of an engine that was told nothing yet.
+    pub const fn empty() -> Self {
+        Snapshot {
+            epoch: 0,
+            services: Vec::new(),
+        }
+    }
+
+    /// A snapshot of these services, or every reason why they cannot stand together.
+    pub fn new(epoch: u64, services: Vec<Service>) -> Result<Self, Vec<PlanError>> {
+        let errors = conflicts(&services);
+        if errors.is_empty() {
+            Ok(Snapshot { epoch, services })
+        } else {
+            Err(errors)
+        }
+    }
+
+    /// The snapshot's number; a later one is larger.
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The services, in the order given.
+    pub fn services(&self) -> &[Service] {
+        &self.services
+    }
+
+    /// The service with this name.
+    pub fn service(&self, name: &str) -> Option<&Service> {
+        self.services.iter().find(|s| s.name.as_str() == name)
+    }
+}
+
+/// Why services cannot stand together in one snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// Two services of one name.
+    #[error("service {0}: the name is used twice; give each service its own")]
+    DuplicateService(ServiceName),
+    /// A service no client can reach.
+    #[error("service {0}: has no VIP; add one such as \"203.0.113.10:80/tcp\"")]
+    NoVip(ServiceName),
+    /// Two services answer on one VIP.
+    #[error("service {service}: VIP {vip} belongs to service {owner} already")]
+    DuplicateVip {
+        /// The later service.
+        service: ServiceName,
+        /// The VIP both name.
+        vip: Vip,
+        /// The earlier service.
+        owner: ServiceName,
+    },
+    /// A backend named twice in a service.
+    #[error("service {service}: backend {address} is listed twice; raise its weight instead")]
+    DuplicateBackend {
+        /// The service.
+        service: ServiceName,
+        /// The address that stands twice.
+        address: IpAddr,
+    },
+    /// A backend address no packet can be sent to.
+    #[error("service {service}: backend {address} is not a unicast address off this host")]
+    BackendAddress {
+        /// The service.
+        service: ServiceName,
+        /// The address.
+        address: IpAddr,
+    },
+    /// Tunnel backends of both IP versions: the room that the XDP program makes in front of a
+    /// packet is one size per VIP.
+    #[error(
+        "service {0}: its backends have IPv4 and IPv6 addresses; a tunnel service needs one \
+         version for all (the clients' version does not matter)"
+    )]
+    MixedTunnel(ServiceName),
+    /// A backend that is itself a VIP: its packets would come back to the balancer.
+    #[error("service {service}: backend {address} is a VIP of service {owner}: packets would loop")]
+    BackendIsVip {
+        /// The service.
+        service: ServiceName,
+        /// The address that is both.
+        address: IpAddr,
+        /// Whose VIP it is.
+        owner: ServiceName,
+    },
+    /// More than [`Limits`] allows.
+    #[error("{what}: {count} are more than the {limit} an engine holds")]
+    TooMany {
+        /// What there is too much of.
+        what: &'static str,
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// Idle times out of range.
+    #[error("service {0}: idle times must be from 1 to 43200 seconds (12 hours)")]
+    IdleTime(ServiceName),
+}
+
+fn conflicts(services: &[Service]) -> Vec<PlanError> {
+    let mut errors = Vec::new();
+    let mut names = BTreeSet::new();
+    let mut vips: BTreeMap<Vip, &ServiceName> = BTreeMap::new();
+    let mut vip_addresses: BTreeMap<IpAddr, &ServiceName> = BTreeMap::new();
+    for service in services {
+        if !names.insert(&service.name) {
+            errors.push(PlanError::DuplicateService(service.name.clone()));
+        }
+        if service.vips.is_empty() {
+            errors.push(PlanError::NoVip(service.name.clone()));
+        }
+        for &vip in &service.vips {
+            vip_addresses.entry(vip.address()).or_insert(&service.name);
+            if let Some(owner) = vips.insert(vip, &service.name) {
+                errors.push(PlanError::DuplicateVip {
+                    service: service.name.clone(),
+                    vip,
+                    owner: owner.clone(),
+                });
+            }
+        }
+        let idle = service.idle;
+        let times = [idle.tcp_syn, idle.tcp_established, idle.tcp_fin, idle.udp];
+        if !times
+            .iter()
+            .all(|t| (1..=crate::IdleTimeouts::MAX).contains(t))
+        {
+            errors.push(PlanError::IdleTime(service.name.clone()));
+        }
+    }
+    for service in services {
+        backend_conflicts(service, &vip_addresses, &mut errors);
+    }
+    let backends = services.iter().map(|s| s.backends.len()).sum();
+    for (what, count, limit) in [
+        ("VIPs", vips.len(), Limits::VIPS),
+        ("backends", backends, Limits::BACKENDS),
+    ] {
+        if count > limit {
+            errors.push(PlanError::TooMany { what, count, limit });
+        }
+    }
+    errors
+}
+
+fn backend_conflicts(
+    service: &Service,
+    vip_addresses: &BTreeMap<IpAddr, &ServiceName>,
+    errors: &mut Vec<PlanError>,
+) {
+    let name = || service.name.clone();
+    let mut addresses = BTreeSet::new();
+    for address in service.backends.iter().map(|b| b.address) {
+        if !addresses.insert(address) {
+            errors.push(PlanError::DuplicateBackend {
+                service: name(),
+                address,
+            });
+        }
+        if !is_unicast(address) {
+            errors.push(PlanError::BackendAddress {
+                service: name(),
+                address,
+            });
+        }
+        if let Some(&owner) = vip_addresses.get(&address) {
+            let owner = owner.clone();
+            errors.push(PlanError::BackendIsVip {
+                service: name(),
+                address,
+                owner,
+            });
+        }
+    }
+    let v4 = service
+        .backends
+        .iter()
+        .filter(|b| b.address.is_ipv4())
+        .count();
+    match service.mode {
+        Mode::Tunnel if v4 != 0 && v4 != service.backends.len() => {
+            errors.push(PlanError::MixedTunnel(name()));
+        }
+        Mode::Tunnel => {}
+    }
+    let (count, limit) = (service.backends.len(), Limits::BACKENDS_PER_SERVICE);
+    if count > limit {
+        errors.push(PlanError::TooMany {
+            what: "backends of one service",
+            count,
+            limit,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;
