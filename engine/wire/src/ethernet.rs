@@ -20,79 +20,72 @@ const LEAST_ROOM: u16 = 4;
 /// program of another version could make the engine skip.
 const MOST_ROOM: u16 = 128;
 
-/// Which IP header the frame carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Version {
-    V4,
-    V6,
-}
-
-/// Where the IP header starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Link {
+/// An IP packet in its frame.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Packet<'a> {
     /// Bytes of room; 0 for an ordinary frame.
     pub room: u16,
     /// Offset of the IP header.
     pub network: usize,
-    pub version: Version,
+    /// From the IP header to the end of the frame.
+    pub bytes: &'a [u8],
 }
 
-/// The EtherType is looked at first, then the VLAN tags or the room.
+impl<'a> Packet<'a> {
+    #[inline]
+    fn at(frame: &'a [u8], network: usize, room: u16) -> Result<Self, ParseError> {
+        let bytes = frame.get(network..).ok_or(ParseError::Truncated)?;
+        Ok(Packet {
+            room,
+            network,
+            bytes,
+        })
+    }
+}
+
+/// Finds the IP packet and hands it to the parser of its version. The EtherType is looked at
+/// first, then the room or the VLAN tags.
+///
+/// The parsers are arguments so that nothing comes back to be branched on a second time.
 #[inline]
-pub(crate) fn parse(frame: &[u8]) -> Result<Link, ParseError> {
+pub(crate) fn dispatch<T>(
+    frame: &[u8],
+    v4: impl FnOnce(Packet<'_>) -> Result<T, ParseError>,
+    v6: impl FnOnce(Packet<'_>) -> Result<T, ParseError>,
+) -> Result<T, ParseError> {
     let header: &[u8; HEADER_LENGTH] = frame.first_chunk().ok_or(ParseError::Truncated)?;
     match u16::from_be_bytes([header[12], header[13]]) {
-        STEER_ETHERTYPE => steered(frame),
-        IPV4 => Ok(Link {
-            room: 0,
-            network: HEADER_LENGTH,
-            version: Version::V4,
-        }),
-        IPV6 => Ok(Link {
-            room: 0,
-            network: HEADER_LENGTH,
-            version: Version::V6,
-        }),
-        tag @ (vlan::CUSTOMER_TAG | vlan::SERVICE_TAG) => tagged(frame, tag),
+        STEER_ETHERTYPE => {
+            let packet = steered(frame)?;
+            // The marker stands where the EtherType was: the packet itself tells its version.
+            match packet.bytes.first().ok_or(ParseError::Truncated)? >> 4 {
+                4 => v4(packet),
+                6 => v6(packet),
+                _ => Err(ParseError::Malformed),
+            }
+        }
+        IPV4 => v4(Packet::at(frame, HEADER_LENGTH, 0)?),
+        IPV6 => v6(Packet::at(frame, HEADER_LENGTH, 0)?),
+        tag @ (vlan::CUSTOMER_TAG | vlan::SERVICE_TAG) => {
+            let (ethertype, network) = vlan::skip(frame, tag)?;
+            match ethertype {
+                IPV4 => v4(Packet::at(frame, network, 0)?),
+                IPV6 => v6(Packet::at(frame, network, 0)?),
+                _ => Err(ParseError::NotIp),
+            }
+        }
         _ => Err(ParseError::NotIp),
     }
 }
 
 #[inline]
-fn steered(frame: &[u8]) -> Result<Link, ParseError> {
+fn steered(frame: &[u8]) -> Result<Packet<'_>, ParseError> {
     let header: &[u8; HEADER_LENGTH + 2] = frame.first_chunk().ok_or(ParseError::Truncated)?;
     let room = u16::from_be_bytes([header[14], header[15]]);
     if !(LEAST_ROOM..=MOST_ROOM).contains(&room) {
         return Err(ParseError::Malformed);
     }
-    let network = HEADER_LENGTH + usize::from(room);
-    // The marker stands where the EtherType was, so the packet itself has to tell its version.
-    let version = match frame.get(network).ok_or(ParseError::Truncated)? >> 4 {
-        4 => Version::V4,
-        6 => Version::V6,
-        _ => return Err(ParseError::Malformed),
-    };
-    Ok(Link {
-        room,
-        network,
-        version,
-    })
-}
-
-/// Out of line: the XDP program drops tags where it makes room, so this is the rare case.
-#[inline(never)]
-fn tagged(frame: &[u8], tag: u16) -> Result<Link, ParseError> {
-    let (ethertype, network) = vlan::skip(frame, tag)?;
-    let version = match ethertype {
-        IPV4 => Version::V4,
-        IPV6 => Version::V6,
-        _ => return Err(ParseError::NotIp),
-    };
-    Ok(Link {
-        room: 0,
-        network,
-        version,
-    })
+    Packet::at(frame, HEADER_LENGTH + usize::from(room), room)
 }
 
 /// The link header of a frame on its way out.

@@ -6,6 +6,9 @@ use crate::parse::ParseError;
 /// Bytes of a header without options.
 pub const HEADER_LENGTH: usize = 20;
 
+/// Version 4 and a header length of five words.
+const WITHOUT_OPTIONS: u8 = 0x45;
+
 /// "Don't fragment", in the word of flags and fragment offset.
 pub(crate) const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;
@@ -24,22 +27,34 @@ impl<'a> Ipv4Header<'a> {
     /// and never walked, so nothing in them can loop or mislead.
     #[inline]
     pub fn split(packet: &'a [u8]) -> Result<(Self, &'a [u8]), ParseError> {
-        let header = Ipv4Header(packet.first_chunk().ok_or(ParseError::Truncated)?);
-        let header_length = header.check_lengths()?;
-        let length = usize::from(header.total_length());
-        let (whole, payload) = packet
-            .get(..length)
-            .and_then(|packet| packet.split_at_checked(header_length))
-            .ok_or(ParseError::Truncated)?;
-        let sum = if header_length == HEADER_LENGTH {
-            checksum::ipv4_header(header.0)
-        } else {
-            checksum::Sum::new().add_bytes(whole).finish()
-        };
-        if sum != 0xffff {
+        let (header, payload) = packet.split_first_chunk().ok_or(ParseError::Truncated)?;
+        let header = Ipv4Header(header);
+        if header.0[0] != WITHOUT_OPTIONS {
+            return header.split_options(packet);
+        }
+        let length = usize::from(header.total_length())
+            .checked_sub(HEADER_LENGTH)
+            .ok_or(ParseError::Malformed)?;
+        let payload = payload.get(..length).ok_or(ParseError::Truncated)?;
+        if !checksum::ipv4_header_is_valid(header.0) {
             return Err(ParseError::BadChecksum);
         }
         Ok((header, payload))
+    }
+
+    /// Out of line: hardly any packet has options.
+    #[cold]
+    #[inline(never)]
+    fn split_options(self, packet: &'a [u8]) -> Result<(Self, &'a [u8]), ParseError> {
+        let header_length = self.check_lengths()?;
+        let (header, payload) = packet
+            .get(..usize::from(self.total_length()))
+            .and_then(|packet| packet.split_at_checked(header_length))
+            .ok_or(ParseError::Truncated)?;
+        if checksum::Sum::new().add_bytes(header).finish() != 0xffff {
+            return Err(ParseError::BadChecksum);
+        }
+        Ok((self, payload))
     }
 
     /// The header of a packet quoted by an ICMP error, and as much of its payload as is there.
@@ -56,7 +71,6 @@ impl<'a> Ipv4Header<'a> {
     }
 
     /// The header length in bytes, when version and lengths can be true.
-    #[inline]
     fn check_lengths(self) -> Result<usize, ParseError> {
         let header_length = usize::from(self.0[0] & 0x0f) * 4;
         if self.0[0] >> 4 != 4

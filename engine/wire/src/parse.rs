@@ -2,7 +2,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::ethernet::{self, Link, Version};
+use crate::ethernet::{self, Packet};
 use crate::flow::{FlowKey, FlowKey4, FlowKey6};
 use crate::icmp;
 use crate::ipv4::Ipv4Header;
@@ -79,18 +79,19 @@ const LONGEST_FRAME: usize = u16::MAX as usize;
 /// Bytes behind the first 65,535 are not looked at.
 #[inline]
 pub fn parse(frame: &[u8]) -> Result<Headers, ParseError> {
-    let frame = &frame[..frame.len().min(LONGEST_FRAME)];
-    let link = ethernet::parse(frame)?;
-    let packet = frame.get(link.network..).ok_or(ParseError::Truncated)?;
-    match link.version {
-        Version::V4 => parse_v4(&link, packet),
-        Version::V6 => parse_v6(&link, packet),
-    }
+    ethernet::dispatch(
+        bounded(frame),
+        |packet| parse_v4(packet.room, packet.network, packet.bytes),
+        |packet| parse_v6(packet.room, packet.network, packet.bytes),
+    )
 }
 
-#[inline]
-fn parse_v4(link: &Link, packet: &[u8]) -> Result<Headers, ParseError> {
-    let (ip, payload) = whole_v4(packet)?;
+// The parsers of the two versions are out of line, with arguments that fit registers: the way to
+// them is a jump, and neither pays for the registers that the other needs.
+
+#[inline(never)]
+fn parse_v4(room: u16, network: usize, bytes: &[u8]) -> Result<Headers, ParseError> {
+    let (ip, payload) = whole_v4(bytes)?;
     let transport = Transport::parse(ip.protocol(), payload)?;
     check_ttl(ip.ttl())?;
     let key = FlowKey4 {
@@ -99,18 +100,20 @@ fn parse_v4(link: &Link, packet: &[u8]) -> Result<Headers, ParseError> {
         ports: transport.ports,
         protocol: ip.protocol(),
     };
+    let length = usize::from(ip.total_length());
     Ok(headers(
-        link,
-        usize::from(ip.total_length()),
+        room,
+        network,
+        length,
         payload,
         FlowKey::V4(key),
         transport.tcp,
     ))
 }
 
-#[inline]
-fn parse_v6(link: &Link, packet: &[u8]) -> Result<Headers, ParseError> {
-    let (ip, payload) = Ipv6Header::split(packet)?;
+#[inline(never)]
+fn parse_v6(room: u16, network: usize, bytes: &[u8]) -> Result<Headers, ParseError> {
+    let (ip, payload) = Ipv6Header::split(bytes)?;
     let length = ipv6::HEADER_LENGTH + payload.len();
     let (protocol, payload) = ipv6::upper_layer(ip.next_header(), payload, Fragments::Refused)?;
     let transport = Transport::parse(protocol, payload)?;
@@ -122,7 +125,8 @@ fn parse_v6(link: &Link, packet: &[u8]) -> Result<Headers, ParseError> {
         protocol,
     };
     Ok(headers(
-        link,
+        room,
+        network,
         length,
         payload,
         FlowKey::V6(key),
@@ -139,68 +143,75 @@ fn parse_v6(link: &Link, packet: &[u8]) -> Result<Headers, ParseError> {
 /// that of [`parse()`] with the ICMP message in place of the transport header; what is no ICMP
 /// error is [`ParseError::NotTransport`].
 pub fn parse_icmp_error(frame: &[u8]) -> Result<(Headers, icmp::ErrorKind), ParseError> {
-    let frame = &frame[..frame.len().min(LONGEST_FRAME)];
-    let link = ethernet::parse(frame)?;
-    let packet = frame.get(link.network..).ok_or(ParseError::Truncated)?;
-    let icmp = match link.version {
-        Version::V4 => IcmpPacket::v4(packet)?,
-        Version::V6 => IcmpPacket::v6(packet)?,
-    };
-    let icmp::Message::Error { kind, quoted } = icmp.message else {
+    ethernet::dispatch(bounded(frame), icmp_error_v4, icmp_error_v6)
+}
+
+fn icmp_error_v4(packet: Packet<'_>) -> Result<(Headers, icmp::ErrorKind), ParseError> {
+    let (ip, payload) = whole_v4(packet.bytes)?;
+    if ip.protocol() != protocol::ICMP {
         return Err(ParseError::NotTransport);
-    };
-    // An error goes to the sender of what it quotes (RFC 1122 section 3.2.2): anything else was
-    // made up to hit somebody else's flow.
-    if quoted.source_address() != icmp.destination {
-        return Err(ParseError::Malformed);
     }
-    check_ttl(icmp.ttl)?;
-    let key = quoted.reversed();
+    let message = icmp::parse_v4(payload)?;
+    let destination = Ipv4Addr::from_bits(ip.destination()).into();
+    let (key, kind) = client_flow(message, destination)?;
+    check_ttl(ip.ttl())?;
+    let length = usize::from(ip.total_length());
     Ok((
-        headers(&link, icmp.length, icmp.payload, key, TcpFlags::EMPTY),
+        headers(
+            packet.room,
+            packet.network,
+            length,
+            payload,
+            key,
+            TcpFlags::EMPTY,
+        ),
         kind,
     ))
 }
 
-/// An IP packet with an ICMP message.
-struct IcmpPacket<'a> {
-    length: usize,
-    payload: &'a [u8],
-    ttl: u8,
-    destination: IpAddr,
-    message: icmp::Message,
-}
-
-impl<'a> IcmpPacket<'a> {
-    fn v4(packet: &'a [u8]) -> Result<Self, ParseError> {
-        let (ip, payload) = whole_v4(packet)?;
-        if ip.protocol() != protocol::ICMP {
-            return Err(ParseError::NotTransport);
-        }
-        Ok(IcmpPacket {
-            length: usize::from(ip.total_length()),
-            payload,
-            ttl: ip.ttl(),
-            destination: Ipv4Addr::from_bits(ip.destination()).into(),
-            message: icmp::parse_v4(payload)?,
-        })
+fn icmp_error_v6(packet: Packet<'_>) -> Result<(Headers, icmp::ErrorKind), ParseError> {
+    let (ip, payload) = Ipv6Header::split(packet.bytes)?;
+    let length = ipv6::HEADER_LENGTH + payload.len();
+    let (protocol, payload) = ipv6::upper_layer(ip.next_header(), payload, Fragments::Refused)?;
+    if protocol != protocol::ICMPV6 {
+        return Err(ParseError::NotTransport);
     }
-
-    fn v6(packet: &'a [u8]) -> Result<Self, ParseError> {
-        let (ip, payload) = Ipv6Header::split(packet)?;
-        let length = ipv6::HEADER_LENGTH + payload.len();
-        let (protocol, payload) = ipv6::upper_layer(ip.next_header(), payload, Fragments::Refused)?;
-        if protocol != protocol::ICMPV6 {
-            return Err(ParseError::NotTransport);
-        }
-        Ok(IcmpPacket {
+    let message = icmp::parse_v6(ip.source(), ip.destination(), payload)?;
+    let destination = Ipv6Addr::from_octets(*ip.destination()).into();
+    let (key, kind) = client_flow(message, destination)?;
+    check_ttl(ip.hop_limit())?;
+    Ok((
+        headers(
+            packet.room,
+            packet.network,
             length,
             payload,
-            ttl: ip.hop_limit(),
-            destination: Ipv6Addr::from_octets(*ip.destination()).into(),
-            message: icmp::parse_v6(ip.source(), ip.destination(), payload)?,
-        })
+            key,
+            TcpFlags::EMPTY,
+        ),
+        kind,
+    ))
+}
+
+/// The flow that an error to `destination` is about, as the client sends it.
+fn client_flow(
+    message: icmp::Message,
+    destination: IpAddr,
+) -> Result<(FlowKey, icmp::ErrorKind), ParseError> {
+    let icmp::Message::Error { kind, quoted } = message else {
+        return Err(ParseError::NotTransport);
+    };
+    // An error goes to the sender of what it quotes (RFC 1122 section 3.2.2): anything else was
+    // made up to hit somebody else's flow.
+    if quoted.source_address() != destination {
+        return Err(ParseError::Malformed);
     }
+    Ok((quoted.reversed(), kind))
+}
+
+#[inline]
+fn bounded(frame: &[u8]) -> &[u8] {
+    &frame[..frame.len().min(LONGEST_FRAME)]
 }
 
 /// The IPv4 header and payload of a packet that is no fragment.
@@ -227,11 +238,18 @@ fn check_ttl(ttl: u8) -> Result<(), ParseError> {
 /// `payload` ends where the packet does, so its length tells where it starts. All of it lies in
 /// the first [`LONGEST_FRAME`] bytes: nothing is cut off.
 #[inline]
-fn headers(link: &Link, length: usize, payload: &[u8], key: FlowKey, tcp: TcpFlags) -> Headers {
+fn headers(
+    room: u16,
+    network: usize,
+    length: usize,
+    payload: &[u8],
+    key: FlowKey,
+    tcp: TcpFlags,
+) -> Headers {
     Headers {
-        room: link.room,
-        network: link.network as u16,
-        transport: (link.network + length - payload.len()) as u16,
+        room,
+        network: network as u16,
+        transport: (network + length - payload.len()) as u16,
         length: length as u16,
         key,
         tcp,
