@@ -95,18 +95,19 @@ pub fn checksum(bytes: &[u8]) -> u16 {
 
 /// Whether the checksum of an IPv4 header without options is right.
 ///
-/// A ones' complement sum is one modulo 0xffff, and a remainder of zero is a multiplication and a
-/// comparison to the compiler: cheaper than folding carries. (The other zero, of a header of
-/// nothing but zeros, has no version 4.)
+/// A ones' complement sum is one modulo 0xffff, and so is one of 64-bit words with the carry added
+/// back; a remainder of zero is a multiplication and a comparison to the compiler, less than
+/// folding. (The other zero, of a header of nothing but zeros, has no version 4.)
 #[inline]
 pub(crate) const fn ipv4_header_is_valid(header: &[u8; 20]) -> bool {
-    let (words, _) = header.as_chunks::<4>();
-    let sum = u32::from_ne_bytes(words[0]) as u64
-        + u32::from_ne_bytes(words[1]) as u64
-        + u32::from_ne_bytes(words[2]) as u64
-        + u32::from_ne_bytes(words[3]) as u64
-        + u32::from_ne_bytes(words[4]) as u64;
-    sum.is_multiple_of(0xffff)
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, rest @ ..] = *header;
+    let (sum, carry) = u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+        .overflowing_add(u64::from_ne_bytes([i, j, k, l, m, n, o, p]));
+    // Two words that carry leave at most 2^64 - 2, so that the carry fits; the second addition may
+    // carry again, and 2^64 is 1 modulo 0xffff.
+    let sum = sum + carry as u64;
+    let (sum, carry) = sum.overflowing_add(u32::from_ne_bytes(rest) as u64);
+    (sum + carry as u64).is_multiple_of(0xffff)
 }
 
 /// Whether the checksum of a TCP or UDP segment over IPv4 is right.

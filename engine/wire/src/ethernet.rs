@@ -20,6 +20,13 @@ const LEAST_ROOM: u16 = 4;
 /// program of another version could make the engine skip.
 const MOST_ROOM: u16 = 128;
 
+/// Which IP header a packet has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    V4,
+    V6,
+}
+
 /// An IP packet in its frame.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Packet<'a> {
@@ -43,49 +50,52 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// Finds the IP packet and hands it to the parser of its version. The EtherType is looked at
-/// first, then the room or the VLAN tags.
-///
-/// The parsers are arguments so that nothing comes back to be branched on a second time.
+/// The packet behind the room that the XDP program made; `None` when the frame has no marker.
 #[inline]
-pub(crate) fn dispatch<T>(
-    frame: &[u8],
-    v4: impl FnOnce(Packet<'_>) -> Result<T, ParseError>,
-    v6: impl FnOnce(Packet<'_>) -> Result<T, ParseError>,
-) -> Result<T, ParseError> {
-    let header: &[u8; HEADER_LENGTH] = frame.first_chunk().ok_or(ParseError::Truncated)?;
-    match u16::from_be_bytes([header[12], header[13]]) {
-        STEER_ETHERTYPE => {
-            let packet = steered(frame)?;
-            // The marker stands where the EtherType was: the packet itself tells its version.
-            match packet.bytes.first().ok_or(ParseError::Truncated)? >> 4 {
-                4 => v4(packet),
-                6 => v6(packet),
-                _ => Err(ParseError::Malformed),
-            }
-        }
-        IPV4 => v4(Packet::at(frame, HEADER_LENGTH, 0)?),
-        IPV6 => v6(Packet::at(frame, HEADER_LENGTH, 0)?),
-        tag @ (vlan::CUSTOMER_TAG | vlan::SERVICE_TAG) => {
-            let (ethertype, network) = vlan::skip(frame, tag)?;
-            match ethertype {
-                IPV4 => v4(Packet::at(frame, network, 0)?),
-                IPV6 => v6(Packet::at(frame, network, 0)?),
-                _ => Err(ParseError::NotIp),
-            }
-        }
-        _ => Err(ParseError::NotIp),
+pub(crate) fn steered(frame: &[u8]) -> Option<Result<(Version, Packet<'_>), ParseError>> {
+    let header: &[u8; HEADER_LENGTH + 2] = frame.first_chunk()?;
+    if u16::from_be_bytes([header[12], header[13]]) != STEER_ETHERTYPE {
+        return None;
     }
+    Some(behind_room(
+        frame,
+        u16::from_be_bytes([header[14], header[15]]),
+    ))
 }
 
 #[inline]
-fn steered(frame: &[u8]) -> Result<Packet<'_>, ParseError> {
-    let header: &[u8; HEADER_LENGTH + 2] = frame.first_chunk().ok_or(ParseError::Truncated)?;
-    let room = u16::from_be_bytes([header[14], header[15]]);
+fn behind_room(frame: &[u8], room: u16) -> Result<(Version, Packet<'_>), ParseError> {
     if !(LEAST_ROOM..=MOST_ROOM).contains(&room) {
         return Err(ParseError::Malformed);
     }
-    Packet::at(frame, HEADER_LENGTH + usize::from(room), room)
+    let packet = Packet::at(frame, HEADER_LENGTH + usize::from(room), room)?;
+    // The marker stands where the EtherType was: the packet itself tells its version.
+    let version = match packet.bytes.first().ok_or(ParseError::Truncated)? >> 4 {
+        4 => Version::V4,
+        6 => Version::V6,
+        _ => return Err(ParseError::Malformed),
+    };
+    Ok((version, packet))
+}
+
+/// The packet of any frame. The EtherType is looked at first, then the room or the VLAN tags.
+pub(crate) fn parse(frame: &[u8]) -> Result<(Version, Packet<'_>), ParseError> {
+    if let Some(steered) = steered(frame) {
+        return steered;
+    }
+    let header: &[u8; HEADER_LENGTH] = frame.first_chunk().ok_or(ParseError::Truncated)?;
+    let (ethertype, network) = match u16::from_be_bytes([header[12], header[13]]) {
+        tag @ (vlan::CUSTOMER_TAG | vlan::SERVICE_TAG) => vlan::skip(frame, tag)?,
+        // The marker of a frame that ends before the room's length.
+        STEER_ETHERTYPE => return Err(ParseError::Truncated),
+        ethertype => (ethertype, HEADER_LENGTH),
+    };
+    let version = match ethertype {
+        IPV4 => Version::V4,
+        IPV6 => Version::V6,
+        _ => return Err(ParseError::NotIp),
+    };
+    Ok((version, Packet::at(frame, network, 0)?))
 }
 
 /// The link header of a frame on its way out.

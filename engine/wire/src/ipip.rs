@@ -175,7 +175,7 @@ impl Inner {
 }
 
 /// Word by word, each stored once: the checksum is known before the first store.
-#[inline]
+#[inline(always)]
 fn write_ipv4_header(
     to: &mut [u8; ipv4::HEADER_LENGTH],
     inner: &Inner,
@@ -206,7 +206,7 @@ fn write_ipv4_header(
 
 /// No tunnel encapsulation limit option is added (RFC 2473 section 4.1.1 makes it optional): it
 /// would cost 8 bytes of every packet, and a tunnel that ends at a backend does not nest.
-#[inline]
+#[inline(always)]
 fn write_ipv6_header(
     to: &mut [u8; ipv6::HEADER_LENGTH],
     inner: &Inner,

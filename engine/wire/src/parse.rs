@@ -2,7 +2,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::ethernet::{self, Packet};
+use crate::ethernet::{self, Packet, Version};
 use crate::flow::{FlowKey, FlowKey4, FlowKey6};
 use crate::icmp;
 use crate::ipv4::Ipv4Header;
@@ -65,7 +65,7 @@ pub enum ParseError {
     TtlExceeded,
 }
 
-/// No AF_XDP frame is longer; with this bound all offsets fit 16 bits.
+/// No AF_XDP frame is longer.
 const LONGEST_FRAME: usize = u16::MAX as usize;
 
 /// Finds the headers and the flow of a frame: an ordinary one, with up to two VLAN tags, or one
@@ -76,22 +76,67 @@ const LONGEST_FRAME: usize = u16::MAX as usize;
 /// extension headers (IPv6, where a fragment header is one of them); the protocol; the transport
 /// header; and at last the TTL, which only forwarding needs.
 ///
-/// Bytes behind the first 65,535 are not looked at.
+/// An IPv6 packet that does not end within the frame's first 65,535 bytes is `Truncated`: its
+/// offsets would not fit. No AF_XDP frame is that long.
 #[inline]
 pub fn parse(frame: &[u8]) -> Result<Headers, ParseError> {
-    ethernet::dispatch(
-        bounded(frame),
-        |packet| parse_v4(packet.room, packet.network, packet.bytes),
-        |packet| parse_v6(packet.room, packet.network, packet.bytes),
-    )
+    // What nearly all packets are comes first and stands alone, so that it needs few registers and
+    // no call; the rest is a jump away.
+    let Some(steered) = ethernet::steered(frame) else {
+        return parse_ordinary(frame);
+    };
+    let (
+        version,
+        Packet {
+            room,
+            network,
+            bytes,
+        },
+    ) = steered?;
+    match version {
+        Version::V4 => match Ipv4Header::split_plain(bytes) {
+            Some(split) => finish_v4(room, network, split?),
+            None => parse_v4(room, network, bytes),
+        },
+        Version::V6 => parse_v6(room, network, bytes),
+    }
 }
 
-// The parsers of the two versions are out of line, with arguments that fit registers: the way to
-// them is a jump, and neither pays for the registers that the other needs.
+#[inline(never)]
+fn parse_ordinary(frame: &[u8]) -> Result<Headers, ParseError> {
+    let (
+        version,
+        Packet {
+            room,
+            network,
+            bytes,
+        },
+    ) = ethernet::parse(frame)?;
+    match version {
+        Version::V4 => match Ipv4Header::split_plain(bytes) {
+            Some(split) => finish_v4(room, network, split?),
+            None => parse_v4(room, network, bytes),
+        },
+        Version::V6 => parse_v6(room, network, bytes),
+    }
+}
 
+/// With options, or cut.
+#[cold]
 #[inline(never)]
 fn parse_v4(room: u16, network: usize, bytes: &[u8]) -> Result<Headers, ParseError> {
-    let (ip, payload) = whole_v4(bytes)?;
+    finish_v4(room, network, Ipv4Header::split(bytes)?)
+}
+
+#[inline]
+fn finish_v4(
+    room: u16,
+    network: usize,
+    (ip, payload): (Ipv4Header<'_>, &[u8]),
+) -> Result<Headers, ParseError> {
+    if ip.is_fragment() {
+        return Err(ParseError::Fragment);
+    }
     let transport = Transport::parse(ip.protocol(), payload)?;
     check_ttl(ip.ttl())?;
     let key = FlowKey4 {
@@ -113,7 +158,7 @@ fn parse_v4(room: u16, network: usize, bytes: &[u8]) -> Result<Headers, ParseErr
 
 #[inline(never)]
 fn parse_v6(room: u16, network: usize, bytes: &[u8]) -> Result<Headers, ParseError> {
-    let (ip, payload) = Ipv6Header::split(bytes)?;
+    let (ip, payload) = whole_v6(network, bytes)?;
     let length = ipv6::HEADER_LENGTH + payload.len();
     let (protocol, payload) = ipv6::upper_layer(ip.next_header(), payload, Fragments::Refused)?;
     let transport = Transport::parse(protocol, payload)?;
@@ -134,6 +179,13 @@ fn parse_v6(room: u16, network: usize, bytes: &[u8]) -> Result<Headers, ParseErr
     ))
 }
 
+/// An IPv6 packet of which all offsets fit 16 bits: its 40 bytes and a full payload would not.
+#[inline]
+fn whole_v6(network: usize, bytes: &[u8]) -> Result<(Ipv6Header<'_>, &[u8]), ParseError> {
+    let bytes = &bytes[..bytes.len().min(LONGEST_FRAME.saturating_sub(network))];
+    Ipv6Header::split(bytes)
+}
+
 /// Finds the flow that an ICMP error is about, so that it can follow the flow's packets to the
 /// backend: without "fragmentation needed" (RFC 1191) and "packet too big" (RFC 8201) path MTU
 /// discovery behind a VIP fails.
@@ -143,11 +195,18 @@ fn parse_v6(room: u16, network: usize, bytes: &[u8]) -> Result<Headers, ParseErr
 /// that of [`parse()`] with the ICMP message in place of the transport header; what is no ICMP
 /// error is [`ParseError::NotTransport`].
 pub fn parse_icmp_error(frame: &[u8]) -> Result<(Headers, icmp::ErrorKind), ParseError> {
-    ethernet::dispatch(bounded(frame), icmp_error_v4, icmp_error_v6)
+    let (version, packet) = ethernet::parse(frame)?;
+    match version {
+        Version::V4 => icmp_error_v4(packet),
+        Version::V6 => icmp_error_v6(packet),
+    }
 }
 
 fn icmp_error_v4(packet: Packet<'_>) -> Result<(Headers, icmp::ErrorKind), ParseError> {
-    let (ip, payload) = whole_v4(packet.bytes)?;
+    let (ip, payload) = Ipv4Header::split(packet.bytes)?;
+    if ip.is_fragment() {
+        return Err(ParseError::Fragment);
+    }
     if ip.protocol() != protocol::ICMP {
         return Err(ParseError::NotTransport);
     }
@@ -170,7 +229,7 @@ fn icmp_error_v4(packet: Packet<'_>) -> Result<(Headers, icmp::ErrorKind), Parse
 }
 
 fn icmp_error_v6(packet: Packet<'_>) -> Result<(Headers, icmp::ErrorKind), ParseError> {
-    let (ip, payload) = Ipv6Header::split(packet.bytes)?;
+    let (ip, payload) = whole_v6(packet.network, packet.bytes)?;
     let length = ipv6::HEADER_LENGTH + payload.len();
     let (protocol, payload) = ipv6::upper_layer(ip.next_header(), payload, Fragments::Refused)?;
     if protocol != protocol::ICMPV6 {
@@ -209,21 +268,6 @@ fn client_flow(
     Ok((quoted.reversed(), kind))
 }
 
-#[inline]
-fn bounded(frame: &[u8]) -> &[u8] {
-    &frame[..frame.len().min(LONGEST_FRAME)]
-}
-
-/// The IPv4 header and payload of a packet that is no fragment.
-#[inline]
-fn whole_v4(packet: &[u8]) -> Result<(Ipv4Header<'_>, &[u8]), ParseError> {
-    let (ip, payload) = Ipv4Header::split(packet)?;
-    if ip.is_fragment() {
-        return Err(ParseError::Fragment);
-    }
-    Ok((ip, payload))
-}
-
 /// A packet may not be forwarded with a TTL that the decrement brings to 0 (RFC 1812 section
 /// 5.3.1, RFC 8200 section 3).
 #[inline]
@@ -235,8 +279,8 @@ fn check_ttl(ttl: u8) -> Result<(), ParseError> {
     }
 }
 
-/// `payload` ends where the packet does, so its length tells where it starts. All of it lies in
-/// the first [`LONGEST_FRAME`] bytes: nothing is cut off.
+/// `payload` ends where the packet does, so its length tells where it starts. The numbers fit: an
+/// IPv4 header starts and ends within the first few hundred bytes and [`whole_v6`] sees to IPv6.
 #[inline]
 fn headers(
     room: u16,
