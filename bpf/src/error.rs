@@ -96,7 +96,7 @@ pub enum BpfError {
     },
     /// The kernel's verifier refused the program.
     #[error(
-        "the kernel's verifier rejects {program}; Lockstep needs Linux 5.11 or later, please \
+        "the kernel's verifier rejects {program}; it is made for Linux 6.1 and later, please \
          report this with `uname -r` and what the verifier said:\n{log}"
     )]
     Rejected {

@@ -278,14 +278,17 @@ fn without_privileges_the_error_says_so() {
     });
 }
 
-/// Traffic goes to the kernel whether the engine lives, hangs or is killed, because it has no
-/// socket there that could take it.
+/// The engine had a socket and a destination. Its program stays, but from its death on the packets
+/// reach the kernel, here a server on the same host.
 #[test]
 fn a_killed_engine_leaves_the_kernel_s_path_and_is_replaced() {
     isolated(|pins| {
         veth();
-        ip("link set lo up");
         ip("addr add 192.0.2.10/24 dev lb0");
+        let server = UdpSocket::bind((V4, 5353)).unwrap();
+        server
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
         let mut child = test_process("child_attaches_and_waits", pins);
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         assert!(lines.any(|line| line.unwrap().contains("attached")));
@@ -296,6 +299,16 @@ fn a_killed_engine_leaves_the_kernel_s_path_and_is_replaced() {
         child.wait().unwrap();
         assert_eq!(attached("lb0").map(|program| program.0), Some(id));
 
+        let client = Peer::with_link("lb1", || {
+            ip("addr add 192.0.2.1/24 dev lb1");
+            ip("link set lb1 up");
+            let client = UdpSocket::bind("192.0.2.1:0").unwrap();
+            client.send_to(b"anybody there?", (V4, 5353)).unwrap();
+        });
+        let mut buffer = [0; 64];
+        let (length, _) = server.recv_from(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"anybody there?");
+
         let steer = Steer::attach("lb0", &options(pins, ModeChoice::Auto)).unwrap();
         assert_ne!(attached("lb0").unwrap().0, id);
         steer.beat().unwrap();
@@ -303,6 +316,7 @@ fn a_killed_engine_leaves_the_kernel_s_path_and_is_replaced() {
         steer.set_socket(0, socket.as_fd()).unwrap();
         steer.clear_socket(0).unwrap();
         steer.detach().unwrap();
+        drop(client);
     });
 }
 
@@ -368,7 +382,17 @@ fn pins_of_parent() -> std::path::PathBuf {
 #[ignore = "the process that another test starts and kills"]
 fn child_attaches_and_waits() {
     let pins = pins_of_parent();
-    let steer = Steer::attach("lb0", &options(&pins, ModeChoice::Auto)).unwrap();
+    let mut steer = Steer::attach("lb0", &options(&pins, ModeChoice::Auto)).unwrap();
+    let served = Destination {
+        address: v4(),
+        port: 5353,
+        protocol: Some(UDP),
+    };
+    let socket = xdp_socket();
+    steer
+        .set_destinations(&[(served, Room::NONE)].into())
+        .unwrap();
+    steer.set_socket(0, socket.as_fd()).unwrap();
     steer.beat().unwrap();
     println!("attached");
     std::io::stdout().flush().unwrap();
