@@ -85,39 +85,24 @@ pub fn parse(frame: &[u8]) -> Result<Headers, ParseError> {
     let Some(steered) = ethernet::steered(frame) else {
         return parse_ordinary(frame);
     };
-    let (
-        version,
-        Packet {
-            room,
-            network,
-            bytes,
-        },
-    ) = steered?;
-    match version {
-        Version::V4 => match Ipv4Header::split_plain(bytes) {
-            Some(split) => finish_v4(room, network, split?),
-            None => parse_v4(room, network, bytes),
-        },
-        Version::V6 => parse_v6(room, network, bytes),
-    }
+    let (version, packet) = steered?;
+    parse_packet(version, packet)
 }
 
 #[inline(never)]
 fn parse_ordinary(frame: &[u8]) -> Result<Headers, ParseError> {
-    let (
-        version,
-        Packet {
-            room,
-            network,
-            bytes,
-        },
-    ) = ethernet::parse(frame)?;
+    let (version, packet) = ethernet::parse(frame)?;
+    parse_packet(version, packet)
+}
+
+#[inline(always)]
+fn parse_packet(version: Version, packet: Packet<'_>) -> Result<Headers, ParseError> {
     match version {
-        Version::V4 => match Ipv4Header::split_plain(bytes) {
-            Some(split) => finish_v4(room, network, split?),
-            None => parse_v4(room, network, bytes),
+        Version::V4 => match Ipv4Header::split_plain(packet.bytes) {
+            Some(split) => finish_v4(packet.room, packet.network, split?),
+            None => parse_v4(packet.room, packet.network, packet.bytes),
         },
-        Version::V6 => parse_v6(room, network, bytes),
+        Version::V6 => parse_v6(packet.room, packet.network, packet.bytes),
     }
 }
 
