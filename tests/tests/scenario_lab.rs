@@ -1,0 +1,75 @@
+//! The lab itself, without Lockstep: what the other scenarios build on.
+
+use anyhow::{Result, ensure};
+use lockstep_tests::lab::{Lab, VIP_V4, VIP_V6, Wrk, leftovers, scenario};
+use std::time::Instant;
+
+#[test]
+fn scenario_kernel_balances_to_every_server_over_both_ip_versions() {
+    scenario(&Lab::builder().servers(3), |lab| {
+        lab.balancers[0].balance_by_nftables(3)?;
+        let port = lab.router.count_balancer(0)?;
+        for vip in [VIP_V4.into(), VIP_V6.into()] {
+            let before: Vec<u64> = requests(lab)?;
+            let answer = lab.client.get(vip)?;
+            ensure!(answer.status == 200, "{answer:?}");
+            let report = lab
+                .client
+                .wrk(&Wrk::new(format!("http://{}/", host(vip))).seconds(1))?;
+            ensure!(report.errors() == 0, "{report:?}");
+            let served: Vec<u64> = requests(lab)?
+                .iter()
+                .zip(before)
+                .map(|(now, before)| now - before)
+                .collect();
+            ensure!(served.iter().all(|&count| count > 0), "{served:?}");
+            // The answers of requests that were under way at the end were not waited for.
+            ensure!(
+                served.iter().sum::<u64>() > report.requests,
+                "{served:?} {report:?}"
+            );
+        }
+        // With address translation the answers do pass the balancer: the counter can count.
+        ensure!(port.packets("requests")? > 0);
+        ensure!(port.packets("answers")? > 0);
+        ensure!(port.packets("tunnelled")? == 0);
+        Ok(())
+    });
+}
+
+#[test]
+fn scenario_nothing_is_left_of_a_lab() {
+    let start = Instant::now();
+    let lab = Lab::builder()
+        .balancers(2)
+        .servers(3)
+        .queues(2)
+        .start()
+        .unwrap();
+    let run = lab.run().name().to_owned();
+    let there = leftovers(&run).unwrap();
+    assert_eq!(
+        there.iter().filter(|what| what.starts_with(&run)).count(),
+        7,
+        "{there:?}"
+    );
+    assert_eq!(
+        there.iter().filter(|what| what.ends_with("/bpf")).count(),
+        2,
+        "{there:?}"
+    );
+    drop(lab);
+    assert_eq!(leftovers(&run).unwrap(), Vec::<String>::new());
+    println!("up and down in {:?}", start.elapsed());
+}
+
+fn requests(lab: &Lab) -> Result<Vec<u64>> {
+    lab.servers.iter().map(|server| server.requests()).collect()
+}
+
+fn host(vip: std::net::IpAddr) -> String {
+    match vip {
+        std::net::IpAddr::V4(v4) => v4.to_string(),
+        std::net::IpAddr::V6(v6) => format!("[{v6}]"),
+    }
+}
