@@ -1,7 +1,7 @@
 //! The lab itself, without Lockstep: what the other scenarios build on.
 
-use anyhow::{Result, ensure};
-use lockstep_tests::lab::{Lab, VIP_V4, VIP_V6, Wrk, leftovers, scenario};
+use anyhow::ensure;
+use lockstep_tests::lab::{Lab, Version, Wrk, leftovers, scenario};
 use std::time::Instant;
 
 #[test]
@@ -9,15 +9,14 @@ fn scenario_kernel_balances_to_every_server_over_both_ip_versions() {
     scenario(&Lab::builder().servers(3), |lab| {
         lab.balancers[0].balance_by_nftables(3)?;
         let port = lab.router.count_balancer(0)?;
-        for vip in [VIP_V4.into(), VIP_V6.into()] {
-            let before: Vec<u64> = requests(lab)?;
-            let answer = lab.client.get(vip)?;
+        for version in [Version::V4, Version::V6] {
+            let before = lab.requests()?;
+            let answer = lab.client.get(version.vip())?;
             ensure!(answer.status == 200, "{answer:?}");
-            let report = lab
-                .client
-                .wrk(&Wrk::new(format!("http://{}/", host(vip))).seconds(1))?;
+            let report = lab.client.wrk(&Wrk::new(version.url()).seconds(1))?;
             ensure!(report.errors() == 0, "{report:?}");
-            let served: Vec<u64> = requests(lab)?
+            let served: Vec<u64> = lab
+                .requests()?
                 .iter()
                 .zip(before)
                 .map(|(now, before)| now - before)
@@ -61,15 +60,4 @@ fn scenario_nothing_is_left_of_a_lab() {
     drop(lab);
     assert_eq!(leftovers(&run).unwrap(), Vec::<String>::new());
     println!("up and down in {:?}", start.elapsed());
-}
-
-fn requests(lab: &Lab) -> Result<Vec<u64>> {
-    lab.servers.iter().map(|server| server.requests()).collect()
-}
-
-fn host(vip: std::net::IpAddr) -> String {
-    match vip {
-        std::net::IpAddr::V4(v4) => v4.to_string(),
-        std::net::IpAddr::V6(v6) => format!("[{v6}]"),
-    }
 }

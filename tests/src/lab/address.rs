@@ -35,6 +35,16 @@ pub const fn balancer_v6(index: usize) -> Ipv6Addr {
     rack_v6(2 + index as u16)
 }
 
+/// The engine's own address on balancer `index`, which its kernel does not have.
+pub const fn engine_v4(index: usize) -> Ipv4Addr {
+    rack_v4(202 + index as u8)
+}
+
+/// The engine's own address on balancer `index`, which its kernel does not have.
+pub const fn engine_v6(index: usize) -> Ipv6Addr {
+    rack_v6(0x202 + index as u16)
+}
+
 /// Server `index`, from 0: server 0 is called `s1` and has 10.0.1.11.
 pub const fn server_v4(index: usize) -> Ipv4Addr {
     rack_v4(11 + index as u8)

@@ -1,13 +1,18 @@
 //! A balancer: the engine, the daemon and the command line in a namespace of their own.
 
-use super::address::{VIP_V4, VIP_V6, balancer_v4, balancer_v6, router_rack_v4, router_rack_v6};
+use super::address::{
+    VIP_V4, VIP_V6, balancer_v4, balancer_v6, engine_v4, engine_v6, router_rack_v4, router_rack_v6,
+};
 use super::binaries;
 use super::bpffs::Bpffs;
+use super::counters::Counters;
 use super::netns::Netns;
 use super::process::Process;
 use super::run::Run;
+use super::status::Status;
 use super::wait::wait_until;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -126,7 +131,17 @@ impl Balancer {
     pub fn spawn_engine(&self, topology: &Path) -> Result<Process> {
         let mut command = self.netns.command(binaries::find("lockstep-engine")?);
         command.arg("--topology").arg(topology);
-        self.netns.spawn("engine", command)
+        let name = topology.file_stem().unwrap_or_default().to_string_lossy();
+        self.netns.spawn(&format!("engine-{name}"), command)
+    }
+
+    /// Starts an engine as root without any capability, without waiting for it.
+    pub fn spawn_engine_without_privileges(&self) -> Result<Process> {
+        let mut command = self.netns.command("setpriv");
+        command.args(["--bounding-set", "-all", "--inh-caps", "-all"]);
+        command.arg(binaries::find("lockstep-engine")?);
+        command.arg("--topology").arg(self.topology_file());
+        self.netns.spawn("engine-without-privileges", command)
     }
 
     /// Whether the engine's socket answers.
@@ -217,25 +232,43 @@ impl Balancer {
         wait_until(
             &format!("{} knows the next hop of every backend", self.name()),
             START,
-            || Ok(self.all_reachable()?.then_some(())),
+            || Ok(self.status()?.all_reachable()?.then_some(())),
         )
     }
 
-    /// `lockstep status`.
-    pub fn status(&self) -> Result<Value> {
-        self.cli(&["status"])
+    /// `lockstep status`, the engine's part.
+    pub fn status(&self) -> Result<Status> {
+        let mut status = self.cli(&["status"])?;
+        Ok(Status(status["engine"].take()))
     }
 
-    fn all_reachable(&self) -> Result<bool> {
-        let status = self.status()?;
-        let Some(services) = status["engine"]["services"].as_array() else {
-            bail!("the status has no services: {status}");
-        };
-        let mut backends = services
-            .iter()
-            .flat_map(|s| s["backends"].as_array().into_iter())
-            .flatten();
-        Ok(backends.all(|backend| backend["reachable"] == Value::Bool(true)))
+    /// Counts what the kernel gets that is for the VIPs: `vip` in all, on the balancer's link
+    /// behind the XDP program.
+    pub fn count_kernel_path(&self) -> Result<Counters> {
+        let (v4, v6) = (format!("ip daddr {VIP_V4}"), format!("ip6 daddr {VIP_V6}"));
+        let rules = [
+            ("vip", "ingress", v4.as_str()),
+            ("vip", "ingress", v6.as_str()),
+        ];
+        Counters::start(&self.netns, DEVICE, &rules)
+    }
+
+    /// The threads of the engine that carry packets, by thread id.
+    pub fn worker_threads(&self) -> Result<Vec<Pid>> {
+        let pid = self.engine()?.pid();
+        let mut workers = Vec::new();
+        for entry in fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
+            let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            if name.starts_with("worker") {
+                let thread = entry.file_name().to_string_lossy().parse()?;
+                workers.push(Pid::from_raw(thread));
+            }
+        }
+        ensure!(
+            !workers.is_empty(),
+            "the engine has no thread whose name starts with worker"
+        );
+        Ok(workers)
     }
 
     fn engine_socket(&self) -> PathBuf {
@@ -248,9 +281,12 @@ impl Balancer {
 
     fn topology(&self) -> String {
         let mut text = format!(
-            "[engine]\nsocket = {:?}\npin_dir = {:?}\n\n[[interface]]\nname = \"{DEVICE}\"\n",
+            "[engine]\nsocket = {:?}\npin_dir = {:?}\naddresses = [\"{}\", \"{}\"]\n\n\
+             [[interface]]\nname = \"{DEVICE}\"\n",
             self.engine_socket(),
             self.bpffs.path(),
+            engine_v4(self.index),
+            engine_v6(self.index),
         );
         for queue in 0..self.queues {
             text.push_str(&format!(

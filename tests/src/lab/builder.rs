@@ -46,6 +46,23 @@ impl Lab {
         &self.run
     }
 
+    /// Everything a scenario with Lockstep starts from: servers that take the outer header off,
+    /// and on every balancer an engine and a daemon with these services in force.
+    pub fn start_lockstep(&mut self, services: &str) -> Result<()> {
+        self.attach_decap()?;
+        for balancer in &mut self.balancers {
+            balancer.start_engine()?;
+            balancer.start_daemon()?;
+            balancer.apply(services)?;
+        }
+        Ok(())
+    }
+
+    /// The requests that each server has answered.
+    pub fn requests(&self) -> Result<Vec<u64>> {
+        self.servers.iter().map(Server::requests).collect()
+    }
+
     /// Every server takes the outer header off what balancers send it.
     pub fn attach_decap(&self) -> Result<()> {
         self.servers.iter().try_for_each(Server::attach_decap)

@@ -7,6 +7,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -55,10 +56,8 @@ impl Netns {
 
     /// A command that runs inside. `ip netns exec` becomes the program, so the child's process id
     /// is the program's, and it gives it the namespace's own `/sys`.
-    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name]).arg(program);
-        command
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        command(&self.name, program)
     }
 
     /// Runs a program inside to its end and returns what it wrote to standard output.
@@ -66,9 +65,9 @@ impl Netns {
         output(self.command(program).args(args))
     }
 
-    /// Starts a program inside; its output goes to a log file of the run.
+    /// Starts a program inside; its output goes to a log file of the run, one for each start.
     pub fn spawn(&self, name: &str, command: Command) -> Result<Process> {
-        let log = self.run.dir().join(format!("{}-{name}.log", self.role()));
+        let log = self.run.log(&format!("{}-{name}", self.role()));
         Process::spawn(&format!("{} in {}", name, self.role()), log, command)
     }
 
@@ -143,6 +142,13 @@ impl Drop for Netns {
     fn drop(&mut self) {
         remove(&self.name);
     }
+}
+
+/// A command that runs in the namespace of this name.
+pub(super) fn command(netns: &str, program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", netns]).arg(program);
+    command
 }
 
 /// The names of all network namespaces.

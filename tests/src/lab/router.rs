@@ -86,7 +86,7 @@ impl Router {
 
     /// Counts on a balancer's port of the switch: `requests` to the VIPs on their way to it,
     /// `answers` from the VIPs in either direction, and `tunnelled` packets that come from it.
-    pub fn count_balancer(&self, index: usize) -> Result<Counters<'_>> {
+    pub fn count_balancer(&self, index: usize) -> Result<Counters> {
         let v4 = |field: &str| format!("ip {field} {VIP_V4}");
         let v6 = |field: &str| format!("ip6 {field} {VIP_V6}");
         let (to4, to6, from4, from6) = (v4("daddr"), v6("daddr"), v4("saddr"), v6("saddr"));

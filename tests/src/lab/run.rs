@@ -15,6 +15,7 @@ const DIRECTORY: &str = "lockstep-";
 pub struct Run {
     name: String,
     dir: TempDir,
+    logs: AtomicU32,
 }
 
 impl Run {
@@ -29,12 +30,22 @@ impl Run {
             .prefix(&format!("{DIRECTORY}{name}-"))
             .tempdir()
             .context("cannot make a directory for the lab's files")?;
-        Ok(Run { name, dir })
+        Ok(Run {
+            name,
+            dir,
+            logs: AtomicU32::new(0),
+        })
     }
 
     /// The run's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// A new log file's path; they sort in the order of their start.
+    pub(super) fn log(&self, name: &str) -> PathBuf {
+        let number = self.logs.fetch_add(1, Ordering::Relaxed);
+        self.dir().join(format!("{number:02}-{name}.log"))
     }
 
     /// Where its configurations, sockets and logs are.

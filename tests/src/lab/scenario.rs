@@ -2,9 +2,9 @@
 
 use super::builder::{Lab, LabBuilder};
 use super::process::tail;
+use super::run::Run;
 use anyhow::Result;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::Path;
 
 /// Builds the lab, runs the scenario in it and takes the lab down.
 ///
@@ -18,18 +18,19 @@ pub fn scenario(builder: &LabBuilder, body: impl FnOnce(&mut Lab) -> Result<()>)
     };
     let result = catch_unwind(AssertUnwindSafe(|| body(&mut lab)));
     if !matches!(result, Ok(Ok(()))) {
-        print_logs(lab.run().dir());
+        print_logs(lab.run());
     }
     drop(lab);
     match result {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => panic!("{error:?}"),
+        Ok(Err(error)) => panic!("{error:#}"),
         Err(panic) => resume_unwind(panic),
     }
 }
 
-fn print_logs(dir: &Path) {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+/// Prints the end of every program's log to standard error.
+pub fn print_logs(run: &Run) {
+    let entries = std::fs::read_dir(run.dir()).into_iter().flatten().flatten();
     let mut logs: Vec<_> = (entries.map(|entry| entry.path()))
         .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
         .collect();

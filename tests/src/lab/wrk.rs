@@ -63,9 +63,8 @@ impl Wrk {
             command.args(["-H", "Connection: close"]);
         }
         command.arg(&self.url);
-        let name = format!("wrk{}", next_number());
         Ok(RunningWrk {
-            process: netns.spawn(&name, command)?,
+            process: netns.spawn("wrk", command)?,
             duration: self.duration,
         })
     }
@@ -154,13 +153,6 @@ fn time(text: &str) -> Result<Duration> {
         _ => bail!("time {text:?} has an unknown unit"),
     };
     Ok(Duration::from_secs_f64(number * seconds))
-}
-
-/// Log files of several loads must not meet.
-fn next_number() -> u32 {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    NUMBER.fetch_add(1, Ordering::Relaxed)
 }
 
 #[cfg(test)]
