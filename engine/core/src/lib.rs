@@ -1,1 +1,33 @@
-//! Not here yet.
+//! The sans-IO dataplane: what happens to a packet, and nothing else.
+//!
+//! This crate performs no I/O, reads no clock and draws no random numbers: frames, the time and
+//! seeds are arguments. A worker calls [`Dataplane::process`] with a burst of frames; the agent
+//! compiles a [`plan::Snapshot`](lockstep_plan::Snapshot) into [`Tables`] and hands them over.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod counters;
+pub mod dataplane;
+pub mod explain;
+pub mod flows;
+pub mod maglev;
+pub mod tables;
+mod time;
+mod tracking;
+
+#[cfg(test)]
+mod fixtures;
+
+pub use counters::Counters;
+pub use dataplane::{Dataplane, DataplaneConfig, Verdict};
+pub use tables::{EngineAddresses, NextHop, PortId, Route, Tables};
+pub use time::Seconds;
+
+/// Frames that are processed together: enough to overlap the memory accesses of their flow
+/// lookups, few enough to stay in the first-level cache.
+pub const BURST: usize = 64;

@@ -1,0 +1,146 @@
+//! Counters: one set per worker, written by it alone, read by the agent at any time.
+
+use alloc::boxed::Box;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use lockstep_plan::{DropReason, Limits};
+
+/// A number with one writer and any number of readers.
+///
+/// The writer loads and stores instead of adding atomically: with a single writer that loses
+/// nothing, and costs what a plain integer costs.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// Adds; only ever called by the worker that owns the counters.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Subtracts, for gauges; only ever called by the worker that owns the counters.
+    #[inline]
+    pub fn subtract(&self, n: u64) {
+        self.0
+            .store(self.0.load(Relaxed).saturating_sub(n), Relaxed);
+    }
+
+    /// Sets; only ever called by the worker that owns the counters.
+    #[inline]
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
+    /// The value as last written.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// What happened to the packets of a VIP.
+#[derive(Debug, Default)]
+pub struct VipCounters {
+    /// Packets forwarded.
+    pub packets: Count,
+    /// Bytes of IP packets forwarded, without tunnel headers.
+    pub bytes: Count,
+    /// Packets dropped, by [`DropReason`].
+    pub drops: [Count; DropReason::ALL.len()],
+}
+
+impl VipCounters {
+    /// Counts a dropped packet.
+    #[inline]
+    pub fn drop(&self, reason: DropReason) {
+        self.drops[reason as usize].add(1);
+    }
+
+    fn reset(&self) {
+        self.packets.set(0);
+        self.bytes.set(0);
+        self.drops.iter().for_each(|d| d.set(0));
+    }
+}
+
+/// What was sent to a backend.
+#[derive(Debug, Default)]
+pub struct BackendCounters {
+    /// Packets forwarded.
+    pub packets: Count,
+    /// Bytes of IP packets forwarded, without tunnel headers.
+    pub bytes: Count,
+    /// Flows given to it.
+    pub new_flows: Count,
+    /// Entries it has in the flow table now.
+    pub flows: Count,
+}
+
+impl BackendCounters {
+    fn reset(&self) {
+        for count in [&self.packets, &self.bytes, &self.new_flows, &self.flows] {
+            count.set(0);
+        }
+    }
+}
+
+/// All counters of a worker's dataplane; memory for the largest snapshot is taken at its start.
+#[derive(Debug)]
+pub struct Counters {
+    /// By VIP slot. Slot 0 is for packets whose VIP is not known.
+    pub vips: Box<[VipCounters]>,
+    /// By backend slot.
+    pub backends: Box<[BackendCounters]>,
+    /// New flows that were forwarded without an entry, the table being full.
+    pub stateless: Count,
+    /// Entries forgotten for a new flow before their idle time.
+    pub evicted: Count,
+    /// Flows whose backend was gone and that were given another one.
+    pub rehashed: Count,
+    /// Flows in the IPv4 table.
+    pub flows_v4: Count,
+    /// Flows in the IPv6 table.
+    pub flows_v6: Count,
+    /// The epoch of the snapshot the worker forwards by.
+    pub epoch: Count,
+}
+
+/// Slots wait before they are used again (see `tables`), so there are some more than owners.
+const SPARE_SLOTS: usize = 128;
+
+impl Counters {
+    /// Counters for the most VIPs and backends a snapshot may have ([`Limits`]).
+    pub fn new() -> Self {
+        Counters {
+            vips: (0..Limits::VIPS + SPARE_SLOTS)
+                .map(|_| VipCounters::default())
+                .collect(),
+            backends: (0..Limits::BACKENDS + SPARE_SLOTS)
+                .map(|_| BackendCounters::default())
+                .collect(),
+            stateless: Count::default(),
+            evicted: Count::default(),
+            rehashed: Count::default(),
+            flows_v4: Count::default(),
+            flows_v6: Count::default(),
+            epoch: Count::default(),
+        }
+    }
+
+    pub(crate) fn reset_vips(&self, slots: impl Iterator<Item = usize>) {
+        slots
+            .filter_map(|slot| self.vips.get(slot))
+            .for_each(VipCounters::reset);
+    }
+
+    pub(crate) fn reset_backends(&self, slots: impl Iterator<Item = usize>) {
+        slots
+            .filter_map(|slot| self.backends.get(slot))
+            .for_each(BackendCounters::reset);
+    }
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self::new()
+    }
+}

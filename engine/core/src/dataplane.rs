@@ -1,0 +1,431 @@
+//! The one visible loop: what happens to a burst of packets.
+
+mod forward;
+
+pub(crate) use forward::admit;
+
+use crate::BURST;
+use crate::counters::Counters;
+use crate::flows::{Entry, Fate, FlowTable, Key, Probe, Slot};
+use crate::maglev::SELECTION_SEED;
+use crate::tables::{BackendRef, PortId, Tables, VipRef};
+use crate::time::Seconds;
+use crate::tracking::{self, FlowState, Segment, Transition};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use arrayvec::ArrayVec;
+use core::net::IpAddr;
+use lockstep_plan::{DropReason, Protocol};
+use lockstep_wire::{FlowKey, FlowKey4, FlowKey6, HashSeed, Headers, ParseError};
+
+/// What is to happen to a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Send the frame, as it is now, from this interface.
+    Forward {
+        /// The interface.
+        port: PortId,
+        /// The frame's length, in bytes.
+        length: usize,
+    },
+    /// Let go of it; the reason is counted already.
+    Drop(DropReason),
+}
+
+/// The sizes of a dataplane, fixed for its life.
+#[derive(Debug, Clone, Copy)]
+pub struct DataplaneConfig {
+    /// IPv4 flows it remembers.
+    pub flows_v4: usize,
+    /// IPv6 flows it remembers.
+    pub flows_v6: usize,
+    /// Seed of the flow tables' hash: random and secret, so that nobody outside can choose
+    /// addresses that fall into one bucket.
+    pub seed: u64,
+}
+
+/// A worker's share of the dataplane: its flows, its counters and the tables in force.
+pub struct Dataplane {
+    tables: Arc<Tables>,
+    counters: Arc<Counters>,
+    seed: HashSeed,
+    flows_v4: FlowTable<FlowKey4>,
+    flows_v6: FlowTable<FlowKey6>,
+    /// The burst under way, kept between the passes over it.
+    work: Box<ArrayVec<Work, BURST>>,
+    /// Identification of outer IPv4 headers whose packet may be fragmented.
+    identification: u16,
+}
+
+/// A packet between two passes.
+struct Work {
+    /// Its place in the burst.
+    frame: u8,
+    headers: Headers,
+    probe: Probe,
+    located: Option<Slot>,
+}
+
+impl Dataplane {
+    /// A dataplane that forwards nothing yet. All its memory is taken here.
+    pub fn new(config: &DataplaneConfig) -> Self {
+        Dataplane {
+            tables: Arc::new(Tables::default()),
+            counters: Arc::new(Counters::new()),
+            seed: HashSeed::new(config.seed),
+            flows_v4: FlowTable::new(config.flows_v4),
+            flows_v6: FlowTable::new(config.flows_v6),
+            work: Box::new(ArrayVec::new()),
+            identification: 0,
+        }
+    }
+
+    /// The counters, for whoever reads them.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// The tables in force.
+    pub fn tables(&self) -> &Arc<Tables> {
+        &self.tables
+    }
+
+    /// The IPv4 flows.
+    pub fn flows_v4(&self) -> &FlowTable<FlowKey4> {
+        &self.flows_v4
+    }
+
+    /// The IPv6 flows.
+    pub fn flows_v6(&self) -> &FlowTable<FlowKey6> {
+        &self.flows_v6
+    }
+
+    /// Puts tables in force and returns the ones that were, for somebody else to free.
+    pub fn adopt(&mut self, tables: Arc<Tables>) -> Arc<Tables> {
+        let (vips, backends) = tables.changed_since(&self.tables);
+        self.counters.reset_vips(vips);
+        self.counters.reset_backends(backends);
+        self.counters.epoch.set(tables.epoch());
+        core::mem::replace(&mut self.tables, tables)
+    }
+
+    /// Decides on a burst of at most [`BURST`] frames and rewrites those that go on, in place.
+    /// `verdicts[i]` becomes the verdict on `frames[i]`.
+    pub fn process<F: AsRef<[u8]> + AsMut<[u8]>>(
+        &mut self,
+        now: Seconds,
+        frames: &mut [F],
+        verdicts: &mut [Verdict],
+    ) {
+        self.classify(frames, verdicts);
+        self.locate();
+        let mut work = core::mem::take(&mut *self.work);
+        for item in work.drain(..) {
+            let at = usize::from(item.frame);
+            let (vip, outcome) = match item.headers.key {
+                FlowKey::V4(key) => self.decide(now, &key, &item),
+                FlowKey::V6(key) => self.decide(now, &key, &item),
+            };
+            verdicts[at] = outcome
+                .and_then(|backend| self.forward(vip, backend, &item.headers, frames[at].as_mut()))
+                .unwrap_or_else(|reason| self.drop(vip, reason));
+        }
+    }
+
+    /// First pass: parse every frame and hash its flow.
+    fn classify<F: AsRef<[u8]>>(&mut self, frames: &[F], verdicts: &mut [Verdict]) {
+        self.work.clear();
+        for (at, frame) in frames.iter().take(BURST).enumerate() {
+            match lockstep_wire::parse(frame.as_ref()) {
+                Ok(headers) => {
+                    let probe = match headers.key {
+                        FlowKey::V4(key) => self.flows_v4.probe(key.hash(&self.seed)),
+                        FlowKey::V6(key) => self.flows_v6.probe(key.hash(&self.seed)),
+                    };
+                    self.work.push(Work {
+                        frame: at as u8,
+                        headers,
+                        probe,
+                        located: None,
+                    });
+                }
+                Err(error) => verdicts[at] = self.drop(VipRef::UNKNOWN, reason(error)),
+            }
+        }
+    }
+
+    /// Second pass: bring the entries of all flows into the cache at once.
+    fn locate(&mut self) {
+        for item in self.work.iter_mut() {
+            item.located = match item.headers.key {
+                FlowKey::V4(_) => self.flows_v4.locate(item.probe),
+                FlowKey::V6(_) => self.flows_v6.locate(item.probe),
+            };
+        }
+    }
+
+    /// Third pass: the backend of one packet, and the VIP it is counted under.
+    #[inline]
+    fn decide<K: Tracked>(
+        &mut self,
+        now: Seconds,
+        key: &K,
+        item: &Work,
+    ) -> (VipRef, Result<BackendRef, DropReason>) {
+        let segment = segment(&item.headers);
+        let flows = K::flows(self);
+        if let Some(slot) = flows.find(key, item.probe, item.located) {
+            let entry = *flows.entry(slot);
+            let lives = self.tables.vip_slot(entry.vip).is_some()
+                && self.tables.hop(entry.backend).is_some();
+            if let (true, Transition::To(state)) = (lives, tracking::next(entry.state, segment)) {
+                // Written only when it differs: an untouched line needs no way back to memory.
+                if entry.seen != now || entry.state != state {
+                    let entry = K::flows(self).entry_mut(slot);
+                    entry.seen = now;
+                    entry.state = state;
+                }
+                return (entry.vip, Ok(entry.backend));
+            }
+            self.forget(key, slot, lives);
+        }
+        self.admit_new(now, key, item, segment)
+    }
+
+    /// Takes an entry out whose backend is gone, or whose connection is over and opened anew.
+    #[cold]
+    fn forget<K: Tracked>(&mut self, _key: &K, slot: Slot, lives: bool) {
+        let backend = K::flows(self).entry(slot).backend;
+        K::flows(self).remove(slot);
+        if lives {
+            self.counters.backends[backend.slot()].flows.subtract(1);
+        } else {
+            self.counters.rehashed.add(1);
+        }
+    }
+
+    /// A packet of no flow in the table: chooses a backend and remembers it.
+    fn admit_new<K: Tracked>(
+        &mut self,
+        now: Seconds,
+        key: &K,
+        item: &Work,
+        segment: Segment,
+    ) -> (VipRef, Result<BackendRef, DropReason>) {
+        let (address, port, protocol) = key.destination();
+        let Some(vip) = self.tables.vip(address, port, protocol) else {
+            return (VipRef::UNKNOWN, Err(self.not_ours(address)));
+        };
+        let chosen = self
+            .tables
+            .ring(vip)
+            .and_then(|r| r.select(key.selection_hash()));
+        let Some(backend) = chosen else {
+            return (vip, Err(DropReason::NoBackend));
+        };
+        // A FIN or RST out of nowhere ends nothing that is worth remembering.
+        if segment != Segment::Close {
+            let state = tracking::first(segment);
+            self.remember(
+                item.probe,
+                Entry {
+                    key: *key,
+                    backend,
+                    vip,
+                    seen: now,
+                    state,
+                },
+            );
+        }
+        (vip, Ok(backend))
+    }
+
+    fn not_ours(&self, address: IpAddr) -> DropReason {
+        if self.tables.is_engine_address(address) {
+            DropReason::NoSession
+        } else {
+            DropReason::NoVip
+        }
+    }
+
+    fn remember<K: Tracked>(&mut self, probe: Probe, entry: Entry<K>) {
+        let tables = Arc::clone(&self.tables);
+        let inserted = K::flows(self).insert(probe, entry, |e| fate(&tables, e, entry.seen));
+        match inserted {
+            Ok(forgotten) => {
+                let counters = &self.counters;
+                if let Some(old) = forgotten {
+                    counters.evicted.add(1);
+                    if tables.hop(old.backend).is_some() {
+                        counters.backends[old.backend.slot()].flows.subtract(1);
+                    }
+                }
+                let backend = &counters.backends[entry.backend.slot()];
+                backend.new_flows.add(1);
+                backend.flows.add(1);
+            }
+            // Maglev sends its next packet to the same backend as long as none comes or goes.
+            Err(crate::flows::Full) => self.counters.stateless.add(1),
+        }
+    }
+
+    #[inline]
+    fn drop(&self, vip: VipRef, reason: DropReason) -> Verdict {
+        self.counters.vips[vip.slot()].drop(reason);
+        Verdict::Drop(reason)
+    }
+
+    /// Work between bursts: moves the clock's hand over `buckets` buckets of each flow table and
+    /// publishes how full they are.
+    pub fn tick(&mut self, now: Seconds, buckets: usize) {
+        let Dataplane {
+            tables,
+            counters,
+            flows_v4,
+            flows_v6,
+            ..
+        } = self;
+        sweep(flows_v4, tables, counters, now, buckets);
+        sweep(flows_v6, tables, counters, now, buckets);
+        counters.flows_v4.set(flows_v4.len() as u64);
+        counters.flows_v6.set(flows_v6.len() as u64);
+    }
+}
+
+fn sweep<K: Key>(
+    flows: &mut FlowTable<K>,
+    tables: &Tables,
+    counters: &Counters,
+    now: Seconds,
+    buckets: usize,
+) {
+    flows.sweep(
+        buckets,
+        |entry| fate(tables, entry, now),
+        |entry| {
+            if tables.hop(entry.backend).is_some() {
+                counters.backends[entry.backend.slot()].flows.subtract(1);
+            }
+        },
+    );
+}
+
+/// What is to become of an entry when room is needed or time has passed.
+fn fate<K>(tables: &Tables, entry: &Entry<K>, now: Seconds) -> Fate {
+    let (Some(ring), Some(_)) = (tables.ring(entry.vip), tables.hop(entry.backend)) else {
+        return Fate::Expired;
+    };
+    if now.since(entry.seen) >= entry.state.idle_limit(&ring.idle) {
+        Fate::Expired
+    } else if entry.state.gives_way() {
+        Fate::GivesWay
+    } else {
+        Fate::Keep
+    }
+}
+
+#[inline]
+fn segment(headers: &Headers) -> Segment {
+    let protocol = match headers.key {
+        FlowKey::V4(key) => key.protocol,
+        FlowKey::V6(key) => key.protocol,
+    };
+    if protocol == Protocol::Tcp.number() {
+        Segment::of_tcp(headers.tcp)
+    } else {
+        Segment::Datagram
+    }
+}
+
+/// The drop reason that a parse error is counted under.
+pub(crate) fn reason(error: ParseError) -> DropReason {
+    match error {
+        ParseError::Truncated => DropReason::Truncated,
+        ParseError::Malformed => DropReason::Malformed,
+        ParseError::BadChecksum => DropReason::BadChecksum,
+        ParseError::HeaderChain => DropReason::HeaderChain,
+        ParseError::Fragment => DropReason::Fragment,
+        ParseError::NotIp => DropReason::NotIp,
+        ParseError::NotTransport => DropReason::NotTransport,
+        ParseError::TtlExceeded => DropReason::TtlExceeded,
+    }
+}
+
+/// A flow key of one IP version, and where a dataplane keeps its flows.
+pub(crate) trait Tracked: Key {
+    fn flows(dataplane: &mut Dataplane) -> &mut FlowTable<Self>;
+    fn destination(&self) -> (IpAddr, u16, u8);
+    /// The hash that every balancer chooses a backend by.
+    fn selection_hash(&self) -> u64;
+}
+
+impl Tracked for FlowKey4 {
+    #[inline]
+    fn flows(dataplane: &mut Dataplane) -> &mut FlowTable<Self> {
+        &mut dataplane.flows_v4
+    }
+
+    fn destination(&self) -> (IpAddr, u16, u8) {
+        (
+            self.destination_address(),
+            self.destination_port(),
+            self.protocol,
+        )
+    }
+
+    fn selection_hash(&self) -> u64 {
+        self.hash(&SELECTION_SEED)
+    }
+}
+
+impl Tracked for FlowKey6 {
+    #[inline]
+    fn flows(dataplane: &mut Dataplane) -> &mut FlowTable<Self> {
+        &mut dataplane.flows_v6
+    }
+
+    fn destination(&self) -> (IpAddr, u16, u8) {
+        (
+            self.destination_address(),
+            self.destination_port(),
+            self.protocol,
+        )
+    }
+
+    fn selection_hash(&self) -> u64 {
+        self.hash(&SELECTION_SEED)
+    }
+}
+
+/// Where a flow is in a dataplane's table, for `lockstep explain`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownFlow {
+    /// The backend it was given.
+    pub backend: BackendRef,
+    /// What is known of its connection.
+    pub state: FlowState,
+    /// Seconds since its last packet.
+    pub idle: u32,
+}
+
+impl Dataplane {
+    /// The entry of a flow, if there is one. Changes nothing.
+    pub fn known(&self, now: Seconds, key: &FlowKey) -> Option<KnownFlow> {
+        match key {
+            FlowKey::V4(key) => known(&self.flows_v4, now, key, key.hash(&self.seed)),
+            FlowKey::V6(key) => known(&self.flows_v6, now, key, key.hash(&self.seed)),
+        }
+    }
+}
+
+fn known<K: Key>(flows: &FlowTable<K>, now: Seconds, key: &K, hash: u64) -> Option<KnownFlow> {
+    let entry = flows.entry(flows.find(key, flows.probe(hash), None)?);
+    Some(KnownFlow {
+        backend: entry.backend,
+        state: entry.state,
+        idle: now.since(entry.seen),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,50 @@
+//! Forwarding: the tunnel header in front of the packet, in place.
+
+use super::{Dataplane, Verdict};
+use crate::tables::{BackendRef, Hop, Route, VipRef};
+use lockstep_plan::DropReason;
+use lockstep_wire::Headers;
+
+impl Dataplane {
+    /// Puts the tunnel header of `backend` in front of a packet and says where it goes.
+    #[inline]
+    pub(super) fn forward(
+        &mut self,
+        vip: VipRef,
+        backend: BackendRef,
+        headers: &Headers,
+        frame: &mut [u8],
+    ) -> Result<Verdict, DropReason> {
+        let hop = self.tables.hop(backend).ok_or(DropReason::NoBackend)?;
+        let route = admit(hop, headers)?;
+        self.identification = self.identification.wrapping_add(1);
+        let length = hop
+            .outer
+            .push(frame, headers, &route.link, self.identification)
+            .map_err(|_| DropReason::NoRoom)?;
+        let bytes = u64::from(headers.length);
+        let (vip, backend) = (
+            &self.counters.vips[vip.slot()],
+            &self.counters.backends[backend.slot()],
+        );
+        vip.packets.add(1);
+        vip.bytes.add(bytes);
+        backend.packets.add(1);
+        backend.bytes.add(bytes);
+        Ok(Verdict::Forward {
+            port: route.port,
+            length,
+        })
+    }
+}
+
+/// The way to a backend for a packet, or why it cannot take it.
+#[inline]
+pub(crate) fn admit<'a>(hop: &'a Hop, headers: &Headers) -> Result<&'a Route, DropReason> {
+    let route = hop.route.as_ref().map_err(|&reason| reason)?;
+    // Sums of two 16-bit lengths: u32 holds them.
+    if u32::from(headers.length) + u32::from(hop.outer.len()) > u32::from(route.mtu) {
+        return Err(DropReason::TooBig);
+    }
+    Ok(route)
+}

@@ -1,0 +1,292 @@
+//! Why a packet goes where it goes, in sentences, by the same functions that forward it.
+
+use crate::dataplane::{KnownFlow, admit, reason};
+use crate::maglev::SELECTION_SEED;
+use crate::tables::{BackendRef, Member, Ring, Tables};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::net::{IpAddr, SocketAddr};
+use lockstep_plan::{BackendState, DropReason, Protocol};
+use lockstep_wire::{FlowKey, Headers};
+
+/// What would become of a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// It goes to this backend.
+    Forward {
+        /// The service's name.
+        service: String,
+        /// The backend's name.
+        name: String,
+        /// Its address.
+        address: IpAddr,
+    },
+    /// It is none of ours: the XDP program leaves it to the kernel.
+    Pass,
+    /// It is dropped.
+    Drop(DropReason),
+}
+
+/// A fate with its reasons.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// What would become of the packet.
+    pub fate: Fate,
+    /// The service concerned, when the packet is for one.
+    pub service: Option<String>,
+    /// The packet in short.
+    pub packet: String,
+    /// The reasoning, a sentence per step, in the order of a packet's walk.
+    pub steps: Vec<String>,
+}
+
+/// The flow of a frame that the dataplane would parse, for looking it up in the flow tables.
+pub fn flow_of(frame: &[u8]) -> Option<FlowKey> {
+    lockstep_wire::parse(frame).ok().map(|headers| headers.key)
+}
+
+/// Explains a frame, from its Ethernet header on, as a network carries it.
+///
+/// `known` is the flow's entry where a worker has one ([`crate::Dataplane::known`]).
+pub fn frame(tables: &Tables, frame: &[u8], known: Option<KnownFlow>) -> Explanation {
+    match lockstep_wire::parse(frame) {
+        Ok(headers) => {
+            let mut steps = alloc::vec![format!(
+                "parsed: IP packet of {} bytes at offset {}",
+                headers.length, headers.network
+            )];
+            let fate = walk(tables, &headers.key, Some(&headers), known, &mut steps);
+            finish(tables, fate, &headers.key, steps)
+        }
+        Err(error) => {
+            let reason = reason(error);
+            let passes = matches!(reason, DropReason::NotIp | DropReason::NotTransport);
+            let (fate, step) = if passes {
+                (
+                    Fate::Pass,
+                    format!("{error}: the XDP program leaves it to the kernel"),
+                )
+            } else {
+                let step = format!("{error}: dropped as {reason} when it is for a VIP");
+                (Fate::Drop(reason), step)
+            };
+            let packet = format!("frame of {} bytes", frame.len());
+            Explanation {
+                fate,
+                service: None,
+                packet,
+                steps: alloc::vec![step],
+            }
+        }
+    }
+}
+
+/// Explains a packet given by its addresses alone.
+pub fn tuple(tables: &Tables, key: &FlowKey, known: Option<KnownFlow>) -> Explanation {
+    let mut steps = Vec::new();
+    let fate = walk(tables, key, None, known, &mut steps);
+    finish(tables, fate, key, steps)
+}
+
+fn finish(tables: &Tables, fate: Fate, key: &FlowKey, steps: Vec<String>) -> Explanation {
+    let tuple = Tuple::of(key);
+    let vip = tables.vip(tuple.to.ip(), tuple.to.port(), tuple.protocol);
+    let service = vip.and_then(|v| tables.service_name(v));
+    Explanation {
+        fate,
+        service,
+        packet: tuple.to_string(),
+        steps,
+    }
+}
+
+fn walk(
+    tables: &Tables,
+    key: &FlowKey,
+    headers: Option<&Headers>,
+    known: Option<KnownFlow>,
+    steps: &mut Vec<String>,
+) -> Fate {
+    let tuple = Tuple::of(key);
+    let vip = tables.vip(tuple.to.ip(), tuple.to.port(), tuple.protocol);
+    let Some(ring) = vip.and_then(|v| tables.ring(v)) else {
+        let name = tuple.protocol_name();
+        if tables.is_engine_address(tuple.to.ip()) {
+            steps.push(format!(
+                "{} is an engine address and no session has this flow",
+                tuple.to
+            ));
+            return Fate::Drop(DropReason::NoSession);
+        }
+        steps.push(format!(
+            "{}/{name} is no VIP of the snapshot with epoch {}: left to the kernel",
+            tuple.to,
+            tables.epoch()
+        ));
+        return Fate::Pass;
+    };
+    steps.push(format!(
+        "{}/{} is a VIP of service {}",
+        tuple.to,
+        tuple.protocol_name(),
+        ring.name
+    ));
+    match choose(tables, ring, key, known, steps) {
+        Some(backend) => reach(tables, ring, backend, headers, steps),
+        None => {
+            steps.push(format!(
+                "service {} has no backend that takes flows",
+                ring.name
+            ));
+            Fate::Drop(DropReason::NoBackend)
+        }
+    }
+}
+
+fn choose(
+    tables: &Tables,
+    ring: &Ring,
+    key: &FlowKey,
+    known: Option<KnownFlow>,
+    steps: &mut Vec<String>,
+) -> Option<BackendRef> {
+    if let Some(flow) = known {
+        if tables.hop(flow.backend).is_some()
+            && let Some(member) = ring.member(flow.backend)
+        {
+            steps.push(format!(
+                "the flow table has it: {}, last packet {} s ago, backend {}",
+                flow.state.name(),
+                flow.idle,
+                label(member)
+            ));
+            return Some(flow.backend);
+        }
+        steps.push("the flow table has it, but its backend is gone: chosen afresh".to_string());
+    } else {
+        steps.push("the flow table does not have it: a new flow".to_string());
+    }
+    let hash = match key {
+        FlowKey::V4(key) => key.hash(&SELECTION_SEED),
+        FlowKey::V6(key) => key.hash(&SELECTION_SEED),
+    };
+    let backend = ring.select(hash)?;
+    let entry = ((hash >> 32) * u64::from(ring.table_entries())) >> 32;
+    let name = ring.member(backend).map(label).unwrap_or_default();
+    steps.push(format!(
+        "Maglev: hash {hash:#018x} is entry {entry} of {}: backend {name}",
+        ring.table_entries()
+    ));
+    Some(backend)
+}
+
+fn reach(
+    tables: &Tables,
+    ring: &Ring,
+    backend: BackendRef,
+    headers: Option<&Headers>,
+    steps: &mut Vec<String>,
+) -> Fate {
+    let (Some(hop), Some(member)) = (tables.hop(backend), ring.member(backend)) else {
+        return Fate::Drop(DropReason::NoBackend);
+    };
+    let route = match (headers, hop.route) {
+        (Some(headers), _) => admit(hop, headers).copied(),
+        (None, route) => route,
+    };
+    match route {
+        Ok(route) => {
+            let vlan = route
+                .link
+                .vlan
+                .map(|v| format!(", VLAN {v}"))
+                .unwrap_or_default();
+            steps.push(format!(
+                "tunnelled in {} more bytes to next hop {} by interface {} (MTU {}{vlan})",
+                hop.outer.len(),
+                mac(route.link.destination),
+                route.port.0,
+                route.mtu
+            ));
+            Fate::Forward {
+                service: ring.name.to_string(),
+                name: member.backend.name.clone(),
+                address: member.backend.address,
+            }
+        }
+        Err(reason) => {
+            steps.push(format!("{}: {}", reason, reason.help()));
+            Fate::Drop(reason)
+        }
+    }
+}
+
+fn label(member: &Member) -> String {
+    let state = match member.backend.state {
+        BackendState::Active => "",
+        BackendState::Draining => ", draining",
+    };
+    if member.backend.name == member.backend.address.to_string() {
+        format!("{}{state}", member.backend.name)
+    } else {
+        format!(
+            "{} ({}{state})",
+            member.backend.name, member.backend.address
+        )
+    }
+}
+
+fn mac(address: [u8; 6]) -> String {
+    let [a, b, c, d, e, f] = address;
+    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+}
+
+/// A flow key as people write it.
+struct Tuple {
+    protocol: u8,
+    from: SocketAddr,
+    to: SocketAddr,
+}
+
+impl Tuple {
+    fn of(key: &FlowKey) -> Self {
+        let (protocol, source, from, destination, to) = match key {
+            FlowKey::V4(k) => (
+                k.protocol,
+                k.source_address(),
+                k.source_port(),
+                k.destination_address(),
+                k.destination_port(),
+            ),
+            FlowKey::V6(k) => (
+                k.protocol,
+                k.source_address(),
+                k.source_port(),
+                k.destination_address(),
+                k.destination_port(),
+            ),
+        };
+        Tuple {
+            protocol,
+            from: SocketAddr::new(source, from),
+            to: SocketAddr::new(destination, to),
+        }
+    }
+
+    fn protocol_name(&self) -> String {
+        match Protocol::from_number(self.protocol) {
+            Some(protocol) => protocol.to_string(),
+            None => self.protocol.to_string(),
+        }
+    }
+}
+
+impl core::fmt::Display for Tuple {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{} {} > {}", self.protocol_name(), self.from, self.to)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,144 @@
+//! What the operator reads.
+
+use super::*;
+use crate::dataplane::{Dataplane, DataplaneConfig};
+use crate::fixtures::{VIP, compile, draining, service, steered, tcp, three, udp, web};
+use crate::time::Seconds;
+use alloc::sync::Arc;
+use std::vec;
+
+const CLIENT: (&str, u16) = ("198.51.100.7", 40_000);
+
+#[test]
+fn a_new_flow_is_explained_from_vip_to_next_hop() {
+    let tables = compile(&Tables::default(), 3, web());
+    let explanation = frame(&tables, &tcp(CLIENT, VIP, "S"), None);
+    assert!(matches!(&explanation.fate, Fate::Forward { service, .. } if service == "web"));
+    assert_eq!(
+        explanation.packet,
+        "tcp 198.51.100.7:40000 > 203.0.113.10:80"
+    );
+    let text = explanation.steps.join("\n");
+    for part in [
+        "VIP of service web",
+        "a new flow",
+        "Maglev: hash",
+        "20 more bytes",
+        "02:00:00:00:00:03",
+    ] {
+        assert!(text.contains(part), "{part} in:\n{text}");
+    }
+}
+
+#[test]
+fn the_explanation_agrees_with_the_dataplane_on_every_packet() {
+    let tables = Arc::new(compile(&Tables::default(), 1, web()));
+    let mut dataplane = Dataplane::new(&DataplaneConfig {
+        flows_v4: 999,
+        flows_v6: 9,
+        seed: 1,
+    });
+    dataplane.adopt(Arc::clone(&tables));
+    for port in 1..500 {
+        let packet = tcp(("198.51.100.7", port), VIP, "S");
+        let Fate::Forward { address, .. } = frame(&tables, &packet, None).fate else {
+            panic!("forwarded")
+        };
+        let mut frames = [steered(20, &packet)];
+        let mut verdicts = [crate::Verdict::Drop(DropReason::TxFull)];
+        dataplane.process(Seconds::new(0), &mut frames, &mut verdicts);
+        let IpAddr::V4(address) = address else {
+            panic!("IPv4 backends")
+        };
+        assert_eq!(frames[0][30..34], address.octets());
+    }
+}
+
+#[test]
+fn a_known_flow_is_explained_by_its_entry_even_when_maglev_says_otherwise() {
+    let tables = compile(&Tables::default(), 1, web());
+    let packet = tcp(CLIENT, VIP, "S");
+    let mut dataplane = Dataplane::new(&DataplaneConfig {
+        flows_v4: 9,
+        flows_v6: 9,
+        seed: 1,
+    });
+    dataplane.adopt(Arc::new(tables));
+    let mut verdicts = [crate::Verdict::Drop(DropReason::TxFull)];
+    dataplane.process(Seconds::new(0), &mut [steered(20, &packet)], &mut verdicts);
+    let Fate::Forward { address: first, .. } = frame(dataplane.tables(), &packet, None).fate else {
+        panic!("forwarded")
+    };
+    let others = three().into_iter().map(|b| {
+        if b.address == first {
+            draining(&b.name)
+        } else {
+            b
+        }
+    });
+    let next = compile(
+        dataplane.tables(),
+        2,
+        vec![service("web", &[VIP], others.collect())],
+    );
+    dataplane.adopt(Arc::new(next));
+
+    let key = flow_of(&packet).unwrap();
+    let known = dataplane.known(Seconds::new(5), &key);
+    let explanation = tuple(dataplane.tables(), &key, known);
+    assert!(
+        matches!(explanation.fate, Fate::Forward { address, .. } if address == first),
+        "{explanation:?}"
+    );
+    let text = explanation.steps.join("\n");
+    assert!(
+        text.contains("last packet 5 s ago") && text.contains("draining"),
+        "{text}"
+    );
+    let new = tuple(dataplane.tables(), &key, None);
+    assert!(!matches!(new.fate, Fate::Forward { address, .. } if address == first));
+}
+
+#[test]
+fn what_is_not_ours_passes_and_what_is_broken_says_how() {
+    let tables = compile(&Tables::default(), 1, web());
+    let other = frame(&tables, &udp(CLIENT, "203.0.113.77:53/udp", b"?"), None);
+    assert_eq!(other.fate, Fate::Pass);
+    assert!(
+        other
+            .steps
+            .join("\n")
+            .contains("is no VIP of the snapshot with epoch 1")
+    );
+
+    let own = frame(&tables, &udp(CLIENT, "192.0.2.1:53/udp", b"?"), None);
+    assert_eq!(own.fate, Fate::Drop(DropReason::NoSession));
+
+    let arp = frame(&tables, &[0xff; 60], None);
+    assert_eq!(arp.fate, Fate::Pass);
+
+    let mut broken = tcp(CLIENT, VIP, "S");
+    broken[24] ^= 0xff;
+    assert_eq!(
+        frame(&tables, &broken, None).fate,
+        Fate::Drop(DropReason::BadChecksum)
+    );
+}
+
+#[test]
+fn a_way_that_is_closed_is_named_with_its_remedy() {
+    let tables = compile(&Tables::default(), 1, web());
+    let down = tables.rerouted(|_| crate::NextHop::NoNeighbour);
+    let explanation = frame(&down, &tcp(CLIENT, VIP, "S"), None);
+    assert_eq!(explanation.fate, Fate::Drop(DropReason::NoNeighbour));
+    assert_eq!(explanation.service.as_deref(), Some("web"));
+    assert!(explanation.steps.join("\n").contains("ip neigh"));
+
+    let none = compile(
+        &tables,
+        2,
+        vec![service("web", &[VIP], vec![draining("10.0.0.1")])],
+    );
+    let explanation = frame(&none, &tcp(CLIENT, VIP, "S"), None);
+    assert_eq!(explanation.fate, Fate::Drop(DropReason::NoBackend));
+}

@@ -1,0 +1,264 @@
+//! The table against a map, to its capacity and past it.
+
+use super::*;
+use lockstep_wire::HashSeed;
+use proptest::prelude::*;
+use std::collections::HashMap;
+
+const SEED: HashSeed = HashSeed::new(7);
+
+fn key(n: u32) -> FlowKey4 {
+    FlowKey4::new(
+        Ipv4Addr::from(n),
+        1024,
+        Ipv4Addr::new(203, 0, 113, 1),
+        80,
+        6,
+    )
+}
+
+fn entry(n: u32, at: u64, state: FlowState) -> Entry<FlowKey4> {
+    Entry {
+        key: key(n),
+        backend: BackendRef::NONE,
+        vip: VipRef::UNKNOWN,
+        seen: Seconds::new(at),
+        state,
+    }
+}
+
+fn keep(_: &Entry<FlowKey4>) -> Fate {
+    Fate::Keep
+}
+
+fn look_up(table: &FlowTable<FlowKey4>, n: u32) -> Option<Slot> {
+    let probe = table.probe(key(n).hash(&SEED));
+    table.find(&key(n), probe, table.locate(probe))
+}
+
+fn add(
+    table: &mut FlowTable<FlowKey4>,
+    entry: Entry<FlowKey4>,
+    fate: impl Fn(&Entry<FlowKey4>) -> Fate,
+) -> Result<Option<Entry<FlowKey4>>, Full> {
+    let probe = table.probe(entry.key.hash(&SEED));
+    table.insert(probe, entry, fate)
+}
+
+#[test]
+fn a_million_flows_take_less_than_64_mib_and_all_find_room() {
+    let mut table = FlowTable::new(1_000_000);
+    assert!(table.memory() <= 64 << 20, "{} bytes", table.memory());
+    for n in 0..1_000_000 {
+        add(&mut table, entry(n, 0, FlowState::Established), keep).expect("below capacity");
+    }
+    assert_eq!(table.len(), 1_000_000);
+    assert!(
+        (0..1_000_000)
+            .step_by(97)
+            .all(|n| look_up(&table, n).is_some())
+    );
+    assert!(
+        (1_000_000..2_000_000)
+            .step_by(97)
+            .all(|n| look_up(&table, n).is_none())
+    );
+}
+
+#[test]
+fn a_full_table_keeps_established_flows_and_says_so() {
+    let mut table = FlowTable::new(64);
+    let mut refused = 0;
+    let mut kept = Vec::new();
+    for n in 0..1000 {
+        match add(&mut table, entry(n, 0, FlowState::Established), keep) {
+            Ok(forgotten) => {
+                assert_eq!(forgotten, None);
+                kept.push(n);
+            }
+            Err(Full) => refused += 1,
+        }
+    }
+    assert!(refused > 0);
+    assert!(
+        kept.iter().all(|&n| look_up(&table, n).is_some()),
+        "an accepted flow stays"
+    );
+}
+
+#[test]
+fn the_silent_half_open_flow_gives_way_before_the_fresh_one() {
+    let fate = |e: &Entry<FlowKey4>| {
+        if e.state.gives_way() {
+            Fate::GivesWay
+        } else {
+            Fate::Keep
+        }
+    };
+    // Two buckets: keys compete for 16 places.
+    let mut table = FlowTable::new(8);
+    let places = 100;
+    for n in 0..places {
+        let _ = add(
+            &mut table,
+            entry(n, u64::from(100 + n), FlowState::Syn),
+            fate,
+        );
+    }
+    let newcomer = both_buckets(&table);
+    let oldest = (0..places)
+        .filter(|&n| look_up(&table, n).is_some())
+        .min()
+        .unwrap();
+    let new = entry(newcomer, 500, FlowState::Established);
+    let forgotten = add(&mut table, new, fate).unwrap();
+    assert_eq!(
+        forgotten.map(|e| e.key),
+        Some(key(oldest)),
+        "the one silent for longest"
+    );
+    assert!(look_up(&table, newcomer).is_some());
+}
+
+#[test]
+fn an_expired_flow_goes_before_one_that_merely_gives_way() {
+    let mut table = FlowTable::new(8);
+    for n in 0..100 {
+        let _ = add(&mut table, entry(n, 10, FlowState::Syn), keep);
+    }
+    let over = (0..100)
+        .filter(|&n| look_up(&table, n).is_some())
+        .nth(5)
+        .unwrap();
+    let fate = |e: &Entry<FlowKey4>| {
+        if e.key == key(over) {
+            Fate::Expired
+        } else {
+            Fate::GivesWay
+        }
+    };
+    let newcomer = entry(both_buckets(&table), 10, FlowState::Syn);
+    let forgotten = add(&mut table, newcomer, fate).unwrap().unwrap();
+    assert_eq!(forgotten.key, key(over));
+}
+
+#[test]
+fn the_sweep_forgets_what_is_expired_and_nothing_else() {
+    let mut table = FlowTable::new(1000);
+    for n in 0..1000 {
+        add(&mut table, entry(n, u64::from(n), FlowState::Udp), keep).unwrap();
+    }
+    let now = Seconds::new(1000);
+    let fate = |e: &Entry<FlowKey4>| {
+        if now.since(e.seen) > 300 {
+            Fate::Expired
+        } else {
+            Fate::Keep
+        }
+    };
+    let mut forgotten = 0;
+    for _ in 0..table.tags.len().div_ceil(16) {
+        table.sweep(16, fate, |_| forgotten += 1);
+    }
+    assert_eq!((forgotten, table.len()), (700, 300));
+    assert!((0..1000).all(|n| look_up(&table, n).is_some() == (n >= 700)));
+}
+
+#[test]
+fn a_scan_in_pages_sees_every_flow_once() {
+    let mut table = FlowTable::new(500);
+    for n in 0..500 {
+        add(&mut table, entry(n, 0, FlowState::Udp), keep).unwrap();
+    }
+    let mut seen = Vec::new();
+    let mut from = Some(0);
+    while let Some(at) = from {
+        from = table.scan(at, 7, |e| seen.push(u32::from_be_bytes(source(e.key))));
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, (0..500).collect::<Vec<_>>());
+}
+
+fn source(key: FlowKey4) -> [u8; 4] {
+    match key.source_address() {
+        core::net::IpAddr::V4(v4) => v4.octets(),
+        core::net::IpAddr::V6(_) => unreachable!("an IPv4 key"),
+    }
+}
+
+/// A key that is not in a table of two buckets and may stand in either.
+fn both_buckets(table: &FlowTable<FlowKey4>) -> u32 {
+    assert_eq!(table.tags.len(), 2);
+    let differ = |n: &u32| {
+        let probe = table.probe(key(*n).hash(&SEED));
+        probe.first != probe.second
+    };
+    (1000..).find(differ).unwrap()
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Insert(u32),
+    Remove(u32),
+    Look(u32),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let one = prop_oneof![
+        3 => (0_u32..200).prop_map(Step::Insert),
+        1 => (0_u32..200).prop_map(Step::Remove),
+        2 => (0_u32..200).prop_map(Step::Look),
+    ];
+    prop::collection::vec(one, 0..600)
+}
+
+proptest! {
+    #[test]
+    fn it_answers_as_a_map_does(steps in steps()) {
+        let mut table = FlowTable::new(300);
+        let mut model: HashMap<u32, Seconds> = HashMap::new();
+        for (at, step) in steps.into_iter().enumerate() {
+            let now = Seconds::new(at as u64);
+            match step {
+                Step::Insert(n) => match look_up(&table, n) {
+                    Some(slot) => {
+                        table.entry_mut(slot).seen = now;
+                        model.insert(n, now);
+                    }
+                    None => {
+                        prop_assert!(!model.contains_key(&n));
+                        let added = add(&mut table, entry(n, at as u64, FlowState::Udp), keep);
+                        prop_assert_eq!(added, Ok(None));
+                        model.insert(n, now);
+                    }
+                },
+                Step::Remove(n) => {
+                    if let Some(slot) = look_up(&table, n) {
+                        table.remove(slot);
+                        table.remove(slot);
+                    }
+                    model.remove(&n);
+                }
+                Step::Look(n) => {
+                    let seen = look_up(&table, n).map(|slot| table.entry(slot).seen);
+                    prop_assert_eq!(seen, model.get(&n).copied());
+                }
+            }
+            prop_assert_eq!(table.len(), model.len());
+        }
+    }
+
+    #[test]
+    fn zero_bytes_marks_exactly_the_zero_bytes(word: u64, holes: u8) {
+        let mut bytes = word.to_le_bytes();
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            if holes >> i & 1 == 1 {
+                *byte = 0;
+            }
+        }
+        let marks = zero_bytes(u64::from_le_bytes(bytes)).to_le_bytes();
+        for (mark, byte) in marks.into_iter().zip(bytes) {
+            prop_assert_eq!(mark, if byte == 0 { 0x80 } else { 0 });
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! Tables: a snapshot in the form the dataplane looks things up in.
+//!
+//! The agent compiles them, workers only read them. VIPs and backends have slots, small numbers
+//! that stay theirs from one snapshot to the next, so that flow entries and counters can name
+//! them; a generation tells a slot's present owner from an earlier one.
+
+mod compile;
+mod preview;
+mod vips;
+
+pub use compile::CompileError;
+pub use preview::ring_share_moved;
+pub use vips::VipIndex;
+
+use crate::maglev::Maglev;
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use lockstep_plan::{Backend, DropReason, IdleTimeouts, ServiceName, Snapshot, Vip};
+use lockstep_wire::{LinkHeader, Outer};
+
+/// A backend's slot (24 bits) and the generation of its owner (8 bits), as a flow entry keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BackendRef(u32);
+
+impl BackendRef {
+    /// No backend: the slot that nobody ever owns.
+    pub const NONE: BackendRef = BackendRef(0);
+
+    const fn new(slot: u32, generation: u8) -> Self {
+        BackendRef(slot << 8 | generation as u32)
+    }
+
+    /// The index of the backend's counters.
+    #[inline]
+    pub const fn slot(self) -> usize {
+        (self.0 >> 8) as usize
+    }
+
+    const fn generation(self) -> u8 {
+        self.0 as u8
+    }
+}
+
+/// A VIP's slot and the generation of its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct VipRef {
+    slot: u16,
+    generation: u8,
+}
+
+impl VipRef {
+    /// Slot 0: packets whose VIP is not known, or not one.
+    pub const UNKNOWN: VipRef = VipRef {
+        slot: 0,
+        generation: 0,
+    };
+
+    /// The index of the VIP's counters.
+    #[inline]
+    pub const fn slot(self) -> usize {
+        self.slot as usize
+    }
+}
+
+/// An interface of the engine, by its place in `topology.toml`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortId(pub u8);
+
+/// The way to a backend's next hop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// The interface to send from.
+    pub port: PortId,
+    /// The Ethernet header to send with.
+    pub link: LinkHeader,
+    /// The longest IP packet that interface takes, in bytes.
+    pub mtu: u16,
+}
+
+/// What is known of the way to an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextHop {
+    /// A neighbour whose link-layer address is known.
+    Via(Route),
+    /// The kernel has no route.
+    NoRoute,
+    /// There is a route, its next hop does not answer.
+    NoNeighbour,
+    /// The route leaves by an interface the engine has no socket on.
+    NoPort,
+}
+
+/// The engine's own addresses: the outer source of tunnels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EngineAddresses {
+    /// For tunnels over IPv4.
+    pub v4: Option<Ipv4Addr>,
+    /// For tunnels over IPv6.
+    pub v6: Option<Ipv6Addr>,
+}
+
+impl EngineAddresses {
+    fn has(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => self.v4 == Some(v4),
+            IpAddr::V6(v6) => self.v6 == Some(v6),
+        }
+    }
+}
+
+/// A backend as the dataplane sees it: all that forwarding one packet needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Hop {
+    generation: u8,
+    in_use: bool,
+    /// The tunnel header.
+    pub outer: Outer,
+    /// The way there, or the reason packets for it are dropped.
+    pub route: Result<Route, DropReason>,
+}
+
+/// A VIP's slot.
+#[derive(Debug, Clone, Copy)]
+pub struct VipSlot {
+    generation: u8,
+    /// The VIP, `None` in a slot that is free.
+    pub vip: Option<Vip>,
+    /// Index of its service.
+    pub service: u32,
+}
+
+/// A backend of a service, with its slot.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// What flow entries call it.
+    pub backend_ref: BackendRef,
+    /// What the snapshot says of it.
+    pub backend: Backend,
+    /// Entries it has in the service's Maglev table.
+    pub entries: u32,
+}
+
+/// A service's choice of backends.
+#[derive(Debug, Clone)]
+pub struct Ring {
+    /// Its name.
+    pub name: ServiceName,
+    /// Idle times of its flows.
+    pub idle: IdleTimeouts,
+    /// All backends, in the snapshot's order; draining ones have no entries.
+    pub members: Vec<Member>,
+    /// The Maglev table over the active ones; `None` when there is none.
+    maglev: Option<Arc<Maglev>>,
+    /// The active backends, as the Maglev table numbers them.
+    active: Vec<BackendRef>,
+}
+
+impl Ring {
+    /// The backend for a new flow by its selection hash ([`crate::maglev::SELECTION_SEED`]).
+    #[inline]
+    pub fn select(&self, hash: u64) -> Option<BackendRef> {
+        let index = self.maglev.as_ref()?.lookup(hash);
+        self.active.get(usize::from(index)).copied()
+    }
+
+    /// The member that a flow entry's reference names.
+    pub fn member(&self, backend: BackendRef) -> Option<&Member> {
+        self.members.iter().find(|m| m.backend_ref == backend)
+    }
+
+    /// The size of the Maglev table, 0 without one.
+    pub fn table_entries(&self) -> u32 {
+        self.maglev.as_ref().map_or(0, |m| m.entries().len() as u32)
+    }
+}
+
+/// A compiled snapshot.
+#[derive(Debug, Clone)]
+pub struct Tables {
+    epoch: u64,
+    addresses: EngineAddresses,
+    index: Arc<VipIndex>,
+    vips: Vec<VipSlot>,
+    rings: Arc<Vec<Ring>>,
+    hops: Vec<Hop>,
+    free_vips: VecDeque<u16>,
+    free_hops: VecDeque<u32>,
+}
+
+impl Tables {
+    /// The epoch of the snapshot they were made from.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The VIP that a destination belongs to: the one of its port, else the one of every port.
+    #[inline]
+    pub fn vip(&self, address: IpAddr, port: u16, protocol: u8) -> Option<VipRef> {
+        let slot = self.index.find(address, port, protocol)?;
+        Some(VipRef {
+            slot,
+            generation: self.vips[usize::from(slot)].generation,
+        })
+    }
+
+    /// The slot of a VIP that is still the one a flow entry was made for.
+    #[inline]
+    pub fn vip_slot(&self, vip: VipRef) -> Option<&VipSlot> {
+        self.vips
+            .get(vip.slot())
+            .filter(|s| s.generation == vip.generation && s.vip.is_some())
+    }
+
+    /// The service of a VIP.
+    #[inline]
+    pub fn ring(&self, vip: VipRef) -> Option<&Ring> {
+        self.vip_slot(vip)
+            .and_then(|s| self.rings.get(s.service as usize))
+    }
+
+    /// A backend that is still the one a flow entry was made for.
+    #[inline]
+    pub fn hop(&self, backend: BackendRef) -> Option<&Hop> {
+        self.hops
+            .get(backend.slot())
+            .filter(|h| h.generation == backend.generation() && h.in_use)
+    }
+
+    /// All services.
+    pub fn rings(&self) -> &[Ring] {
+        &self.rings
+    }
+
+    /// All VIPs in use, with their references and services.
+    pub fn vips(&self) -> impl Iterator<Item = (VipRef, Vip, &Ring)> {
+        self.vips.iter().enumerate().filter_map(|(slot, s)| {
+            let vip = VipRef {
+                slot: slot as u16,
+                generation: s.generation,
+            };
+            Some((vip, s.vip?, self.rings.get(s.service as usize)?))
+        })
+    }
+
+    /// Whether an address is one of the engine's own.
+    pub fn is_engine_address(&self, address: IpAddr) -> bool {
+        self.addresses.has(address)
+    }
+
+    /// The room each VIP's packets need in front, in bytes: the tunnel header, and a VLAN tag
+    /// where most of the service's reachable backends are behind one.
+    pub fn rooms(&self) -> impl Iterator<Item = (Vip, u16)> {
+        self.vips().map(|(_, vip, ring)| (vip, self.room(ring)))
+    }
+
+    fn room(&self, ring: &Ring) -> u16 {
+        let hops = || ring.members.iter().filter_map(|m| self.hop(m.backend_ref));
+        let (tagged, plain) = hops()
+            .filter_map(|h| h.route.ok())
+            .fold((0, 0), |(t, p), r| {
+                if r.link.vlan.is_some() {
+                    (t + 1, p)
+                } else {
+                    (t, p + 1)
+                }
+            });
+        hops().next().map_or(0, |h| h.outer.room(tagged > plain))
+    }
+
+    /// The slots of backends whose owner is not the one in `previous`, so that counters start
+    /// anew for them. Likewise for VIPs.
+    pub(crate) fn changed_since(
+        &self,
+        previous: &Tables,
+    ) -> (impl Iterator<Item = usize>, impl Iterator<Item = usize>) {
+        let backends = changed(&self.hops, &previous.hops, |h| h.generation);
+        let vips = changed(&self.vips, &previous.vips, |v| v.generation);
+        (vips, backends)
+    }
+
+    /// A service's name for messages.
+    pub fn service_name(&self, vip: VipRef) -> Option<String> {
+        self.ring(vip).map(|r| String::from(r.name.as_str()))
+    }
+}
+
+fn changed<T>(
+    now: &[T],
+    before: &[T],
+    generation: impl Fn(&T) -> u8,
+) -> impl Iterator<Item = usize> {
+    now.iter()
+        .enumerate()
+        .filter(move |(slot, item)| {
+            before
+                .get(*slot)
+                .is_some_and(|b| generation(b) != generation(item))
+        })
+        .map(|(slot, _)| slot)
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Tables::compile(
+            &Tables::blank(),
+            &Snapshot::empty(),
+            EngineAddresses::default(),
+            |_| NextHop::NoRoute,
+        )
+        .unwrap_or_else(|_| Tables::blank())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,319 @@
+//! From snapshot to tables.
+
+use super::*;
+use alloc::collections::BTreeMap;
+use lockstep_plan::{BackendId, BackendState, Mode, Service, TableSize, Weight};
+
+/// Why a snapshot cannot be put into tables on this engine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CompileError {
+    /// Tunnels need a source address of the backends' IP version.
+    #[error(
+        "service {service}: its backends are reached over {version}, but topology.toml has no \
+         {version} address under [engine] addresses"
+    )]
+    NoEngineAddress {
+        /// The service.
+        service: ServiceName,
+        /// "IPv4" or "IPv6".
+        version: &'static str,
+    },
+    /// A VIP that is an engine address as well.
+    #[error("service {service}: VIP {vip} is an engine address; give one of them another address")]
+    VipIsEngineAddress {
+        /// The service.
+        service: ServiceName,
+        /// The VIP.
+        vip: Vip,
+    },
+}
+
+/// Slots wait in the free list until that many are in it, so that a flow entry which names an
+/// old owner is swept long before a generation number comes around.
+const REUSE_DELAY: usize = 64;
+
+/// What the previous tables hold, by what it is known by across snapshots.
+struct Previous<'a> {
+    vips: BTreeMap<Vip, (VipRef, &'a ServiceName)>,
+    backends: BTreeMap<(&'a ServiceName, BackendId), BackendRef>,
+    rings: BTreeMap<&'a ServiceName, &'a Ring>,
+}
+
+impl<'a> Previous<'a> {
+    fn of(tables: &'a Tables) -> Self {
+        Previous {
+            vips: tables
+                .vips()
+                .map(|(r, vip, ring)| (vip, (r, &ring.name)))
+                .collect(),
+            backends: tables.backends(),
+            rings: tables.rings.iter().map(|r| (&r.name, r)).collect(),
+        }
+    }
+}
+
+impl Tables {
+    /// Tables for `snapshot` in succession of `previous`: what is in both keeps its slots.
+    /// `resolve` says what is known of the way to an address.
+    pub fn compile(
+        previous: &Tables,
+        snapshot: &Snapshot,
+        addresses: EngineAddresses,
+        resolve: impl Fn(IpAddr) -> NextHop,
+    ) -> Result<Tables, CompileError> {
+        let mut tables = Tables {
+            epoch: snapshot.epoch(),
+            addresses,
+            index: Arc::default(),
+            rings: Arc::default(),
+            vips: previous.vips.clone(),
+            hops: previous.hops.clone(),
+            free_vips: previous.free_vips.clone(),
+            free_hops: previous.free_hops.clone(),
+        };
+        let mut old = Previous::of(previous);
+        let mut rings = Vec::with_capacity(snapshot.services().len());
+        let mut index = Vec::new();
+        for (number, service) in snapshot.services().iter().enumerate() {
+            for &vip in &service.vips {
+                if addresses.has(vip.address()) {
+                    let service = service.name.clone();
+                    return Err(CompileError::VipIsEngineAddress { service, vip });
+                }
+                let kept = old
+                    .vips
+                    .remove(&vip)
+                    .filter(|(_, owner)| **owner == service.name)
+                    .map(|(vip_ref, _)| vip_ref.slot);
+                let slot = kept.unwrap_or_else(|| tables.take_vip());
+                let entry = &mut tables.vips[usize::from(slot)];
+                *entry = VipSlot {
+                    vip: Some(vip),
+                    service: number as u32,
+                    ..*entry
+                };
+                index.push((vip, slot));
+            }
+            rings.push(tables.compile_ring(service, &mut old, &resolve)?);
+        }
+        tables.retire(previous, &index, &rings);
+        tables.index = Arc::new(VipIndex::new(index.into_iter()));
+        tables.rings = Arc::new(rings);
+        Ok(tables)
+    }
+
+    /// The same tables with the ways to the backends looked up again.
+    pub fn rerouted(&self, resolve: impl Fn(IpAddr) -> NextHop) -> Tables {
+        let mut tables = self.clone();
+        for member in self.rings.iter().flat_map(|r| &r.members) {
+            tables.hops[member.backend_ref.slot()].route = route(resolve(member.backend.address));
+        }
+        tables
+    }
+
+    pub(super) fn blank() -> Tables {
+        Tables {
+            epoch: 0,
+            addresses: EngineAddresses::default(),
+            index: Arc::default(),
+            // Slot 0 of both is nobody's: VipRef::UNKNOWN and BackendRef::NONE point there.
+            vips: alloc::vec![VipSlot {
+                generation: 0,
+                vip: None,
+                service: 0
+            }],
+            rings: Arc::default(),
+            hops: alloc::vec![Hop {
+                generation: 0,
+                in_use: false,
+                outer: Outer::v4(Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED),
+                route: Err(DropReason::NoRoute),
+            }],
+            free_vips: VecDeque::new(),
+            free_hops: VecDeque::new(),
+        }
+    }
+
+    fn backends(&self) -> BTreeMap<(&ServiceName, BackendId), BackendRef> {
+        self.rings
+            .iter()
+            .flat_map(|r| {
+                r.members
+                    .iter()
+                    .map(|m| ((&r.name, m.backend.id()), m.backend_ref))
+            })
+            .collect()
+    }
+
+    fn compile_ring<'a>(
+        &mut self,
+        service: &'a Service,
+        old: &mut Previous<'a>,
+        resolve: &impl Fn(IpAddr) -> NextHop,
+    ) -> Result<Ring, CompileError> {
+        let mut members = Vec::with_capacity(service.backends.len());
+        for backend in &service.backends {
+            let outer = self.outer(service, backend.address)?;
+            let backend_ref = old
+                .backends
+                .remove(&(&service.name, backend.id()))
+                .unwrap_or_else(|| self.take_hop());
+            let hop = &mut self.hops[backend_ref.slot()];
+            *hop = Hop {
+                in_use: true,
+                outer,
+                route: route(resolve(backend.address)),
+                ..*hop
+            };
+            members.push(Member {
+                backend_ref,
+                backend: backend.clone(),
+                entries: 0,
+            });
+        }
+        let takes_flows: Vec<usize> = (0..members.len())
+            .filter(|&i| members[i].backend.state == BackendState::Active)
+            .collect();
+        let maglev = maglev(
+            service,
+            &members,
+            &takes_flows,
+            old.rings.get(&service.name).copied(),
+        );
+        let shares = maglev
+            .as_ref()
+            .map(|m| m.shares(takes_flows.len()))
+            .unwrap_or_default();
+        for (&member, entries) in takes_flows.iter().zip(shares) {
+            members[member].entries = entries;
+        }
+        Ok(Ring {
+            name: service.name.clone(),
+            idle: service.idle,
+            active: takes_flows
+                .iter()
+                .map(|&i| members[i].backend_ref)
+                .collect(),
+            members,
+            maglev,
+        })
+    }
+
+    fn outer(&self, service: &Service, backend: IpAddr) -> Result<Outer, CompileError> {
+        let Mode::Tunnel = service.mode;
+        let missing = |version| CompileError::NoEngineAddress {
+            service: service.name.clone(),
+            version,
+        };
+        match backend {
+            IpAddr::V4(to) => self
+                .addresses
+                .v4
+                .map(|from| Outer::v4(from, to))
+                .ok_or(missing("IPv4")),
+            IpAddr::V6(to) => self
+                .addresses
+                .v6
+                .map(|from| Outer::v6(from, to))
+                .ok_or(missing("IPv6")),
+        }
+    }
+
+    fn take_vip(&mut self) -> u16 {
+        if self.free_vips.len() > REUSE_DELAY
+            && let Some(slot) = self.free_vips.pop_front()
+        {
+            return slot;
+        }
+        self.vips.push(VipSlot {
+            generation: 0,
+            vip: None,
+            service: 0,
+        });
+        (self.vips.len() - 1) as u16
+    }
+
+    fn take_hop(&mut self) -> BackendRef {
+        if self.free_hops.len() > REUSE_DELAY
+            && let Some(slot) = self.free_hops.pop_front()
+        {
+            return BackendRef::new(slot, self.hops[slot as usize].generation);
+        }
+        self.hops.push(self.hops[0]);
+        BackendRef::new((self.hops.len() - 1) as u32, 0)
+    }
+
+    /// Frees the slots of what is in `previous` only.
+    fn retire(&mut self, previous: &Tables, kept_vips: &[(Vip, u16)], rings: &[Ring]) {
+        let mut used_vips = alloc::vec![false; self.vips.len()];
+        kept_vips
+            .iter()
+            .for_each(|&(_, slot)| used_vips[usize::from(slot)] = true);
+        for (vip, _, _) in previous.vips().filter(|(vip, _, _)| !used_vips[vip.slot()]) {
+            let entry = &mut self.vips[vip.slot()];
+            *entry = VipSlot {
+                generation: entry.generation.wrapping_add(1),
+                vip: None,
+                service: 0,
+            };
+            self.free_vips.push_back(vip.slot);
+        }
+        let mut used_hops = alloc::vec![false; self.hops.len()];
+        for member in rings.iter().flat_map(|r| &r.members) {
+            used_hops[member.backend_ref.slot()] = true;
+        }
+        for (_, backend) in previous
+            .backends()
+            .into_iter()
+            .filter(|(_, b)| !used_hops[b.slot()])
+        {
+            let hop = &mut self.hops[backend.slot()];
+            *hop = Hop {
+                generation: hop.generation.wrapping_add(1),
+                in_use: false,
+                ..*hop
+            };
+            self.free_hops.push_back(backend.slot() as u32);
+        }
+    }
+}
+
+fn route(next_hop: NextHop) -> Result<Route, DropReason> {
+    match next_hop {
+        NextHop::Via(route) => Ok(route),
+        NextHop::NoRoute => Err(DropReason::NoRoute),
+        NextHop::NoNeighbour => Err(DropReason::NoNeighbour),
+        NextHop::NoPort => Err(DropReason::NoPort),
+    }
+}
+
+/// The service's table: the previous one where the active backends, their weights and the size
+/// are the same, since most snapshots change few services.
+fn maglev(
+    service: &Service,
+    members: &[Member],
+    active: &[usize],
+    old: Option<&Ring>,
+) -> Option<Arc<Maglev>> {
+    let wanted = ranked(active.iter().map(|&i| &members[i].backend));
+    if let Some(old) = old
+        && old.table_entries() == service.table_size.get()
+        && ranked(
+            old.members
+                .iter()
+                .map(|m| &m.backend)
+                .filter(|b| b.state == BackendState::Active),
+        ) == wanted
+    {
+        return old.maglev.clone();
+    }
+    build(&wanted, service.table_size)
+}
+
+fn ranked<'a>(backends: impl Iterator<Item = &'a Backend>) -> Vec<(BackendId, Weight)> {
+    backends.map(|b| (b.id(), b.weight)).collect()
+}
+
+fn build(backends: &[(BackendId, Weight)], size: TableSize) -> Option<Arc<Maglev>> {
+    Maglev::new(backends, size).map(Arc::new)
+}

@@ -1,0 +1,223 @@
+//! Slots across snapshots, VIP lookup, rooms, previews.
+
+use super::*;
+use crate::fixtures::{
+    VIP, VIP_UDP, VIP6, addresses, backend, compile, draining, route, service, three, via_router,
+    web,
+};
+use core::net::Ipv4Addr;
+use std::string::ToString;
+use std::vec::Vec;
+use std::{format, vec};
+
+fn reference(tables: &Tables, service: &str, address: &str) -> BackendRef {
+    let ring = tables
+        .rings()
+        .iter()
+        .find(|r| r.name.as_str() == service)
+        .unwrap();
+    let address: IpAddr = address.parse().unwrap();
+    ring.members
+        .iter()
+        .find(|m| m.backend.address == address)
+        .unwrap()
+        .backend_ref
+}
+
+#[test]
+fn a_destination_finds_its_vip_and_the_wildcard_only_after_it() {
+    let tables = compile(
+        &Tables::default(),
+        1,
+        vec![
+            service("web", &[VIP, VIP6], three()),
+            service("all", &["203.0.113.10:0/tcp"], three()),
+        ],
+    );
+    let name = |address: &str, port, protocol| {
+        tables
+            .vip(address.parse().unwrap(), port, protocol)
+            .and_then(|v| tables.service_name(v))
+    };
+    assert_eq!(name("203.0.113.10", 80, 6).as_deref(), Some("web"));
+    assert_eq!(name("2001:db8::10", 80, 6).as_deref(), Some("web"));
+    assert_eq!(name("203.0.113.10", 443, 6).as_deref(), Some("all"));
+    assert_eq!(name("203.0.113.10", 80, 17), None);
+    assert_eq!(name("203.0.113.11", 80, 6), None);
+}
+
+#[test]
+fn what_stays_keeps_its_slot_and_what_goes_is_told_from_its_successor() {
+    let one = compile(&Tables::default(), 1, web());
+    let kept = reference(&one, "web", "10.0.0.1");
+    let gone = reference(&one, "web", "10.0.0.2");
+    let backends = vec![
+        backend("10.0.0.9"),
+        backend("10.0.0.3"),
+        backend("10.0.0.1"),
+    ];
+    let two = compile(&one, 2, vec![service("web", &[VIP], backends)]);
+    assert_eq!(reference(&two, "web", "10.0.0.1"), kept);
+    assert!(two.hop(kept).is_some());
+    assert!(two.hop(gone).is_none(), "a removed backend is nobody");
+    let vip6 = one.vip("2001:db8::10".parse().unwrap(), 80, 6).unwrap();
+    assert!(one.vip_slot(vip6).is_some() && two.vip_slot(vip6).is_none());
+
+    // A backend that comes back is a new one: its old flows were given to others meanwhile.
+    let three = compile(&two, 3, web());
+    assert_ne!(reference(&three, "web", "10.0.0.2"), gone);
+    assert!(three.hop(gone).is_none());
+}
+
+#[test]
+fn slots_are_used_again_under_churn_and_never_mistaken() {
+    let mut tables = Tables::default();
+    let mut old = Vec::new();
+    for epoch in 1..1000_u32 {
+        let address = Ipv4Addr::from(0x0a00_0000 + epoch).to_string();
+        let vip = format!("{}:80/tcp", Ipv4Addr::from(0xcb00_0000 + epoch % 7));
+        let services = vec![service("web", &[&vip], vec![backend(&address)])];
+        tables = compile(&tables, epoch.into(), services);
+        let current = reference(&tables, "web", &address);
+        assert!(
+            current.slot() < 200,
+            "slot {} after {epoch} epochs",
+            current.slot()
+        );
+        assert!(tables.hop(current).is_some());
+        old.push(current);
+        // The last 60 owners are all still told apart.
+        for earlier in old.iter().rev().skip(1).take(60) {
+            assert!(tables.hop(*earlier).is_none());
+        }
+    }
+}
+
+#[test]
+fn a_vip_that_changes_service_is_another_vip() {
+    let one = compile(&Tables::default(), 1, vec![service("a", &[VIP], three())]);
+    let before = one.vip("203.0.113.10".parse().unwrap(), 80, 6).unwrap();
+    let two = compile(&one, 2, vec![service("b", &[VIP], three())]);
+    assert!(two.vip_slot(before).is_none());
+    let after = two.vip("203.0.113.10".parse().unwrap(), 80, 6).unwrap();
+    assert_eq!(two.service_name(after).as_deref(), Some("b"));
+}
+
+#[test]
+fn draining_backends_have_no_share_but_a_hop() {
+    let backends = vec![backend("10.0.0.1"), draining("10.0.0.2")];
+    let tables = compile(
+        &Tables::default(),
+        1,
+        vec![service("web", &[VIP], backends)],
+    );
+    let ring = &tables.rings()[0];
+    assert_eq!(ring.members[1].entries, 0);
+    assert_eq!(ring.share(&ring.members[0]), 1.0);
+    assert!(tables.hop(ring.members[1].backend_ref).is_some());
+    assert!((0..1000_u64).all(|n| ring.select(n << 54) == Some(ring.members[0].backend_ref)));
+}
+
+#[test]
+fn a_service_without_active_backends_selects_none() {
+    for backends in [vec![], vec![draining("10.0.0.1")]] {
+        let tables = compile(
+            &Tables::default(),
+            1,
+            vec![service("web", &[VIP], backends)],
+        );
+        assert_eq!(tables.rings()[0].select(12345), None);
+    }
+}
+
+#[test]
+fn the_room_is_the_tunnel_header_and_the_tag_most_ways_need() {
+    let tagged = Route {
+        link: LinkHeader {
+            vlan: Some(100),
+            ..route().link
+        },
+        ..route()
+    };
+    let rooms = |services: Vec<_>, resolve: fn(IpAddr) -> NextHop, with: Route| {
+        let snapshot = Snapshot::new(1, services).unwrap();
+        let resolve = |a| match resolve(a) {
+            NextHop::Via(_) => NextHop::Via(with),
+            other => other,
+        };
+        let tables = Tables::compile(&Tables::default(), &snapshot, addresses(), resolve).unwrap();
+        tables.rooms().map(|(_, room)| room).collect::<Vec<_>>()
+    };
+    let v6 = vec![service("six", &[VIP], vec![backend("fd00::1")])];
+    assert_eq!(rooms(web(), via_router, route()), [20, 20, 20]);
+    assert_eq!(rooms(web(), via_router, tagged), [24, 24, 24]);
+    assert_eq!(rooms(v6.clone(), via_router, route()), [40]);
+    assert_eq!(
+        rooms(v6, |_| NextHop::NoRoute, tagged),
+        [40],
+        "unknown ways are untagged"
+    );
+    assert_eq!(
+        rooms(vec![service("none", &[VIP], vec![])], via_router, route()),
+        [0]
+    );
+}
+
+#[test]
+fn tunnels_need_an_engine_address_of_their_version() {
+    let only_v4 = EngineAddresses {
+        v6: None,
+        ..addresses()
+    };
+    let snapshot =
+        Snapshot::new(1, vec![service("six", &[VIP], vec![backend("fd00::1")])]).unwrap();
+    let error = Tables::compile(&Tables::default(), &snapshot, only_v4, via_router).unwrap_err();
+    assert!(error.to_string().contains("service six"), "{error}");
+    assert!(error.to_string().contains("no IPv6 address"), "{error}");
+
+    let snapshot = Snapshot::new(1, vec![service("web", &["192.0.2.1:80/tcp"], three())]).unwrap();
+    let error =
+        Tables::compile(&Tables::default(), &snapshot, addresses(), via_router).unwrap_err();
+    assert!(
+        error.to_string().contains("is an engine address"),
+        "{error}"
+    );
+}
+
+#[test]
+fn rerouting_changes_ways_and_nothing_else() {
+    let one = compile(&Tables::default(), 1, web());
+    let two = one.rerouted(|_| NextHop::NoNeighbour);
+    let backend = reference(&one, "web", "10.0.0.1");
+    assert!(one.hop(backend).unwrap().route.is_ok());
+    assert_eq!(
+        two.hop(backend).unwrap().route,
+        Err(DropReason::NoNeighbour)
+    );
+    assert_eq!(two.epoch(), 1);
+    let port = one.rerouted(|_| NextHop::NoPort);
+    assert_eq!(port.hop(backend).unwrap().route, Err(DropReason::NoPort));
+}
+
+#[test]
+fn a_preview_says_how_much_of_the_ring_moves() {
+    let one = compile(&Tables::default(), 1, web());
+    let same = compile(&one, 2, web());
+    assert_eq!(
+        ring_share_moved(Some(&one.rings()[0]), Some(&same.rings()[0])),
+        0.0
+    );
+    let two = compile(
+        &one,
+        3,
+        vec![service("web", &[VIP, VIP6, VIP_UDP], three()[..2].to_vec())],
+    );
+    let moved = ring_share_moved(Some(&one.rings()[0]), Some(&two.rings()[0]));
+    assert!(
+        (0.33..0.67).contains(&moved),
+        "a third at least, twice that at most: {moved}"
+    );
+    assert_eq!(ring_share_moved(None, Some(&two.rings()[0])), 1.0);
+    assert_eq!(ring_share_moved(Some(&one.rings()[0]), None), 1.0);
+    assert_eq!(ring_share_moved(None, None), 0.0);
+}

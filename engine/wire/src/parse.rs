@@ -1,0 +1,268 @@
+//! The one entry point for frames that come in.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::ethernet::{self, Link, Version};
+use crate::flow::{FlowKey, FlowKey4, FlowKey6};
+use crate::icmp;
+use crate::ipv4::Ipv4Header;
+use crate::ipv6::{self, Fragments, Ipv6Header};
+use crate::protocol;
+use crate::tcp::{TcpFlags, TcpHeader};
+use crate::udp::UdpHeader;
+
+/// What [`parse()`] found; offsets are bytes from the start of the frame.
+///
+/// `network <= transport < network + length <= frame.len()` always holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Headers {
+    /// Bytes that the XDP program made between the Ethernet header and the IP header (ADR 1); 0
+    /// when it made none.
+    pub room: u16,
+    /// Offset of the IP header.
+    pub network: u16,
+    /// Offset of the TCP, UDP or ICMP header.
+    pub transport: u16,
+    /// Length of the IP packet with its header: IPv4's total length, or 40 plus IPv6's payload
+    /// length. Ethernet padding may follow it in the frame.
+    pub length: u16,
+    /// The flow.
+    pub key: FlowKey,
+    /// TCP's control bits; empty for UDP.
+    pub tcp: TcpFlags,
+}
+
+/// Why a frame is not forwarded. Each is a drop reason of the same name.
+///
+/// `Truncated` is about something that ends too early: the frame, or what a length field gives a
+/// header to live in. `Malformed` is a field that no such header can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[repr(u8)]
+pub enum ParseError {
+    /// Shorter than its headers say, or than the headers need.
+    #[error("the frame or a length in it ends inside a header")]
+    Truncated,
+    /// A field with an impossible value.
+    #[error("a header field is impossible: version, header length, packet length or room")]
+    Malformed,
+    /// The checksum of the IPv4 header, or of the ICMP message, is wrong.
+    #[error("the checksum of the IPv4 header or the ICMP message does not match")]
+    BadChecksum,
+    /// More than 8 IPv6 extension headers or more than 2 VLAN tags.
+    #[error("more IPv6 extension headers (8) or VLAN tags (2) than are followed")]
+    HeaderChain,
+    /// Part of a datagram: it has no ports, or the rest would not find its way.
+    #[error("a fragment, which has no ports to find its flow by")]
+    Fragment,
+    /// Neither IPv4 nor IPv6.
+    #[error("not IPv4 or IPv6")]
+    NotIp,
+    /// Neither TCP nor UDP; from [`parse_icmp_error`]: no ICMP error.
+    #[error("IP, but neither TCP nor UDP")]
+    NotTransport,
+    /// TTL or hop limit 1 or 0 on arrival.
+    #[error("TTL or hop limit used up")]
+    TtlExceeded,
+}
+
+/// No AF_XDP frame is longer; with this bound all offsets fit 16 bits.
+const LONGEST_FRAME: usize = u16::MAX as usize;
+
+/// Finds the headers and the flow of a frame: an ordinary one, with up to two VLAN tags, or one
+/// with the XDP program's room in front of the packet.
+///
+/// When several things are wrong, the first in this order is reported, from the outside in: the
+/// Ethernet header, tags and room; the IP header's version, lengths and checksum; fragments; the
+/// extension headers (IPv6, where a fragment header is one of them); the protocol; the transport
+/// header; and at last the TTL, which only forwarding needs.
+///
+/// Bytes behind the first 65,535 are not looked at.
+#[inline]
+pub fn parse(frame: &[u8]) -> Result<Headers, ParseError> {
+    let frame = &frame[..frame.len().min(LONGEST_FRAME)];
+    let link = ethernet::parse(frame)?;
+    let packet = frame.get(link.network..).ok_or(ParseError::Truncated)?;
+    match link.version {
+        Version::V4 => parse_v4(&link, packet),
+        Version::V6 => parse_v6(&link, packet),
+    }
+}
+
+#[inline]
+fn parse_v4(link: &Link, packet: &[u8]) -> Result<Headers, ParseError> {
+    let (ip, payload) = whole_v4(packet)?;
+    let transport = Transport::parse(ip.protocol(), payload)?;
+    check_ttl(ip.ttl())?;
+    let key = FlowKey4 {
+        source: ip.source(),
+        destination: ip.destination(),
+        ports: transport.ports,
+        protocol: ip.protocol(),
+    };
+    Ok(headers(
+        link,
+        usize::from(ip.total_length()),
+        payload,
+        FlowKey::V4(key),
+        transport.tcp,
+    ))
+}
+
+#[inline]
+fn parse_v6(link: &Link, packet: &[u8]) -> Result<Headers, ParseError> {
+    let (ip, payload) = Ipv6Header::split(packet)?;
+    let length = ipv6::HEADER_LENGTH + payload.len();
+    let (protocol, payload) = ipv6::upper_layer(ip.next_header(), payload, Fragments::Refused)?;
+    let transport = Transport::parse(protocol, payload)?;
+    check_ttl(ip.hop_limit())?;
+    let key = FlowKey6 {
+        source: *ip.source(),
+        destination: *ip.destination(),
+        ports: transport.ports,
+        protocol,
+    };
+    Ok(headers(
+        link,
+        length,
+        payload,
+        FlowKey::V6(key),
+        transport.tcp,
+    ))
+}
+
+/// Finds the flow that an ICMP error is about, so that it can follow the flow's packets to the
+/// backend: without "fragmentation needed" (RFC 1191) and "packet too big" (RFC 8201) path MTU
+/// discovery behind a VIP fails.
+///
+/// [`Headers::key`] is the flow in the direction of the client's packets, the reverse of what the
+/// error quotes, and [`Headers::transport`] the offset of the ICMP header. The order of checks is
+/// that of [`parse()`] with the ICMP message in place of the transport header; what is no ICMP
+/// error is [`ParseError::NotTransport`].
+pub fn parse_icmp_error(frame: &[u8]) -> Result<(Headers, icmp::ErrorKind), ParseError> {
+    let frame = &frame[..frame.len().min(LONGEST_FRAME)];
+    let link = ethernet::parse(frame)?;
+    let packet = frame.get(link.network..).ok_or(ParseError::Truncated)?;
+    let icmp = match link.version {
+        Version::V4 => IcmpPacket::v4(packet)?,
+        Version::V6 => IcmpPacket::v6(packet)?,
+    };
+    let icmp::Message::Error { kind, quoted } = icmp.message else {
+        return Err(ParseError::NotTransport);
+    };
+    // An error goes to the sender of what it quotes (RFC 1122 section 3.2.2): anything else was
+    // made up to hit somebody else's flow.
+    if quoted.source_address() != icmp.destination {
+        return Err(ParseError::Malformed);
+    }
+    check_ttl(icmp.ttl)?;
+    let key = quoted.reversed();
+    Ok((
+        headers(&link, icmp.length, icmp.payload, key, TcpFlags::EMPTY),
+        kind,
+    ))
+}
+
+/// An IP packet with an ICMP message.
+struct IcmpPacket<'a> {
+    length: usize,
+    payload: &'a [u8],
+    ttl: u8,
+    destination: IpAddr,
+    message: icmp::Message,
+}
+
+impl<'a> IcmpPacket<'a> {
+    fn v4(packet: &'a [u8]) -> Result<Self, ParseError> {
+        let (ip, payload) = whole_v4(packet)?;
+        if ip.protocol() != protocol::ICMP {
+            return Err(ParseError::NotTransport);
+        }
+        Ok(IcmpPacket {
+            length: usize::from(ip.total_length()),
+            payload,
+            ttl: ip.ttl(),
+            destination: Ipv4Addr::from_bits(ip.destination()).into(),
+            message: icmp::parse_v4(payload)?,
+        })
+    }
+
+    fn v6(packet: &'a [u8]) -> Result<Self, ParseError> {
+        let (ip, payload) = Ipv6Header::split(packet)?;
+        let length = ipv6::HEADER_LENGTH + payload.len();
+        let (protocol, payload) = ipv6::upper_layer(ip.next_header(), payload, Fragments::Refused)?;
+        if protocol != protocol::ICMPV6 {
+            return Err(ParseError::NotTransport);
+        }
+        Ok(IcmpPacket {
+            length,
+            payload,
+            ttl: ip.hop_limit(),
+            destination: Ipv6Addr::from_octets(*ip.destination()).into(),
+            message: icmp::parse_v6(ip.source(), ip.destination(), payload)?,
+        })
+    }
+}
+
+/// The IPv4 header and payload of a packet that is no fragment.
+#[inline]
+fn whole_v4(packet: &[u8]) -> Result<(Ipv4Header<'_>, &[u8]), ParseError> {
+    let (ip, payload) = Ipv4Header::split(packet)?;
+    if ip.is_fragment() {
+        return Err(ParseError::Fragment);
+    }
+    Ok((ip, payload))
+}
+
+/// A packet may not be forwarded with a TTL that the decrement brings to 0 (RFC 1812 section
+/// 5.3.1, RFC 8200 section 3).
+#[inline]
+fn check_ttl(ttl: u8) -> Result<(), ParseError> {
+    if ttl <= 1 {
+        Err(ParseError::TtlExceeded)
+    } else {
+        Ok(())
+    }
+}
+
+/// `payload` ends where the packet does, so its length tells where it starts. All of it lies in
+/// the first [`LONGEST_FRAME`] bytes: nothing is cut off.
+#[inline]
+fn headers(link: &Link, length: usize, payload: &[u8], key: FlowKey, tcp: TcpFlags) -> Headers {
+    Headers {
+        room: link.room,
+        network: link.network as u16,
+        transport: (link.network + length - payload.len()) as u16,
+        length: length as u16,
+        key,
+        tcp,
+    }
+}
+
+/// What a flow needs of a transport header.
+struct Transport {
+    ports: u32,
+    tcp: TcpFlags,
+}
+
+impl Transport {
+    #[inline]
+    fn parse(protocol: u8, payload: &[u8]) -> Result<Self, ParseError> {
+        match protocol {
+            protocol::TCP => {
+                let tcp = TcpHeader::parse(payload)?;
+                Ok(Transport {
+                    ports: tcp.ports(),
+                    tcp: tcp.flags(),
+                })
+            }
+            protocol::UDP => {
+                let udp = UdpHeader::parse(payload)?;
+                Ok(Transport {
+                    ports: udp.ports(),
+                    tcp: TcpFlags::EMPTY,
+                })
+            }
+            _ => Err(ParseError::NotTransport),
+        }
+    }
+}
