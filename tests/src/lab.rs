@@ -52,7 +52,7 @@ pub use keepalive::KeepAlive;
 pub use netns::Netns;
 pub use process::Process;
 pub use router::Router;
-pub use run::{Run, leftovers, remove_run};
+pub use run::{Run, leftovers};
 pub use scenario::{print_logs, scenario};
 pub use server::Server;
 pub use services::{Version, service, web};

@@ -5,9 +5,7 @@
 
 use anyhow::{Context, Result, ensure};
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
-use lockstep_tests::lab::{
-    Lab, Version, Wrk, WrkReport, interrupted, print_logs, remove_run, wait_until, web,
-};
+use lockstep_tests::lab::{Lab, Version, Wrk, WrkReport, interrupted, print_logs, wait_until, web};
 use nix::unistd::geteuid;
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, stdout};
@@ -59,10 +57,8 @@ fn demo() -> Result<()> {
     heading("Lockstep: HTTP through a virtual IP to three real servers");
     println!("{PICTURE}");
     step("Building the network: namespaces, veth links, one nginx per server");
-    let interrupts = interrupted::block()?;
+    interrupted::take_down_labs()?;
     let mut lab = Lab::builder().servers(4).start()?;
-    let run = lab.run().name().to_owned();
-    interrupts.then_exit(move || remove_run(&run));
     let result = tour(&mut lab);
     if result.is_err() {
         print_logs(lab.run());

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
 
 const DIRECTORY: &str = "lockstep-";
+const REMOVE_ATTEMPTS: usize = 5;
 
 /// What the namespaces and files of one lab have in common: `ls<pid>x<count>`, unique on the host.
 #[derive(Debug)]
@@ -74,9 +75,22 @@ pub fn leftovers(run: &str) -> Result<Vec<String>> {
     Ok(left)
 }
 
-/// Removes all of a run by its name: for an interrupted process, and for one that was killed.
-/// Best effort, what cannot be removed is tried again by the next run.
-pub fn remove_run(run: &str) {
+/// Removes what this process has made, while another of its threads may still be making it.
+pub(super) fn remove_runs_of_this_process() {
+    let mine = |run: &String| owner(run) == Some(id());
+    for _ in 0..REMOVE_ATTEMPTS {
+        let runs = found().unwrap_or_default();
+        let mut mine = runs.iter().filter(|run| mine(run)).peekable();
+        if mine.peek().is_none() {
+            return;
+        }
+        mine.for_each(|run| remove_run(run));
+    }
+}
+
+/// Removes all of a run by its name. Best effort: what cannot be removed is tried again by the
+/// next run.
+fn remove_run(run: &str) {
     let names = netns::list().unwrap_or_default();
     for name in names.iter().filter(|name| run_of(name) == Some(run)) {
         netns::remove(name);
