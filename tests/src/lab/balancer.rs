@@ -146,8 +146,7 @@ impl Balancer {
 
     /// Whether the engine's socket answers.
     pub fn engine_answers(&self) -> bool {
-        self.run(&["status"])
-            .is_ok_and(|output| output.status.success())
+        self.status().is_ok()
     }
 
     /// `kill -9` of the engine.
@@ -236,9 +235,17 @@ impl Balancer {
         )
     }
 
-    /// `lockstep status`, the engine's part.
+    /// `lockstep status`, the engine's part. The exit code also speaks of the daemon, which the
+    /// engine does not need.
     pub fn status(&self) -> Result<Status> {
-        let mut status = self.cli(&["status"])?;
+        let output = self.run(&["status", "--output", "json"])?;
+        let says = String::from_utf8_lossy(&output.stderr);
+        let mut status: Value =
+            serde_json::from_slice(&output.stdout).with_context(|| format!("no status: {says}"))?;
+        ensure!(
+            status["engine"].is_object(),
+            "the engine does not answer: {says}"
+        );
         Ok(Status(status["engine"].take()))
     }
 
