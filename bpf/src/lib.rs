@@ -1,1 +1,36 @@
-//! Not here yet.
+//! The XDP programs, their skeletons and the map ABI.
+//!
+//! - [`Steer`] is the balancer's program on an interface: it redirects what is for one of our
+//!   [`Destination`]s into the AF_XDP socket of its queue, with [`Room`] in front for a tunnel
+//!   header. Everything else, and everything while no live agent beats, goes to the kernel as it
+//!   came.
+//! - [`Decap`] is what a real server needs where its kernel has no tunnel driver.
+//! - [`SteerProgram`] and [`DecapProgram`] are the same programs without an interface, to run
+//!   single frames through.
+//!
+//! Programs are attached by netlink and not by a `bpf_link`: libbpf-rs has no safe way to make a
+//! link in generic mode, and an attachment by netlink stays when its process is killed or its BPF
+//! file system goes away with a mount namespace. Ours are known by their names, so a successor
+//! finds and replaces them in one step.
+//!
+//! Loading a program redirects libbpf's messages, for the whole process, from standard error into
+//! the errors of this crate.
+
+mod abi;
+mod decap;
+mod error;
+mod interface;
+mod log;
+mod pins;
+mod program;
+mod skeleton;
+mod steer;
+
+pub use abi::{
+    DESTINATIONS, DecapCounters, Destination, QUEUES, Room, STEER_ETHERTYPE, SteerCounters,
+};
+pub use decap::{DECAP_ADDRESSES, Decap, DecapProgram};
+pub use error::BpfError;
+pub use interface::{AttachMode, ModeChoice};
+pub use program::{Action, TestRun};
+pub use steer::{DEFAULT_PIN_DIR, Steer, SteerOptions, SteerProgram};

@@ -1,1 +1,8 @@
-//! Not here yet.
+//! What `lockstepd` and `lockstep` are made of: the daemon, the commands, and the gRPC they talk.
+
+#![forbid(unsafe_code)]
+
+//CLI
+pub mod convert;
+pub mod daemon;
+pub mod transport;

@@ -1,6 +1,79 @@
-//! `topology.toml`: which queue is polled on which core of this host.
+//! `topology.toml`: which queue is polled on which core of this host, and with what memory.
+//!
+//! [`Topology::parse`] reads the file, [`check`] compares it with a [`Host`], [`detect`] proposes
+//! one, [`render`] writes it, [`show`] prints it. Only [`Host::discover`] touches the machine, and
+//! it only reads files.
+//!
+//! # The file
+//!
+//! ```toml
+//! [engine]
+//! addresses = ["192.0.2.10", "2001:db8::10"]
+//!
+//! [[interface]]
+//! name = "eth0"
+//!
+//! [[interface]]
+//! name = "eth1"
+//!
+//! [[worker]]
+//! core = 1
+//! queues = ["eth0:0", "eth1:0-1"]
+//! ```
+//!
+//! Unknown keys are errors. `[engine]`, once:
+//!
+//! | key | what | allowed | default |
+//! |---|---|---|---|
+//! | `socket` | the Unix socket of the engine's API | an absolute path of at most 107 bytes | `/run/lockstep/engine.sock` |
+//! | `pin_dir` | where XDP programs and maps are pinned | an absolute path on a bpf file system | `/sys/fs/bpf/lockstep` |
+//! | `addresses` | the engine's addresses: the outer source of tunnels is the first of the family | unicast addresses, one at least, none twice | required |
+//! | `poll` | how workers wait for packets | `busy`, `adaptive`, `interrupt` | `adaptive` |
+//! | `flows_ipv4` | entries of each worker's IPv4 flow table | 1,024 to 67,108,864 | 1,000,000 |
+//! | `flows_ipv6` | entries of each worker's IPv6 flow table | 1,024 to 67,108,864 | 250,000 |
+//! | `umem_frames` | packet buffers of each worker, over all its queues | a power of two from 256 to 1,048,576, 128 a queue at least | 8,192 |
+//! | `frame_size` | bytes of a packet buffer | 2048 (MTU up to 1,734), 4096 (MTU up to 3,782) | 2048 |
+//! | `watchdog` | a worker that shows no life for this long loses its sockets, and the kernel gets its packets | 10 ms to 1 m, with a unit: `"500ms"` | `"1s"` |
+//!
+//! `[[interface]]`, one for each interface that packets are taken from and sent on:
+//!
+//! | key | what | allowed | default |
+//! |---|---|---|---|
+//! | `name` | the kernel's name for it | the name of an Ethernet interface | required |
+//! | `mode` | how its sockets are bound | `auto` (the first that works), `zero-copy`, `copy`, `generic` | `auto` |
+//!
+//! `[[worker]]`, one for each pinned thread, which polls one queue of every interface at least:
+//!
+//! | key | what | allowed | default |
+//! |---|---|---|---|
+//! | `core` | the core it is pinned to | a core of its own, on line | required |
+//! | `queues` | the RX queues it polls; it sends on the TX queues of the same numbers | `"INTERFACE:QUEUE"` and `"INTERFACE:FIRST-LAST"` | required |
 
 #![forbid(unsafe_code)]
 
 pub mod diagnostics;
 pub mod duration;
+
+mod check;
+mod detect;
+mod file;
+mod host;
+mod memory;
+mod model;
+mod render;
+mod rules;
+mod show;
+
+pub use check::{VETH_MAX_MTU, check};
+pub use detect::{DetectError, Wishes, detect};
+pub use host::{DiscoverError, Host, HostInterface, InterfaceKind};
+pub use memory::{WorkerMemory, total as total_memory};
+pub use model::{
+    Addresses, BindMode, Core, Engine, FlowCapacity, FrameSize, Interface, InterfaceName,
+    ParseQueuesError, Poll, Queue, QueueRange, Topology, UmemFrames, Watchdog, Worker,
+};
+pub use render::render;
+pub use show::{WorkerRow, rows, show};
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,16 @@
-//! Not here yet.
+//! The control plane without its I/O: the text of `services.toml` to services, drains laid over
+//! them, and what an engine is to be told. No clock, no files, no sockets: text and time are
+//! arguments.
+
+#![forbid(unsafe_code)]
+
+pub mod diff;
+pub mod drains;
+mod duration;
+pub mod reconcile;
+pub mod services;
+
+pub use duration::{ParseDurationError, parse_duration};
+
+#[cfg(test)]
+mod testing;

@@ -20,79 +20,82 @@ const LEAST_ROOM: u16 = 4;
 /// program of another version could make the engine skip.
 const MOST_ROOM: u16 = 128;
 
-/// Which IP header the frame carries.
+/// Which IP header a packet has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Version {
     V4,
     V6,
 }
 
-/// Where the IP header starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Link {
+/// An IP packet in its frame.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Packet<'a> {
     /// Bytes of room; 0 for an ordinary frame.
     pub room: u16,
     /// Offset of the IP header.
     pub network: usize,
-    pub version: Version,
+    /// From the IP header to the end of the frame.
+    pub bytes: &'a [u8],
 }
 
-/// The EtherType is looked at first, then the VLAN tags or the room.
-#[inline]
-pub(crate) fn parse(frame: &[u8]) -> Result<Link, ParseError> {
-    let header: &[u8; HEADER_LENGTH] = frame.first_chunk().ok_or(ParseError::Truncated)?;
-    match u16::from_be_bytes([header[12], header[13]]) {
-        STEER_ETHERTYPE => steered(frame),
-        IPV4 => Ok(Link {
-            room: 0,
-            network: HEADER_LENGTH,
-            version: Version::V4,
-        }),
-        IPV6 => Ok(Link {
-            room: 0,
-            network: HEADER_LENGTH,
-            version: Version::V6,
-        }),
-        tag @ (vlan::CUSTOMER_TAG | vlan::SERVICE_TAG) => tagged(frame, tag),
-        _ => Err(ParseError::NotIp),
+impl<'a> Packet<'a> {
+    #[inline]
+    fn at(frame: &'a [u8], network: usize, room: u16) -> Result<Self, ParseError> {
+        let bytes = frame.get(network..).ok_or(ParseError::Truncated)?;
+        Ok(Packet {
+            room,
+            network,
+            bytes,
+        })
     }
 }
 
+/// The packet behind the room that the XDP program made; `None` when the frame has no marker.
 #[inline]
-fn steered(frame: &[u8]) -> Result<Link, ParseError> {
-    let header: &[u8; HEADER_LENGTH + 2] = frame.first_chunk().ok_or(ParseError::Truncated)?;
-    let room = u16::from_be_bytes([header[14], header[15]]);
+pub(crate) fn steered(frame: &[u8]) -> Option<Result<(Version, Packet<'_>), ParseError>> {
+    let header: &[u8; HEADER_LENGTH + 2] = frame.first_chunk()?;
+    if u16::from_be_bytes([header[12], header[13]]) != STEER_ETHERTYPE {
+        return None;
+    }
+    Some(behind_room(
+        frame,
+        u16::from_be_bytes([header[14], header[15]]),
+    ))
+}
+
+#[inline]
+fn behind_room(frame: &[u8], room: u16) -> Result<(Version, Packet<'_>), ParseError> {
     if !(LEAST_ROOM..=MOST_ROOM).contains(&room) {
         return Err(ParseError::Malformed);
     }
-    let network = HEADER_LENGTH + usize::from(room);
-    // The marker stands where the EtherType was, so the packet itself has to tell its version.
-    let version = match frame.get(network).ok_or(ParseError::Truncated)? >> 4 {
+    let packet = Packet::at(frame, HEADER_LENGTH + usize::from(room), room)?;
+    // The marker stands where the EtherType was: the packet itself tells its version.
+    let version = match packet.bytes.first().ok_or(ParseError::Truncated)? >> 4 {
         4 => Version::V4,
         6 => Version::V6,
         _ => return Err(ParseError::Malformed),
     };
-    Ok(Link {
-        room,
-        network,
-        version,
-    })
+    Ok((version, packet))
 }
 
-/// Out of line: the XDP program drops tags where it makes room, so this is the rare case.
-#[inline(never)]
-fn tagged(frame: &[u8], tag: u16) -> Result<Link, ParseError> {
-    let (ethertype, network) = vlan::skip(frame, tag)?;
+/// The packet of any frame. The EtherType is looked at first, then the room or the VLAN tags.
+pub(crate) fn parse(frame: &[u8]) -> Result<(Version, Packet<'_>), ParseError> {
+    if let Some(steered) = steered(frame) {
+        return steered;
+    }
+    let header: &[u8; HEADER_LENGTH] = frame.first_chunk().ok_or(ParseError::Truncated)?;
+    let (ethertype, network) = match u16::from_be_bytes([header[12], header[13]]) {
+        tag @ (vlan::CUSTOMER_TAG | vlan::SERVICE_TAG) => vlan::skip(frame, tag)?,
+        // The marker of a frame that ends before the room's length.
+        STEER_ETHERTYPE => return Err(ParseError::Truncated),
+        ethertype => (ethertype, HEADER_LENGTH),
+    };
     let version = match ethertype {
         IPV4 => Version::V4,
         IPV6 => Version::V6,
         _ => return Err(ParseError::NotIp),
     };
-    Ok(Link {
-        room: 0,
-        network,
-        version,
-    })
+    Ok((version, Packet::at(frame, network, 0)?))
 }
 
 /// The link header of a frame on its way out.

@@ -9,7 +9,7 @@
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::checksum::Sum;
+use crate::checksum;
 use crate::ethernet::{self, LinkHeader};
 use crate::flow::{FlowKey, HashSeed};
 use crate::ipv4::{self, Ipv4Header};
@@ -33,8 +33,8 @@ enum Template {
     V4 {
         /// Source and destination, in network order.
         addresses: [u8; 8],
-        /// Over the fields that no packet changes: version, header length, TTL, addresses.
-        sum: Sum,
+        /// Their ones' complement sum, which no packet changes.
+        sum: u16,
     },
     V6 {
         /// Source and destination, in network order.
@@ -63,11 +63,7 @@ impl Outer {
         let [e, f, g, h] = destination.octets();
         Outer(Template::V4 {
             addresses: [a, b, c, d, e, f, g, h],
-            sum: Sum::new()
-                .add_u16(0x4500)
-                .add_u16(u16::from_be_bytes([OUTER_TTL, 0]))
-                .add_u32(source.to_bits())
-                .add_u32(destination.to_bits()),
+            sum: checksum::fold(source.to_bits() as u64 + destination.to_bits() as u64),
         })
     }
 
@@ -120,26 +116,30 @@ impl Outer {
         if headers.room != self.room(link.vlan.is_some()) {
             return Err(NoRoom);
         }
+        let end = usize::from(headers.network) + usize::from(headers.length);
         let (front, inner) = frame
-            .split_at_mut_checked(usize::from(headers.network))
+            .get_mut(..end)
+            .and_then(|frame| frame.split_at_mut_checked(usize::from(headers.network)))
             .ok_or(NoRoom)?;
-        let inner = inner.get_mut(..usize::from(headers.length)).ok_or(NoRoom)?;
         let (front, outer) = front.split_at_mut_checked(link.len()).ok_or(NoRoom)?;
-        let end = usize::from(headers.network) + inner.len();
+        let length = headers.length.checked_add(self.len()).ok_or(NoRoom)?;
+        if outer.len() != usize::from(self.len()) {
+            return Err(NoRoom);
+        }
 
+        // Nothing fails from here on, so that a frame is changed as a whole or not at all.
+        let inner = Inner::take(inner, &headers.key).ok_or(NoRoom)?;
         match &self.0 {
             Template::V4 { addresses, sum } => {
-                let outer: &mut [u8; ipv4::HEADER_LENGTH] = outer.try_into().map_err(|_| NoRoom)?;
-                let length = headers.length.checked_add(self.len()).ok_or(NoRoom)?;
-                let inner = Inner::take(inner, &headers.key).ok_or(NoRoom)?;
                 link.write(front, ethernet::IPV4).ok_or(NoRoom)?;
-                *outer = ipv4_header(&inner, length, id, addresses, *sum);
+                let outer = outer.first_chunk_mut().ok_or(NoRoom)?;
+                write_ipv4_header(outer, &inner, length, id, addresses, *sum);
             }
             Template::V6 { addresses } => {
-                let outer: &mut [u8; ipv6::HEADER_LENGTH] = outer.try_into().map_err(|_| NoRoom)?;
-                let inner = Inner::take(inner, &headers.key).ok_or(NoRoom)?;
                 link.write(front, ethernet::IPV6).ok_or(NoRoom)?;
-                write_ipv6_header(outer, &inner, headers, addresses);
+                let outer = outer.first_chunk_mut().ok_or(NoRoom)?;
+                let label = flow_label(&headers.key);
+                write_ipv6_header(outer, &inner, headers.length, label, addresses);
             }
         }
         Ok(end)
@@ -174,58 +174,55 @@ impl Inner {
     }
 }
 
-/// The header is put together in registers and stored once: the checksum is known before.
-#[inline]
-fn ipv4_header(
+/// Word by word, each stored once: the checksum is known before the first store.
+#[inline(always)]
+fn write_ipv4_header(
+    to: &mut [u8; ipv4::HEADER_LENGTH],
     inner: &Inner,
     length: u16,
     id: u16,
     addresses: &[u8; 8],
-    sum: Sum,
-) -> [u8; ipv4::HEADER_LENGTH] {
+    addresses_sum: u16,
+) {
     let (id, flags) = if inner.dont_fragment {
         (0, ipv4::DONT_FRAGMENT)
     } else {
         (id, 0)
     };
-    let checksum = sum
-        .add_u16(u16::from(inner.ds_field))
-        .add_u16(length)
-        .add_u16(id)
-        .add_u16(flags)
-        .add_u16(u16::from(inner.protocol))
-        .checksum();
     let first = 0x45 << 24 | u32::from(inner.ds_field) << 16 | u32::from(length);
     let second = u32::from(id) << 16 | u32::from(flags);
-    let third = u32::from(OUTER_TTL) << 24 | u32::from(inner.protocol) << 16 | u32::from(checksum);
+    let third = u32::from(OUTER_TTL) << 24 | u32::from(inner.protocol) << 16;
+    let sum = u64::from(first) + u64::from(second) + u64::from(third) + u64::from(addresses_sum);
+    let third = third | u32::from(!checksum::fold(sum));
 
-    let mut header = [0; ipv4::HEADER_LENGTH];
-    let (words, _) = header.as_chunks_mut::<4>();
+    let (words, _) = to.as_chunks_mut::<4>();
     let (addresses, _) = addresses.as_chunks::<4>();
     words[0] = first.to_be_bytes();
     words[1] = second.to_be_bytes();
     words[2] = third.to_be_bytes();
     words[3] = addresses[0];
     words[4] = addresses[1];
-    header
 }
 
 /// No tunnel encapsulation limit option is added (RFC 2473 section 4.1.1 makes it optional): it
 /// would cost 8 bytes of every packet, and a tunnel that ends at a backend does not nest.
-#[inline]
+#[inline(always)]
 fn write_ipv6_header(
     to: &mut [u8; ipv6::HEADER_LENGTH],
     inner: &Inner,
-    headers: &Headers,
+    length: u16,
+    label: u32,
     addresses: &[u8; 32],
 ) {
-    let first = 6 << 28 | u32::from(inner.ds_field) << 20 | flow_label(&headers.key);
-    let second =
-        u32::from(headers.length) << 16 | u32::from(inner.protocol) << 8 | u32::from(OUTER_TTL);
-    let [a, b, c, d, e, f, g, h, rest @ ..] = to;
-    [*a, *b, *c, *d] = first.to_be_bytes();
-    [*e, *f, *g, *h] = second.to_be_bytes();
-    *rest = *addresses;
+    let first = 6 << 28 | u32::from(inner.ds_field) << 20 | label;
+    let second = u32::from(length) << 16 | u32::from(inner.protocol) << 8 | u32::from(OUTER_TTL);
+    let (words, _) = to.as_chunks_mut::<8>();
+    let (addresses, _) = addresses.as_chunks::<8>();
+    words[0] = (u64::from(first) << 32 | u64::from(second)).to_be_bytes();
+    words[1] = addresses[0];
+    words[2] = addresses[1];
+    words[3] = addresses[2];
+    words[4] = addresses[3];
 }
 
 /// 20 bits that differ between flows, so that routers which hash the outer header spread them

@@ -6,6 +6,9 @@ use crate::parse::ParseError;
 /// Bytes of a header without options.
 pub const HEADER_LENGTH: usize = 20;
 
+/// Version 4 and a header length of five words.
+const WITHOUT_OPTIONS: u8 = 0x45;
+
 /// "Don't fragment", in the word of flags and fragment offset.
 pub(crate) const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;
@@ -26,20 +29,38 @@ impl<'a> Ipv4Header<'a> {
     pub fn split(packet: &'a [u8]) -> Result<(Self, &'a [u8]), ParseError> {
         let header = Ipv4Header(packet.first_chunk().ok_or(ParseError::Truncated)?);
         let header_length = header.check_lengths()?;
-        let length = usize::from(header.total_length());
         let (whole, payload) = packet
-            .get(..length)
+            .get(..usize::from(header.total_length()))
             .and_then(|packet| packet.split_at_checked(header_length))
             .ok_or(ParseError::Truncated)?;
-        let sum = if header_length == HEADER_LENGTH {
-            checksum::ipv4_header(header.0)
-        } else {
-            checksum::Sum::new().add_bytes(whole).finish()
-        };
-        if sum != 0xffff {
+        if checksum::Sum::new().add_bytes(whole).finish() != 0xffff {
             return Err(ParseError::BadChecksum);
         }
         Ok((header, payload))
+    }
+
+    /// [`Ipv4Header::split`] for the header that nearly all packets have, one without options,
+    /// where everything is in a known place. `None` when it is another one.
+    #[inline]
+    pub(crate) fn split_plain(packet: &'a [u8]) -> Option<Result<(Self, &'a [u8]), ParseError>> {
+        let (header, payload) = packet.split_first_chunk()?;
+        let header = Ipv4Header(header);
+        if header.0[0] != WITHOUT_OPTIONS {
+            return None;
+        }
+        Some(header.check_plain(payload))
+    }
+
+    #[inline]
+    fn check_plain(self, payload: &'a [u8]) -> Result<(Self, &'a [u8]), ParseError> {
+        let length = usize::from(self.total_length())
+            .checked_sub(HEADER_LENGTH)
+            .ok_or(ParseError::Malformed)?;
+        let payload = payload.get(..length).ok_or(ParseError::Truncated)?;
+        if !checksum::ipv4_header_is_valid(self.0) {
+            return Err(ParseError::BadChecksum);
+        }
+        Ok((self, payload))
     }
 
     /// The header of a packet quoted by an ICMP error, and as much of its payload as is there.
@@ -56,7 +77,6 @@ impl<'a> Ipv4Header<'a> {
     }
 
     /// The header length in bytes, when version and lengths can be true.
-    #[inline]
     fn check_lengths(self) -> Result<usize, ParseError> {
         let header_length = usize::from(self.0[0] & 0x0f) * 4;
         if self.0[0] >> 4 != 4
@@ -83,7 +103,9 @@ impl<'a> Ipv4Header<'a> {
     /// Whether it is a fragment: not the whole datagram, so that ports may be missing.
     #[inline]
     pub const fn is_fragment(self) -> bool {
-        self.flags_and_offset() & (MORE_FRAGMENTS | FRAGMENT_OFFSET) != 0
+        // The mask is swapped instead of the field: at compile time.
+        let field = u16::from_ne_bytes([self.0[6], self.0[7]]);
+        field & (MORE_FRAGMENTS | FRAGMENT_OFFSET).to_be() != 0
     }
 
     /// Whether it is a fragment other than the first: one without ports.
@@ -141,13 +163,16 @@ impl<'a> From<&'a [u8; HEADER_LENGTH]> for Ipv4Header<'a> {
 /// A TTL of 0 stays: wrapped to 255 it would let a loop run for ever.
 #[inline]
 pub fn decrement_ttl(header: &mut [u8; HEADER_LENGTH]) {
-    let (ttl, protocol) = (header[8], header[9]);
-    let new_ttl = ttl.saturating_sub(1);
-    let sum = checksum::update_u16(
-        u16::from_be_bytes([header[10], header[11]]),
-        u16::from_be_bytes([ttl, protocol]),
-        u16::from_be_bytes([new_ttl, protocol]),
-    );
-    header[8] = new_ttl;
-    [header[10], header[11]] = sum.to_be_bytes();
+    let step = u8::from(header[8] != 0);
+    // Equation 3 where the change is known: the TTL is the upper byte of its word, so the sum is
+    // less by 0x0100 and its complement more, with the carry added back. From 0xffff on, not
+    // 0x10000, because 0xffff is the zero that equation 3 never gives.
+    let sum = u32::from(u16::from_be_bytes([header[10], header[11]])) + (u32::from(step) << 8);
+    let sum = if step != 0 && sum >= 0xffff {
+        sum + 1
+    } else {
+        sum
+    };
+    header[8] -= step;
+    [header[10], header[11]] = (sum as u16).to_be_bytes();
 }

@@ -2,7 +2,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::ethernet::{self, Link, Version};
+use crate::ethernet::{self, Packet, Version};
 use crate::flow::{FlowKey, FlowKey4, FlowKey6};
 use crate::icmp;
 use crate::ipv4::Ipv4Header;
@@ -65,7 +65,7 @@ pub enum ParseError {
     TtlExceeded,
 }
 
-/// No AF_XDP frame is longer; with this bound all offsets fit 16 bits.
+/// No AF_XDP frame is longer.
 const LONGEST_FRAME: usize = u16::MAX as usize;
 
 /// Finds the headers and the flow of a frame: an ordinary one, with up to two VLAN tags, or one
@@ -76,21 +76,67 @@ const LONGEST_FRAME: usize = u16::MAX as usize;
 /// extension headers (IPv6, where a fragment header is one of them); the protocol; the transport
 /// header; and at last the TTL, which only forwarding needs.
 ///
-/// Bytes behind the first 65,535 are not looked at.
+/// An IPv6 packet that does not end within the frame's first 65,535 bytes is `Truncated`: its
+/// offsets would not fit. No AF_XDP frame is that long.
 #[inline]
 pub fn parse(frame: &[u8]) -> Result<Headers, ParseError> {
-    let frame = &frame[..frame.len().min(LONGEST_FRAME)];
-    let link = ethernet::parse(frame)?;
-    let packet = frame.get(link.network..).ok_or(ParseError::Truncated)?;
-    match link.version {
-        Version::V4 => parse_v4(&link, packet),
-        Version::V6 => parse_v6(&link, packet),
+    // What nearly all packets are comes first and stands alone, so that it needs few registers and
+    // no call; the rest is a jump away.
+    let Some(steered) = ethernet::steered(frame) else {
+        return parse_ordinary(frame);
+    };
+    let (
+        version,
+        Packet {
+            room,
+            network,
+            bytes,
+        },
+    ) = steered?;
+    match version {
+        Version::V4 => match Ipv4Header::split_plain(bytes) {
+            Some(split) => finish_v4(room, network, split?),
+            None => parse_v4(room, network, bytes),
+        },
+        Version::V6 => parse_v6(room, network, bytes),
     }
 }
 
+#[inline(never)]
+fn parse_ordinary(frame: &[u8]) -> Result<Headers, ParseError> {
+    let (
+        version,
+        Packet {
+            room,
+            network,
+            bytes,
+        },
+    ) = ethernet::parse(frame)?;
+    match version {
+        Version::V4 => match Ipv4Header::split_plain(bytes) {
+            Some(split) => finish_v4(room, network, split?),
+            None => parse_v4(room, network, bytes),
+        },
+        Version::V6 => parse_v6(room, network, bytes),
+    }
+}
+
+/// With options, or cut.
+#[cold]
+#[inline(never)]
+fn parse_v4(room: u16, network: usize, bytes: &[u8]) -> Result<Headers, ParseError> {
+    finish_v4(room, network, Ipv4Header::split(bytes)?)
+}
+
 #[inline]
-fn parse_v4(link: &Link, packet: &[u8]) -> Result<Headers, ParseError> {
-    let (ip, payload) = whole_v4(packet)?;
+fn finish_v4(
+    room: u16,
+    network: usize,
+    (ip, payload): (Ipv4Header<'_>, &[u8]),
+) -> Result<Headers, ParseError> {
+    if ip.is_fragment() {
+        return Err(ParseError::Fragment);
+    }
     let transport = Transport::parse(ip.protocol(), payload)?;
     check_ttl(ip.ttl())?;
     let key = FlowKey4 {
@@ -99,18 +145,20 @@ fn parse_v4(link: &Link, packet: &[u8]) -> Result<Headers, ParseError> {
         ports: transport.ports,
         protocol: ip.protocol(),
     };
+    let length = usize::from(ip.total_length());
     Ok(headers(
-        link,
-        usize::from(ip.total_length()),
+        room,
+        network,
+        length,
         payload,
         FlowKey::V4(key),
         transport.tcp,
     ))
 }
 
-#[inline]
-fn parse_v6(link: &Link, packet: &[u8]) -> Result<Headers, ParseError> {
-    let (ip, payload) = Ipv6Header::split(packet)?;
+#[inline(never)]
+fn parse_v6(room: u16, network: usize, bytes: &[u8]) -> Result<Headers, ParseError> {
+    let (ip, payload) = whole_v6(network, bytes)?;
     let length = ipv6::HEADER_LENGTH + payload.len();
     let (protocol, payload) = ipv6::upper_layer(ip.next_header(), payload, Fragments::Refused)?;
     let transport = Transport::parse(protocol, payload)?;
@@ -122,12 +170,20 @@ fn parse_v6(link: &Link, packet: &[u8]) -> Result<Headers, ParseError> {
         protocol,
     };
     Ok(headers(
-        link,
+        room,
+        network,
         length,
         payload,
         FlowKey::V6(key),
         transport.tcp,
     ))
+}
+
+/// An IPv6 packet of which all offsets fit 16 bits: its 40 bytes and a full payload would not.
+#[inline]
+fn whole_v6(network: usize, bytes: &[u8]) -> Result<(Ipv6Header<'_>, &[u8]), ParseError> {
+    let bytes = &bytes[..bytes.len().min(LONGEST_FRAME.saturating_sub(network))];
+    Ipv6Header::split(bytes)
 }
 
 /// Finds the flow that an ICMP error is about, so that it can follow the flow's packets to the
@@ -139,78 +195,77 @@ fn parse_v6(link: &Link, packet: &[u8]) -> Result<Headers, ParseError> {
 /// that of [`parse()`] with the ICMP message in place of the transport header; what is no ICMP
 /// error is [`ParseError::NotTransport`].
 pub fn parse_icmp_error(frame: &[u8]) -> Result<(Headers, icmp::ErrorKind), ParseError> {
-    let frame = &frame[..frame.len().min(LONGEST_FRAME)];
-    let link = ethernet::parse(frame)?;
-    let packet = frame.get(link.network..).ok_or(ParseError::Truncated)?;
-    let icmp = match link.version {
-        Version::V4 => IcmpPacket::v4(packet)?,
-        Version::V6 => IcmpPacket::v6(packet)?,
-    };
-    let icmp::Message::Error { kind, quoted } = icmp.message else {
-        return Err(ParseError::NotTransport);
-    };
-    // An error goes to the sender of what it quotes (RFC 1122 section 3.2.2): anything else was
-    // made up to hit somebody else's flow.
-    if quoted.source_address() != icmp.destination {
-        return Err(ParseError::Malformed);
+    let (version, packet) = ethernet::parse(frame)?;
+    match version {
+        Version::V4 => icmp_error_v4(packet),
+        Version::V6 => icmp_error_v6(packet),
     }
-    check_ttl(icmp.ttl)?;
-    let key = quoted.reversed();
+}
+
+fn icmp_error_v4(packet: Packet<'_>) -> Result<(Headers, icmp::ErrorKind), ParseError> {
+    let (ip, payload) = Ipv4Header::split(packet.bytes)?;
+    if ip.is_fragment() {
+        return Err(ParseError::Fragment);
+    }
+    if ip.protocol() != protocol::ICMP {
+        return Err(ParseError::NotTransport);
+    }
+    let message = icmp::parse_v4(payload)?;
+    let destination = Ipv4Addr::from_bits(ip.destination()).into();
+    let (key, kind) = client_flow(message, destination)?;
+    check_ttl(ip.ttl())?;
+    let length = usize::from(ip.total_length());
     Ok((
-        headers(&link, icmp.length, icmp.payload, key, TcpFlags::EMPTY),
+        headers(
+            packet.room,
+            packet.network,
+            length,
+            payload,
+            key,
+            TcpFlags::EMPTY,
+        ),
         kind,
     ))
 }
 
-/// An IP packet with an ICMP message.
-struct IcmpPacket<'a> {
-    length: usize,
-    payload: &'a [u8],
-    ttl: u8,
-    destination: IpAddr,
-    message: icmp::Message,
-}
-
-impl<'a> IcmpPacket<'a> {
-    fn v4(packet: &'a [u8]) -> Result<Self, ParseError> {
-        let (ip, payload) = whole_v4(packet)?;
-        if ip.protocol() != protocol::ICMP {
-            return Err(ParseError::NotTransport);
-        }
-        Ok(IcmpPacket {
-            length: usize::from(ip.total_length()),
-            payload,
-            ttl: ip.ttl(),
-            destination: Ipv4Addr::from_bits(ip.destination()).into(),
-            message: icmp::parse_v4(payload)?,
-        })
+fn icmp_error_v6(packet: Packet<'_>) -> Result<(Headers, icmp::ErrorKind), ParseError> {
+    let (ip, payload) = whole_v6(packet.network, packet.bytes)?;
+    let length = ipv6::HEADER_LENGTH + payload.len();
+    let (protocol, payload) = ipv6::upper_layer(ip.next_header(), payload, Fragments::Refused)?;
+    if protocol != protocol::ICMPV6 {
+        return Err(ParseError::NotTransport);
     }
-
-    fn v6(packet: &'a [u8]) -> Result<Self, ParseError> {
-        let (ip, payload) = Ipv6Header::split(packet)?;
-        let length = ipv6::HEADER_LENGTH + payload.len();
-        let (protocol, payload) = ipv6::upper_layer(ip.next_header(), payload, Fragments::Refused)?;
-        if protocol != protocol::ICMPV6 {
-            return Err(ParseError::NotTransport);
-        }
-        Ok(IcmpPacket {
+    let message = icmp::parse_v6(ip.source(), ip.destination(), payload)?;
+    let destination = Ipv6Addr::from_octets(*ip.destination()).into();
+    let (key, kind) = client_flow(message, destination)?;
+    check_ttl(ip.hop_limit())?;
+    Ok((
+        headers(
+            packet.room,
+            packet.network,
             length,
             payload,
-            ttl: ip.hop_limit(),
-            destination: Ipv6Addr::from_octets(*ip.destination()).into(),
-            message: icmp::parse_v6(ip.source(), ip.destination(), payload)?,
-        })
-    }
+            key,
+            TcpFlags::EMPTY,
+        ),
+        kind,
+    ))
 }
 
-/// The IPv4 header and payload of a packet that is no fragment.
-#[inline]
-fn whole_v4(packet: &[u8]) -> Result<(Ipv4Header<'_>, &[u8]), ParseError> {
-    let (ip, payload) = Ipv4Header::split(packet)?;
-    if ip.is_fragment() {
-        return Err(ParseError::Fragment);
+/// The flow that an error to `destination` is about, as the client sends it.
+fn client_flow(
+    message: icmp::Message,
+    destination: IpAddr,
+) -> Result<(FlowKey, icmp::ErrorKind), ParseError> {
+    let icmp::Message::Error { kind, quoted } = message else {
+        return Err(ParseError::NotTransport);
+    };
+    // An error goes to the sender of what it quotes (RFC 1122 section 3.2.2): anything else was
+    // made up to hit somebody else's flow.
+    if quoted.source_address() != destination {
+        return Err(ParseError::Malformed);
     }
-    Ok((ip, payload))
+    Ok((quoted.reversed(), kind))
 }
 
 /// A packet may not be forwarded with a TTL that the decrement brings to 0 (RFC 1812 section
@@ -224,14 +279,21 @@ fn check_ttl(ttl: u8) -> Result<(), ParseError> {
     }
 }
 
-/// `payload` ends where the packet does, so its length tells where it starts. All of it lies in
-/// the first [`LONGEST_FRAME`] bytes: nothing is cut off.
+/// `payload` ends where the packet does, so its length tells where it starts. The numbers fit: an
+/// IPv4 header starts and ends within the first few hundred bytes and [`whole_v6`] sees to IPv6.
 #[inline]
-fn headers(link: &Link, length: usize, payload: &[u8], key: FlowKey, tcp: TcpFlags) -> Headers {
+fn headers(
+    room: u16,
+    network: usize,
+    length: usize,
+    payload: &[u8],
+    key: FlowKey,
+    tcp: TcpFlags,
+) -> Headers {
     Headers {
-        room: link.room,
-        network: link.network as u16,
-        transport: (link.network + length - payload.len()) as u16,
+        room,
+        network: network as u16,
+        transport: (network + length - payload.len()) as u16,
         length: length as u16,
         key,
         tcp,

@@ -31,15 +31,15 @@ fn the_example_of_rfc_1624_does_not_come_to_minus_zero() {
 }
 
 #[test]
-fn a_known_ipv4_header_sums_to_all_ones() {
+fn the_checksum_of_a_known_ipv4_header_is_right() {
     let header = [
         0x45, 0x00, 0x00, 0x73, 0x00, 0x00, 0x40, 0x00, 0x40, 0x11, 0xb8, 0x61, 0xc0, 0xa8, 0x00,
         0x01, 0xc0, 0xa8, 0x00, 0xc7,
     ];
-    assert_eq!(ipv4_header(&header), 0xffff);
+    assert!(ipv4_header_is_valid(&header));
     let mut wrong = header;
     wrong[19] ^= 1;
-    assert_ne!(ipv4_header(&wrong), 0xffff);
+    assert!(!ipv4_header_is_valid(&wrong));
 }
 
 #[test]
@@ -69,8 +69,20 @@ proptest! {
     }
 
     #[test]
-    fn a_header_of_20_bytes_sums_as_any_bytes(header in any::<[u8; 20]>()) {
-        prop_assert_eq!(ipv4_header(&header), by_the_book(&header));
+    fn an_ipv4_header_is_valid_exactly_with_its_checksum(
+        header in any::<[u8; 20]>(), other in any::<u16>(),
+    ) {
+        let mut header = header;
+        header[0] = 0x45;
+        header[10..12].copy_from_slice(&[0, 0]);
+        let right = !by_the_book(&header);
+        for sum in [right, other, !right, right ^ 1, right.swap_bytes()] {
+            header[10..12].copy_from_slice(&sum.to_be_bytes());
+            // 0 and 0xffff are the same number in ones' complement.
+            let same = sum == right || (sum ^ right == 0xffff && (sum == 0 || right == 0));
+            prop_assert_eq!(ipv4_header_is_valid(&header), same);
+            prop_assert_eq!(by_the_book(&header) == 0xffff, same);
+        }
     }
 
     #[test]

@@ -168,8 +168,8 @@ fn spread(hashes: &[u64]) {
     let mut by_mask = vec![0; 1 << 16];
     let mut few_by_range = [0; 7];
     for hash in hashes {
-        by_range[((hash >> 32) * 65_537 >> 32) as usize] += 1;
-        few_by_range[((hash >> 32) * 7 >> 32) as usize] += 1;
+        by_range[(((hash >> 32) * 65_537) >> 32) as usize] += 1;
+        few_by_range[(((hash >> 32) * 7) >> 32) as usize] += 1;
         by_mask[(hash & 0xffff) as usize] += 1;
     }
     for (counts, what) in [

@@ -1,0 +1,90 @@
+//! The headers and the Rust side say the same.
+
+use super::*;
+use crate::DECAP_ADDRESSES;
+use crate::skeleton::steer::types;
+use std::mem::{offset_of, size_of};
+
+const STEER: &str = include_str!("../../steer.h");
+const DECAP: &str = include_str!("../../decap.h");
+
+fn define(header: &str, name: &str) -> u64 {
+    let line = header
+        .lines()
+        .find_map(|line| line.strip_prefix(&format!("#define {name} ")))
+        .unwrap_or_else(|| panic!("{name} is not in the header"));
+    match line.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None => line.parse(),
+    }
+    .unwrap()
+}
+
+/// The names of an enum's values without their prefix, in lower case; the last one, their number,
+/// left out.
+fn enumerated(header: &str, prefix: &str) -> Vec<String> {
+    let body = header.split_once("enum ").unwrap().1;
+    let body = body.split_once("};").unwrap().0;
+    let mut names: Vec<String> = body
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix(prefix)?.strip_suffix(','))
+        .map(str::to_lowercase)
+        .collect();
+    assert_eq!(names.pop().as_deref(), Some("counters"));
+    names
+}
+
+#[test]
+fn constants_are_those_of_the_headers() {
+    assert_eq!(define(STEER, "STEER_ETHERTYPE"), u64::from(STEER_ETHERTYPE));
+    assert_eq!(define(STEER, "STEER_DESTINATIONS"), DESTINATIONS as u64);
+    assert_eq!(define(STEER, "STEER_QUEUES"), u64::from(QUEUES));
+    assert_eq!(define(DECAP, "DECAP_ADDRESSES"), DECAP_ADDRESSES as u64);
+}
+
+#[test]
+fn counters_stand_in_the_order_of_the_enums() {
+    assert_eq!(enumerated(STEER, "STEER_"), SteerCounters::NAMES);
+    assert_eq!(enumerated(DECAP, "DECAP_"), DecapCounters::NAMES);
+    let read = SteerCounters::read(|at| Ok::<_, ()>(u64::from(at) * 10)).unwrap();
+    let values: Vec<u64> = read.iter().map(|(_, value)| value).collect();
+    assert_eq!(values, [0, 10, 20, 30, 40]);
+    assert_eq!(read.no_headroom, 40);
+}
+
+#[test]
+fn keys_and_values_have_the_layout_of_the_compiled_program() {
+    let v4 = Destination {
+        address: "192.0.2.1".parse().unwrap(),
+        port: 0x1234,
+        protocol: Some(6),
+    };
+    let key = v4.key();
+    assert_eq!(key.len(), size_of::<types::steer_key>());
+    let port = offset_of!(types::steer_key, port);
+    assert_eq!(key[port..port + 2], [0x12, 0x34]);
+    assert_eq!(key[offset_of!(types::steer_key, protocol)], 6);
+    assert_eq!(
+        key[..16],
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 192, 0, 2, 1]
+    );
+    let v6 = Destination {
+        address: "::ffff:192.0.2.1".parse().unwrap(),
+        ..v4
+    };
+    assert_eq!(v6.key(), key);
+
+    let value = Room::new(40).unwrap().value();
+    assert_eq!(value.len(), size_of::<types::steer_value>());
+    assert_eq!(offset_of!(types::steer_value, room), 0);
+    assert_eq!(u16::from_ne_bytes([value[0], value[1]]), 40);
+}
+
+#[test]
+fn room_that_would_overwrite_the_packet_or_cannot_be_made_is_none() {
+    assert_eq!(Room::new(0), Some(Room::NONE));
+    assert_eq!(Room::new(1), None);
+    assert!(Room::new(2).is_some());
+    assert!(Room::new(Room::MAX).is_some());
+    assert_eq!(Room::new(Room::MAX + 1), None);
+}

@@ -1,0 +1,278 @@
+//! The difference of two lists of services, in the operator's words.
+
+use lockstep_plan::{Backend, BackendId, BackendState, Mode, Service, ServiceName, Vip};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// What differs in one service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceDiff {
+    /// The service's name, the same on both sides.
+    pub name: ServiceName,
+    /// What happens to it.
+    pub kind: DiffKind,
+    /// The single changes. For a service added or removed, its VIPs and backends.
+    pub changes: Vec<Change>,
+}
+
+/// What happens to a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiffKind {
+    /// It is new.
+    Added,
+    /// It goes.
+    Removed,
+    /// It stays, with changes.
+    Changed,
+}
+
+impl DiffKind {
+    /// The kind's name in commands' output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            DiffKind::Added => "added",
+            DiffKind::Removed => "removed",
+            DiffKind::Changed => "changed",
+        }
+    }
+}
+
+/// One change in a service. Its text is a line of `lockstep diff`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A VIP that is new.
+    VipAdded(Vip),
+    /// A VIP that goes.
+    VipRemoved(Vip),
+    /// A backend that is new.
+    BackendAdded(Backend),
+    /// A backend that goes.
+    BackendRemoved(Backend),
+    /// A backend with another name.
+    BackendName {
+        /// The backend as it was.
+        before: Backend,
+        /// Its new name.
+        after: String,
+    },
+    /// A backend with another weight.
+    BackendWeight {
+        /// The backend as it was.
+        before: Backend,
+        /// Its new weight.
+        after: u16,
+    },
+    /// A backend that starts or stops draining.
+    BackendState {
+        /// The backend as it was.
+        before: Backend,
+        /// Its new state.
+        after: BackendState,
+    },
+    /// Another way to the backends.
+    Mode {
+        /// The mode as it was.
+        before: Mode,
+        /// The new one.
+        after: Mode,
+    },
+    /// Another size of the Maglev table, in entries.
+    TableSize {
+        /// The size as it was.
+        before: u32,
+        /// The new one.
+        after: u32,
+    },
+    /// Another idle time, in seconds.
+    Idle {
+        /// Its key in `services.toml`.
+        key: &'static str,
+        /// The time as it was.
+        before: u32,
+        /// The new one.
+        after: u32,
+    },
+}
+
+/// The services that differ between two lists, ordered by name. Names identify services,
+/// addresses identify backends; order means nothing.
+pub fn diff(before: &[Service], after: &[Service]) -> Vec<ServiceDiff> {
+    let old = by_name(before);
+    let new = by_name(after);
+    let names: BTreeSet<&ServiceName> = old.keys().chain(new.keys()).copied().collect();
+    let one = |name: &ServiceName| {
+        let (kind, changes) = match (old.get(name), new.get(name)) {
+            (None, None) => return None,
+            (None, Some(after)) => (DiffKind::Added, between(&bare(after), after)),
+            (Some(before), None) => (DiffKind::Removed, between(before, &bare(before))),
+            (Some(before), Some(after)) => (DiffKind::Changed, between(before, after)),
+        };
+        let differs = kind != DiffKind::Changed || !changes.is_empty();
+        differs.then(|| ServiceDiff {
+            name: name.clone(),
+            kind,
+            changes,
+        })
+    };
+    names.into_iter().filter_map(one).collect()
+}
+
+fn by_name(services: &[Service]) -> BTreeMap<&ServiceName, &Service> {
+    services.iter().map(|s| (&s.name, s)).collect()
+}
+
+/// The service without what makes up its size, to show a whole service as added or removed.
+fn bare(service: &Service) -> Service {
+    Service {
+        vips: Vec::new(),
+        backends: Vec::new(),
+        ..service.clone()
+    }
+}
+
+fn between(before: &Service, after: &Service) -> Vec<Change> {
+    let mut changes = Vec::new();
+    vips(before, after, &mut changes);
+    settings(before, after, &mut changes);
+    backends(before, after, &mut changes);
+    changes
+}
+
+fn vips(before: &Service, after: &Service, changes: &mut Vec<Change>) {
+    let old: BTreeSet<Vip> = before.vips.iter().copied().collect();
+    let new: BTreeSet<Vip> = after.vips.iter().copied().collect();
+    changes.extend(old.difference(&new).map(|&v| Change::VipRemoved(v)));
+    changes.extend(new.difference(&old).map(|&v| Change::VipAdded(v)));
+}
+
+fn settings(before: &Service, after: &Service, changes: &mut Vec<Change>) {
+    if before.mode != after.mode {
+        changes.push(Change::Mode {
+            before: before.mode,
+            after: after.mode,
+        });
+    }
+    let (old, new) = (before.table_size.get(), after.table_size.get());
+    if old != new {
+        changes.push(Change::TableSize {
+            before: old,
+            after: new,
+        });
+    }
+    for (key, before, after) in [
+        ("tcp_syn", before.idle.tcp_syn, after.idle.tcp_syn),
+        (
+            "tcp_established",
+            before.idle.tcp_established,
+            after.idle.tcp_established,
+        ),
+        ("tcp_fin", before.idle.tcp_fin, after.idle.tcp_fin),
+        ("udp", before.idle.udp, after.idle.udp),
+    ] {
+        if before != after {
+            changes.push(Change::Idle { key, before, after });
+        }
+    }
+}
+
+fn backends(before: &Service, after: &Service, changes: &mut Vec<Change>) {
+    let old: BTreeMap<BackendId, &Backend> = before.backends.iter().map(|b| (b.id(), b)).collect();
+    let new: BTreeMap<BackendId, &Backend> = after.backends.iter().map(|b| (b.id(), b)).collect();
+    let ids: BTreeSet<&BackendId> = old.keys().chain(new.keys()).collect();
+    for id in ids {
+        match (old.get(id), new.get(id)) {
+            (None, None) => {}
+            (Some(&backend), None) => changes.push(Change::BackendRemoved(backend.clone())),
+            (None, Some(&backend)) => changes.push(Change::BackendAdded(backend.clone())),
+            (Some(&before), Some(&after)) => backend(before, after, changes),
+        }
+    }
+}
+
+fn backend(before: &Backend, after: &Backend, changes: &mut Vec<Change>) {
+    if before.name != after.name {
+        changes.push(Change::BackendName {
+            before: before.clone(),
+            after: after.name.clone(),
+        });
+    }
+    if before.weight != after.weight {
+        let after = after.weight.get();
+        changes.push(Change::BackendWeight {
+            before: before.clone(),
+            after,
+        });
+    }
+    if before.state != after.state {
+        changes.push(Change::BackendState {
+            before: before.clone(),
+            after: after.state,
+        });
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Change::VipAdded(vip) => write!(f, "+ vip {vip}"),
+            Change::VipRemoved(vip) => write!(f, "- vip {vip}"),
+            Change::BackendAdded(b) => write!(f, "+ backend {}{}", label(b), details(b)),
+            Change::BackendRemoved(b) => write!(f, "- backend {}{}", label(b), details(b)),
+            Change::BackendName { before, after } => {
+                write!(
+                    f,
+                    "~ backend {}: name {} -> {after}",
+                    before.address, before.name
+                )
+            }
+            Change::BackendWeight { before, after } => {
+                write!(
+                    f,
+                    "~ backend {}: weight {} -> {after}",
+                    label(before),
+                    before.weight.get()
+                )
+            }
+            Change::BackendState { before, after } => {
+                let (old, new) = (state_name(before.state), state_name(*after));
+                write!(f, "~ backend {}: {old} -> {new}", label(before))
+            }
+            Change::Mode { before, after } => {
+                write!(f, "~ mode: {} -> {}", before.name(), after.name())
+            }
+            Change::TableSize { before, after } => write!(f, "~ table_size: {before} -> {after}"),
+            Change::Idle { key, before, after } => {
+                write!(f, "~ idle.{key}: {before}s -> {after}s")
+            }
+        }
+    }
+}
+
+/// A backend in a line of text: its name, and its address where that is not its name.
+fn label(backend: &Backend) -> String {
+    let address = backend.address.to_string();
+    if backend.name == address {
+        address
+    } else {
+        format!("{} ({address})", backend.name)
+    }
+}
+
+fn details(backend: &Backend) -> String {
+    let weight = backend.weight.get();
+    match backend.state {
+        BackendState::Active => format!(" weight {weight}"),
+        BackendState::Draining => format!(" weight {weight} draining"),
+    }
+}
+
+/// A state's name in commands' output.
+pub const fn state_name(state: BackendState) -> &'static str {
+    match state {
+        BackendState::Active => "active",
+        BackendState::Draining => "draining",
+    }
+}
+
+#[cfg(test)]
+mod tests;

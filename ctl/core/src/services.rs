@@ -1,0 +1,157 @@
+//! `services.toml`: the services as an operator writes them.
+//!
+//! ```toml
+//! [[service]]
+//! name = "web"
+//! vips = ["203.0.113.10:80/tcp", "[2001:db8::10]:80/tcp"]
+//! mode = "tunnel"                                       # the only one, and the default
+//! table_size = 65537                                    # Maglev table, a prime
+//! idle = { tcp_established = "15m", udp = "300s" }      # also tcp_syn, tcp_fin
+//! backends = [
+//!     { address = "10.0.1.11" },
+//!     { address = "10.0.1.12", name = "web-2", weight = 50 },
+//! ]
+//! ```
+//!
+//! `weight` is 1 to 10,000 and 100 where none is given. A backend with `weight = 0` is draining:
+//! it keeps the flows it has and takes no new ones. A file without services says so with
+//! `service = []`; an empty one is refused, since it is more often a mishap than a wish.
+
+use lockstep_plan::{Backend, BackendState, Mode, Service, Snapshot, Weight};
+use lockstep_topology::diagnostics::{Diagnostics, Source, from_toml};
+use serde::Deserialize;
+use std::ops::Range;
+use toml::Spanned;
+
+mod conflicts;
+mod values;
+
+use values::{Address, BackendName, FileMode, FileWeight, Idle, Name, Size, VipText};
+
+/// The services of a file, and what is odd about them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicesFile {
+    /// They stand together in one snapshot; in the order of the file.
+    pub services: Vec<Service>,
+    /// What is allowed, but hardly meant. No errors.
+    pub warnings: Diagnostics,
+}
+
+/// Reads the text of a `services.toml`. `file` is the name errors are reported under.
+///
+/// # Errors
+/// Everything that is wrong with the keys and their values at once; where those are right,
+/// everything that is wrong with the services together.
+pub fn parse(file: &str, text: &str) -> Result<ServicesFile, Diagnostics> {
+    let source = Source::new(file, text);
+    let document: Document = from_toml(file, text)?;
+    let services: Vec<Service> = document
+        .service
+        .iter()
+        .map(|s| s.get_ref().to_plan())
+        .collect();
+    let mut found = conflicts::in_names(source, &document);
+    if let Err(errors) = Snapshot::new(0, services.clone()) {
+        found.extend(conflicts::located(source, &document, &errors));
+    }
+    if found.has_errors() {
+        return Err(found);
+    }
+    found.extend(document.service.iter().filter_map(|s| {
+        let service = s.get_ref();
+        let active = service
+            .backends
+            .get_ref()
+            .iter()
+            .any(|b| b.get_ref().is_active());
+        let message = format!("service {} has no active backend", service.name.get_ref().0);
+        let warning = source.warning(service.backends.span(), message);
+        (!active).then(|| warning.help("its packets are dropped as no_backend"))
+    }));
+    Ok(ServicesFile {
+        services,
+        warnings: found,
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    service: Vec<Spanned<FileService>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileService {
+    name: Spanned<Name>,
+    vips: Spanned<Vec<Spanned<VipText>>>,
+    #[serde(default)]
+    mode: FileMode,
+    #[serde(default)]
+    table_size: Size,
+    #[serde(default)]
+    idle: Idle,
+    backends: Spanned<Vec<Spanned<FileBackend>>>,
+}
+
+impl FileService {
+    fn to_plan(&self) -> Service {
+        let FileMode::Tunnel = self.mode;
+        Service {
+            name: self.name.get_ref().0.clone(),
+            vips: self.vips.get_ref().iter().map(|v| v.get_ref().0).collect(),
+            mode: Mode::Tunnel,
+            backends: self
+                .backends
+                .get_ref()
+                .iter()
+                .map(|b| b.get_ref().to_plan())
+                .collect(),
+            table_size: self.table_size.0,
+            idle: self.idle.to_plan(),
+        }
+    }
+
+    /// Where the file names it: what its errors point at.
+    fn span(&self) -> Range<usize> {
+        self.name.span()
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileBackend {
+    address: Spanned<Address>,
+    name: Option<Spanned<BackendName>>,
+    #[serde(default)]
+    weight: FileWeight,
+}
+
+impl FileBackend {
+    fn to_plan(&self) -> Backend {
+        let (weight, state) = match Weight::new(self.weight.0) {
+            Some(weight) => (weight, BackendState::Active),
+            None => (Weight::DEFAULT, BackendState::Draining),
+        };
+        Backend {
+            name: self.name(),
+            address: self.address.get_ref().0,
+            weight,
+            state,
+        }
+    }
+
+    fn name(&self) -> String {
+        match &self.name {
+            Some(name) => name.get_ref().0.clone(),
+            None => self.address.get_ref().0.to_string(),
+        }
+    }
+
+    fn is_active(&self) -> bool {
+        self.weight.0 != 0
+    }
+}
+
+#[cfg(test)]
+mod tests;

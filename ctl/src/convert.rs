@@ -1,0 +1,242 @@
+//! The plan's types to those of the gRPC interface and back.
+
+use lockstep_api as api;
+use lockstep_plan::{
+    Backend, BackendState, IdleTimeouts, Mode, PlanError, Protocol, Service, ServiceName, Snapshot,
+    TableSize, Vip, Weight,
+};
+use std::net::IpAddr;
+
+/// Why a message is not a snapshot. Only another version of Lockstep, or a bug, sends one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConvertError {
+    /// A field that no plan can have.
+    #[error(
+        "{field} {value:?} is not one this version knows; use one version of Lockstep throughout"
+    )]
+    Field {
+        /// The message and its field.
+        field: &'static str,
+        /// What stood there.
+        value: String,
+    },
+    /// Services that cannot stand together.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Plan(Vec<PlanError>),
+}
+
+fn refused(field: &'static str, value: impl ToString) -> ConvertError {
+    ConvertError::Field {
+        field,
+        value: value.to_string(),
+    }
+}
+
+/// A snapshot as a message.
+pub fn snapshot_to_proto(snapshot: &Snapshot) -> api::Snapshot {
+    api::Snapshot {
+        epoch: snapshot.epoch(),
+        services: snapshot.services().iter().map(service_to_proto).collect(),
+    }
+}
+
+/// A message's snapshot.
+///
+/// # Errors
+/// When a field has a value that no snapshot can have.
+pub fn snapshot_from_proto(message: &api::Snapshot) -> Result<Snapshot, ConvertError> {
+    let services: Result<_, _> = message.services.iter().map(service_from_proto).collect();
+    Snapshot::new(message.epoch, services?).map_err(ConvertError::Plan)
+}
+
+fn service_to_proto(service: &Service) -> api::Service {
+    let IdleTimeouts {
+        tcp_syn,
+        tcp_established,
+        tcp_fin,
+        udp,
+    } = service.idle;
+    api::Service {
+        name: service.name.as_str().to_owned(),
+        vips: service.vips.iter().map(|&v| vip_to_proto(v)).collect(),
+        mode: match service.mode {
+            Mode::Tunnel => api::Mode::Tunnel.into(),
+        },
+        backends: service.backends.iter().map(backend_to_proto).collect(),
+        table_size: service.table_size.get(),
+        idle: Some(api::IdleTimeouts {
+            tcp_syn,
+            tcp_established,
+            tcp_fin,
+            udp,
+        }),
+    }
+}
+
+fn service_from_proto(message: &api::Service) -> Result<Service, ConvertError> {
+    let mode = match message.mode() {
+        api::Mode::Tunnel => Mode::Tunnel,
+        api::Mode::Unspecified => return Err(refused("service mode", message.mode)),
+    };
+    let idle = message
+        .idle
+        .map_or(IdleTimeouts::DEFAULT, |idle| IdleTimeouts {
+            tcp_syn: idle.tcp_syn,
+            tcp_established: idle.tcp_established,
+            tcp_fin: idle.tcp_fin,
+            udp: idle.udp,
+        });
+    let vips: Result<_, _> = message.vips.iter().map(vip_from_proto).collect();
+    let backends: Result<_, _> = message.backends.iter().map(backend_from_proto).collect();
+    Ok(Service {
+        name: ServiceName::new(&message.name)
+            .ok_or_else(|| refused("service name", &message.name))?,
+        vips: vips?,
+        mode,
+        backends: backends?,
+        table_size: TableSize::new(message.table_size)
+            .ok_or_else(|| refused("service table_size", message.table_size))?,
+        idle,
+    })
+}
+
+/// A protocol as a message's number.
+pub fn protocol_to_proto(protocol: Protocol) -> api::Protocol {
+    match protocol {
+        Protocol::Tcp => api::Protocol::Tcp,
+        Protocol::Udp => api::Protocol::Udp,
+    }
+}
+
+/// A message's protocol; `None` when it names none.
+pub fn protocol_from_proto(message: api::Protocol) -> Option<Protocol> {
+    match message {
+        api::Protocol::Tcp => Some(Protocol::Tcp),
+        api::Protocol::Udp => Some(Protocol::Udp),
+        api::Protocol::Unspecified => None,
+    }
+}
+
+fn vip_to_proto(vip: Vip) -> api::Vip {
+    api::Vip {
+        address: vip.address().to_string(),
+        port: vip.port().into(),
+        protocol: protocol_to_proto(vip.protocol()).into(),
+    }
+}
+
+/// A message's VIP.
+///
+/// # Errors
+/// When a field has a value that no VIP can have.
+pub fn vip_from_proto(message: &api::Vip) -> Result<Vip, ConvertError> {
+    let address: IpAddr = message
+        .address
+        .parse()
+        .map_err(|_| refused("VIP address", &message.address))?;
+    let port = u16::try_from(message.port).map_err(|_| refused("VIP port", message.port))?;
+    let protocol = protocol_from_proto(message.protocol())
+        .ok_or_else(|| refused("VIP protocol", message.protocol))?;
+    Vip::new(address, port, protocol).map_err(|_| refused("VIP address", address))
+}
+
+fn backend_to_proto(backend: &Backend) -> api::Backend {
+    api::Backend {
+        name: backend.name.clone(),
+        address: backend.address.to_string(),
+        weight: backend.weight.get().into(),
+        state: match backend.state {
+            BackendState::Active => api::BackendState::Active.into(),
+            BackendState::Draining => api::BackendState::Draining.into(),
+        },
+    }
+}
+
+fn backend_from_proto(message: &api::Backend) -> Result<Backend, ConvertError> {
+    let weight = u16::try_from(message.weight).ok().and_then(Weight::new);
+    Ok(Backend {
+        name: message.name.clone(),
+        address: message
+            .address
+            .parse()
+            .map_err(|_| refused("backend address", &message.address))?,
+        weight: weight.ok_or_else(|| refused("backend weight", message.weight))?,
+        state: match message.state() {
+            api::BackendState::Active => BackendState::Active,
+            api::BackendState::Draining => BackendState::Draining,
+            api::BackendState::Unspecified => return Err(refused("backend state", message.state)),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot() -> Snapshot {
+        let text = r#"
+[[service]]
+name = "web"
+vips = ["203.0.113.10:80/tcp", "[2001:db8::10]:0/udp"]
+table_size = 251
+idle = { tcp_syn = "1s", tcp_established = "2s", tcp_fin = "3s", udp = "4s" }
+backends = [{ address = "fd00::1", weight = 7 }, { address = "fd00::2", name = "b", weight = 0 }]
+
+[[service]]
+name = "bare"
+vips = ["203.0.113.11:80/tcp"]
+backends = []
+"#;
+        let services = lockstep_ctl_core::services::parse("t.toml", text)
+            .unwrap()
+            .services;
+        Snapshot::new(17, services).unwrap()
+    }
+
+    #[test]
+    fn a_snapshot_reads_back_from_its_message() {
+        assert_eq!(
+            snapshot_from_proto(&snapshot_to_proto(&snapshot())),
+            Ok(snapshot())
+        );
+    }
+
+    #[test]
+    fn a_message_that_is_no_snapshot_is_refused_by_its_field() {
+        type Damage = fn(&mut api::Service);
+        let rows: [(&str, Damage); 9] = [
+            ("service name", |s| s.name = "a b".to_owned()),
+            ("service mode", |s| s.mode = 0),
+            ("service table_size", |s| s.table_size = 65_536),
+            ("VIP address", |s| {
+                s.vips[0].address = "127.0.0.1".to_owned()
+            }),
+            ("VIP port", |s| s.vips[0].port = 65_536),
+            ("VIP protocol", |s| s.vips[0].protocol = 99),
+            ("backend address", |s| {
+                s.backends[0].address = "x".to_owned()
+            }),
+            ("backend weight", |s| s.backends[0].weight = 0),
+            ("backend state", |s| s.backends[0].state = 0),
+        ];
+        for (expected, damage) in rows {
+            let mut message = snapshot_to_proto(&snapshot());
+            damage(&mut message.services[0]);
+            match snapshot_from_proto(&message) {
+                Err(ConvertError::Field { field, .. }) => assert_eq!(field, expected),
+                other => panic!("{expected}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn services_that_cannot_stand_together_are_refused() {
+        let mut message = snapshot_to_proto(&snapshot());
+        message.services[1].vips = message.services[0].vips.clone();
+        let refused = snapshot_from_proto(&message);
+        assert!(
+            matches!(&refused, Err(ConvertError::Plan(errors)) if errors.len() == 2),
+            "{refused:?}"
+        );
+    }
+}

@@ -1,0 +1,99 @@
+//! The daemon's own gRPC: each request is a command to the actor, and its answer.
+
+use super::actor::{Command, Event, Refusal};
+use super::view::View;
+use lockstep_api::control_server::Control;
+use lockstep_api::{
+    ApplyFileReply, ApplyFileRequest, DaemonStatusReply, DaemonStatusRequest, DrainReply,
+    DrainRequest, UndrainRequest,
+};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tonic::{Request, Response, Status};
+
+/// The longest text in a status, in bytes: gRPC carries it in an HTTP/2 header, and clients refuse
+/// headers over 16 KiB.
+const MAX_TEXT: usize = 4_096;
+
+/// Serves `lockstep.v1.Control`.
+#[derive(Debug)]
+pub struct ControlService {
+    events: mpsc::Sender<Event>,
+    view: watch::Receiver<View>,
+}
+
+impl ControlService {
+    /// Sends commands to the actor at the other end of `events`.
+    pub fn new(events: mpsc::Sender<Event>, view: watch::Receiver<View>) -> Self {
+        ControlService { events, view }
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Command,
+    ) -> Result<Response<T>, Status> {
+        let gone = || Status::unavailable("lockstepd is ending; ask again when it is back");
+        let (reply, answer) = oneshot::channel();
+        let sent = self.events.send(Event::Command(command(reply))).await;
+        sent.map_err(|_| gone())?;
+        let answer = answer.await.map_err(|_| gone())?;
+        answer
+            .map(Response::new)
+            .map_err(|refusal| to_status(&refusal))
+    }
+}
+
+fn to_status(refusal: &Refusal) -> Status {
+    let mut text = refusal.to_string();
+    if text.len() > MAX_TEXT {
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
+        text.push_str(" ...");
+    }
+    match refusal {
+        Refusal::Request(_) => Status::invalid_argument(text),
+        Refusal::NoEngine(_) => Status::unavailable(text),
+        Refusal::Engine(_) => Status::failed_precondition(text),
+        Refusal::Store(_) => Status::internal(text),
+    }
+}
+
+#[tonic::async_trait]
+impl Control for ControlService {
+    async fn apply_file(
+        &self,
+        request: Request<ApplyFileRequest>,
+    ) -> Result<Response<ApplyFileReply>, Status> {
+        let request = request.into_inner();
+        self.ask(|reply| Command::ApplyFile(request, reply)).await
+    }
+
+    async fn daemon_status(
+        &self,
+        _: Request<DaemonStatusRequest>,
+    ) -> Result<Response<DaemonStatusReply>, Status> {
+        Ok(Response::new(self.view.borrow().to_proto()))
+    }
+
+    async fn drain(&self, request: Request<DrainRequest>) -> Result<Response<DrainReply>, Status> {
+        let request = request.into_inner();
+        let seconds = request.deadline_seconds;
+        let deadline = match Duration::try_from_secs_f64(seconds) {
+            Ok(Duration::ZERO) => None,
+            Ok(deadline) => Some(deadline),
+            Err(_) => {
+                let text = format!("a deadline of {seconds} s cannot be; it is 0 or more");
+                return Err(Status::invalid_argument(text));
+            }
+        };
+        self.ask(|reply| Command::Drain(request, deadline, reply))
+            .await
+    }
+
+    async fn undrain(
+        &self,
+        request: Request<UndrainRequest>,
+    ) -> Result<Response<DrainReply>, Status> {
+        let request = request.into_inner();
+        self.ask(|reply| Command::Undrain(request, reply)).await
+    }
+}

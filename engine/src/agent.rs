@@ -1,0 +1,3 @@
+//! The agent: everything of the engine that may block, on its own thread.
+
+pub mod nexthop;

@@ -1,0 +1,246 @@
+//! Whether this host can do what a topology says.
+
+use crate::diagnostics::{Diagnostic, Diagnostics, Position};
+use crate::host::{Host, HostInterface, InterfaceKind};
+use crate::memory::{WorkerMemory, human, total};
+use crate::model::{FrameSize, Interface, Topology};
+use std::collections::BTreeSet;
+
+/// The largest MTU with which the kernel attaches an XDP program to a veth: one page less the
+/// head-room and what `build_skb` needs behind the packet.
+pub const VETH_MAX_MTU: u32 = 3_506;
+
+/// Everything of a topology that this host cannot do (errors), or does badly (warnings), at once.
+pub fn check(topology: &Topology, host: &Host) -> Diagnostics {
+    let mut check = Check {
+        topology,
+        host,
+        found: Diagnostics::new(),
+    };
+    for (index, interface) in topology.interfaces().iter().enumerate() {
+        match host.interfaces.get(interface.name.as_str()) {
+            Some(actual) => check.interface(index, interface, actual),
+            None => check.no_interface(index, interface),
+        }
+    }
+    for worker in 0..topology.workers().len() {
+        check.core(worker);
+        check.queues(worker);
+    }
+    check.memory();
+    check.found
+}
+
+struct Check<'a> {
+    topology: &'a Topology,
+    host: &'a Host,
+    found: Diagnostics,
+}
+
+impl Check<'_> {
+    fn error(&mut self, at: Option<Position>, message: String, help: impl Into<String>) {
+        let file = &self.topology.origin.file;
+        let error = Diagnostic::error(file, at, message);
+        self.found.push(error.help(help));
+    }
+
+    fn warning(&mut self, at: Option<Position>, message: String, help: impl Into<String>) {
+        let file = &self.topology.origin.file;
+        let warning = Diagnostic::warning(file, at, message);
+        self.found.push(warning.help(help));
+    }
+
+    fn no_interface(&mut self, index: usize, interface: &Interface) {
+        let name = interface.name.as_str();
+        let at = self.topology.origin.interface(index);
+        if self.host.hidden.contains(name) {
+            let message = format!("/sys does not show interface {name}, which is here");
+            let help = "it was mounted in another network namespace: start with `ip netns exec`, \
+                        which mounts it anew";
+            return self.error(at, message, help);
+        }
+        let names = self.host.interfaces.keys().map(String::as_str);
+        let help = crate::diagnostics::suggest(name, names);
+        self.error(at, format!("this host has no interface {name}"), help);
+    }
+
+    fn interface(&mut self, index: usize, interface: &Interface, actual: &HostInterface) {
+        let name = &interface.name;
+        let at = self.topology.origin.interface(index);
+        if actual.kind == InterfaceKind::NotEthernet {
+            let message = format!("{name} is not an Ethernet interface");
+            return self.error(at, message, "name the one that the packets arrive on");
+        }
+        if !actual.up {
+            let help = format!("`ip link set {name} up`");
+            self.warning(at, format!("{name} is down"), help);
+        }
+        self.mtu(at, interface, actual);
+        let polled: BTreeSet<u32> = self.topology.queues_of(name).into_iter().collect();
+        let left: Vec<u32> = (0..actual.rx_queues)
+            .filter(|queue| !polled.contains(queue))
+            .collect();
+        // Queues that are not there are reported where they are written.
+        if !left.is_empty() {
+            let message = format!(
+                "nothing polls {} of {name}: packets that arrive there go to the kernel",
+                queue_list(&left)
+            );
+            let help = format!(
+                "add {} to a worker, or reduce the queues: `ethtool -L {name} combined {}`",
+                queue_ranges(name.as_str(), &left),
+                (actual.rx_queues as usize - left.len()).max(1)
+            );
+            self.error(at, message, help);
+        }
+    }
+
+    fn mtu(&mut self, at: Option<Position>, interface: &Interface, actual: &HostInterface) {
+        let (name, mtu) = (&interface.name, actual.mtu);
+        let frame_size = self.topology.engine().frame_size;
+        let largest = frame_size.max_mtu();
+        if actual.kind == InterfaceKind::Veth && mtu > VETH_MAX_MTU {
+            let message = format!("the MTU of {name}, {mtu}, is too large for XDP on a veth");
+            let help = format!("`ip link set {name} mtu {VETH_MAX_MTU}` at most, on both ends");
+            self.error(at, message, help);
+        } else if mtu > largest {
+            let message = format!(
+                "packets of {name}'s MTU, {mtu}, do not fit a frame of {} bytes",
+                frame_size.bytes()
+            );
+            let bigger = FrameSize::Bytes4096;
+            let help = if frame_size != bigger && mtu <= bigger.max_mtu() {
+                format!("`frame_size = 4096`, or `ip link set {name} mtu {largest}`")
+            } else {
+                format!("`ip link set {name} mtu {}`", bigger.max_mtu())
+            };
+            self.error(at, message, help);
+        }
+    }
+
+    fn core(&mut self, worker: usize) {
+        let number = u32::from(self.topology.workers()[worker].core.get());
+        let at = self.topology.origin.core(worker);
+        if !self.host.cores.contains(&number) {
+            let help = format!("it has {}", list(&self.host.cores));
+            self.error(at, format!("this host has no core {number}"), help);
+        } else if !self.host.online.contains(&number) {
+            let help = format!("`echo 1 > /sys/devices/system/cpu/cpu{number}/online`");
+            self.error(at, format!("core {number} is off line"), help);
+        } else {
+            self.numa(worker, number, at);
+        }
+    }
+
+    fn numa(&mut self, worker: usize, core: u32, at: Option<Position>) {
+        let Some(node) = self.host.node_of(core) else {
+            return;
+        };
+        let queues = &self.topology.workers()[worker].queues;
+        let names: BTreeSet<&str> = queues.iter().map(|q| q.interface.as_str()).collect();
+        for name in names {
+            let actual = self.host.interfaces.get(name);
+            let Some(other) = actual.and_then(|i| i.numa_node).filter(|n| *n != node) else {
+                continue;
+            };
+            let message = format!("core {core} is on NUMA node {node}, {name} on node {other}");
+            let near = self.host.nodes.get(&other).cloned().unwrap_or_default();
+            let help = format!(
+                "each packet crosses between the nodes; the cores of node {other} are {}",
+                list(&near)
+            );
+            self.warning(at, message, help);
+        }
+    }
+
+    fn queues(&mut self, worker: usize) {
+        let queues = &self.topology.workers()[worker].queues;
+        for (index, queue) in queues.iter().enumerate() {
+            let name = &queue.interface;
+            let Some(actual) = self.host.interfaces.get(name.as_str()) else {
+                continue;
+            };
+            let at = self.topology.origin.queue(worker, index);
+            let has = match actual.rx_queues {
+                0 => "no RX queue".to_owned(),
+                1 => "RX queue 0 only".to_owned(),
+                more => format!("RX queues 0-{}", more - 1),
+            };
+            if queue.number >= actual.rx_queues {
+                let help = format!(
+                    "`ethtool -L {name} combined N` changes that, where the device has more"
+                );
+                let message = format!("there is no queue {queue}: {name} has {has}");
+                self.error(at, message, help);
+            } else if queue.number >= actual.tx_queues {
+                let message = format!("{name} has no TX queue {} to send on", queue.number);
+                let help = "give it as many TX queues as RX queues";
+                self.warning(at, message, help);
+            }
+        }
+    }
+
+    fn memory(&mut self) {
+        let (needed, available) = (total(self.topology), self.host.memory_available);
+        if needed <= available {
+            return;
+        }
+        let each = WorkerMemory::of(self.topology.engine());
+        let workers = self.topology.workers().len();
+        let message = format!(
+            "the memory does not fit: {workers} workers take {} each (UMEM {}, flow tables {}), \
+             {} together, and {} are available",
+            human(each.total()),
+            human(each.umem),
+            human(each.flows),
+            human(needed),
+            human(available)
+        );
+        let help = "lower `flows_ipv4`, `flows_ipv6` or `umem_frames`, or have fewer workers";
+        let origin = &self.topology.origin;
+        let at = ["flows_ipv4", "flows_ipv6", "umem_frames"]
+            .iter()
+            .find_map(|key| origin.engine_key(key));
+        self.error(at, message, help);
+    }
+}
+
+/// `queue 3` or `queues 2, 3`.
+fn queue_list(queues: &[u32]) -> String {
+    let noun = if queues.len() == 1 { "queue" } else { "queues" };
+    let set: BTreeSet<u32> = queues.iter().copied().collect();
+    format!("{noun} {}", list(&set))
+}
+
+/// `"eth0:2-3"`, as a worker's list takes it.
+fn queue_ranges(interface: &str, queues: &[u32]) -> String {
+    let set: BTreeSet<u32> = queues.iter().copied().collect();
+    let ranges: Vec<String> = ranges(&set)
+        .into_iter()
+        .map(|range| format!("\"{interface}:{range}\""))
+        .collect();
+    ranges.join(", ")
+}
+
+/// Numbers in the kernel's notation: `0-3, 8`; `none` for none.
+pub(crate) fn list(numbers: &BTreeSet<u32>) -> String {
+    if numbers.is_empty() {
+        return "none".to_owned();
+    }
+    ranges(numbers).join(", ")
+}
+
+fn ranges(numbers: &BTreeSet<u32>) -> Vec<String> {
+    let mut ranges: Vec<(u32, u32)> = Vec::new();
+    for &number in numbers {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => ranges.push((number, number)),
+        }
+    }
+    let text = |(first, last): (u32, u32)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    };
+    ranges.into_iter().map(text).collect()
+}

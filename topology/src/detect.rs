@@ -1,0 +1,244 @@
+//! A topology proposed for a host: RSS, a worker a queue, on the NIC's NUMA node.
+
+use crate::host::{Host, InterfaceKind};
+use crate::memory::total;
+use crate::model::{
+    Addresses, BindMode, Core, Engine, FlowCapacity, FrameSize, Interface, InterfaceName, Queue,
+    Topology, UmemFrames, Worker,
+};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+/// Frames for each queue of a worker: a full ring of 2,048 on its way in and one on its way out.
+const FRAMES_A_QUEUE: u32 = 4_096;
+
+/// What the operator says beforehand. Empty lists leave the choice to [`detect`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// The interfaces to use; otherwise every Ethernet device and veth that is up.
+    pub interfaces: Vec<String>,
+    /// The engine's addresses; otherwise the first IPv4 and IPv6 address of those interfaces.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Why nothing can be proposed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DetectError {
+    /// No interface is fit.
+    #[error(
+        "no Ethernet device and no veth is up; name an interface (this host has {})",
+        names(.0)
+    )]
+    NoInterface(Vec<String>),
+    /// A named interface is not there, or not one that packets can be balanced on.
+    #[error("{name} cannot be used: {why}")]
+    Unfit {
+        /// The interface.
+        name: String,
+        /// What is the matter with it.
+        why: String,
+    },
+    /// No address is known.
+    #[error(
+        "{} {} no address that other hosts can send to; name the engine's addresses",
+        names(.0),
+        if .0.len() == 1 { "has" } else { "have" }
+    )]
+    NoAddress(Vec<String>),
+    /// The addresses that were named cannot be the engine's.
+    #[error("engine addresses are unicast, and none is named twice")]
+    Addresses,
+    /// The host says of no core that it is on line.
+    #[error("no core is on line")]
+    NoCore,
+}
+
+/// Proposes a topology for a host.
+///
+/// Every interface gets the same number of workers: as many as the one with the fewest queues
+/// has, or as there are cores. Worker *i* is core *i* of the interfaces' NUMA nodes (isolated
+/// cores where there are some); core 0 is left to the system where there are more than two. An
+/// interface with more queues than workers has successive queues on each. Memory is halved until
+/// it takes at most half of what is available.
+///
+/// # Errors
+/// [`DetectError`] says what the operator has to name.
+pub fn detect(host: &Host, wishes: &Wishes) -> Result<Topology, DetectError> {
+    let names = interfaces(host, wishes)?;
+    let addresses = addresses(host, wishes, &names)?;
+    let queues: Vec<u32> = names
+        .iter()
+        .map(|name| host.interfaces[name.as_str()].rx_queues)
+        .collect();
+    let fewest = queues.iter().copied().min().unwrap_or(1);
+    let cores = cores(host, &names)?;
+    let count = cores.len().min(fewest as usize);
+    let workers: Vec<Worker> = cores
+        .into_iter()
+        .take(count)
+        .enumerate()
+        .map(|(index, core)| Worker {
+            core,
+            queues: share(&names, &queues, index as u32, count as u32),
+        })
+        .collect();
+    let engine = engine(host, addresses, &names, &workers);
+    let interfaces = names
+        .into_iter()
+        .map(|name| Interface {
+            name,
+            mode: BindMode::Auto,
+        })
+        .collect();
+    let topology = Topology::new(engine, interfaces, workers)
+        .expect("the interfaces and cores are sets, and each queue is dealt out once");
+    Ok(fit_memory(topology, host.memory_available / 2))
+}
+
+fn interfaces(host: &Host, wishes: &Wishes) -> Result<Vec<InterfaceName>, DetectError> {
+    let unfit = |name: &str, why: String| DetectError::Unfit {
+        name: name.to_owned(),
+        why,
+    };
+    let mut chosen: Vec<InterfaceName> = Vec::new();
+    for name in &wishes.interfaces {
+        let known: Vec<&str> = host.interfaces.keys().map(String::as_str).collect();
+        let Some(interface) = host.interfaces.get(name) else {
+            let why = format!("it is not there; this host has {}", known.join(", "));
+            return Err(unfit(name, why));
+        };
+        if interface.kind == InterfaceKind::NotEthernet {
+            return Err(unfit(name, "it is not an Ethernet interface".to_owned()));
+        }
+        if interface.rx_queues == 0 {
+            return Err(unfit(name, "it has no RX queue".to_owned()));
+        }
+        let valid = InterfaceName::new(name);
+        let valid = valid.ok_or_else(|| unfit(name, "its name has a `:` in it".to_owned()))?;
+        if !chosen.contains(&valid) {
+            chosen.push(valid);
+        }
+    }
+    if wishes.interfaces.is_empty() {
+        let fit = host.interfaces.iter().filter(|(_, interface)| {
+            let kind = &interface.kind;
+            let real = matches!(kind, InterfaceKind::Device { .. } | InterfaceKind::Veth);
+            real && interface.up && interface.rx_queues > 0
+        });
+        chosen.extend(fit.filter_map(|(name, _)| InterfaceName::new(name)));
+    }
+    if chosen.is_empty() {
+        let known = host.interfaces.keys().cloned().collect();
+        return Err(DetectError::NoInterface(known));
+    }
+    Ok(chosen)
+}
+
+fn addresses(
+    host: &Host,
+    wishes: &Wishes,
+    names: &[InterfaceName],
+) -> Result<Addresses, DetectError> {
+    if !wishes.addresses.is_empty() {
+        return Addresses::new(wishes.addresses.clone()).ok_or(DetectError::Addresses);
+    }
+    let known = || {
+        let interfaces = names.iter().map(|n| &host.interfaces[n.as_str()]);
+        interfaces.flat_map(|interface| interface.addresses.iter().copied())
+    };
+    let usable = || known().filter(|address| Addresses::is_usable(*address));
+    let ipv4 = usable().find(IpAddr::is_ipv4);
+    let ipv6 = usable().find(IpAddr::is_ipv6);
+    Addresses::new(ipv4.into_iter().chain(ipv6).collect())
+        .ok_or_else(|| DetectError::NoAddress(names.iter().map(ToString::to_string).collect()))
+}
+
+/// The cores that workers may have, the best first.
+fn cores(host: &Host, names: &[InterfaceName]) -> Result<Vec<Core>, DetectError> {
+    let nodes: BTreeSet<u32> = names
+        .iter()
+        .filter_map(|name| host.interfaces[name.as_str()].numa_node)
+        .collect();
+    let near = |core: &u32| {
+        let node = host.node_of(*core);
+        nodes.is_empty() || node.is_none_or(|node| nodes.contains(&node))
+    };
+    let free = |core: &u32| *core != 0 || host.online.len() <= 2;
+    let choose = |wanted: &dyn Fn(&u32) -> bool| -> Vec<Core> {
+        let cores = host.online.iter().filter(|core| wanted(core));
+        cores
+            .filter_map(|core| u16::try_from(*core).ok().and_then(Core::new))
+            .collect()
+    };
+    let isolated = |core: &u32| host.isolated.contains(core);
+    // A node without cores, and a host whose devices belong to no node, have no near core.
+    let choices: [Vec<Core>; 4] = [
+        choose(&|core| near(core) && isolated(core)),
+        choose(&|core| near(core) && free(core)),
+        choose(&|core| free(core)),
+        choose(&|_| true),
+    ];
+    let best = choices.into_iter().find(|cores| !cores.is_empty());
+    best.ok_or(DetectError::NoCore)
+}
+
+/// The queues of worker `index` of `count`: on each interface a share of successive ones.
+fn share(names: &[InterfaceName], queues: &[u32], index: u32, count: u32) -> Vec<Queue> {
+    let bound = |queues: u32, index: u32| {
+        // At most `queues`, so it fits.
+        (u64::from(queues) * u64::from(index) / u64::from(count)) as u32
+    };
+    names
+        .iter()
+        .zip(queues)
+        .flat_map(|(name, &queues)| {
+            (bound(queues, index)..bound(queues, index + 1)).map(|number| Queue {
+                interface: name.clone(),
+                number,
+            })
+        })
+        .collect()
+}
+
+fn engine(
+    host: &Host,
+    addresses: Addresses,
+    names: &[InterfaceName],
+    workers: &[Worker],
+) -> Engine {
+    let interfaces = names.iter().map(|name| &host.interfaces[name.as_str()]);
+    let mtu = interfaces.map(|interface| interface.mtu).max().unwrap_or(0);
+    let queues = workers.iter().map(|w| w.queues.len()).max().unwrap_or(1);
+    let frames = (queues as u32).saturating_mul(FRAMES_A_QUEUE);
+    let frames = frames
+        .checked_next_power_of_two()
+        .unwrap_or(UmemFrames::MAX);
+    let frames = frames.clamp(UmemFrames::DEFAULT.get(), UmemFrames::MAX);
+    let mut engine = Engine::new(addresses);
+    engine.umem_frames = UmemFrames::new(frames).unwrap_or(UmemFrames::DEFAULT);
+    if mtu > FrameSize::Bytes2048.max_mtu() {
+        engine.frame_size = FrameSize::Bytes4096;
+    }
+    engine
+}
+
+/// Halves the flow tables until the whole fits, or they cannot be smaller.
+fn fit_memory(mut topology: Topology, available: u64) -> Topology {
+    while total(&topology) > available {
+        let halve = |capacity: FlowCapacity| FlowCapacity::new(capacity.get() / 2);
+        let engine = &mut topology.engine;
+        let (Some(ipv4), Some(ipv6)) = (halve(engine.flows_ipv4), halve(engine.flows_ipv6)) else {
+            break;
+        };
+        engine.flows_ipv4 = ipv4;
+        engine.flows_ipv6 = ipv6;
+    }
+    topology
+}
+
+fn names(names: &[String]) -> String {
+    if names.is_empty() {
+        return "none".to_owned();
+    }
+    names.join(", ")
+}

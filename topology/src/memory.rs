@@ -1,0 +1,56 @@
+//! How much memory a topology takes, by the sizes of its parts.
+
+use crate::model::{Engine, Topology};
+
+/// Bytes of an IPv4 flow table for each entry: 32 for the flow and 1 of control.
+const FLOW_IPV4: u64 = 33;
+/// Bytes of an IPv6 flow table for each entry: 64 for the flow and 1 of control.
+const FLOW_IPV6: u64 = 65;
+
+/// The memory of one worker, in bytes. All workers of an engine take the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerMemory {
+    /// The frames that packets are received into.
+    pub umem: u64,
+    /// Both flow tables.
+    pub flows: u64,
+}
+
+impl WorkerMemory {
+    /// What each worker of an engine takes.
+    pub fn of(engine: &Engine) -> Self {
+        let frames = u64::from(engine.umem_frames.get());
+        // A table is three quarters full at most, so that a search stays short.
+        let table = |entries: u32, bytes: u64| u64::from(entries) * bytes * 4 / 3;
+        WorkerMemory {
+            umem: frames * u64::from(engine.frame_size.bytes()),
+            flows: table(engine.flows_ipv4.get(), FLOW_IPV4)
+                + table(engine.flows_ipv6.get(), FLOW_IPV6),
+        }
+    }
+
+    /// Both together.
+    pub const fn total(self) -> u64 {
+        self.umem + self.flows
+    }
+}
+
+/// What all workers take together, in bytes.
+pub fn total(topology: &Topology) -> u64 {
+    WorkerMemory::of(topology.engine()).total() * topology.workers().len() as u64
+}
+
+/// Bytes for a reader: `512 B`, `16.0 MiB`, `1.2 GiB`.
+pub(crate) fn human(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}

@@ -1,0 +1,177 @@
+//! The rules between the parts of a topology that need no look at the host.
+
+use crate::diagnostics::{Diagnostic, Diagnostics, Position, suggest};
+use crate::model::{InterfaceName, Queue, Topology, UmemFrames};
+use std::collections::{BTreeMap, BTreeSet};
+
+const DETECT: &str = "`lockstep topology detect` proposes some for this host";
+
+/// Every rule that a topology breaks.
+pub(crate) fn broken(topology: &Topology) -> Diagnostics {
+    let mut found = broken_in_part(topology);
+    found.extend(broken_as_a_whole(topology));
+    found
+}
+
+/// Rules that hold for a part of a topology too: no two of what there is contradict each other.
+pub(crate) fn broken_in_part(topology: &Topology) -> Diagnostics {
+    let mut found = Diagnostics::new();
+    interfaces_twice(topology, &mut found);
+    cores_twice(topology, &mut found);
+    queues_twice(topology, &mut found);
+    frames_a_queue(topology, &mut found);
+    found
+}
+
+/// Rules about what is missing.
+pub(crate) fn broken_as_a_whole(topology: &Topology) -> Diagnostics {
+    let mut found = Diagnostics::new();
+    let whole = |message: &str| error(topology, None, message).help(DETECT);
+    if topology.interfaces.is_empty() {
+        found.push(whole("there is no [[interface]]"));
+    }
+    if topology.workers.is_empty() {
+        found.push(whole("there is no [[worker]]"));
+    }
+    unknown_interfaces(topology, &mut found);
+    missing_queues(topology, &mut found);
+    found
+}
+
+fn error(topology: &Topology, at: Option<Position>, message: impl Into<String>) -> Diagnostic {
+    Diagnostic::error(&topology.origin.file, at, message)
+}
+
+/// ", line 7" where that is known.
+fn line(at: Option<Position>) -> String {
+    at.map_or_else(String::new, |p| format!(", line {}", p.line))
+}
+
+fn interfaces_twice(topology: &Topology, found: &mut Diagnostics) {
+    let mut first: BTreeMap<&InterfaceName, usize> = BTreeMap::new();
+    for (index, interface) in topology.interfaces.iter().enumerate() {
+        if let Some(&known) = first.get(&interface.name) {
+            let message = format!(
+                "interface {} is there already{}",
+                interface.name,
+                line(topology.origin.interface(known))
+            );
+            found.push(error(topology, topology.origin.interface(index), message));
+        } else {
+            first.insert(&interface.name, index);
+        }
+    }
+}
+
+fn cores_twice(topology: &Topology, found: &mut Diagnostics) {
+    let mut first = BTreeMap::new();
+    for (index, worker) in topology.workers.iter().enumerate() {
+        if let Some(&known) = first.get(&worker.core) {
+            let message = format!(
+                "core {} has a worker already{}",
+                worker.core,
+                line(topology.origin.core(known))
+            );
+            let at = topology.origin.core(index);
+            found.push(error(topology, at, message).help("one worker a core"));
+        } else {
+            first.insert(worker.core, index);
+        }
+    }
+}
+
+fn queues_twice(topology: &Topology, found: &mut Diagnostics) {
+    let mut first: BTreeMap<&Queue, usize> = BTreeMap::new();
+    for (index, worker) in topology.workers.iter().enumerate() {
+        for (at, queue) in worker.queues.iter().enumerate() {
+            let message = match first.get(queue) {
+                None => {
+                    first.insert(queue, index);
+                    continue;
+                }
+                Some(&known) if known == index => {
+                    format!(
+                        "queue {queue} is named twice by the worker on core {}",
+                        worker.core
+                    )
+                }
+                Some(&known) => format!(
+                    "queue {queue} is polled by the worker on core {} already{}",
+                    topology.workers[known].core,
+                    line(topology.origin.core(known))
+                ),
+            };
+            found.push(error(topology, topology.origin.queue(index, at), message));
+        }
+    }
+}
+
+/// A worker's queues share its UMEM; one that gets less than two bursts starves.
+fn frames_a_queue(topology: &Topology, found: &mut Diagnostics) {
+    let frames = topology.engine.umem_frames.get();
+    for (index, worker) in topology.workers.iter().enumerate() {
+        let queues = u32::try_from(worker.queues.len()).unwrap_or(u32::MAX);
+        let needed = queues.saturating_mul(UmemFrames::PER_QUEUE);
+        if frames < needed {
+            let message = format!(
+                "{frames} frames are too few for the {queues} queues of the worker on core {}",
+                worker.core
+            );
+            let help = format!(
+                "`umem_frames` of {} at least, {} a queue, or fewer queues a worker",
+                needed.checked_next_power_of_two().unwrap_or(needed),
+                UmemFrames::PER_QUEUE
+            );
+            let at = topology.origin.core(index);
+            found.push(error(topology, at, message).help(help));
+        }
+    }
+}
+
+fn unknown_interfaces(topology: &Topology, found: &mut Diagnostics) {
+    let names = topology.interfaces.iter().map(|i| i.name.as_str());
+    for (index, worker) in topology.workers.iter().enumerate() {
+        // Once for a range.
+        let mut said = BTreeSet::new();
+        for (at, queue) in worker.queues.iter().enumerate() {
+            let position = topology.origin.queue(index, at);
+            let known = names.clone().any(|name| name == queue.interface.as_str());
+            if !known && said.insert((position, &queue.interface)) {
+                let message = format!("there is no [[interface]] {}", queue.interface);
+                let help = suggest(queue.interface.as_str(), names.clone());
+                found.push(error(topology, position, message).help(help));
+            }
+        }
+    }
+}
+
+/// A packet leaves by the queue that its own worker has on the way out, so each worker needs one
+/// on every interface.
+fn missing_queues(topology: &Topology, found: &mut Diagnostics) {
+    for (index, interface) in topology.interfaces.iter().enumerate() {
+        let name = &interface.name;
+        if topology.interfaces[..index].iter().any(|i| i.name == *name) {
+            continue;
+        }
+        let polls = |worker: usize| {
+            let queues = &topology.workers[worker].queues;
+            queues.iter().any(|queue| queue.interface == *name)
+        };
+        let (with, without): (Vec<usize>, Vec<usize>) =
+            (0..topology.workers.len()).partition(|&worker| polls(worker));
+        if with.is_empty() && !without.is_empty() {
+            let message = format!("no worker polls {name}");
+            let help = format!("add \"{name}:0\" to the `queues` of a worker");
+            let at = topology.origin.interface(index);
+            found.push(error(topology, at, message).help(help));
+            continue;
+        }
+        for worker in without {
+            let core = topology.workers[worker].core;
+            let message = format!("the worker on core {core} polls no queue of {name}");
+            let help = "it could not send there: give each worker a queue of each interface";
+            let at = topology.origin.core(worker);
+            found.push(error(topology, at, message).help(help));
+        }
+    }
+}

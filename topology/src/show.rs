@@ -1,0 +1,77 @@
+//! A topology as a table: worker, core, NUMA node, queues, memory.
+
+use crate::host::Host;
+use crate::memory::{WorkerMemory, human, total};
+use crate::model::Topology;
+
+/// One worker, as `lockstep topology show` prints it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerRow {
+    /// Its index.
+    pub worker: usize,
+    /// The core it is pinned to.
+    pub core: u32,
+    /// The NUMA node of that core, where the host says.
+    pub node: Option<u32>,
+    /// Its queues in the notation of the file: `eth0:0 eth1:0-1`.
+    pub queues: String,
+    /// Its memory.
+    pub memory: WorkerMemory,
+}
+
+/// Every worker, in order.
+pub fn rows(topology: &Topology, host: &Host) -> Vec<WorkerRow> {
+    let memory = WorkerMemory::of(topology.engine());
+    let workers = topology.workers().iter().enumerate();
+    workers
+        .map(|(worker, row)| {
+            let core = u32::from(row.core.get());
+            WorkerRow {
+                worker,
+                core,
+                node: host.node_of(core),
+                queues: row.queues_text(),
+                memory,
+            }
+        })
+        .collect()
+}
+
+/// The workers as a table, and under it what they take together.
+pub fn show(topology: &Topology, host: &Host) -> String {
+    let head = ["WORKER", "CORE", "NUMA", "QUEUES", "UMEM", "FLOW TABLES"];
+    let mut table = vec![head.map(str::to_owned)];
+    for row in rows(topology, host) {
+        table.push([
+            row.worker.to_string(),
+            row.core.to_string(),
+            row.node.map_or_else(|| "-".to_owned(), |n| n.to_string()),
+            row.queues,
+            human(row.memory.umem),
+            human(row.memory.flows),
+        ]);
+    }
+    let widths: [usize; 6] = std::array::from_fn(|column| {
+        let cells = table.iter().map(|row| row[column].chars().count());
+        cells.max().unwrap_or(0)
+    });
+    let mut text = String::new();
+    for row in &table {
+        let cells = row.iter().zip(widths);
+        let line: Vec<String> = cells
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        text.push_str(line.join("  ").trim_end());
+        text.push('\n');
+    }
+    let engine = topology.engine();
+    text.push_str(&format!(
+        "\npoll {}, {} frames of {} bytes a worker, {} together, {} available\n",
+        engine.poll.name(),
+        engine.umem_frames.get(),
+        engine.frame_size.bytes(),
+        human(total(topology)),
+        human(host.memory_available),
+    ));
+    text
+}

@@ -1,0 +1,464 @@
+//! The crate from the outside: text in, exactly the report out; and properties of it all.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+mod against_host;
+
+/// A file with nothing wrong in it: `engine` replaces the `[engine]` keys after `addresses`.
+fn file(engine: &str) -> String {
+    format!(
+        "[engine]\naddresses = [\"192.0.2.10\"]\n{engine}\n\
+         [[interface]]\nname = \"eth0\"\n\n[[worker]]\ncore = 1\nqueues = [\"eth0:0\"]\n"
+    )
+}
+
+fn said(text: &str) -> String {
+    match Topology::parse("t.toml", text) {
+        Ok(_) => panic!("accepted:\n{text}"),
+        Err(found) => found.to_string(),
+    }
+}
+
+#[test]
+fn every_key_is_read() {
+    let text = r#"
+        [engine]
+        socket = "/tmp/e.sock"
+        pin_dir = "/sys/fs/bpf/other"
+        addresses = ["2001:db8::10", "192.0.2.10", "192.0.2.11"]
+        poll = "busy"
+        flows_ipv4 = 2048
+        flows_ipv6 = 1024
+        umem_frames = 4096
+        frame_size = 4096
+        watchdog = "250ms"
+
+        [[interface]]
+        name = "eth0"
+        mode = "zero-copy"
+
+        [[interface]]
+        name = "eth1"
+
+        [[worker]]
+        core = 3
+        queues = ["eth0:0", "eth1:0-1"]
+
+        [[worker]]
+        core = 2
+        queues = ["eth1:2", "eth0:1"]
+    "#;
+    let topology = Topology::parse("t.toml", text).unwrap();
+    let engine = topology.engine();
+    assert_eq!(engine.socket.to_str(), Some("/tmp/e.sock"));
+    assert_eq!(engine.pin_dir.to_str(), Some("/sys/fs/bpf/other"));
+    assert_eq!(engine.addresses.ipv4(), "192.0.2.10".parse().ok());
+    assert_eq!(engine.addresses.ipv6(), "2001:db8::10".parse().ok());
+    assert_eq!(engine.poll, Poll::Busy);
+    assert_eq!(engine.flows_ipv4.get(), 2048);
+    assert_eq!(engine.flows_ipv6.get(), 1024);
+    assert_eq!(engine.umem_frames.get(), 4096);
+    assert_eq!(engine.frame_size, FrameSize::Bytes4096);
+    assert_eq!(engine.watchdog.get(), Duration::from_millis(250));
+    let modes: Vec<_> = topology.interfaces().iter().map(|i| i.mode).collect();
+    assert_eq!(modes, [BindMode::ZeroCopy, BindMode::Auto]);
+    let workers: Vec<_> = topology.workers().iter().collect();
+    assert_eq!(workers[0].core.get(), 3);
+    assert_eq!(workers[0].queues_text(), "eth0:0 eth1:0-1");
+    assert_eq!(workers[1].queues_text(), "eth1:2 eth0:1");
+    let eth1 = &topology.interfaces()[1].name;
+    assert_eq!(topology.queues_of(eth1), [0, 1, 2]);
+}
+
+#[test]
+fn a_key_that_is_left_out_has_its_default() {
+    let topology = Topology::parse("t.toml", &file("")).unwrap();
+    let address = "192.0.2.10".parse().unwrap();
+    let default = Engine::new(Addresses::new(vec![address]).unwrap());
+    assert_eq!(*topology.engine(), default);
+    assert_eq!(default.flows_ipv4.get(), 1_000_000);
+    assert_eq!(default.watchdog.get(), Duration::from_secs(1));
+}
+
+#[test]
+fn wrong_values_in_the_engine_section_are_named_with_what_is_allowed() {
+    let rows: &[(&str, &[&str])] = &[
+        (
+            "socket = \"run/e.sock\"",
+            &[
+                "t.toml:3:10: `socket` is not an absolute path: \"run/e.sock\"; such as \"/run/lockstep/engine.sock\"",
+            ],
+        ),
+        (
+            "poll = \"adaptve\"",
+            &[
+                "t.toml:3:8: `poll` cannot be `adaptve`; did you mean `adaptive`? (allowed: busy, adaptive, interrupt)",
+            ],
+        ),
+        (
+            "flows_ipv4 = 1000\nflows_ipv6 = -1",
+            &[
+                "t.toml:3:14: `flows_ipv4` cannot be 1000; allowed: 1024 to 67108864",
+                "t.toml:4:14: `flows_ipv6` cannot be -1; allowed: 1024 to 67108864",
+            ],
+        ),
+        (
+            "umem_frames = 1000",
+            &[
+                "t.toml:3:15: `umem_frames` cannot be 1000; allowed: a power of two from 256 to 1048576",
+            ],
+        ),
+        (
+            "umem_frames = 2097152",
+            &[
+                "t.toml:3:15: `umem_frames` cannot be 2097152; allowed: a power of two from 256 to 1048576",
+            ],
+        ),
+        (
+            "frame_size = 1024",
+            &["t.toml:3:14: `frame_size` cannot be 1024; allowed: 2048, 4096"],
+        ),
+        (
+            "watchdog = \"1 second\"",
+            &[
+                "t.toml:3:12: `watchdog` cannot be \"1 second\"; a duration is a whole number and ms, s, m or h, such as \"500ms\" or \"5m\"",
+            ],
+        ),
+        (
+            "watchdog = \"2h\"",
+            &["t.toml:3:12: `watchdog` cannot be \"2h\"; allowed: 10ms to 1m"],
+        ),
+        (
+            "watchdog = 1",
+            &["t.toml:3:12: `watchdog` cannot be `1`; it takes a string"],
+        ),
+        (
+            "adresses = []",
+            &[
+                "t.toml:3:1: unknown key `adresses`; did you mean `addresses`? (allowed: socket, pin_dir, addresses, poll, flows_ipv4, flows_ipv6, umem_frames, frame_size, watchdog)",
+            ],
+        ),
+    ];
+    for (keys, report) in rows {
+        assert_eq!(said(&file(keys)), report.join("\n"), "for {keys}");
+    }
+    let long = format!("socket = \"/{}\"", "s".repeat(107));
+    assert_eq!(
+        said(&file(&long)),
+        "t.toml:3:10: `socket` is not a path that the kernel takes; at most 107 bytes, none of them 0"
+    );
+}
+
+#[test]
+fn wrong_addresses_are_named_one_by_one() {
+    let of = |list: &str| file("").replace("\"192.0.2.10\"", list);
+    assert_eq!(
+        said(&of(
+            "\"192.0.2.1\", \"192.0.2.1/24\", \"192.0.2.1\", \"ff02::1\", \"127.0.0.1\""
+        )),
+        "t.toml:2:27: \"192.0.2.1/24\" is not an IP address; without a prefix length or a port, such as \"192.0.2.10\"\n\
+         t.toml:2:43: address 192.0.2.1 is named twice\n\
+         t.toml:2:56: ff02::1 cannot be an engine address; a unicast address that the network routes to this host\n\
+         t.toml:2:67: 127.0.0.1 cannot be an engine address; a unicast address that the network routes to this host"
+    );
+    assert_eq!(
+        said(&of("")),
+        "t.toml:2:13: `addresses` is empty; tunnels need an outer source: one IPv4 address, one IPv6 address, or both"
+    );
+    for text in [
+        "0.0.0.0",
+        "0.1.2.3",
+        "169.254.1.1",
+        "224.0.0.1",
+        "240.0.0.1",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "fe80::1",
+        "::ffff:192.0.2.1",
+    ] {
+        assert!(!Addresses::is_usable(text.parse().unwrap()), "{text}");
+    }
+}
+
+const ENGINE: &str = "[engine]\naddresses = [\"192.0.2.10\"]\n";
+
+#[test]
+fn rules_between_interfaces_queues_and_workers_name_both_places() {
+    let eth = |names: &[&str]| -> String {
+        let sections = names
+            .iter()
+            .map(|n| format!("[[interface]]\nname = \"{n}\"\n"));
+        format!("{ENGINE}{}", sections.collect::<String>())
+    };
+    let rows: &[(String, &[&str])] = &[
+        (
+            ENGINE.to_owned(),
+            &[
+                "t.toml: there is no [[interface]]; `lockstep topology detect` proposes some for this host",
+                "t.toml: there is no [[worker]]; `lockstep topology detect` proposes some for this host",
+            ],
+        ),
+        (
+            eth(&["eth0"])
+                + "[[worker]]\ncore = 1\nqueues = [\"eth0:0\"]\n[[worker]]\ncore = 1\nqueues = [\"eth0:1\"]\n",
+            &["t.toml:9:8: core 1 has a worker already, line 6; one worker a core"],
+        ),
+        (
+            eth(&["eth0"])
+                + "[[worker]]\ncore = 1\nqueues = [\"eth0:0-1\"]\n[[worker]]\ncore = 2\nqueues = [\"eth0:1-2\"]\n",
+            &["t.toml:10:11: queue eth0:1 is polled by the worker on core 1 already, line 6"],
+        ),
+        (
+            eth(&["eth0"]) + "[[worker]]\ncore = 1\nqueues = [\"eth0:0-1\", \"eth0:0\"]\n",
+            &["t.toml:7:23: queue eth0:0 is named twice by the worker on core 1"],
+        ),
+        (
+            eth(&["eth0"]) + "[[worker]]\ncore = 1\nqueues = [\"eth0:0\", \"eht0:0-3\"]\n",
+            &["t.toml:7:21: there is no [[interface]] eht0; did you mean `eth0`? (allowed: eth0)"],
+        ),
+        (
+            eth(&["eth0", "eth1"])
+                + "[[worker]]\ncore = 1\nqueues = [\"eth0:0\"]\n[[worker]]\ncore = 2\nqueues = [\"eth0:1\"]\n",
+            &["t.toml:6:8: no worker polls eth1; add \"eth1:0\" to the `queues` of a worker"],
+        ),
+        (
+            eth(&["eth0", "eth1"])
+                + "[[worker]]\ncore = 1\nqueues = [\"eth0:0\"]\n[[worker]]\ncore = 2\nqueues = [\"eth0:1\", \"eth1:0\"]\n",
+            &[
+                "t.toml:8:8: the worker on core 1 polls no queue of eth1; it could not send there: give each worker a queue of each interface",
+            ],
+        ),
+        (
+            eth(&["eth0"])
+                + "[[worker]]\ncore = 1\nqueues = [\"eth0:0\"]\n[[worker]]\ncore = 2\nqueues = []\n",
+            &[
+                "t.toml:9:8: the worker on core 2 polls no queue of eth0; it could not send there: give each worker a queue of each interface",
+            ],
+        ),
+        (
+            eth(&["eth0", "eth0"]) + "[[worker]]\ncore = 1\nqueues = [\"eth0:0\"]\n",
+            &["t.toml:6:8: interface eth0 is there already, line 4"],
+        ),
+        (
+            eth(&["eth0"]) + "[[worker]]\ncore = 1\nqueues = [\"eth0:0-99\"]\n",
+            &[
+                "t.toml:6:8: 8192 frames are too few for the 100 queues of the worker on core 1; `umem_frames` of 16384 at least, 128 a queue, or fewer queues a worker",
+            ],
+        ),
+        (
+            eth(&["eth0", "a name"])
+                + "[[worker]]\ncore = 9000\nqueues = [\"eth0\", \"eth0:2-1\", \"eth0:+1\", \"eth0:4096\"]\n",
+            &[
+                "t.toml:6:8: \"a name\" cannot be an interface; allowed: 1 to 15 characters without `/`, `:` and spaces",
+                "t.toml:8:8: `core` cannot be 9000; allowed: 0 to 8191",
+                "t.toml:9:11: \"eth0\" names no queues; queues are written INTERFACE:QUEUE or INTERFACE:FIRST-LAST, queues 0 to 4095",
+                "t.toml:9:19: \"eth0:2-1\" names no queues; queues are written INTERFACE:QUEUE or INTERFACE:FIRST-LAST, queues 0 to 4095",
+                "t.toml:9:31: \"eth0:+1\" names no queues; queues are written INTERFACE:QUEUE or INTERFACE:FIRST-LAST, queues 0 to 4095",
+                "t.toml:9:42: \"eth0:4096\" names no queues; queues are written INTERFACE:QUEUE or INTERFACE:FIRST-LAST, queues 0 to 4095",
+            ],
+        ),
+    ];
+    for (text, report) in rows {
+        // Interfaces that were left out as wrong must not be reported as missing too.
+        let report = report.join("\n");
+        assert_eq!(said(text), report, "for:\n{text}");
+    }
+}
+
+#[test]
+fn errors_of_values_and_of_rules_are_listed_together() {
+    let text = "[engine]\naddresses = []\nframe_size = 1\n[[interface]]\nname = \"eth0\"\n\
+                [[worker]]\ncore = 1\nqueues = [\"eth0:0\"]\n[[worker]]\ncore = 1\nqueues = [\"eth0:0\"]\n";
+    let report = said(text);
+    let places: Vec<&str> = report
+        .lines()
+        .map(|line| line.split(": ").next().unwrap())
+        .collect();
+    assert_eq!(
+        places,
+        ["t.toml:2:13", "t.toml:3:14", "t.toml:10:8", "t.toml:11:11"]
+    );
+}
+
+#[test]
+fn parts_are_held_to_the_same_rules_as_a_file() {
+    let topology = Topology::parse("t.toml", &file("")).unwrap();
+    let interfaces = topology.interfaces().to_vec();
+    let twice = [topology.workers(), topology.workers()].concat();
+    let found = Topology::new(topology.engine().clone(), interfaces, twice).unwrap_err();
+    assert_eq!(
+        found.to_string(),
+        "topology: core 1 has a worker already; one worker a core\n\
+         topology: queue eth0:0 is polled by the worker on core 1 already"
+    );
+}
+
+#[test]
+fn the_file_of_the_documentation_is_right() {
+    let documentation = include_str!("lib.rs");
+    let block = documentation.split("//! ```").nth(1).unwrap();
+    let text: String = block
+        .lines()
+        .skip(1)
+        .map(|line| format!("{}\n", line.trim_start_matches("//!").trim_start()))
+        .collect();
+    let topology = Topology::parse("t.toml", &text).unwrap();
+    assert_eq!(topology.workers()[0].queues_text(), "eth0:0 eth1:0-1");
+}
+
+#[test]
+fn memory_is_counted_by_the_sizes_of_the_parts() {
+    let topology = Topology::parse("t.toml", &file("")).unwrap();
+    let memory = WorkerMemory::of(topology.engine());
+    assert_eq!(memory.umem, 16 << 20);
+    // 33 bytes for each of 1,333,333 slots, and 65 for each of 333,333.
+    assert_eq!(memory.flows, 44_000_000 + 21_666_666);
+    assert_eq!(total_memory(&topology), memory.total());
+    assert!(memory.flows < 128 << 20, "the assignment's limit");
+}
+
+#[test]
+fn a_rendered_file_explains_every_key() {
+    let text = render(&Topology::parse("t.toml", &file("")).unwrap());
+    let lines: Vec<&str> = text.lines().collect();
+    for (at, line) in lines.iter().enumerate() {
+        if line.contains(" = ") && !line.starts_with('#') {
+            assert!(lines[at - 1].starts_with("# "), "{line}");
+        }
+    }
+    for key in [
+        "socket",
+        "pin_dir",
+        "addresses",
+        "poll",
+        "flows_ipv4",
+        "flows_ipv6",
+        "umem_frames",
+        "frame_size",
+        "watchdog",
+        "name",
+        "mode",
+        "core",
+        "queues",
+    ] {
+        assert!(text.contains(&format!("\n{key} = ")), "{key}");
+    }
+}
+
+/// Topologies with several interfaces and workers; queues are dealt to the workers at random.
+fn topologies() -> impl Strategy<Value = Topology> {
+    let engine = (
+        "/[a-z\"\\\\ \u{e9}]{1,20}",
+        proptest::sample::select(vec![Poll::Busy, Poll::Adaptive, Poll::Interrupt]),
+        FlowCapacity::MIN..=FlowCapacity::MAX,
+        FlowCapacity::MIN..=FlowCapacity::MAX,
+        14u32..=20,
+        any::<bool>(),
+        10u64..=60_000,
+        proptest::collection::btree_set(any::<[u8; 16]>(), 1..4),
+    );
+    let modes = proptest::sample::select(vec![
+        BindMode::Auto,
+        BindMode::ZeroCopy,
+        BindMode::Copy,
+        BindMode::Generic,
+    ]);
+    let interfaces = proptest::collection::btree_map("[a-z][a-z0-9.@-]{0,14}", modes, 1..4);
+    let cores = proptest::collection::hash_set(0u16..=Core::MAX, 1..5);
+    let deal = proptest::collection::vec((any::<prop::sample::Index>(), 1u32..4), 0..8);
+    (engine, interfaces, cores, deal).prop_map(|(engine, interfaces, cores, deal)| {
+        let (path, poll, ipv4, ipv6, frames, big, watchdog, addresses) = engine;
+        let addresses = addresses.into_iter().map(|mut bytes| {
+            bytes[0] = 0x20;
+            IpAddr::from(bytes)
+        });
+        let mut engine = Engine::new(Addresses::new(addresses.collect()).unwrap());
+        engine.socket = path.clone().into();
+        engine.pin_dir = path.into();
+        engine.poll = poll;
+        engine.flows_ipv4 = FlowCapacity::new(ipv4).unwrap();
+        engine.flows_ipv6 = FlowCapacity::new(ipv6).unwrap();
+        engine.umem_frames = UmemFrames::new(1 << frames).unwrap();
+        engine.frame_size = FrameSize::new(if big { 4096 } else { 2048 }).unwrap();
+        engine.watchdog = Watchdog::new(Duration::from_millis(watchdog)).unwrap();
+        let mut workers: Vec<Worker> = cores
+            .into_iter()
+            .map(|core| Worker {
+                core: Core::new(core).unwrap(),
+                queues: Vec::new(),
+            })
+            .collect();
+        let interfaces: Vec<Interface> = interfaces
+            .into_iter()
+            .map(|(name, mode)| Interface {
+                name: InterfaceName::new(&name).unwrap(),
+                mode,
+            })
+            .collect();
+        for interface in &interfaces {
+            // One for each worker first, then stretches to whom it may be.
+            let mut next = 0;
+            let mut give = |worker: &mut Worker, count: u32| {
+                for _ in 0..count {
+                    worker.queues.push(Queue {
+                        interface: interface.name.clone(),
+                        number: next,
+                    });
+                    next += 1;
+                }
+            };
+            workers.iter_mut().for_each(|worker| give(worker, 1));
+            for (worker, count) in &deal {
+                let index = worker.index(workers.len());
+                give(&mut workers[index], *count);
+            }
+        }
+        Topology::new(engine, interfaces, workers).unwrap()
+    })
+}
+
+proptest! {
+    #[test]
+    fn what_is_rendered_reads_back_as_the_same(topology in topologies()) {
+        let text = render(&topology);
+        let parsed = Topology::parse("t.toml", &text);
+        prop_assert_eq!(parsed, Ok(topology), "{}", text);
+    }
+
+    #[test]
+    fn ranges_of_queues_read_back_and_cover_what_they_were_made_of(
+        numbers in proptest::collection::vec((0usize..2, 0u32..=QueueRange::MAX), 0..20)
+    ) {
+        let names = ["eth0", "eth1"].map(|name| InterfaceName::new(name).unwrap());
+        let queues: Vec<Queue> = numbers
+            .into_iter()
+            .map(|(name, number)| Queue { interface: names[name].clone(), number })
+            .collect();
+        let ranges = QueueRange::cover(&queues);
+        let covered: Vec<Queue> = ranges.iter().flat_map(QueueRange::queues).collect();
+        prop_assert_eq!(covered, queues);
+        for range in ranges {
+            prop_assert_eq!(range.to_string().parse::<QueueRange>(), Ok(range));
+        }
+    }
+
+    /// Whatever is changed in a good file, the answer is a topology or a report.
+    #[test]
+    fn a_damaged_file_is_answered(
+        topology in topologies(), at: prop::sample::Index, with in "[\\[\\]\"=,a-z0-9\n -]{0,3}"
+    ) {
+        let mut text = render(&topology);
+        let starts: Vec<usize> = text.char_indices().map(|(start, _)| start).collect();
+        let start = starts[at.index(starts.len())];
+        let length = text[start..].chars().next().unwrap().len_utf8();
+        text.replace_range(start..start + length, &with);
+        if let Err(found) = Topology::parse("t.toml", &text) {
+            prop_assert!(found.has_errors());
+        }
+    }
+}
