@@ -98,7 +98,8 @@ fn scenario_a_wrong_services_file_changes_nothing_and_says_where_it_is_wrong() {
         let file = wrong.display().to_string();
         for command in ["check", "diff", "apply"] {
             let output = balancer.run(&[command, &file])?;
-            let says = String::from_utf8_lossy(&output.stderr).into_owned();
+            let says = [output.stdout, output.stderr].concat();
+            let says = String::from_utf8_lossy(&says);
             ensure!(
                 !output.status.success(),
                 "`lockstep {command}` accepted the file"

@@ -219,14 +219,10 @@ impl Balancer {
         serde_json::from_str(&text).with_context(|| format!("lockstep wrote {text:?}"))
     }
 
-    /// Puts services into force: writes the file, applies it, and waits until every backend's
-    /// next hop is known.
+    /// Puts services into force, and waits until every backend's next hop is known.
     pub fn apply(&self, services: &str) -> Result<()> {
-        let file = self.services_file();
-        // As an operator should: the daemon watches the file and must not see half of it.
-        let draft = file.with_extension("draft");
-        fs::write(&draft, services)?;
-        fs::rename(&draft, &file)?;
+        let file = self.dir.join("next.toml");
+        fs::write(&file, services)?;
         self.cli(&["apply", &file.display().to_string()])?;
         wait_until(
             &format!("{} knows the next hop of every backend", self.name()),
