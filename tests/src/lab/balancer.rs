@@ -1,0 +1,323 @@
+//! A balancer: the engine, the daemon and the command line in a namespace of their own.
+
+use super::address::{
+    VIP_V4, VIP_V6, balancer_v4, balancer_v6, engine_v4, engine_v6, router_rack_v4, router_rack_v6,
+};
+use super::binaries;
+use super::bpffs::Bpffs;
+use super::counters::Counters;
+use super::netns::Netns;
+use super::process::Process;
+use super::run::Run;
+use super::status::Status;
+use super::wait::wait_until;
+use anyhow::{Context, Result, ensure};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(super) const DEVICE: &str = "eth0";
+const START: Duration = Duration::from_secs(15);
+
+/// A load-balancer host.
+#[derive(Debug)]
+pub struct Balancer {
+    index: usize,
+    queues: usize,
+    daemon: Option<Process>,
+    engine: Option<Process>,
+    netns: Netns,
+    bpffs: Bpffs,
+    dir: PathBuf,
+}
+
+impl Balancer {
+    pub(super) fn new(run: &Arc<Run>, index: usize, queues: usize) -> Result<Self> {
+        let name = format!("b{index}");
+        let dir = run.dir().join(&name);
+        fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        // Before the namespace: what runs inside sees the mounts of the time it starts.
+        let bpffs = Bpffs::mount(dir.join("bpf"))?;
+        let netns = Netns::new(run, &name)?;
+        Ok(Balancer {
+            index,
+            queues,
+            daemon: None,
+            engine: None,
+            netns,
+            bpffs,
+            dir,
+        })
+    }
+
+    /// Addresses, routes and files, once the link is there.
+    pub(super) fn configure(&self) -> Result<()> {
+        self.netns
+            .ip(&format!("addr add {}/24 dev {DEVICE}", self.v4()))?;
+        self.netns
+            .ip(&format!("addr add {}/64 dev {DEVICE} nodad", self.v6()))?;
+        self.netns
+            .ip(&format!("route add default via {}", router_rack_v4()))?;
+        self.netns
+            .ip(&format!("route add default via {}", router_rack_v6()))?;
+        fs::write(self.topology_file(), self.topology())?;
+        fs::write(self.services_file(), "")?;
+        Ok(())
+    }
+
+    /// `b0`, `b1`, ...; also its port on the router's switch.
+    pub fn name(&self) -> String {
+        format!("b{}", self.index)
+    }
+
+    /// Its own IPv4 address.
+    pub fn v4(&self) -> Ipv4Addr {
+        balancer_v4(self.index)
+    }
+
+    /// Its own IPv6 address.
+    pub fn v6(&self) -> Ipv6Addr {
+        balancer_v6(self.index)
+    }
+
+    /// Its namespace.
+    pub fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
+    /// The `topology.toml` its engine starts from.
+    pub fn topology_file(&self) -> PathBuf {
+        self.dir.join("topology.toml")
+    }
+
+    /// The `services.toml` its daemon follows.
+    pub fn services_file(&self) -> PathBuf {
+        self.dir.join("services.toml")
+    }
+
+    /// The engine's process.
+    pub fn engine(&self) -> Result<&Process> {
+        self.engine
+            .as_ref()
+            .with_context(|| format!("{} has no engine", self.name()))
+    }
+
+    /// Starts the engine and waits until it answers.
+    pub fn start_engine(&mut self) -> Result<()> {
+        ensure!(
+            self.engine.is_none(),
+            "{} has an engine already",
+            self.name()
+        );
+        let mut process = self.spawn_engine(&self.topology_file())?;
+        wait_until(
+            &format!("the engine of {} answers", self.name()),
+            START,
+            || {
+                process.must_run()?;
+                Ok(self.engine_answers().then_some(()))
+            },
+        )?;
+        self.engine = Some(process);
+        Ok(())
+    }
+
+    /// Starts an engine with some topology file, without waiting for it.
+    pub fn spawn_engine(&self, topology: &Path) -> Result<Process> {
+        let mut command = self.netns.command(binaries::find("lockstep-engine")?);
+        command.arg("--topology").arg(topology);
+        let name = topology.file_stem().unwrap_or_default().to_string_lossy();
+        self.netns.spawn(&format!("engine-{name}"), command)
+    }
+
+    /// Starts an engine as root without any capability, without waiting for it.
+    pub fn spawn_engine_without_privileges(&self) -> Result<Process> {
+        let mut command = self.netns.command("setpriv");
+        command.args(["--bounding-set", "-all", "--inh-caps", "-all"]);
+        command.arg(binaries::find("lockstep-engine")?);
+        command.arg("--topology").arg(self.topology_file());
+        self.netns.spawn("engine-without-privileges", command)
+    }
+
+    /// Whether the engine's socket answers.
+    pub fn engine_answers(&self) -> bool {
+        self.status().is_ok()
+    }
+
+    /// `kill -9` of the engine.
+    pub fn kill_engine(&mut self) -> Result<()> {
+        self.engine
+            .take()
+            .context("there is no engine to kill")?
+            .kill()
+    }
+
+    /// Starts the daemon and waits until it has put the services file into force.
+    pub fn start_daemon(&mut self) -> Result<()> {
+        ensure!(
+            self.daemon.is_none(),
+            "{} has a daemon already",
+            self.name()
+        );
+        let mut command = self.netns.command(binaries::find("lockstepd")?);
+        command.arg("--services").arg(self.services_file());
+        command.arg("--engine-socket").arg(self.engine_socket());
+        command.arg("--socket").arg(self.daemon_socket());
+        command.arg("--state-dir").arg(self.dir.join("state"));
+        let mut process = self.netns.spawn("daemon", command)?;
+        wait_until(
+            &format!("the daemon of {} answers", self.name()),
+            START,
+            || {
+                process.must_run()?;
+                Ok(std::os::unix::net::UnixStream::connect(self.daemon_socket()).ok())
+            },
+        )?;
+        self.daemon = Some(process);
+        Ok(())
+    }
+
+    /// `kill -9` of the daemon.
+    pub fn kill_daemon(&mut self) -> Result<()> {
+        self.daemon
+            .take()
+            .context("there is no daemon to kill")?
+            .kill()
+    }
+
+    /// Runs the command line to its end, whatever the outcome.
+    pub fn run(&self, args: &[&str]) -> Result<Output> {
+        let mut command = self.netns.command(binaries::find("lockstep")?);
+        command.arg("--engine-socket").arg(self.engine_socket());
+        command.arg("--daemon-socket").arg(self.daemon_socket());
+        command.args(args).stdin(Stdio::null());
+        command.output().context("cannot run lockstep")
+    }
+
+    /// Runs the command line and returns what it writes for people.
+    pub fn cli_text(&self, args: &[&str]) -> Result<String> {
+        let output = self.run(args)?;
+        let says = String::from_utf8_lossy(&output.stderr);
+        let line = args.join(" ");
+        ensure!(
+            output.status.success(),
+            "`lockstep {line}` failed ({}): {says}",
+            output.status
+        );
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs the command line with `--output json`.
+    pub fn cli(&self, args: &[&str]) -> Result<Value> {
+        let args = [args, &["--output", "json"]].concat();
+        let text = self.cli_text(&args)?;
+        serde_json::from_str(&text).with_context(|| format!("lockstep wrote {text:?}"))
+    }
+
+    /// Puts services into force, and waits until every backend's next hop is known.
+    pub fn apply(&self, services: &str) -> Result<()> {
+        let file = self.dir.join("next.toml");
+        fs::write(&file, services)?;
+        self.cli(&["apply", &file.display().to_string()])?;
+        wait_until(
+            &format!("{} knows the next hop of every backend", self.name()),
+            START,
+            || Ok(self.status()?.all_reachable()?.then_some(())),
+        )
+    }
+
+    /// `lockstep status`, the engine's part. The exit code also speaks of the daemon, which the
+    /// engine does not need.
+    pub fn status(&self) -> Result<Status> {
+        let output = self.run(&["status", "--output", "json"])?;
+        let says = String::from_utf8_lossy(&output.stderr);
+        let mut status: Value =
+            serde_json::from_slice(&output.stdout).with_context(|| format!("no status: {says}"))?;
+        ensure!(
+            status["engine"].is_object(),
+            "the engine does not answer: {says}"
+        );
+        Ok(Status(status["engine"].take()))
+    }
+
+    /// Counts what the kernel gets that is for the VIPs: `vip` in all, on the balancer's link
+    /// behind the XDP program.
+    pub fn count_kernel_path(&self) -> Result<Counters> {
+        let (v4, v6) = (format!("ip daddr {VIP_V4}"), format!("ip6 daddr {VIP_V6}"));
+        let rules = [
+            ("vip", "ingress", v4.as_str()),
+            ("vip", "ingress", v6.as_str()),
+        ];
+        Counters::start(&self.netns, DEVICE, &rules)
+    }
+
+    /// The threads of the engine that carry packets, by thread id.
+    pub fn worker_threads(&self) -> Result<Vec<Pid>> {
+        let pid = self.engine()?.pid();
+        let mut workers = Vec::new();
+        for entry in fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
+            let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            if name.starts_with("worker") {
+                let thread = entry.file_name().to_string_lossy().parse()?;
+                workers.push(Pid::from_raw(thread));
+            }
+        }
+        ensure!(
+            !workers.is_empty(),
+            "the engine has no thread whose name starts with worker"
+        );
+        Ok(workers)
+    }
+
+    fn engine_socket(&self) -> PathBuf {
+        self.dir.join("engine.sock")
+    }
+
+    fn daemon_socket(&self) -> PathBuf {
+        self.dir.join("daemon.sock")
+    }
+
+    fn topology(&self) -> String {
+        let mut text = format!(
+            "[engine]\nsocket = {:?}\npin_dir = {:?}\naddresses = [\"{}\", \"{}\"]\n\n\
+             [[interface]]\nname = \"{DEVICE}\"\n",
+            self.engine_socket(),
+            self.bpffs.path(),
+            engine_v4(self.index),
+            engine_v6(self.index),
+        );
+        for queue in 0..self.queues {
+            text.push_str(&format!(
+                "\n[[worker]]\ncore = {queue}\nqueues = [\"{DEVICE}:{queue}\"]\n"
+            ));
+        }
+        text
+    }
+
+    /// Balances by nftables instead, with address translation both ways: what the engine is
+    /// compared with, and what proves the lab without it.
+    pub fn balance_by_nftables(&self, servers: usize) -> Result<()> {
+        self.netns.sysctl(&[("net.ipv4.ip_forward", "1")])?;
+        self.netns
+            .sysctl(&[("net.ipv6.conf.all.forwarding", "1")])?;
+        let map = |address: &dyn Fn(usize) -> IpAddr| -> String {
+            let entry = |index| format!("{index} : {}", address(index));
+            (0..servers).map(entry).collect::<Vec<_>>().join(", ")
+        };
+        let v4 = map(&|index| super::server_v4(index).into());
+        let v6 = map(&|index| super::server_v6(index).into());
+        let script = format!(
+            "table inet balance {{\nchain to {{\ntype nat hook prerouting priority dstnat\n\
+             ip daddr {VIP_V4} dnat ip to numgen inc mod {servers} map {{ {v4} }}\n\
+             ip6 daddr {VIP_V6} dnat ip6 to numgen inc mod {servers} map {{ {v6} }}\n}}\n\
+             chain back {{\ntype nat hook postrouting priority srcnat\n\
+             ct status dnat masquerade\n}}\n}}\n"
+        );
+        self.netns.output("nft", &[&script]).map(drop)
+    }
+}

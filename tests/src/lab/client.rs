@@ -1,0 +1,70 @@
+//! The client: where load and single requests come from.
+
+use super::address::{CLIENT_V4, CLIENT_V6, ROUTER_CLIENT_V4, ROUTER_CLIENT_V6, host};
+use super::curl::{self, Answer};
+use super::injector::Injector;
+use super::iperf::{self, UdpReport};
+use super::netns::Netns;
+use super::run::Run;
+use super::wrk::{RunningWrk, Wrk, WrkReport};
+use anyhow::Result;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+pub(super) const DEVICE: &str = "eth0";
+
+/// The machine that asks.
+#[derive(Debug)]
+pub struct Client {
+    netns: Netns,
+}
+
+impl Client {
+    pub(super) fn new(run: &Arc<Run>) -> Result<Self> {
+        Ok(Client {
+            netns: Netns::new(run, "client")?,
+        })
+    }
+
+    /// Addresses and routes, once the link is there.
+    pub(super) fn configure(&self) -> Result<()> {
+        self.netns
+            .ip(&format!("addr add {CLIENT_V4}/24 dev {DEVICE}"))?;
+        self.netns
+            .ip(&format!("addr add {CLIENT_V6}/64 dev {DEVICE} nodad"))?;
+        self.netns
+            .ip(&format!("route add default via {ROUTER_CLIENT_V4}"))?;
+        self.netns
+            .ip(&format!("route add default via {ROUTER_CLIENT_V6}"))
+    }
+
+    /// Its namespace.
+    pub fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
+    /// `curl http://<to>/`.
+    pub fn get(&self, to: IpAddr) -> Result<Answer> {
+        curl::get(&self.netns, &format!("http://{}/", host(to)))
+    }
+
+    /// Runs a load to its end.
+    pub fn wrk(&self, load: &Wrk) -> Result<WrkReport> {
+        self.start_wrk(load)?.report()
+    }
+
+    /// Starts a load and returns at once.
+    pub fn start_wrk(&self, load: &Wrk) -> Result<RunningWrk> {
+        load.spawn(&self.netns)
+    }
+
+    /// Sends UDP to an iperf3 server for `seconds`, at `megabits` a second.
+    pub fn iperf_udp(&self, to: IpAddr, megabits: u32, seconds: u32) -> Result<UdpReport> {
+        iperf::udp(&self.netns, to, megabits, seconds)
+    }
+
+    /// A way to put frames on its link.
+    pub fn injector(&self) -> Result<Injector> {
+        Injector::open(&self.netns, DEVICE)
+    }
+}

@@ -1,0 +1,122 @@
+//! Programs in the lab: started with a log, killed with their children on drop.
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use super::wait::wait_until;
+
+const LOG_TAIL_LINES: usize = 40;
+
+/// A program that runs until it is dropped or killed.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    log: PathBuf,
+    child: Child,
+}
+
+impl Process {
+    /// Starts `command` in a process group of its own; both its outputs go to `log`.
+    pub(super) fn spawn(name: &str, log: PathBuf, mut command: Command) -> Result<Self> {
+        let file = File::options().create(true).append(true).open(&log);
+        let file = file.with_context(|| format!("cannot write {}", log.display()))?;
+        let child = (command.stdin(Stdio::null()))
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("cannot start {name}"))?;
+        Ok(Process {
+            name: name.to_owned(),
+            log,
+            child,
+        })
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    /// Its outputs so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Sends a signal to the program, not to its children.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        kill(self.pid(), signal).with_context(|| format!("cannot signal {}", self.name))
+    }
+
+    /// `kill -9`, and waits until the process is gone.
+    pub fn kill(&mut self) -> Result<()> {
+        self.signal(Signal::SIGKILL)?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Waits for the program's own end.
+    pub fn wait(&mut self, timeout: Duration) -> Result<ExitStatus> {
+        let what = format!("{} has ended", self.name);
+        wait_until(&what, timeout, || Ok(self.child.try_wait()?))
+    }
+
+    /// An error with the end of the log when the program has ended, which it should not have.
+    pub fn must_run(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("{} ended ({status}):\n{}", self.name, tail(&self.log)),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Gone already is as good.
+        let _ = killpg(self.pid(), Signal::SIGKILL);
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// With the command and what it wrote to standard error, when it cannot run or fails.
+pub(super) fn output(command: &mut Command) -> Result<String> {
+    let result = command.stdin(Stdio::null()).output();
+    let result = result.with_context(|| format!("cannot run {}", line(command)))?;
+    let stdout = String::from_utf8_lossy(&result.stdout).into_owned();
+    if !result.status.success() {
+        let stderr = String::from_utf8_lossy(&result.stderr);
+        let says = if stderr.trim().is_empty() {
+            stdout.trim()
+        } else {
+            stderr.trim()
+        };
+        bail!("`{}` failed ({}): {says}", line(command), result.status);
+    }
+    Ok(stdout)
+}
+
+/// The last lines of a log file, with its name above.
+pub(super) fn tail(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let from = lines.len().saturating_sub(LOG_TAIL_LINES);
+    let name = log.file_name().unwrap_or_default().to_string_lossy();
+    format!("--- {name}\n{}", lines[from..].join("\n"))
+}
+
+fn line(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words
+        .map(|w| w.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ")
+}

@@ -1,0 +1,41 @@
+//! Running a scenario: what it prints when it fails.
+
+use super::builder::{Lab, LabBuilder};
+use super::process::tail;
+use super::run::Run;
+use anyhow::Result;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+/// Builds the lab, runs the scenario in it and takes the lab down.
+///
+/// # Panics
+/// When the lab cannot be built or the scenario fails, with the reason and the end of every
+/// program's log: this is for tests.
+pub fn scenario(builder: &LabBuilder, body: impl FnOnce(&mut Lab) -> Result<()>) {
+    let mut lab = match builder.start() {
+        Ok(lab) => lab,
+        Err(error) => panic!("cannot build the lab: {error:#}"),
+    };
+    let result = catch_unwind(AssertUnwindSafe(|| body(&mut lab)));
+    if !matches!(result, Ok(Ok(()))) {
+        print_logs(lab.run());
+    }
+    drop(lab);
+    match result {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => panic!("{error:#}"),
+        Err(panic) => resume_unwind(panic),
+    }
+}
+
+/// Prints the end of every program's log to standard error.
+pub fn print_logs(run: &Run) {
+    let entries = std::fs::read_dir(run.dir()).into_iter().flatten().flatten();
+    let mut logs: Vec<_> = (entries.map(|entry| entry.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .collect();
+    logs.sort();
+    for log in logs {
+        eprintln!("{}", tail(&log));
+    }
+}

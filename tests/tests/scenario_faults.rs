@@ -1,0 +1,209 @@
+//! Processes that die or hang: what carries on, and how fast the rest is back.
+
+use anyhow::{Result, ensure};
+use lockstep_tests::lab::{
+    Balancer, Counters, KeepAlive, Lab, Netns, Version, Wrk, scenario, service, wait_until, web,
+};
+use nix::sys::ptrace;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+const SOON: Duration = Duration::from_secs(10);
+/// The time limit of a connection attempt while nothing may be there to answer.
+const PROBE: Duration = Duration::from_millis(50);
+
+#[test]
+fn scenario_killing_the_daemon_under_load_fails_no_request_and_loses_no_packet() {
+    scenario(&Lab::builder().servers(2), |lab| {
+        let iperf = service(
+            "iperf",
+            Version::V4,
+            &["5201/tcp", "5201/udp"],
+            Version::V4,
+            &[0],
+        );
+        lab.start_lockstep(&(web(&[0, 1]) + &iperf))?;
+        let _server = lab.servers[0].start_iperf(Version::V4.vip())?;
+        let load = Wrk::new(Version::V4.url())
+            .seconds(5)
+            .connections(4)
+            .connection_per_request();
+        let load = lab.client.start_wrk(&load)?;
+        let (client, balancer) = (&lab.client, &mut lab.balancers[0]);
+        let (udp, killed) = std::thread::scope(|scope| {
+            let udp = scope.spawn(|| client.iperf_udp(Version::V4.vip(), 10, 4));
+            let killed = wait_until("the load has begun", SOON, || {
+                Ok((balancer.status()?.received()? > 2_000).then_some(()))
+            })
+            .and_then(|()| balancer.kill_daemon());
+            (udp.join(), killed)
+        });
+        killed?;
+        let udp = udp.map_err(|_| anyhow::anyhow!("iperf3's thread panicked"))??;
+        ensure!(udp.packets > 3_000 && udp.lost == 0, "{udp:?}");
+        let report = load.report()?;
+        ensure!(report.errors() == 0, "{report:?}");
+
+        // A new daemon takes over from what is in force.
+        lab.balancers[0].start_daemon()?;
+        lab.balancers[0].apply(&web(&[1]))?;
+        let answer = lab.client.get(Version::V4.vip())?;
+        ensure!(answer.body == "s2\n", "{answer:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn scenario_killing_the_engine_leaves_the_kernel_path_and_a_new_one_is_back_within_a_second() {
+    scenario(&Lab::builder(), |lab| {
+        lab.start_lockstep(&web(&[0, 1, 2]))?;
+        let mut shell = Shell::open(lab.client.netns(), &lab.balancers[0])?;
+        shell.echo()?;
+        ensure!(lab.client.get(Version::V4.vip())?.status == 200);
+
+        lab.balancers[0].kill_engine()?;
+        shell.echo()?;
+        let kernel = lab.balancers[0].netns().name().to_owned();
+        {
+            let counters = lab.balancers[0].count_kernel_path()?;
+            wait_until(
+                &format!("the kernel of {kernel} gets the VIP's packets"),
+                SOON,
+                || falls_to_kernel(lab, &counters),
+            )?;
+        }
+        let start = Instant::now();
+        lab.balancers[0].start_engine()?;
+        wait_until("the VIP answers again", SOON, || {
+            Ok(answers(lab).then_some(()))
+        })?;
+        let back = start.elapsed();
+        println!("restarted engine: VIP answers after {back:?}");
+        ensure!(
+            back < Duration::from_secs(1),
+            "the VIP took {back:?} to be back"
+        );
+        shell.echo()
+    });
+}
+
+#[test]
+fn scenario_connections_survive_a_restart_of_the_engine() {
+    scenario(&Lab::builder(), |lab| {
+        lab.start_lockstep(&web(&[0, 1, 2]))?;
+        let mut open = KeepAlive::open_many(lab.client.netns(), Version::V4.vip(), 24)?;
+        lab.balancers[0].kill_engine()?;
+        lab.balancers[0].start_engine()?;
+        wait_until("the VIP answers again", SOON, || {
+            Ok(answers(lab).then_some(()))
+        })?;
+        // The flow table is gone; Maglev decides as before.
+        open.iter_mut().try_for_each(KeepAlive::must_stay)
+    });
+}
+
+#[test]
+fn scenario_a_hung_worker_loses_its_socket_and_its_packets_go_to_the_kernel() {
+    scenario(&Lab::builder(), |lab| {
+        lab.start_lockstep(&web(&[0, 1, 2]))?;
+        let worker = lab.balancers[0].worker_threads()?[0];
+        let counters = lab.balancers[0].count_kernel_path()?;
+        ensure!(answers(lab) && counters.packets("vip")? == 0);
+
+        ptrace::seize(worker, ptrace::Options::empty())?;
+        ptrace::interrupt(worker)?;
+        waitpid(worker, Some(WaitPidFlag::__WALL))?;
+        let start = Instant::now();
+        wait_until("the kernel gets the VIP's packets", SOON, || {
+            falls_to_kernel(lab, &counters)
+        })?;
+        println!(
+            "hung worker: the kernel has its packets after {:?}",
+            start.elapsed()
+        );
+        let states = lab.balancers[0].status()?.worker_states()?;
+        ensure!(states == ["hung"], "{states:?}");
+
+        ptrace::detach(worker, None)?;
+        wait_until("the VIP answers again", SOON, || {
+            Ok(answers(lab).then_some(()))
+        })?;
+        let states = lab.balancers[0].status()?.worker_states()?;
+        ensure!(states == ["running"], "{states:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn scenario_a_stopped_engine_leaves_its_packets_to_the_kernel() {
+    scenario(&Lab::builder(), |lab| {
+        lab.start_lockstep(&web(&[0, 1, 2]))?;
+        let counters = lab.balancers[0].count_kernel_path()?;
+        ensure!(answers(lab) && counters.packets("vip")? == 0);
+
+        lab.balancers[0].engine()?.signal(Signal::SIGSTOP)?;
+        let start = Instant::now();
+        wait_until("the kernel gets the VIP's packets", SOON, || {
+            falls_to_kernel(lab, &counters)
+        })?;
+        println!(
+            "stopped engine: the kernel has its packets after {:?}",
+            start.elapsed()
+        );
+
+        lab.balancers[0].engine()?.signal(Signal::SIGCONT)?;
+        wait_until("the VIP answers again", SOON, || {
+            Ok(answers(lab).then_some(()))
+        })
+    });
+}
+
+/// Sends something to the VIP and looks whether the kernel has got any of it.
+fn falls_to_kernel(lab: &Lab, counters: &Counters) -> Result<Option<()>> {
+    answers(lab);
+    Ok((counters.packets("vip")? > 0).then_some(()))
+}
+
+/// Whether the VIP accepts a connection right now and its server says `200`.
+fn answers(lab: &Lab) -> bool {
+    let attempt = || -> Result<bool> {
+        let to = SocketAddr::new(Version::V4.vip(), 80);
+        let mut stream = lab.client.netns().connect(to, PROBE)?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer.starts_with("HTTP/1.1 200"))
+    };
+    attempt().unwrap_or(false)
+}
+
+/// A TCP connection with the balancer's own address, as an operator's SSH would be.
+struct Shell {
+    client: TcpStream,
+    balancer: TcpStream,
+}
+
+impl Shell {
+    fn open(client: &Netns, balancer: &Balancer) -> Result<Self> {
+        let at = SocketAddr::new(balancer.v4().into(), 22);
+        let listener = balancer.netns().within(|| Ok(TcpListener::bind(at)?))?;
+        let client = client.connect(at, SOON)?;
+        let (balancer, _) = listener.accept()?;
+        balancer.set_read_timeout(Some(SOON))?;
+        Ok(Shell { client, balancer })
+    }
+
+    /// A word there and back.
+    fn echo(&mut self) -> Result<()> {
+        let mut word = *b"uptime";
+        self.client.write_all(&word)?;
+        self.balancer.read_exact(&mut word)?;
+        self.balancer.write_all(&word)?;
+        self.client.read_exact(&mut word)?;
+        ensure!(word == *b"uptime", "{word:?}");
+        Ok(())
+    }
+}
