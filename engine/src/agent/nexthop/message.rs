@@ -290,6 +290,7 @@ pub(super) fn errno(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Option<i32
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rtnetlink::packet_core::{Emitable, Parseable};
 
     #[test]
     fn a_prefix_covers_its_addresses() {
@@ -317,6 +318,81 @@ mod tests {
         message.header.interface_family = AddressFamily::Unspec;
         let gone = RouteNetlinkMessage::DelLink(message);
         assert_eq!(event(gone), Some(Event::LinkGone(7)));
+    }
+
+    /// A link as the kernel sends it, read back from its bytes.
+    fn read(kind: LinkLayerType, attributes: Vec<LinkAttribute>) -> Option<Link> {
+        let mut message = LinkMessage::default();
+        message.header.index = 7;
+        message.header.link_layer_type = kind;
+        message.header.flags = LinkFlags::Up | LinkFlags::Running | LinkFlags::LowerUp;
+        message.attributes = attributes;
+        let mut bytes = vec![0; message.buffer_len()];
+        message.emit(&mut bytes);
+        link(&LinkMessage::parse(&bytes).expect("a link"))
+    }
+
+    fn named(more: Vec<LinkAttribute>) -> Vec<LinkAttribute> {
+        let mut attributes = vec![
+            LinkAttribute::IfName("eth0.5".into()),
+            LinkAttribute::Mtu(1496),
+            LinkAttribute::Address(vec![2, 0, 0, 0, 0, 1]),
+        ];
+        attributes.extend(more);
+        attributes
+    }
+
+    fn vlan(protocol: VlanProtocol) -> LinkAttribute {
+        let values = vec![InfoVlan::Id(5), InfoVlan::Protocol(protocol)];
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Vlan),
+            LinkInfo::Data(InfoData::Vlan(values)),
+        ])
+    }
+
+    #[test]
+    fn a_link_is_of_a_kind_that_frames_leave_by_or_not() {
+        let on = LinkAttribute::Link;
+        let veth = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth)]);
+        let (single, service) = (
+            vlan(VlanProtocol::Ieee8021Q),
+            vlan(VlanProtocol::Ieee8021Ad),
+        );
+        let elsewhere = LinkAttribute::LinkNetNsId(1);
+        let tagged = LinkKind::Vlan { base: 2, id: 5 };
+        for (attributes, kind) in [
+            (vec![], LinkKind::Ethernet),
+            // The other end of a veth is not a base.
+            (vec![veth, on(2), elsewhere.clone()], LinkKind::Ethernet),
+            (vec![single.clone(), on(2)], tagged),
+            (vec![on(2), single.clone()], tagged),
+            (
+                vec![single.clone(), on(2), elsewhere],
+                LinkKind::Unusable(Unsupported::ForeignBase),
+            ),
+            (vec![single], LinkKind::Unusable(Unsupported::ForeignBase)),
+            (
+                vec![service, on(2)],
+                LinkKind::Unusable(Unsupported::StackedVlan),
+            ),
+        ] {
+            let expected = Link {
+                index: 7,
+                name: "eth0.5".into(),
+                kind,
+                mac: [2, 0, 0, 0, 0, 1],
+                mtu: 1496,
+                up: true,
+            };
+            assert_eq!(
+                read(LinkLayerType::Ether, named(attributes)),
+                Some(expected)
+            );
+        }
+        let tun = read(LinkLayerType::None, named(vec![])).map(|link| link.kind);
+        assert_eq!(tun, Some(LinkKind::Unusable(Unsupported::NotEthernet)));
+        // A wireless event names the link, and nothing else of it.
+        assert_eq!(read(LinkLayerType::Ether, vec![]), None);
     }
 
     #[test]

@@ -303,3 +303,56 @@ fn split(datagram: &[u8]) -> impl Iterator<Item = (NetlinkBuffer<&[u8]>, &[u8])>
         Some((header, message))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn datagram(messages: &[(u16, Vec<u8>)]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (kind, payload) in messages {
+            let length = (16 + payload.len()) as u32;
+            bytes.extend(length.to_ne_bytes());
+            bytes.extend(kind.to_ne_bytes());
+            bytes.extend([0; 10]);
+            bytes.extend(payload);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn a_datagram_splits_into_the_messages_it_is_made_of(
+            messages in prop::collection::vec(
+                (any::<u16>(), prop::collection::vec(any::<u8>(), 0..40)),
+                0..8,
+            )
+        ) {
+            let bytes = datagram(&messages);
+            let found: Vec<(u16, Vec<u8>)> = split(&bytes)
+                .map(|(header, message)| (header.message_type(), message[16..].to_vec()))
+                .collect();
+            prop_assert_eq!(found, messages);
+        }
+
+        #[test]
+        fn no_datagram_is_a_reason_to_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            kind in 16u16..110,
+        ) {
+            decode(&bytes, &mut Vec::new());
+            decode(&datagram(&[(kind, bytes)]), &mut Vec::new());
+        }
+    }
+
+    #[test]
+    fn a_message_that_cannot_be_read_leaves_the_others_be() {
+        let half_a_route = vec![2, 24];
+        let rule = (32, Vec::new());
+        let mut events = Vec::new();
+        decode(&datagram(&[(24, half_a_route), rule]), &mut events);
+        assert_eq!(events, [Event::AllRoutes, Event::AllRoutes]);
+    }
+}

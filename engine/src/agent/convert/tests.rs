@@ -1,0 +1,197 @@
+//! Round trips, and each field that is wrong.
+
+use super::*;
+use proptest::prelude::*;
+
+/// One good service, to be spoiled.
+fn good() -> api::Snapshot {
+    api::Snapshot {
+        epoch: 7,
+        services: vec![api::Service {
+            name: "web".into(),
+            vips: vec![api::Vip {
+                address: "203.0.113.10".into(),
+                port: 80,
+                protocol: api::Protocol::Tcp.into(),
+            }],
+            mode: api::Mode::Tunnel.into(),
+            backends: vec![api::Backend {
+                name: "web-1".into(),
+                address: "10.0.0.1".into(),
+                weight: 100,
+                state: api::BackendState::Active.into(),
+            }],
+            table_size: 65_537,
+            idle: Some(api::IdleTimeouts {
+                tcp_syn: 60,
+                tcp_established: 900,
+                tcp_fin: 120,
+                udp: 300,
+            }),
+        }],
+    }
+}
+
+fn errors(message: &api::Snapshot) -> Vec<String> {
+    let errors = snapshot_from_proto(message).expect_err("it is no snapshot");
+    errors.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn each_wrong_field_is_named_with_its_service() {
+    type Spoil = fn(&mut api::Service);
+    let table: [(Spoil, &str); 14] = [
+        (
+            |s| s.name = "a b".into(),
+            "service #1: name: \"a b\" is not 1 to 63 letters, digits, `-`, `_`, `.` or `/`",
+        ),
+        (|s| s.mode = 0, "service web: mode: is missing"),
+        (
+            |s| s.mode = 9,
+            "service web: mode: 9 is not a value this engine knows; is the daemon of a later \
+             version?",
+        ),
+        (
+            |s| s.table_size = 65_536,
+            "service web: table_size: 65536 is not a prime from 251 to 655373",
+        ),
+        (|s| s.idle = None, "service web: idle: is missing"),
+        (
+            |s| s.vips[0].address = "203.0.113".into(),
+            "service web: vips[0].address: \"203.0.113\" is not an IPv4 or IPv6 address",
+        ),
+        (
+            |s| s.vips[0].address = "127.0.0.1".into(),
+            "service web: vips[0].address: 127.0.0.1 is not a unicast address that clients can \
+             reach",
+        ),
+        (
+            |s| s.vips[0].port = 65_536,
+            "service web: vips[0].port: 65536 is not a port (0 to 65535)",
+        ),
+        (
+            |s| s.vips[0].protocol = 0,
+            "service web: vips[0].protocol: is missing",
+        ),
+        (
+            |s| s.backends[0].address = "web-1".into(),
+            "service web: backends[0].address: \"web-1\" is not an IPv4 or IPv6 address",
+        ),
+        (
+            |s| s.backends[0].weight = 0,
+            "service web: backends[0].weight: 0 is not a weight (1 to 10000)",
+        ),
+        (
+            |s| s.backends[0].weight = 65_537,
+            "service web: backends[0].weight: 65537 is not a weight (1 to 10000)",
+        ),
+        (
+            |s| s.backends[0].state = 0,
+            "service web: backends[0].state: is missing",
+        ),
+        (
+            |s| s.vips.clear(),
+            "service web: has no VIP; add one such as \"203.0.113.10:80/tcp\"",
+        ),
+    ];
+    for (spoil, expected) in table {
+        let mut message = good();
+        spoil(&mut message.services[0]);
+        assert_eq!(errors(&message), [expected]);
+    }
+}
+
+#[test]
+fn all_wrong_fields_of_all_services_are_reported_at_once() {
+    let mut message = good();
+    let mut second = message.services[0].clone();
+    message.services[0].table_size = 1;
+    message.services[0].backends[0].weight = 0;
+    (second.name, second.mode, second.idle) = (String::new(), 0, None);
+    message.services.push(second);
+    let found = errors(&message);
+    for start in [
+        "service web: table_size",
+        "service web: backends[0].weight",
+        "service #2: name",
+        "service #2: mode",
+        "service #2: idle",
+    ] {
+        assert!(
+            found.iter().any(|e| e.starts_with(start)),
+            "{start} in {found:#?}"
+        );
+    }
+    assert_eq!(found.len(), 5, "{found:#?}");
+}
+
+#[test]
+fn a_backend_without_a_name_goes_by_its_address() {
+    let mut message = good();
+    message.services[0].backends[0].name.clear();
+    let snapshot = snapshot_from_proto(&message).expect("a snapshot");
+    assert_eq!(snapshot.services()[0].backends[0].name, "10.0.0.1");
+}
+
+fn service_strategy(at: usize) -> impl Strategy<Value = Service> {
+    let backend = (
+        any::<[u8; 2]>(),
+        1..=Weight::MAX,
+        any::<bool>(),
+        "[a-z]{1,8}",
+    );
+    let backends = prop::collection::vec(backend, 0..6);
+    let idle = prop::array::uniform4(1..=IdleTimeouts::MAX);
+    let (sizes, v6) = (
+        prop::sample::select(vec![251, 65_537, 655_373]),
+        any::<bool>(),
+    );
+    (any::<u16>(), any::<bool>(), backends, idle, sizes, v6).prop_map(
+        move |(port, udp, backends, [tcp_syn, tcp_established, tcp_fin, udp_idle], size, v6)| {
+            let address = match v6 {
+                false => IpAddr::from([203, 0, 113, at as u8 + 1]),
+                true => IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, at as u16 + 1]),
+            };
+            let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
+            let backends = backends.into_iter().enumerate();
+            let backends = backends.map(|(n, ([a, b], weight, active, name))| Backend {
+                name,
+                address: match v6 {
+                    true => IpAddr::from([10, a, b, n as u8]),
+                    false => IpAddr::from([0xfd00, a.into(), b.into(), 0, 0, 0, 1, n as u16]),
+                },
+                weight: Weight::new(weight).expect("a weight"),
+                state: if active {
+                    BackendState::Active
+                } else {
+                    BackendState::Draining
+                },
+            });
+            Service {
+                name: ServiceName::new(&format!("service-{at}")).expect("a name"),
+                vips: vec![Vip::new(address, port, protocol).expect("a VIP")],
+                mode: Mode::Tunnel,
+                backends: backends.collect(),
+                table_size: TableSize::new(size).expect("a prime"),
+                idle: IdleTimeouts {
+                    tcp_syn,
+                    tcp_established,
+                    tcp_fin,
+                    udp: udp_idle,
+                },
+            }
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn a_snapshot_reads_back_as_it_was_written(
+        epoch in any::<u64>(),
+        services in (service_strategy(0), service_strategy(1), service_strategy(2)),
+    ) {
+        let services = vec![services.0, services.1, services.2];
+        let snapshot = Snapshot::new(epoch, services).expect("they stand together");
+        prop_assert_eq!(snapshot_from_proto(&snapshot_to_proto(&snapshot)), Ok(snapshot));
+    }
+}
