@@ -1,5 +1,11 @@
-//! The packet engine's own library: what its binary is made of, so that tests can reach it.
+//! The packet engine as a library, for its binary and its tests.
+//!
+//! Workers ([`worker`]) are pinned threads that carry packets; the [`agent`] is a tokio thread
+//! beside them that talks to the kernel and to the daemon.
 
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod mailbox;
+pub mod worker;
+pub mod workers;

@@ -1,2 +1,150 @@
-//! Not here yet.
-fn main() {}
+//! lockstep-engine: reads `topology.toml`, takes its interfaces' queues, and forwards.
+
+#![forbid(unsafe_code)]
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use lockstep_bpf::{ModeChoice, Steer, SteerOptions};
+use lockstep_engine::agent::Agent;
+use lockstep_engine::workers;
+use lockstep_topology::{BindMode, Host, Topology};
+use std::hash::{BuildHasher, RandomState};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Flow tables on huge pages: with 4 KiB pages, translating addresses costs more than the lookup.
+#[global_allocator]
+static ALLOCATOR: lockstep_xsk::HugePages = lockstep_xsk::HugePages;
+
+#[derive(Parser)]
+#[command(
+    name = "lockstep-engine",
+    version,
+    about = "The packet engine of Lockstep"
+)]
+struct Arguments {
+    /// Which queue is polled on which core; `lockstep topology detect` writes one.
+    #[arg(
+        long,
+        default_value = "/etc/lockstep/topology.toml",
+        env = "LOCKSTEP_TOPOLOGY"
+    )]
+    topology: PathBuf,
+}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("LOCKSTEP_LOG")
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
+        )
+        .with_target(false)
+        .init();
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lockstep-engine: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let topology = read(&arguments.topology)?;
+    check(&topology)?;
+    // The agent is one thread: the cores belong to the workers.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the agent's runtime")?;
+    runtime.block_on(async {
+        let socket = &topology.engine().socket;
+        if lockstep_engine::agent::is_served(socket).await {
+            bail!(
+                "another engine serves {}; stop it, or give this one a `socket` of its own under \
+                 [engine] in {}",
+                socket.display(),
+                arguments.topology.display()
+            );
+        }
+        let steers = attach(&topology)?;
+        let started = workers::start(&topology, &steers, random)?;
+        let agent = Agent::new(topology, started, steers).await?;
+        let ended = tokio::select! {
+            result = agent.run() => result,
+            () = told_to_stop() => Ok(()),
+        };
+        tracing::info!("stopping; the kernel gets the packets");
+        agent.shut_down();
+        ended
+    })
+}
+
+fn read(file: &Path) -> anyhow::Result<Topology> {
+    let text = std::fs::read_to_string(file).with_context(|| {
+        format!(
+            "cannot read {}; `lockstep topology detect` proposes one",
+            file.display()
+        )
+    })?;
+    Topology::parse(&file.display().to_string(), &text)
+        .map_err(|errors| anyhow::anyhow!("{errors}"))
+}
+
+fn check(topology: &Topology) -> anyhow::Result<()> {
+    let host = Host::discover(Path::new("/sys"), Path::new("/proc"))?;
+    let found = lockstep_topology::check(topology, &host);
+    if found.has_errors() {
+        bail!("this host cannot do what the topology says:\n{found}");
+    }
+    for warning in found.iter() {
+        tracing::warn!("{warning}");
+    }
+    Ok(())
+}
+
+/// Attaches the XDP program to every interface. It passes everything until sockets are there.
+fn attach(topology: &Topology) -> anyhow::Result<Vec<Steer>> {
+    let engine = topology.engine();
+    let one = |interface: &lockstep_topology::Interface| -> anyhow::Result<Steer> {
+        let options = SteerOptions {
+            pin_dir: engine.pin_dir.clone(),
+            mode: match interface.mode {
+                BindMode::Auto => ModeChoice::Auto,
+                BindMode::ZeroCopy | BindMode::Copy => ModeChoice::Native,
+                BindMode::Generic => ModeChoice::Generic,
+            },
+            deadline: engine.watchdog.get(),
+        };
+        let steer = Steer::attach(interface.name.as_str(), &options)?;
+        if let Some(why) = steer.native_refused() {
+            tracing::warn!(interface = %interface.name, "generic XDP, which is slow: {why}");
+        }
+        Ok(steer)
+    };
+    topology.interfaces().iter().map(one).collect()
+}
+
+/// A number that nobody outside knows: the standard library seeds its hasher from the operating
+/// system's random numbers.
+fn random() -> u64 {
+    RandomState::new().hash_one(std::process::id())
+}
+
+async fn told_to_stop() {
+    let signals = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    );
+    let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
+        // Without handlers the signals end the process by themselves.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

@@ -275,6 +275,11 @@ impl Dataplane {
         Verdict::Drop(reason)
     }
 
+    /// Counts a frame that was to be forwarded and could not be given to its interface.
+    pub fn count_unsent(&self, reason: DropReason) {
+        self.drop(VipRef::UNKNOWN, reason);
+    }
+
     /// Work between bursts: moves the clock's hand over `buckets` buckets of each flow table and
     /// publishes how full they are.
     pub fn tick(&mut self, now: Seconds, buckets: usize) {

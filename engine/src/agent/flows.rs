@@ -1,0 +1,226 @@
+//! The live flows of all workers, page by page.
+
+use super::Agent;
+use crate::mailbox::{Command, Cursor, FlowPage, Reply};
+use futures::Stream;
+use lockstep_api as api;
+use lockstep_core::flows::Entry;
+use lockstep_core::{Seconds, Tables};
+use lockstep_plan::{Backend, Protocol, ServiceName};
+use lockstep_wire::{FlowKey4, FlowKey6};
+use std::net::IpAddr;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// Flows that wait for a slow reader before the walk over the tables waits for it too.
+const AHEAD: usize = 4096;
+
+/// Which flows are wanted.
+#[derive(Debug, Clone)]
+pub struct Filter {
+    service: Option<ServiceName>,
+    backend: Option<String>,
+    client: Option<Prefix>,
+    limit: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Prefix {
+    address: IpAddr,
+    length: u8,
+}
+
+impl Filter {
+    /// The filter of a request, or what is wrong with it.
+    pub fn parse(request: &api::FlowsRequest) -> Result<Self, String> {
+        let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let service = named(&request.service)
+            .map(|name| ServiceName::new(&name).ok_or(format!("{name} is no name of a service")))
+            .transpose()?;
+        let client = named(&request.client)
+            .map(|text| Prefix::parse(&text))
+            .transpose()?;
+        Ok(Filter {
+            service,
+            backend: named(&request.backend),
+            client,
+            limit: request.limit,
+        })
+    }
+
+    fn wants(&self, service: &ServiceName, backend: &Backend, client: IpAddr) -> bool {
+        let named = |name: &String| backend.name == *name || backend.address.to_string() == *name;
+        self.service.as_ref().is_none_or(|s| s == service)
+            && self.backend.as_ref().is_none_or(named)
+            && self.client.is_none_or(|prefix| prefix.contains(client))
+    }
+}
+
+impl Prefix {
+    fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text} is no address and no prefix such as 198.51.100.0/24");
+        let (address, length) = match text.split_once('/') {
+            Some((address, length)) => (address, Some(length.parse().map_err(|_| wrong())?)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let length = length.unwrap_or(longest);
+        if length > longest {
+            Err(wrong())
+        } else {
+            Ok(Prefix { address, length })
+        }
+    }
+
+    fn contains(self, address: IpAddr) -> bool {
+        let bits = |address: IpAddr| match address {
+            IpAddr::V4(v4) => u128::from(u32::from(v4)) << 96,
+            IpAddr::V6(v6) => u128::from(v6),
+        };
+        let differ = bits(self.address) ^ bits(address);
+        let inside = self.length == 0 || differ >> (128 - u32::from(self.length)) == 0;
+        self.address.is_ipv4() == address.is_ipv4() && inside
+    }
+}
+
+/// The flows that a filter wants, as they are found.
+pub fn stream(agent: Arc<Agent>, filter: Filter) -> impl Stream<Item = api::Flow> {
+    let (sender, receiver) = mpsc::channel(AHEAD);
+    tokio::spawn(async move {
+        let tables = Arc::clone(&agent.state.lock().await.tables);
+        let limit = if filter.limit == 0 {
+            u64::MAX
+        } else {
+            filter.limit
+        };
+        let mut sent = 0;
+        for (worker, _) in agent.workers.iter().enumerate() {
+            let mut walk = agent.walk(worker);
+            while let Some(page) = walk.next().await {
+                for flow in page_flows(page, &tables, &filter, worker) {
+                    // A reader that went away wants no more.
+                    if sent >= limit || sender.send(flow).await.is_err() {
+                        return;
+                    }
+                    sent += 1;
+                }
+            }
+        }
+    });
+    ReceiverStream::new(receiver)
+}
+
+fn page_flows(page: &FlowPage, tables: &Tables, filter: &Filter, worker: usize) -> Vec<api::Flow> {
+    let context = Context {
+        tables,
+        filter,
+        worker,
+        now: page.now,
+    };
+    let v4 = page
+        .v4
+        .iter()
+        .filter_map(|e| context.flow(&v4_parts(&e.key), e));
+    let v6 = page
+        .v6
+        .iter()
+        .filter_map(|e| context.flow(&v6_parts(&e.key), e));
+    v4.chain(v6).collect()
+}
+
+type Parts = (u8, IpAddr, u16, IpAddr, u16);
+
+fn v4_parts(key: &FlowKey4) -> Parts {
+    let (from, to) = (key.source_address(), key.destination_address());
+    (
+        key.protocol,
+        from,
+        key.source_port(),
+        to,
+        key.destination_port(),
+    )
+}
+
+fn v6_parts(key: &FlowKey6) -> Parts {
+    let (from, to) = (key.source_address(), key.destination_address());
+    (
+        key.protocol,
+        from,
+        key.source_port(),
+        to,
+        key.destination_port(),
+    )
+}
+
+/// What an entry's numbers stand for.
+struct Context<'a> {
+    tables: &'a Tables,
+    filter: &'a Filter,
+    worker: usize,
+    now: Seconds,
+}
+
+impl Context<'_> {
+    fn flow<K>(&self, parts: &Parts, entry: &Entry<K>) -> Option<api::Flow> {
+        // An entry whose VIP or backend went away meanwhile is nobody's any more.
+        let ring = self.tables.ring(entry.vip)?;
+        let backend = &ring.member(entry.backend)?.backend;
+        let &(protocol, client, client_port, vip, vip_port) = parts;
+        self.filter
+            .wants(&ring.name, backend, client)
+            .then(|| api::Flow {
+                protocol: match Protocol::from_number(protocol) {
+                    Some(Protocol::Tcp) => api::Protocol::Tcp.into(),
+                    Some(Protocol::Udp) => api::Protocol::Udp.into(),
+                    None => api::Protocol::Unspecified.into(),
+                },
+                client: client.to_string(),
+                client_port: client_port.into(),
+                vip: vip.to_string(),
+                vip_port: vip_port.into(),
+                service: ring.name.to_string(),
+                backend_name: backend.name.clone(),
+                backend: backend.address.to_string(),
+                state: entry.state.name().to_owned(),
+                idle_seconds: self.now.since(entry.seen),
+                worker: self.worker as u32,
+            })
+    }
+}
+
+/// A walk over one worker's flows. One page's memory goes back and forth.
+pub struct Walk<'a> {
+    agent: &'a Agent,
+    worker: usize,
+    page: Option<Box<FlowPage>>,
+}
+
+impl Agent {
+    /// A walk over a worker's flows from the start.
+    pub(super) fn walk(&self, worker: usize) -> Walk<'_> {
+        Walk {
+            agent: self,
+            worker,
+            page: Some(FlowPage::first()),
+        }
+    }
+}
+
+impl Walk<'_> {
+    /// The next page; `None` at the end, or when the worker does not answer.
+    pub async fn next(&mut self) -> Option<&FlowPage> {
+        let page = self.page.take().filter(|page| page.cursor != Cursor::End)?;
+        match self.agent.workers[self.worker]
+            .ask(Command::Page(page))
+            .await?
+        {
+            Reply::Page(page) => {
+                self.page = Some(page);
+                self.page.as_deref()
+            }
+            Reply::Retired(_) | Reply::Known(_) => None,
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! Every counter in the Prometheus text format (version 0.0.4).
+//!
+//! The names are part of the product: `docs/src/operations/metrics.md` has the same list.
+
+use super::Agent;
+use lockstep_api as api;
+use std::fmt::Write;
+
+impl Agent {
+    /// The metrics, of which most stand in the status already.
+    pub(super) fn metrics(&self, status: &api::EngineStatus) -> String {
+        let mut page = Page::default();
+        page.family(
+            "lockstep_engine_info",
+            "gauge",
+            "1, with the engine's version.",
+        );
+        page.sample(&[("version", &status.version)], 1);
+        page.family("lockstep_epoch", "gauge", "Epoch of the snapshot in force.");
+        page.sample(&[], status.epoch);
+        self.worker_metrics(&mut page, status);
+        self.interface_metrics(&mut page, status);
+        service_metrics(&mut page, status);
+        drop_metrics(&mut page, status);
+        page.0
+    }
+
+    fn worker_metrics(&self, page: &mut Page, status: &api::EngineStatus) {
+        type Field = fn(&api::WorkerStatus) -> u64;
+        let families: [(&str, &str, &str, Field); 8] = [
+            (
+                "lockstep_worker_up",
+                "gauge",
+                "1 while the worker runs, 0 when hung or stopped.",
+                |w| u64::from(w.state == "running"),
+            ),
+            (
+                "lockstep_worker_rx_packets_total",
+                "counter",
+                "Frames received.",
+                |w| w.rx_packets,
+            ),
+            (
+                "lockstep_worker_tx_packets_total",
+                "counter",
+                "Frames sent.",
+                |w| w.tx_packets,
+            ),
+            (
+                "lockstep_worker_dropped_packets_total",
+                "counter",
+                "Frames dropped.",
+                |w| w.dropped,
+            ),
+            (
+                "lockstep_worker_flows",
+                "gauge",
+                "Flows in the worker's tables.",
+                |w| w.flows,
+            ),
+            (
+                "lockstep_worker_flows_capacity",
+                "gauge",
+                "Flows the tables are for.",
+                |w| w.flows_capacity,
+            ),
+            (
+                "lockstep_worker_stateless_flows_total",
+                "counter",
+                "New flows forwarded without an entry, the table being full.",
+                |w| w.stateless,
+            ),
+            (
+                "lockstep_worker_epoch",
+                "gauge",
+                "Epoch the worker forwards by.",
+                |w| w.epoch,
+            ),
+        ];
+        for (name, kind, help, field) in families {
+            page.family(name, kind, help);
+            for worker in &status.workers {
+                let (index, core) = (worker.index.to_string(), worker.core.to_string());
+                page.sample(&[("worker", &index), ("core", &core)], field(worker));
+            }
+        }
+        let vitals = || self.workers.iter().map(|w| &w.handle().vitals);
+        page.per_worker(
+            "lockstep_worker_turns_total",
+            "Turns of the loop.",
+            self.turns(),
+        );
+        page.per_worker(
+            "lockstep_worker_bursts_total",
+            "Bursts with at least one frame.",
+            vitals().map(|v| v.bursts.get()),
+        );
+        page.per_worker(
+            "lockstep_worker_tx_wakeups_total",
+            "System calls made to send.",
+            vitals().map(|v| v.tx_wakeups.get()),
+        );
+        page.per_worker(
+            "lockstep_worker_evicted_flows_total",
+            "Half-open or closing flows forgotten early for new ones.",
+            vitals().map(|v| v.counters.evicted.get()),
+        );
+        page.per_worker(
+            "lockstep_worker_rehashed_flows_total",
+            "Flows given another backend because theirs was removed.",
+            vitals().map(|v| v.counters.rehashed.get()),
+        );
+    }
+
+    fn interface_metrics(&self, page: &mut Page, status: &api::EngineStatus) {
+        page.family(
+            "lockstep_interface_info",
+            "gauge",
+            "1, with how the sockets are bound.",
+        );
+        for interface in &status.interfaces {
+            page.sample(
+                &[("interface", &interface.name), ("mode", &interface.mode)],
+                1,
+            );
+        }
+        page.family(
+            "lockstep_xdp_packets_total",
+            "counter",
+            "What the XDP program did with frames: redirected, or why the kernel got them.",
+        );
+        for (interface, counters) in status.interfaces.iter().zip(self.steering.counters()) {
+            for (verdict, packets) in counters.iter() {
+                page.sample(
+                    &[("interface", &interface.name), ("verdict", verdict)],
+                    packets,
+                );
+            }
+        }
+        let usage = self.next_hops.usage();
+        page.family(
+            "lockstep_nexthop_queries_total",
+            "counter",
+            "Questions about routes and neighbours put to the kernel.",
+        );
+        page.sample(&[], usage.queries);
+    }
+}
+
+fn service_metrics(page: &mut Page, status: &api::EngineStatus) {
+    type VipField = fn(&api::VipStatus) -> u64;
+    let families: [(&str, &str, VipField); 2] = [
+        ("lockstep_vip_packets_total", "Packets forwarded.", |v| {
+            v.packets
+        }),
+        (
+            "lockstep_vip_bytes_total",
+            "Bytes forwarded, without tunnel headers.",
+            |v| v.bytes,
+        ),
+    ];
+    for (name, help, field) in families {
+        page.family(name, "counter", help);
+        for (service, vip) in vips(status) {
+            page.sample(
+                &[("service", &service.name), ("vip", &vip_label(vip))],
+                field(vip),
+            );
+        }
+    }
+    type Field = fn(&api::BackendStatus) -> f64;
+    let families: [(&str, &str, &str, Field); 6] = [
+        (
+            "lockstep_backend_packets_total",
+            "counter",
+            "Packets forwarded.",
+            |b| b.packets as f64,
+        ),
+        (
+            "lockstep_backend_bytes_total",
+            "counter",
+            "Bytes forwarded.",
+            |b| b.bytes as f64,
+        ),
+        (
+            "lockstep_backend_new_flows_total",
+            "counter",
+            "Flows given to it.",
+            |b| b.new_flows as f64,
+        ),
+        (
+            "lockstep_backend_flows",
+            "gauge",
+            "Flows in the tables.",
+            |b| b.flows as f64,
+        ),
+        (
+            "lockstep_backend_ring_share",
+            "gauge",
+            "Share of new flows, 0 to 1.",
+            |b| b.ring_share,
+        ),
+        (
+            "lockstep_backend_reachable",
+            "gauge",
+            "1 when its next hop is known.",
+            |b| f64::from(u8::from(b.reachable)),
+        ),
+    ];
+    for (name, kind, help, field) in families {
+        page.family(name, kind, help);
+        for service in &status.services {
+            for backend in &service.backends {
+                let labels = [
+                    ("service", service.name.as_str()),
+                    ("backend", &backend.name),
+                    ("address", &backend.address),
+                ];
+                page.sample(&labels, field(backend));
+            }
+        }
+    }
+}
+
+fn drop_metrics(page: &mut Page, status: &api::EngineStatus) {
+    page.family(
+        "lockstep_dropped_packets_total",
+        "counter",
+        "Packets dropped, by reason; without service and VIP where none was found.",
+    );
+    for drop in &status.drops {
+        page.sample(
+            &[("service", ""), ("vip", ""), ("reason", &drop.reason)],
+            drop.packets,
+        );
+    }
+    for (service, vip) in vips(status) {
+        for drop in &vip.drops {
+            let label = vip_label(vip);
+            let labels = [
+                ("service", service.name.as_str()),
+                ("vip", &label),
+                ("reason", &drop.reason),
+            ];
+            page.sample(&labels, drop.packets);
+        }
+    }
+}
+
+fn vips(
+    status: &api::EngineStatus,
+) -> impl Iterator<Item = (&api::ServiceStatus, &api::VipStatus)> {
+    status
+        .services
+        .iter()
+        .flat_map(|s| s.vips.iter().map(move |v| (s, v)))
+}
+
+fn vip_label(status: &api::VipStatus) -> String {
+    let Some(vip) = &status.vip else {
+        return String::new();
+    };
+    let protocol = vip.protocol().as_str_name().to_lowercase();
+    if vip.address.contains(':') {
+        format!("[{}]:{}/{protocol}", vip.address, vip.port)
+    } else {
+        format!("{}:{}/{protocol}", vip.address, vip.port)
+    }
+}
+
+/// A page of metrics, family by family.
+#[derive(Default)]
+struct Page(String, String);
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        name.clone_into(&mut self.1);
+    }
+
+    fn sample(&mut self, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+        let labels: Vec<String> = labels
+            .iter()
+            .map(|(name, value)| {
+                let escaped = value.replace('\\', "\\\\").replace('"', "\\\"");
+                format!("{name}=\"{}\"", escaped.replace('\n', "\\n"))
+            })
+            .collect();
+        let labels = if labels.is_empty() {
+            String::new()
+        } else {
+            format!("{{{}}}", labels.join(","))
+        };
+        let _ = writeln!(self.0, "{}{labels} {value}", self.1);
+    }
+
+    fn per_worker(&mut self, name: &str, help: &str, values: impl Iterator<Item = u64>) {
+        self.family(name, "counter", help);
+        for (index, value) in values.enumerate() {
+            self.sample(&[("worker", &index.to_string())], value);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! `lockstep status`: what every part does, summed over the workers.
+
+use super::{Agent, nexthop};
+use lockstep_api as api;
+use lockstep_core::counters::{BackendCounters, Count, VipCounters};
+use lockstep_core::tables::{Member, Ring, VipRef};
+use lockstep_core::{Counters, Tables};
+use lockstep_plan::{BackendState, DropReason, Mode, Protocol, Vip};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+impl Agent {
+    /// The engine's status.
+    pub(super) async fn status(&self) -> api::EngineStatus {
+        let (tables, epoch) = {
+            let state = self.state.lock().await;
+            (Arc::clone(&state.tables), state.snapshot.epoch())
+        };
+        let ways = self.next_hops.watch().borrow().clone();
+        api::EngineStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id().into(),
+            uptime_seconds: self.started.elapsed().as_secs_f64(),
+            epoch,
+            workers: self.worker_statuses(),
+            services: self.services(&tables, &ways),
+            interfaces: self.interfaces(),
+            drops: self.drops(VipRef::UNKNOWN, true),
+        }
+    }
+
+    fn counters(&self) -> impl Iterator<Item = &Counters> {
+        self.workers
+            .iter()
+            .map(|w| w.handle().vitals.counters.as_ref())
+    }
+
+    fn worker_statuses(&self) -> Vec<api::WorkerStatus> {
+        let topology = self.topology.engine();
+        let capacity = u64::from(topology.flows_ipv4.get()) + u64::from(topology.flows_ipv6.get());
+        let status = |(index, link): (usize, &super::WorkerLink)| {
+            let worker = link.handle();
+            let vitals = &worker.vitals;
+            let counters = &vitals.counters;
+            api::WorkerStatus {
+                index: index as u32,
+                core: worker.core,
+                queues: worker.queues.clone(),
+                state: link.state().name().to_owned(),
+                rx_packets: vitals.received.get(),
+                tx_packets: vitals.sent.get(),
+                dropped: vitals.dropped.get(),
+                flows: counters.flows_v4.get() + counters.flows_v6.get(),
+                flows_capacity: capacity,
+                stateless: counters.stateless.get(),
+                epoch: counters.epoch.get(),
+            }
+        };
+        self.workers.iter().enumerate().map(status).collect()
+    }
+
+    fn services(&self, tables: &Tables, ways: &nexthop::Table) -> Vec<api::ServiceStatus> {
+        let mut vips: BTreeMap<&str, Vec<api::VipStatus>> = BTreeMap::new();
+        for (vip_ref, vip, ring) in tables.vips() {
+            let status = self.vip(vip_ref, vip);
+            vips.entry(ring.name.as_str()).or_default().push(status);
+        }
+        let service = |ring: &Ring| api::ServiceStatus {
+            name: ring.name.to_string(),
+            mode: Mode::Tunnel.name().to_owned(),
+            vips: vips.remove(ring.name.as_str()).unwrap_or_default(),
+            backends: ring
+                .members
+                .iter()
+                .map(|m| self.backend(ring, m, ways))
+                .collect(),
+        };
+        tables.rings().iter().map(service).collect()
+    }
+
+    fn vip(&self, vip_ref: VipRef, vip: Vip) -> api::VipStatus {
+        let sum = |count: fn(&VipCounters) -> &Count| -> u64 {
+            self.counters()
+                .filter_map(|c| c.vips.get(vip_ref.slot()))
+                .map(|v| count(v).get())
+                .sum()
+        };
+        api::VipStatus {
+            vip: Some(api::Vip {
+                address: vip.address().to_string(),
+                port: vip.port().into(),
+                protocol: match vip.protocol() {
+                    Protocol::Tcp => api::Protocol::Tcp.into(),
+                    Protocol::Udp => api::Protocol::Udp.into(),
+                },
+            }),
+            packets: sum(|v| &v.packets),
+            bytes: sum(|v| &v.bytes),
+            drops: self.drops(vip_ref, false),
+        }
+    }
+
+    fn drops(&self, vip: VipRef, all: bool) -> Vec<api::DropCount> {
+        let packets = |reason: DropReason| -> u64 {
+            self.counters()
+                .filter_map(|c| c.vips.get(vip.slot()))
+                .map(|v| v.drops[reason as usize].get())
+                .sum()
+        };
+        DropReason::ALL
+            .iter()
+            .map(|&reason| api::DropCount {
+                reason: reason.name().to_owned(),
+                packets: packets(reason),
+                help: reason.help().to_owned(),
+            })
+            .filter(|drop| all || drop.packets > 0)
+            .collect()
+    }
+
+    fn backend(&self, ring: &Ring, member: &Member, ways: &nexthop::Table) -> api::BackendStatus {
+        let sum = |count: fn(&BackendCounters) -> &Count| -> u64 {
+            self.counters()
+                .filter_map(|c| c.backends.get(member.backend_ref.slot()))
+                .map(|b| count(b).get())
+                .sum()
+        };
+        let way = ways.get(&member.backend.address);
+        api::BackendStatus {
+            name: member.backend.name.clone(),
+            address: member.backend.address.to_string(),
+            weight: member.backend.weight.get().into(),
+            state: match member.backend.state {
+                BackendState::Active => api::BackendState::Active.into(),
+                BackendState::Draining => api::BackendState::Draining.into(),
+            },
+            ring_share: ring.share(member),
+            packets: sum(|b| &b.packets),
+            bytes: sum(|b| &b.bytes),
+            new_flows: sum(|b| &b.new_flows),
+            flows: sum(|b| &b.flows),
+            next_hop: way.map_or("not looked up yet".to_owned(), ToString::to_string),
+            reachable: matches!(self.way(way), lockstep_core::NextHop::Via(_)),
+        }
+    }
+
+    fn interfaces(&self) -> Vec<api::InterfaceStatus> {
+        let sockets = || self.workers.iter().flat_map(|w| &w.handle().sockets);
+        let status = |(index, interface): (usize, &lockstep_topology::Interface)| {
+            let name = interface.name.as_str();
+            let mode = sockets().find(|s| s.interface == index).map(|s| s.mode);
+            let read = |file: &str| {
+                let path = format!("/sys/class/net/{name}/{file}");
+                std::fs::read_to_string(path)
+                    .unwrap_or_default()
+                    .trim()
+                    .to_owned()
+            };
+            api::InterfaceStatus {
+                name: name.to_owned(),
+                index: index as u32,
+                mode: mode.map(|m| m.to_string()).unwrap_or_default(),
+                mtu: read("mtu").parse().unwrap_or_default(),
+                mac: read("address"),
+            }
+        };
+        self.topology
+            .interfaces()
+            .iter()
+            .enumerate()
+            .map(status)
+            .collect()
+    }
+
+    /// Turns of all workers' loops: for metrics.
+    pub(super) fn turns(&self) -> impl Iterator<Item = u64> {
+        self.workers
+            .iter()
+            .map(|w| w.handle().vitals.turns.load(Ordering::Relaxed))
+    }
+}

@@ -1,0 +1,140 @@
+//! Between the agent and one worker: lock-free, bounded, and nothing freed on the worker's side.
+//!
+//! The agent gives a worker one command at a time and gets everything back: tables that were
+//! replaced, pages that were filled. So a worker neither allocates nor frees.
+
+use crossbeam::queue::ArrayQueue;
+use lockstep_core::counters::Count;
+use lockstep_core::dataplane::KnownFlow;
+use lockstep_core::flows::Entry;
+use lockstep_core::{Counters, Seconds, Tables};
+use lockstep_wire::{FlowKey, FlowKey4, FlowKey6};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// What the agent asks of a worker.
+#[derive(Debug)]
+pub enum Command {
+    /// Put these tables in force. Comes back as [`Reply::Retired`] with the ones that were.
+    Adopt(Arc<Tables>),
+    /// Fill a page with flows.
+    Page(Box<FlowPage>),
+    /// Look a flow up.
+    Known(FlowKey),
+}
+
+/// What a worker answers, one for each command.
+#[derive(Debug)]
+pub enum Reply {
+    /// Tables that are no longer in force here.
+    Retired(Arc<Tables>),
+    /// The page, filled.
+    Page(Box<FlowPage>),
+    /// The flow's entry, if there is one.
+    Known(Option<KnownFlow>),
+}
+
+/// Buckets of the flow table that a page covers: few enough not to delay packets by more than
+/// some microseconds.
+pub const PAGE_BUCKETS: usize = 128;
+const PAGE_FLOWS: usize = PAGE_BUCKETS * 8;
+
+/// Where a walk over a worker's flows goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cursor {
+    /// At this bucket of the IPv4 table.
+    V4(usize),
+    /// At this bucket of the IPv6 table.
+    V6(usize),
+    /// Everything was seen.
+    End,
+}
+
+/// A part of a worker's flows. Its memory is the agent's; it is made once for a walk.
+#[derive(Debug)]
+pub struct FlowPage {
+    /// Where the walk goes on after this page.
+    pub cursor: Cursor,
+    /// The worker's clock when it filled the page.
+    pub now: Seconds,
+    /// IPv4 flows.
+    pub v4: Vec<Entry<FlowKey4>>,
+    /// IPv6 flows.
+    pub v6: Vec<Entry<FlowKey6>>,
+}
+
+impl FlowPage {
+    /// An empty page at the start of a worker's flows, with memory for all a page can hold.
+    pub fn first() -> Box<Self> {
+        Box::new(FlowPage {
+            cursor: Cursor::V4(0),
+            now: Seconds::default(),
+            v4: Vec::with_capacity(PAGE_FLOWS),
+            v6: Vec::with_capacity(PAGE_FLOWS),
+        })
+    }
+}
+
+/// A worker's signs of life, which the agent reads at any time.
+#[derive(Debug)]
+pub struct Vitals {
+    /// Grows with every turn of the loop.
+    pub turns: AtomicU64,
+    /// Frames received.
+    pub received: Count,
+    /// Frames given to a TX ring.
+    pub sent: Count,
+    /// Frames dropped.
+    pub dropped: Count,
+    /// Bursts with at least one frame.
+    pub bursts: Count,
+    /// System calls made to send.
+    pub tx_wakeups: Count,
+    /// What the dataplane counts.
+    pub counters: Arc<Counters>,
+    /// Whether the worker is to stop.
+    pub stop: AtomicBool,
+    /// Whether it has stopped.
+    pub stopped: AtomicBool,
+}
+
+impl Vitals {
+    /// The signs of a worker that has not begun.
+    pub fn new(counters: Arc<Counters>) -> Arc<Self> {
+        Arc::new(Vitals {
+            turns: AtomicU64::new(0),
+            received: Count::default(),
+            sent: Count::default(),
+            dropped: Count::default(),
+            bursts: Count::default(),
+            tx_wakeups: Count::default(),
+            counters,
+            stop: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+        })
+    }
+
+    /// Whether the worker was told to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// The two queues. Two places each: a command, and one that replaces it when it is not taken.
+#[derive(Debug)]
+pub struct Mailbox {
+    /// From the agent.
+    pub commands: ArrayQueue<Command>,
+    /// To the agent.
+    pub replies: ArrayQueue<Reply>,
+}
+
+impl Mailbox {
+    /// An empty mailbox.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Mailbox {
+            commands: ArrayQueue::new(2),
+            replies: ArrayQueue::new(4),
+        })
+    }
+}

@@ -1,0 +1,215 @@
+//! Starting the workers: memory, sockets, threads pinned to their cores.
+
+use crate::mailbox::{Mailbox, Vitals};
+use crate::worker::Worker;
+use anyhow::{Context, anyhow};
+use lockstep_bpf::{AttachMode, Steer};
+use lockstep_core::{Dataplane, DataplaneConfig};
+use lockstep_topology::{BindMode, Topology};
+use lockstep_xsk::{Burst, FrameSize, Port, PortOptions, RingSize, Umem, UmemConfig};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long a queue may stay busy after its last owner died.
+const BUSY_QUEUE: Duration = Duration::from_secs(3);
+
+/// A running worker, as the agent holds it.
+pub struct WorkerHandle {
+    /// Its core.
+    pub core: u32,
+    /// Its queues, as `topology.toml` writes them.
+    pub queues: Vec<String>,
+    /// For each of its sockets: the interface's index, the queue, and the way it is bound.
+    pub sockets: Vec<SocketHandle>,
+    /// From and to it.
+    pub mailbox: Arc<Mailbox>,
+    /// Its signs of life.
+    pub vitals: Arc<Vitals>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// One of a worker's sockets, as the agent holds it.
+pub struct SocketHandle {
+    /// Index of the interface in `topology.toml`.
+    pub interface: usize,
+    /// The queue's number.
+    pub queue: u32,
+    /// How it is bound.
+    pub mode: lockstep_xsk::Mode,
+    /// A second descriptor of the socket, to put it into the XDP program's map with.
+    pub fd: std::os::fd::OwnedFd,
+}
+
+impl WorkerHandle {
+    /// Tells the worker to stop and waits for its thread.
+    pub fn stop(&mut self) {
+        self.vitals.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!(core = self.core, "the worker panicked");
+        }
+    }
+}
+
+/// Starts every worker of the topology. Sockets are bound when this returns; no packet reaches
+/// them before they are in the XDP program's map.
+pub fn start(
+    topology: &Topology,
+    steers: &[Steer],
+    seed: impl Fn() -> u64,
+) -> anyhow::Result<Vec<WorkerHandle>> {
+    (0..topology.workers().len())
+        .map(|index| start_one(topology, index, steers, seed()))
+        .collect()
+}
+
+fn start_one(
+    topology: &Topology,
+    index: usize,
+    steers: &[Steer],
+    seed: u64,
+) -> anyhow::Result<WorkerHandle> {
+    let plan = &topology.workers()[index];
+    let engine = topology.engine();
+    let core = u32::from(plan.core.get());
+    let (umem, mut pool) = Umem::new(&umem_config(topology, plan.queues.len())?)
+        .with_context(|| format!("worker on core {core}"))?;
+    let mut ports = Vec::new();
+    let mut sockets = Vec::new();
+    let mut ways_out = vec![None; topology.interfaces().len()];
+    for queue in &plan.queues {
+        let interface = topology
+            .interfaces()
+            .iter()
+            .position(|i| i.name == queue.interface)
+            .ok_or_else(|| anyhow!("{queue} is of no interface in topology.toml"))?;
+        let mode = topology.interfaces()[interface].mode;
+        let native = steers[interface].mode() == AttachMode::Native;
+        let options = port_options(mode, native, pool.total(), plan.queues.len())?;
+        let port = Port::bind(
+            &umem,
+            &mut pool,
+            queue.interface.as_str(),
+            queue.number,
+            &options,
+        )?;
+        tracing::info!(worker = index, core, %queue, mode = %port.mode(), "socket bound");
+        let fd = port
+            .fd()
+            .try_clone_to_owned()
+            .context("cannot duplicate a descriptor")?;
+        sockets.push(SocketHandle {
+            interface,
+            queue: queue.number,
+            mode: port.mode(),
+            fd,
+        });
+        ways_out[interface].get_or_insert(ports.len());
+        ports.push(port);
+    }
+    let dataplane = Dataplane::new(&DataplaneConfig {
+        flows_v4: usize::try_from(engine.flows_ipv4.get())?,
+        flows_v6: usize::try_from(engine.flows_ipv6.get())?,
+        seed,
+    });
+    let mailbox = Mailbox::new();
+    let vitals = Vitals::new(Arc::clone(dataplane.counters()));
+    let worker = Worker {
+        pool,
+        ports,
+        ways_out,
+        burst: Burst::new(&umem),
+        dataplane,
+        poll: engine.poll,
+        mailbox: Arc::clone(&mailbox),
+        vitals: Arc::clone(&vitals),
+        epoch: Instant::now(),
+    };
+    let thread = spawn(worker, index, core)?;
+    Ok(WorkerHandle {
+        core,
+        queues: plan.queues.iter().map(ToString::to_string).collect(),
+        sockets,
+        mailbox,
+        vitals,
+        thread: Some(thread),
+    })
+}
+
+/// Starts the thread and waits until it is on its core.
+fn spawn(mut worker: Worker, index: usize, core: u32) -> anyhow::Result<JoinHandle<()>> {
+    let (pinned, is_pinned) = mpsc::channel();
+    let vitals = Arc::clone(&worker.vitals);
+    let thread = std::thread::Builder::new()
+        .name(format!("worker-{index}"))
+        .spawn(move || {
+            let id = core_affinity::CoreId { id: core as usize };
+            let on_core = core_affinity::set_for_current(id);
+            // The other end is there until it has heard this.
+            let _ = pinned.send(on_core);
+            if on_core && let Err(error) = worker.run() {
+                tracing::error!(worker = index, %error, "the worker stops");
+            }
+            vitals.stopped.store(true, Ordering::Relaxed);
+        })
+        .context("cannot start a thread")?;
+    if is_pinned.recv().unwrap_or(false) {
+        Ok(thread)
+    } else {
+        Err(anyhow!(
+            "worker {index} cannot be pinned to core {core}; is the core in this process's \
+             cpuset (see `taskset -p {}`)?",
+            std::process::id()
+        ))
+    }
+}
+
+fn umem_config(topology: &Topology, queues: usize) -> anyhow::Result<UmemConfig> {
+    let engine = topology.engine();
+    let frames = engine.umem_frames.get();
+    let ring = ring(frames as usize, queues)?;
+    Ok(UmemConfig {
+        frames,
+        frame_size: match engine.frame_size {
+            lockstep_topology::FrameSize::Bytes2048 => FrameSize::Bytes2048,
+            lockstep_topology::FrameSize::Bytes4096 => FrameSize::Bytes4096,
+        },
+        huge_pages: true,
+        fill_ring: ring,
+        completion_ring: ring,
+    })
+}
+
+fn port_options(
+    mode: BindMode,
+    native: bool,
+    frames: usize,
+    queues: usize,
+) -> anyhow::Result<PortOptions> {
+    let ring = ring(frames, queues)?;
+    Ok(PortOptions {
+        mode: match mode {
+            BindMode::Auto => lockstep_xsk::BindMode::Auto,
+            BindMode::ZeroCopy => lockstep_xsk::BindMode::ZeroCopy,
+            BindMode::Copy => lockstep_xsk::BindMode::Copy,
+            BindMode::Generic => lockstep_xsk::BindMode::Generic,
+        },
+        program_native: native,
+        rx_ring: ring,
+        tx_ring: ring,
+        busy_timeout: BUSY_QUEUE,
+    })
+}
+
+/// The size of each ring: half of a queue's share of the frames for what is received, so that
+/// the other half can be on its way out; a power of two up to 2,048.
+fn ring(frames: usize, queues: usize) -> anyhow::Result<RingSize> {
+    let share = frames / queues.max(1) / 2;
+    let slots = (share + 1).next_power_of_two() / 2;
+    let slots = u32::try_from(slots.clamp(64, 2_048))?;
+    RingSize::new(slots).ok_or_else(|| anyhow!("{slots} slots make no ring"))
+}
