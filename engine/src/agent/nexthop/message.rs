@@ -262,6 +262,15 @@ fn changed_routes(message: &RouteMessage) -> Option<RangeInclusive<IpAddr>> {
     Some(prefix(destination.unwrap_or(unspecified), length))
 }
 
+/// Any route of an IP version may be another, or any at all when a change does not say which.
+pub(super) fn any_route(family: Option<u8>) -> Event {
+    match family.map(AddressFamily::from) {
+        Some(AddressFamily::Inet) => Event::Routes(prefix(Ipv4Addr::UNSPECIFIED.into(), 0)),
+        Some(AddressFamily::Inet6) => Event::Routes(prefix(Ipv6Addr::UNSPECIFIED.into(), 0)),
+        _ => Event::AllRoutes,
+    }
+}
+
 fn prefix(address: IpAddr, length: u8) -> RangeInclusive<IpAddr> {
     match address {
         IpAddr::V4(v4) => {
@@ -306,6 +315,16 @@ mod tests {
             let range = prefix(address.parse().unwrap(), length);
             assert_eq!(range, expected, "{address}/{length}");
         }
+    }
+
+    #[test]
+    fn a_change_of_one_ip_version_concerns_no_address_of_the_other() {
+        let v4 = prefix(Ipv4Addr::UNSPECIFIED.into(), 0);
+        let v6 = prefix(Ipv6Addr::UNSPECIFIED.into(), 0);
+        assert_eq!(any_route(Some(libc::AF_INET as u8)), Event::Routes(v4));
+        assert_eq!(any_route(Some(libc::AF_INET6 as u8)), Event::Routes(v6));
+        assert_eq!(any_route(Some(libc::AF_UNSPEC as u8)), Event::AllRoutes);
+        assert_eq!(any_route(None), Event::AllRoutes);
     }
 
     #[test]

@@ -41,12 +41,16 @@ const ANSWER_TIME: Duration = Duration::from_secs(5);
 /// How often a list of links is asked for again that changed while it was made.
 const DUMPS: usize = 5;
 
-/// `RTM_*` of changes whose content does not matter: any route may be another.
-const ANY_ROUTE: [u16; 6] = [
-    20,  // RTM_NEWADDR
-    21,  // RTM_DELADDR
-    32,  // RTM_NEWRULE
-    33,  // RTM_DELRULE
+/// `RTM_*` of changes whose content does not matter: any route of their IP version, which their
+/// first byte says, may be another.
+const ANY_OF_FAMILY: [u16; 4] = [
+    20, // RTM_NEWADDR
+    21, // RTM_DELADDR
+    32, // RTM_NEWRULE
+    33, // RTM_DELRULE
+];
+/// Likewise, but of both versions: an IPv4 route may have a next-hop object with an IPv6 gateway.
+const ANY_ROUTE: [u16; 2] = [
     104, // RTM_NEWNEXTHOP
     105, // RTM_DELNEXTHOP
 ];
@@ -268,7 +272,12 @@ fn unreadable(query: &Query) -> Answer {
 /// Adds the events of a datagram.
 fn decode(datagram: &[u8], events: &mut Vec<Event>) {
     for (header, bytes) in split(datagram) {
-        if ANY_ROUTE.contains(&header.message_type()) {
+        let kind = header.message_type();
+        if ANY_OF_FAMILY.contains(&kind) {
+            events.push(message::any_route(header.payload().first().copied()));
+            continue;
+        }
+        if ANY_ROUTE.contains(&kind) {
             events.push(Event::AllRoutes);
             continue;
         }
