@@ -346,8 +346,8 @@ impl Actor {
             return Ok(self.epoch);
         };
         let desired = self.drains.over(services);
-        let action = reconcile(&desired, &current, self.epoch)
-            .map_err(|errors| refused_plan(&errors))?;
+        let action =
+            reconcile(&desired, &current, self.epoch).map_err(|errors| refused_plan(&errors))?;
         match action {
             Action::Nothing => tracing::debug!(epoch = self.epoch, "the engine is up to date"),
             Action::Apply(snapshot) => {
@@ -428,8 +428,8 @@ impl Actor {
         let mut drains = self.drains.clone();
         drains.retain_in(services);
         let epoch = current.epoch().saturating_add(1);
-        let proposed = Snapshot::new(epoch, drains.over(services))
-            .map_err(|errors| refused_plan(&errors))?;
+        let proposed =
+            Snapshot::new(epoch, drains.over(services)).map_err(|errors| refused_plan(&errors))?;
         let proposed = snapshot_to_proto(&proposed);
         let preview = asked(self.client()?.preview(proposed.clone())).await?;
         Ok(ApplyFileReply {
