@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-//CLI
+pub mod cli;
 pub mod convert;
 pub mod daemon;
 pub mod transport;

@@ -6,11 +6,8 @@
 
 pub mod diff;
 pub mod drains;
-mod duration;
 pub mod reconcile;
 pub mod services;
-
-pub use duration::{ParseDurationError, parse_duration};
 
 #[cfg(test)]
 mod testing;

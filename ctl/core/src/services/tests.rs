@@ -187,7 +187,7 @@ backends = [
             &[
                 "services.toml:4:14: `table_size`: 65536 is not a prime; the nearest is 65537",
                 "services.toml:5:20: `tcp_syn`: \"90\" is not a duration; \
-                 write a whole number and a unit (ms, s, m or h), such as \"60s\"",
+                 a duration is a whole number and ms, s, m or h, such as \"500ms\" or \"5m\"",
                 "services.toml:5:36: `tcp_fin`: \"1500ms\" is out of range; \
                  an idle time is from \"1s\" to \"12h\", in whole seconds",
                 "services.toml:5:52: `udp`: \"13h\" is out of range; \

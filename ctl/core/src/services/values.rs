@@ -1,8 +1,8 @@
 //! The values of `services.toml`, each a type that only exists when it is right: what is wrong
 //! with one is found while the file is read, so that all of them are reported together.
 
-use crate::parse_duration;
 use lockstep_plan::{IdleTimeouts, ServiceName, TableSize, Vip, Weight};
+use lockstep_topology::duration;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 use std::fmt;
@@ -200,7 +200,8 @@ impl FromText for Seconds {
     const WANTED: &str = "a string such as \"60s\"";
 
     fn from_text(text: &str) -> Result<Self, String> {
-        let duration = parse_duration(text).map_err(|error| error.to_string())?;
+        let duration = duration::parse(text)
+            .map_err(|error| format!("{text:?} is not a duration; {error}"))?;
         let seconds = u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
         let whole = duration.subsec_millis() == 0;
         if whole && (1..=IdleTimeouts::MAX).contains(&seconds) {

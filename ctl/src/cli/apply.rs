@@ -1,0 +1,52 @@
+//! `lockstep apply FILE`: a file's services, in force when this returns.
+
+use super::output::Out;
+use super::{Answer, Failure, Global, ask, check, read_file};
+use crate::transport::Peer;
+use clap::Args;
+use lockstep_api::ApplyFileRequest;
+use lockstep_ctl_core::services;
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// Arguments of `lockstep apply`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// A services.toml; `-` is standard input. The daemon's own file becomes a copy of it.
+    file: PathBuf,
+}
+
+/// The answer as JSON.
+#[derive(Debug, Serialize)]
+struct Report {
+    file: String,
+    epoch: u64,
+}
+
+/// Applies a file.
+pub async fn run(global: &Global, arguments: &Arguments, out: &mut Out) -> Result<Answer, Failure> {
+    let text = read_file(&arguments.file)?;
+    let file = arguments.file.display().to_string();
+    match services::parse(&file, &text) {
+        Err(errors) => return check::report(&file, "", &errors, out),
+        Ok(parsed) => parsed
+            .warnings
+            .iter()
+            .for_each(|warning| eprintln!("{warning}")),
+    }
+    let request = ApplyFileRequest {
+        text,
+        file: file.clone(),
+        preview: false,
+    };
+    let mut daemon = ask::daemon(global).await?;
+    let reply = ask::answer(Peer::Daemon, daemon.apply_file(request)).await?;
+    let report = Report {
+        file,
+        epoch: reply.epoch,
+    };
+    out.answer(&report, || {
+        format!("{}: in force as epoch {}", report.file, report.epoch)
+    })?;
+    Ok(Answer::Yes)
+}

@@ -1,0 +1,149 @@
+//! `lockstep diff FILE`: what applying a file would change, and what that would move.
+
+use super::output::{Out, table};
+use super::{Answer, Failure, Global, ask, check, read_file, units};
+use crate::convert::{ConvertError, snapshot_from_proto};
+use crate::transport::Peer;
+use clap::Args;
+use lockstep_api::{ApplyFileReply, ApplyFileRequest, ServicePreview};
+use lockstep_ctl_core::diff::{ServiceDiff, diff};
+use lockstep_ctl_core::services;
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// Arguments of `lockstep diff`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// A services.toml; `-` is standard input.
+    file: PathBuf,
+}
+
+/// The answer as JSON.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// What is in force now.
+    epoch: u64,
+    changed: bool,
+    services: Vec<Entry>,
+}
+
+/// A service that changes.
+#[derive(Debug, Serialize)]
+struct Entry {
+    name: String,
+    /// "added", "removed" or "changed".
+    kind: &'static str,
+    changes: Vec<String>,
+    /// Share of new flows that go to another backend, 0 to 1.
+    ring_share_moved: f64,
+    flows: u64,
+    flows_moved: u64,
+    backends: Vec<Share>,
+}
+
+/// A backend's share of new flows, 0 to 1.
+#[derive(Debug, Serialize)]
+struct Share {
+    name: String,
+    address: String,
+    share_before: f64,
+    share_after: f64,
+}
+
+impl Report {
+    fn new(reply: &ApplyFileReply) -> Result<Self, ConvertError> {
+        let current = snapshot_from_proto(&reply.current.clone().unwrap_or_default())?;
+        let proposed = snapshot_from_proto(&reply.proposed.clone().unwrap_or_default())?;
+        let previews = reply.preview.as_ref().map_or(&[][..], |p| &p.services);
+        let differences = diff(current.services(), proposed.services());
+        let entry = |found: ServiceDiff| {
+            let preview = previews.iter().find(|p| p.name == found.name.as_str());
+            Entry::new(&found, preview)
+        };
+        Ok(Report {
+            epoch: reply.epoch,
+            changed: !differences.is_empty(),
+            services: differences.into_iter().map(entry).collect(),
+        })
+    }
+
+    fn text(&self, file: &str) -> String {
+        if !self.changed {
+            return format!(
+                "{file}: no change from what is in force (epoch {})",
+                self.epoch
+            );
+        }
+        let services: Vec<String> = self.services.iter().map(Entry::text).collect();
+        services.join("\n")
+    }
+}
+
+impl Entry {
+    fn new(found: &ServiceDiff, preview: Option<&ServicePreview>) -> Self {
+        let shares = preview
+            .map_or(&[][..], |p| &p.backends)
+            .iter()
+            .map(|b| Share {
+                name: b.name.clone(),
+                address: b.address.clone(),
+                share_before: b.share_before,
+                share_after: b.share_after,
+            });
+        Entry {
+            name: found.name.as_str().to_owned(),
+            kind: found.kind.name(),
+            changes: found.changes.iter().map(ToString::to_string).collect(),
+            ring_share_moved: preview.map_or(0.0, |p| p.ring_share_moved),
+            flows: preview.map_or(0, |p| p.flows),
+            flows_moved: preview.map_or(0, |p| p.flows_moved),
+            backends: shares.collect(),
+        }
+    }
+
+    fn text(&self) -> String {
+        let changes: String = self.changes.iter().map(|c| format!("  {c}\n")).collect();
+        let moved = format!(
+            "  moves {} of new flows, {} of {} live flows\n",
+            units::percent(self.ring_share_moved),
+            units::count(self.flows_moved),
+            units::count(self.flows)
+        );
+        let share = |b: &Share| {
+            let (before, after) = (
+                units::percent(b.share_before),
+                units::percent(b.share_after),
+            );
+            vec![format!("  {}", b.name), b.address.clone(), before, after]
+        };
+        let columns = ["  BACKEND", "ADDRESS", ">SHARE NOW", ">SHARE THEN"];
+        let shares = table(&columns, self.backends.iter().map(share));
+        format!(
+            "service {}: {}\n{changes}{moved}{shares}",
+            self.name, self.kind
+        )
+    }
+}
+
+/// Shows what a file would change; the answer is no when it would.
+pub async fn run(global: &Global, arguments: &Arguments, out: &mut Out) -> Result<Answer, Failure> {
+    let text = read_file(&arguments.file)?;
+    let file = arguments.file.display().to_string();
+    if let Err(errors) = services::parse(&file, &text) {
+        return check::report(&file, "", &errors, out);
+    }
+    let request = ApplyFileRequest {
+        text,
+        file: file.clone(),
+        preview: true,
+    };
+    let mut daemon = ask::daemon(global).await?;
+    let reply = ask::answer(Peer::Daemon, daemon.apply_file(request)).await?;
+    let report = Report::new(&reply).map_err(|error| Failure::Refused(error.to_string()))?;
+    out.answer(&report, || report.text(&file))?;
+    Ok(if report.changed {
+        Answer::No
+    } else {
+        Answer::Yes
+    })
+}

@@ -1,0 +1,152 @@
+//! `lockstep drain BACKEND` and `lockstep undrain BACKEND`.
+
+use super::output::{Out, table};
+use super::{Answer, Failure, Global, ask, units};
+use crate::transport::Peer;
+use clap::Args;
+use lockstep_api::{DrainReply, DrainRequest, DrainStatus, UndrainRequest};
+use lockstep_topology::duration;
+use serde::Serialize;
+use std::time::Duration;
+
+/// Arguments of `lockstep drain`.
+#[derive(Debug, Args)]
+pub struct DrainArguments {
+    /// The backend's name or address.
+    backend: String,
+    /// In this service only, not in every one that has it.
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
+    /// When it is removed with what flows it has left, such as 60s; 0s never removes it.
+    #[arg(long, value_name = "DURATION", value_parser = parse_deadline)]
+    deadline: Duration,
+}
+
+fn parse_deadline(text: &str) -> Result<Duration, String> {
+    duration::parse(text).map_err(|error| error.to_string())
+}
+
+/// Arguments of `lockstep undrain`.
+#[derive(Debug, Args)]
+pub struct UndrainArguments {
+    /// The backend's name or address.
+    backend: String,
+    /// In this service only, not in every one that has it.
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
+}
+
+/// A drain as JSON.
+#[derive(Debug, Serialize)]
+pub struct Entry {
+    service: String,
+    backend: String,
+    address: String,
+    /// Null when there is no deadline.
+    remaining_seconds: Option<f64>,
+    removed: bool,
+}
+
+impl Entry {
+    /// A drain of a reply.
+    pub fn new(drain: DrainStatus) -> Self {
+        let remaining = drain.remaining_seconds;
+        Entry {
+            service: drain.service,
+            backend: drain.backend_name,
+            address: drain.address,
+            remaining_seconds: (remaining >= 0.0).then_some(remaining),
+            removed: drain.removed,
+        }
+    }
+}
+
+/// Drains as a table.
+pub fn drains_table(drains: &[Entry]) -> String {
+    let left = |drain: &Entry| match drain.remaining_seconds {
+        _ if drain.removed => "removed".to_owned(),
+        Some(seconds) => format!("removed in {}", units::time(seconds.ceil())),
+        None => "draining, no deadline".to_owned(),
+    };
+    let rows = drains.iter().map(|d| {
+        vec![
+            d.service.clone(),
+            d.backend.clone(),
+            d.address.clone(),
+            left(d),
+        ]
+    });
+    table(&["SERVICE", "BACKEND", "ADDRESS", "DRAIN"], rows)
+}
+
+/// The answer as JSON.
+#[derive(Debug, Serialize)]
+struct Report {
+    epoch: u64,
+    drains: Vec<Entry>,
+    warnings: Vec<String>,
+}
+
+impl Report {
+    fn new(reply: DrainReply) -> Self {
+        Report {
+            epoch: reply.epoch,
+            drains: reply.drains.into_iter().map(Entry::new).collect(),
+            warnings: reply.warnings,
+        }
+    }
+}
+
+/// Begins a drain.
+pub async fn drain(
+    global: &Global,
+    arguments: DrainArguments,
+    out: &mut Out,
+) -> Result<Answer, Failure> {
+    let request = DrainRequest {
+        backend: arguments.backend,
+        service: arguments.service.unwrap_or_default(),
+        deadline_seconds: arguments.deadline.as_secs_f64(),
+    };
+    let mut daemon = ask::daemon(global).await?;
+    let report = Report::new(ask::answer(Peer::Daemon, daemon.drain(request)).await?);
+    for warning in &report.warnings {
+        eprintln!("lockstep: warning: {warning}");
+    }
+    out.answer(&report, || {
+        format!(
+            "{}\nin force as epoch {}",
+            drains_table(&report.drains),
+            report.epoch
+        )
+    })?;
+    Ok(Answer::Yes)
+}
+
+/// Ends a drain.
+pub async fn undrain(
+    global: &Global,
+    arguments: UndrainArguments,
+    out: &mut Out,
+) -> Result<Answer, Failure> {
+    let request = UndrainRequest {
+        backend: arguments.backend,
+        service: arguments.service.unwrap_or_default(),
+    };
+    let mut daemon = ask::daemon(global).await?;
+    let report = Report::new(ask::answer(Peer::Daemon, daemon.undrain(request)).await?);
+    out.answer(&report, || {
+        let active = |d: &Entry| {
+            vec![
+                d.service.clone(),
+                d.backend.clone(),
+                d.address.clone(),
+                "ended".to_owned(),
+            ]
+        };
+        let columns = ["SERVICE", "BACKEND", "ADDRESS", "DRAIN"];
+        let rows = table(&columns, report.drains.iter().map(active));
+        format!("{rows}\nin force as epoch {}", report.epoch)
+    })?;
+    Ok(Answer::Yes)
+}

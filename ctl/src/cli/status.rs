@@ -1,0 +1,165 @@
+//! `lockstep status`: the engine and the daemon, each also when the other is gone.
+
+use super::drain::{Entry as Drain, drains_table};
+use super::output::Out;
+use super::{Answer, Failure, Global, ask, units};
+use crate::transport::Peer;
+use lockstep_api::{DaemonStatusReply, DaemonStatusRequest, StatusRequest};
+use serde::Serialize;
+
+mod engine;
+
+use engine::Engine;
+
+/// The answer as JSON. What cannot be reached is null, with the reason beside it.
+#[derive(Debug, Serialize)]
+struct Report {
+    engine: Option<Engine>,
+    engine_error: Option<String>,
+    daemon: Option<Daemon>,
+    daemon_error: Option<String>,
+}
+
+/// The daemon as JSON.
+#[derive(Debug, Serialize)]
+struct Daemon {
+    version: String,
+    uptime_seconds: f64,
+    services_file: String,
+    /// Why the file is not in force; null when it is.
+    file_error: Option<String>,
+    engine_connected: bool,
+    /// Why the engine does not have what it should; null when it has.
+    engine_error: Option<String>,
+    epoch: u64,
+    drains: Vec<Drain>,
+}
+
+impl Daemon {
+    fn new(reply: DaemonStatusReply) -> Self {
+        let some = |text: String| Some(text).filter(|t| !t.is_empty());
+        Daemon {
+            version: reply.version,
+            uptime_seconds: reply.uptime_seconds,
+            services_file: reply.services_file,
+            file_error: some(reply.file_error),
+            engine_connected: reply.engine_connected,
+            engine_error: some(reply.engine_error),
+            epoch: reply.epoch,
+            drains: reply.drains.into_iter().map(Drain::new).collect(),
+        }
+    }
+
+    fn line(&self) -> String {
+        let (version, file) = (&self.version, &self.services_file);
+        let up = units::time(self.uptime_seconds);
+        let state = match self.file_error {
+            None => "in force",
+            Some(_) => "NOT in force",
+        };
+        format!("lockstepd        running  version {version}, up {up}, {file} {state}\n")
+    }
+
+    fn troubles(&self) -> Vec<String> {
+        let mut troubles = Vec::new();
+        if let Some(error) = &self.file_error {
+            troubles.push("the services file is not in force:".to_owned());
+            troubles.extend(error.lines().map(|line| format!("  {line}")));
+        }
+        if let Some(error) = &self.engine_error {
+            troubles.push(format!("the engine does not have what it should: {error}"));
+        }
+        troubles
+    }
+}
+
+impl Report {
+    fn text(&self) -> String {
+        let mut text = String::new();
+        match (&self.engine, &self.engine_error) {
+            (Some(engine), _) => text.push_str(&engine.line()),
+            (None, error) => text.push_str(&missing(Peer::Engine, error.as_deref())),
+        }
+        match (&self.daemon, &self.daemon_error) {
+            (Some(daemon), _) => text.push_str(&daemon.line()),
+            (None, error) => text.push_str(&missing(Peer::Daemon, error.as_deref())),
+        }
+        let drains = self
+            .daemon
+            .as_ref()
+            .map_or(String::new(), |d| drains_table(&d.drains));
+        let parts = self.engine.as_ref().map_or(Vec::new(), Engine::tables);
+        for part in parts
+            .into_iter()
+            .chain([drains])
+            .filter(|part| !part.is_empty())
+        {
+            text.push('\n');
+            text.push_str(&part);
+        }
+        let troubles = self.troubles();
+        if !troubles.is_empty() {
+            text.push_str(&format!(
+                "\nNeeds attention:\n  {}\n",
+                troubles.join("\n  ")
+            ));
+        }
+        text
+    }
+
+    fn troubles(&self) -> Vec<String> {
+        let engine = self.engine.iter().flat_map(Engine::troubles);
+        engine
+            .chain(self.daemon.iter().flat_map(Daemon::troubles))
+            .collect()
+    }
+
+    fn answer(&self) -> Answer {
+        match (&self.engine, &self.daemon) {
+            (None, _) | (_, None) => Answer::Partly,
+            (Some(_), Some(_)) if self.troubles().is_empty() => Answer::Yes,
+            (Some(_), Some(_)) => Answer::No,
+        }
+    }
+}
+
+fn missing(peer: Peer, error: Option<&str>) -> String {
+    format!(
+        "{:<16} DOWN     {}\n",
+        peer.program(),
+        error.unwrap_or("no answer")
+    )
+}
+
+/// Shows everything that answers.
+pub async fn run(global: &Global, out: &mut Out) -> Result<Answer, Failure> {
+    let engine = async {
+        let mut engine = ask::engine(global).await?;
+        ask::answer(Peer::Engine, engine.status(StatusRequest {}))
+            .await
+            .map(Engine::new)
+    };
+    let daemon = async {
+        let mut daemon = ask::daemon(global).await?;
+        let call = daemon.daemon_status(DaemonStatusRequest {});
+        ask::answer(Peer::Daemon, call).await.map(Daemon::new)
+    };
+    let (engine, daemon) = tokio::join!(engine, daemon);
+    let (engine, engine_error) = split(engine);
+    let (daemon, daemon_error) = split(daemon);
+    let report = Report {
+        engine,
+        engine_error,
+        daemon,
+        daemon_error,
+    };
+    out.answer(&report, || report.text())?;
+    Ok(report.answer())
+}
+
+fn split<T>(answer: Result<T, Failure>) -> (Option<T>, Option<String>) {
+    match answer {
+        Ok(answer) => (Some(answer), None),
+        Err(failure) => (None, Some(failure.to_string())),
+    }
+}

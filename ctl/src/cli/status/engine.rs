@@ -1,0 +1,345 @@
+//! The engine's part of `lockstep status`.
+
+use crate::cli::flows::{endpoint, protocol_name};
+use crate::cli::output::table;
+use crate::cli::units::{bytes, count, percent, time};
+use lockstep_api as api;
+use serde::Serialize;
+
+/// The engine as JSON.
+#[derive(Debug, Serialize)]
+pub struct Engine {
+    version: String,
+    pid: u64,
+    uptime_seconds: f64,
+    epoch: u64,
+    workers: Vec<Worker>,
+    interfaces: Vec<Interface>,
+    services: Vec<Service>,
+    /// Dropped before a VIP was known.
+    drops: Vec<Drop>,
+}
+
+#[derive(Debug, Serialize)]
+struct Worker {
+    index: u32,
+    core: u32,
+    queues: Vec<String>,
+    state: String,
+    rx_packets: u64,
+    tx_packets: u64,
+    dropped: u64,
+    flows: u64,
+    flows_capacity: u64,
+    stateless: u64,
+    epoch: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Interface {
+    name: String,
+    index: u32,
+    mode: String,
+    mtu: u32,
+    mac: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Service {
+    name: String,
+    mode: String,
+    vips: Vec<Vip>,
+    backends: Vec<Backend>,
+}
+
+#[derive(Debug, Serialize)]
+struct Vip {
+    vip: String,
+    packets: u64,
+    bytes: u64,
+    drops: Vec<Drop>,
+}
+
+#[derive(Debug, Serialize)]
+struct Backend {
+    name: String,
+    address: String,
+    weight: u32,
+    state: &'static str,
+    ring_share: f64,
+    packets: u64,
+    bytes: u64,
+    new_flows: u64,
+    flows: u64,
+    next_hop: String,
+    reachable: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Drop {
+    reason: String,
+    packets: u64,
+    help: String,
+}
+
+impl Drop {
+    fn all(drops: Vec<api::DropCount>) -> Vec<Self> {
+        let one = |d: api::DropCount| Drop {
+            reason: d.reason,
+            packets: d.packets,
+            help: d.help,
+        };
+        drops.into_iter().map(one).collect()
+    }
+}
+
+impl From<api::WorkerStatus> for Worker {
+    fn from(w: api::WorkerStatus) -> Self {
+        Worker {
+            index: w.index,
+            core: w.core,
+            queues: w.queues,
+            state: w.state,
+            rx_packets: w.rx_packets,
+            tx_packets: w.tx_packets,
+            dropped: w.dropped,
+            flows: w.flows,
+            flows_capacity: w.flows_capacity,
+            stateless: w.stateless,
+            epoch: w.epoch,
+        }
+    }
+}
+
+impl From<api::InterfaceStatus> for Interface {
+    fn from(i: api::InterfaceStatus) -> Self {
+        Interface {
+            name: i.name,
+            index: i.index,
+            mode: i.mode,
+            mtu: i.mtu,
+            mac: i.mac,
+        }
+    }
+}
+
+impl From<api::ServiceStatus> for Service {
+    fn from(s: api::ServiceStatus) -> Self {
+        Service {
+            name: s.name,
+            mode: s.mode,
+            vips: s.vips.into_iter().map(Vip::from).collect(),
+            backends: s.backends.into_iter().map(Backend::from).collect(),
+        }
+    }
+}
+
+impl From<api::VipStatus> for Vip {
+    fn from(v: api::VipStatus) -> Self {
+        let vip = v.vip.unwrap_or_default();
+        Vip {
+            vip: format!(
+                "{}/{}",
+                endpoint(&vip.address, vip.port),
+                protocol_name(vip.protocol())
+            ),
+            packets: v.packets,
+            bytes: v.bytes,
+            drops: Drop::all(v.drops),
+        }
+    }
+}
+
+impl From<api::BackendStatus> for Backend {
+    fn from(b: api::BackendStatus) -> Self {
+        let state = match b.state() {
+            api::BackendState::Active => "active",
+            api::BackendState::Draining => "draining",
+            api::BackendState::Unspecified => "unknown",
+        };
+        Backend {
+            name: b.name,
+            address: b.address,
+            weight: b.weight,
+            state,
+            ring_share: b.ring_share,
+            packets: b.packets,
+            bytes: b.bytes,
+            new_flows: b.new_flows,
+            flows: b.flows,
+            next_hop: b.next_hop,
+            reachable: b.reachable,
+        }
+    }
+}
+
+impl Engine {
+    /// From the engine's answer.
+    pub fn new(status: api::EngineStatus) -> Self {
+        Engine {
+            version: status.version,
+            pid: status.pid,
+            uptime_seconds: status.uptime_seconds,
+            epoch: status.epoch,
+            workers: status.workers.into_iter().map(Worker::from).collect(),
+            interfaces: status.interfaces.into_iter().map(Interface::from).collect(),
+            services: status.services.into_iter().map(Service::from).collect(),
+            drops: Drop::all(status.drops),
+        }
+    }
+
+    /// The engine in a line.
+    pub fn line(&self) -> String {
+        let (version, pid, epoch) = (&self.version, self.pid, self.epoch);
+        let up = time(self.uptime_seconds);
+        format!("lockstep-engine  running  version {version}, up {up}, epoch {epoch}, pid {pid}\n")
+    }
+
+    /// Everything else, a table each.
+    pub fn tables(&self) -> Vec<String> {
+        vec![
+            self.interfaces_table(),
+            self.workers_table(),
+            self.vips_table(),
+            self.backends_table(),
+            self.drops_table(),
+        ]
+    }
+
+    /// What the operator should look at.
+    pub fn troubles(&self) -> Vec<String> {
+        let workers = self.workers.iter().filter(|w| w.state != "running");
+        let workers = workers.map(|w| format!("worker {} is {}", w.index, w.state));
+        let full = self.workers.iter().filter(|w| w.stateless > 0).map(|w| {
+            let (index, n) = (w.index, count(w.stateless));
+            format!(
+                "worker {index} forwarded {n} new flows without an entry: its flow table was full"
+            )
+        });
+        let unreachable = self.services.iter().flat_map(|s| {
+            s.backends.iter().filter(|b| !b.reachable).map(move |b| {
+                format!(
+                    "service {}: backend {} is not reachable: {}",
+                    s.name, b.name, b.next_hop
+                )
+            })
+        });
+        workers.chain(full).chain(unreachable).collect()
+    }
+
+    fn interfaces_table(&self) -> String {
+        let row = |i: &Interface| {
+            vec![
+                i.name.clone(),
+                i.mode.clone(),
+                format!("{} B", i.mtu),
+                i.mac.clone(),
+            ]
+        };
+        table(
+            &["INTERFACE", "MODE", ">MTU", "MAC"],
+            self.interfaces.iter().map(row),
+        )
+    }
+
+    fn workers_table(&self) -> String {
+        let row = |w: &Worker| {
+            vec![
+                w.index.to_string(),
+                w.core.to_string(),
+                w.queues.join(" "),
+                w.state.clone(),
+                count(w.rx_packets),
+                count(w.tx_packets),
+                count(w.dropped),
+                format!("{} of {}", count(w.flows), count(w.flows_capacity)),
+                count(w.stateless),
+                w.epoch.to_string(),
+            ]
+        };
+        let columns = [
+            ">WORKER",
+            ">CORE",
+            "QUEUES",
+            "STATE",
+            ">RX PACKETS",
+            ">TX PACKETS",
+            ">DROPPED",
+            ">FLOWS",
+            ">STATELESS",
+            ">EPOCH",
+        ];
+        table(&columns, self.workers.iter().map(row))
+    }
+
+    fn vips_table(&self) -> String {
+        let rows = self.services.iter().flat_map(|s| {
+            s.vips.iter().map(move |v| {
+                let dropped = v.drops.iter().map(|d| d.packets).sum();
+                let (name, mode) = (s.name.clone(), s.mode.clone());
+                vec![
+                    name,
+                    mode,
+                    v.vip.clone(),
+                    count(v.packets),
+                    bytes(v.bytes),
+                    count(dropped),
+                ]
+            })
+        });
+        table(
+            &["SERVICE", "MODE", "VIP", ">PACKETS", ">BYTES", ">DROPPED"],
+            rows,
+        )
+    }
+
+    fn backends_table(&self) -> String {
+        let rows = self.services.iter().flat_map(|s| {
+            s.backends.iter().map(move |b| {
+                vec![
+                    s.name.clone(),
+                    b.name.clone(),
+                    b.address.clone(),
+                    b.state.to_owned(),
+                    b.weight.to_string(),
+                    percent(b.ring_share),
+                    count(b.flows),
+                    count(b.new_flows),
+                    count(b.packets),
+                    bytes(b.bytes),
+                    b.next_hop.clone(),
+                ]
+            })
+        });
+        let columns = [
+            "SERVICE",
+            "BACKEND",
+            "ADDRESS",
+            "STATE",
+            ">WEIGHT",
+            ">SHARE",
+            ">FLOWS",
+            ">NEW FLOWS",
+            ">PACKETS",
+            ">BYTES",
+            "NEXT HOP",
+        ];
+        table(&columns, rows)
+    }
+
+    /// Only what was counted: every reason there is stands in the JSON.
+    fn drops_table(&self) -> String {
+        let by_vip = self.services.iter().flat_map(|s| &s.vips);
+        let by_vip = by_vip.flat_map(|v| v.drops.iter().map(|d| (v.vip.as_str(), d)));
+        let rows = self.drops.iter().map(|d| ("-", d)).chain(by_vip);
+        let rows = rows.filter(|(_, d)| d.packets > 0).map(|(vip, d)| {
+            vec![
+                d.reason.clone(),
+                vip.to_owned(),
+                count(d.packets),
+                d.help.clone(),
+            ]
+        });
+        table(&["DROPPED", "VIP", ">PACKETS", "WHAT TO DO"], rows)
+    }
+}

@@ -1,0 +1,136 @@
+//! `lockstep topology detect | check | show`.
+
+use super::output::Out;
+use super::{Answer, Failure, check, read_file};
+use clap::{Args, Subcommand};
+use lockstep_topology::diagnostics::{Diagnostic, Diagnostics};
+use lockstep_topology::{Host, Topology, Wishes, detect, render, rows, show, total_memory};
+use serde::Serialize;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+/// What to do with a topology.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Propose a topology.toml for this host
+    Detect(Detect),
+    /// Look for errors, also for what this host cannot do (exit code 1 when there are)
+    Check(File),
+    /// Show workers, cores, queues and memory
+    Show(File),
+}
+
+/// Arguments of `lockstep topology detect`.
+#[derive(Debug, Args)]
+pub struct Detect {
+    /// The interfaces to use; otherwise every Ethernet device and veth that is up.
+    #[arg(long = "interface", value_name = "NAME")]
+    interfaces: Vec<String>,
+    /// The engine's addresses; otherwise the first of each version of those interfaces.
+    #[arg(long = "address", value_name = "ADDRESS")]
+    addresses: Vec<IpAddr>,
+}
+
+/// A topology.toml.
+#[derive(Debug, Args)]
+pub struct File {
+    /// The file; `-` is standard input.
+    #[arg(default_value = "/etc/lockstep/topology.toml")]
+    file: PathBuf,
+}
+
+/// A topology as JSON.
+#[derive(Debug, Serialize)]
+struct Report {
+    addresses: Vec<IpAddr>,
+    interfaces: Vec<String>,
+    workers: Vec<Worker>,
+    memory_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Worker {
+    index: usize,
+    core: u32,
+    numa_node: Option<u32>,
+    queues: Vec<String>,
+    umem_bytes: u64,
+    flow_table_bytes: u64,
+}
+
+impl Report {
+    fn new(topology: &Topology, host: &Host) -> Self {
+        let workers = rows(topology, host).into_iter().map(|row| Worker {
+            index: row.worker,
+            core: row.core,
+            numa_node: row.node,
+            queues: row.queues.split(' ').map(str::to_owned).collect(),
+            umem_bytes: row.memory.umem,
+            flow_table_bytes: row.memory.flows,
+        });
+        Report {
+            addresses: topology.engine().addresses.all().to_vec(),
+            interfaces: topology
+                .interfaces()
+                .iter()
+                .map(|i| i.name.to_string())
+                .collect(),
+            workers: workers.collect(),
+            memory_bytes: total_memory(topology),
+        }
+    }
+}
+
+/// Does what was asked for.
+pub fn run(command: Command, out: &mut Out) -> Result<Answer, Failure> {
+    match command {
+        Command::Detect(wishes) => propose(wishes, out),
+        Command::Check(file) => compare(&file.file, out),
+        Command::Show(file) => print(&file.file, out),
+    }
+}
+
+fn host() -> Result<Host, Failure> {
+    Host::discover(Path::new("/sys"), Path::new("/proc"))
+        .map_err(|error| Failure::Refused(error.to_string()))
+}
+
+fn propose(wishes: Detect, out: &mut Out) -> Result<Answer, Failure> {
+    let host = host()?;
+    let wishes = Wishes {
+        interfaces: wishes.interfaces,
+        addresses: wishes.addresses,
+    };
+    let topology = detect(&host, &wishes).map_err(|error| Failure::Refused(error.to_string()))?;
+    out.answer(&Report::new(&topology, &host), || render(&topology))?;
+    Ok(Answer::Yes)
+}
+
+fn compare(path: &Path, out: &mut Out) -> Result<Answer, Failure> {
+    let (file, text) = (path.display().to_string(), read_file(path)?);
+    let found = match Topology::parse(&file, &text) {
+        Err(errors) => errors,
+        Ok(topology) => lockstep_topology::check(&topology, &host()?),
+    };
+    check::report(&file, "no errors: this host can do it", &found, out)
+}
+
+fn print(path: &Path, out: &mut Out) -> Result<Answer, Failure> {
+    let (file, text) = (path.display().to_string(), read_file(path)?);
+    let topology = match Topology::parse(&file, &text) {
+        Err(errors) => return check::report(&file, "", &errors, out),
+        Ok(topology) => topology,
+    };
+    let host = host()?;
+    let found: Diagnostics = lockstep_topology::check(&topology, &host);
+    found
+        .iter()
+        .map(Diagnostic::to_string)
+        .for_each(|line| eprintln!("{line}"));
+    out.answer(&Report::new(&topology, &host), || show(&topology, &host))?;
+    Ok(if found.has_errors() {
+        Answer::No
+    } else {
+        Answer::Yes
+    })
+}
