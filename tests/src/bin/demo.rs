@@ -57,7 +57,15 @@ fn demo() -> Result<()> {
     heading("Lockstep: HTTP through a virtual IP to three real servers");
     println!("{PICTURE}");
     step("Building the network: namespaces, veth links, one nginx per server");
-    interrupted::take_down_labs()?;
+    let take_down = interrupted::take_down_labs()?;
+    let result = with_a_lab();
+    if result.is_err() {
+        take_down.end_if_begun();
+    }
+    result
+}
+
+fn with_a_lab() -> Result<()> {
     let mut lab = Lab::builder().servers(4).start()?;
     let result = tour(&mut lab);
     if result.is_err() {

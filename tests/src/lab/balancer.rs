@@ -156,7 +156,7 @@ impl Balancer {
             .kill()
     }
 
-    /// Starts the daemon and waits until it answers.
+    /// Starts the daemon and waits until it has found the engine.
     pub fn start_daemon(&mut self) -> Result<()> {
         ensure!(
             self.daemon.is_none(),
@@ -170,11 +170,12 @@ impl Balancer {
         command.arg("--state-dir").arg(self.dir.join("state"));
         let mut process = self.netns.spawn("daemon", command)?;
         wait_until(
-            &format!("the daemon of {} answers", self.name()),
+            &format!("the daemon of {} has found its engine", self.name()),
             START,
             || {
                 process.must_run()?;
-                Ok(std::os::unix::net::UnixStream::connect(self.daemon_socket()).ok())
+                let connected = &self.whole_status()?["daemon"]["engine_connected"];
+                Ok((*connected == Value::Bool(true)).then_some(()))
             },
         )?;
         self.daemon = Some(process);
