@@ -1,0 +1,58 @@
+# Every target installs what it needs first. `make` lists them.
+
+# The lab's network namespaces and AF_XDP need root; with sudo, programs keep this environment.
+ifeq ($(shell id -u),0)
+SUDO :=
+else
+SUDO := sudo -E
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p' | tr a-z- A-Z_)
+# cargo and nextest start the programs that they build through this.
+export CARGO_TARGET_$(HOST)_RUNNER := $(SUDO)
+endif
+
+# rustup's installer adds this to the PATH of the next login only.
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
+
+# Crates that must build where there is no operating system: no clock, no thread, no socket.
+NO_OS := -p lockstep-wire -p lockstep-plan -p lockstep-core
+
+# Seconds that each fuzz target runs.
+FUZZ_SECONDS ?= 60
+
+.DEFAULT_GOAL := help
+.PHONY: help deps build test test-long lint demo bench fuzz
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+deps: ## install what building and testing need (Debian packages, cargo-nextest)
+	@scripts/deps.sh
+
+build: deps ## build every program, optimized, into target/release
+	cargo build --locked --release --workspace --bins
+
+test: deps lint ## lint, then pass every test: units, properties, scenarios in the lab
+	cargo build --locked --workspace --bins
+	cargo test --locked --quiet --workspace --doc
+	cargo nextest run --locked --workspace
+
+test-long: deps ## every test and the ignored ones, with 10,000 cases of each property
+	cargo build --locked --workspace --bins
+	PROPTEST_CASES=10000 cargo nextest run --locked --workspace --profile long --run-ignored all
+
+lint: deps ## formatting, clippy, documentation, and the crates that know no operating system
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --quiet --workspace --no-deps
+	cargo check --locked --target x86_64-unknown-none $(NO_OS)
+
+demo: deps ## show real HTTP traffic through a virtual IP to three servers
+	cargo build --locked --release --workspace --bins
+	$(SUDO) target/release/lockstep-demo
+
+bench: deps ## measure the dataplane in memory, into perf/results/core.json
+	cargo build --locked --release -p lockstep-perf
+	target/release/lockstep-perf core
+
+fuzz: deps ## run each fuzz target for FUZZ_SECONDS (60); needs a nightly toolchain
+	scripts/fuzz.sh $(FUZZ_SECONDS)

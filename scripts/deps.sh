@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# Installs what building and testing Lockstep need. Does nothing, quickly, when all of it is there.
+#
+# It knows Debian's packages and rustup. Where it can install nothing (another distribution, no
+# root) it says what is missing and ends with exit code 1.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+PATH="$PATH:$HOME/.cargo/bin:/usr/sbin:/sbin"
+NO_OS_TARGET=x86_64-unknown-none
+
+# PACKAGE:WHAT, where WHAT is a command on the PATH, or a file when it begins with a slash.
+PACKAGES=(
+    clang:clang llvm:llvm-strip gcc:gcc make:make m4:m4 pkg-config:pkg-config
+    libelf-dev:/usr/include/libelf.h zlib1g-dev:/usr/include/zlib.h
+    libbpf-dev:/usr/include/bpf/bpf_helpers.h linux-libc-dev:/usr/include/linux/bpf.h
+    libc6-dev:/usr/include/stdio.h ca-certificates:/etc/ssl/certs/ca-certificates.crt
+    curl:curl ethtool:ethtool iperf3:iperf3 iproute2:ip nftables:nft nginx-light:nginx
+    procps:sysctl tcpdump:tcpdump valgrind:valgrind wrk:wrk
+)
+
+fail() {
+    printf '%s\n' "$@" >&2
+    exit 1
+}
+
+present() {
+    case $1 in
+        /*) [ -e "$1" ] ;;
+        *) command -v "$1" >/dev/null ;;
+    esac
+}
+
+missing_packages() {
+    local entry
+    for entry in "${PACKAGES[@]}"; do
+        present "${entry#*:}" || printf '%s\n' "${entry%%:*}"
+    done
+}
+
+# Debian starts a service when its package is installed. nginx is wanted as a program only: while
+# packages are installed, policy-rc.d (invoke-rc.d(8)) forbids every start.
+install_packages() {
+    local packages=("$@") sudo='' policy=/usr/sbin/policy-rc.d
+    command -v apt-get >/dev/null || fail \
+        "Missing: ${packages[*]} (Debian's names). There is no apt-get here: install them by hand."
+    if [ "$(id -u)" -ne 0 ]; then
+        command -v sudo >/dev/null || fail \
+            "Missing: ${packages[*]}. Installing them needs root, and there is no sudo. As root:" \
+            "  apt-get install ${packages[*]}"
+        sudo=sudo
+    fi
+    echo "Installing ${packages[*]}"
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' | $sudo tee "$policy" >/dev/null
+        $sudo chmod 755 "$policy"
+        # shellcheck disable=SC2064 # What it is now is what has to go.
+        trap "$sudo rm -f $policy" EXIT
+    fi
+    $sudo apt-get update -qq
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+        "${packages[@]}" >/dev/null
+    if [[ " ${packages[*]} " == *" nginx-light "* ]] && [ -d /run/systemd/system ]; then
+        $sudo systemctl disable --quiet --now nginx ||
+            echo "The system's nginx could not be disabled: it may start at the next boot." >&2
+    fi
+}
+
+check_rust() {
+    command -v cargo >/dev/null || fail \
+        "Rust is missing. Install it as the user who builds, and run make again:" \
+        "  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"
+    local wanted have
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+    have=$(cargo --version | cut -d' ' -f2)
+    [ "$(printf '%s\n' "$wanted" "$have" | sort -V | head -n1)" = "$wanted" ] || fail \
+        "Rust $have is too old: Lockstep needs $wanted. Run: rustup update stable"
+}
+
+# A part of the toolchain: NAME, how rustup installs it, how to see that it is there.
+toolchain_part() {
+    local name=$1 install=$2
+    shift 2
+    "$@" >/dev/null 2>&1 && return
+    command -v rustup >/dev/null || fail \
+        "The Rust toolchain has no $name, and there is no rustup to add it (https://rustup.rs)."
+    # shellcheck disable=SC2086 # Two words.
+    rustup $install
+}
+
+no_os_target_present() {
+    [ -d "$(rustc --print target-libdir --target "$NO_OS_TARGET")" ]
+}
+
+mapfile -t missing < <(missing_packages)
+if [ ${#missing[@]} -gt 0 ]; then
+    install_packages "${missing[@]}"
+    mapfile -t missing < <(missing_packages)
+    [ ${#missing[@]} -eq 0 ] || fail "Installed, but not found: ${missing[*]}."
+fi
+check_rust
+toolchain_part rustfmt "component add rustfmt" cargo fmt --version
+toolchain_part clippy "component add clippy" cargo clippy --version
+toolchain_part "target $NO_OS_TARGET" "target add $NO_OS_TARGET" no_os_target_present
+if ! command -v cargo-nextest >/dev/null; then
+    echo "Installing cargo-nextest, the test runner (some minutes, once)"
+    cargo install --locked cargo-nextest
+fi

@@ -1,0 +1,167 @@
+//! Rules about what may be written in a source file.
+
+use crate::source::SourceFile;
+use crate::{assert_none, root, sources};
+use lockstep_plan::DropReason;
+use std::collections::BTreeSet;
+
+/// The folder that may use `unsafe`: AF_XDP's rings are shared with the kernel.
+const UNSAFE: &str = "engine/xsk/";
+/// Includes libbpf-cargo's output, which is `unsafe` throughout, and has none of its own.
+const SKELETON: &str = "bpf/src/skeleton.rs";
+/// Its crate can only `deny`, as in the workspace's lints: `forbid` cannot be lifted for a module.
+const SKELETONS_CRATE: &str = "bpf/";
+/// Lines of a file without its tests, and of a file of tests.
+const MAX_LINES: usize = 600;
+const MAX_TEST_LINES: usize = 1_000;
+/// The lab's wait-until helper sleeps between two looks at its condition.
+const WAITS: &str = "tests/src/lab/wait.rs";
+
+fn at(file: &SourceFile, line: usize, what: &str) -> String {
+    format!("{}:{line}: {what}", file.path)
+}
+
+/// Every place of a pattern that `wrong` says is one.
+fn places(what: &str, pattern: &[&str], wrong: impl Fn(&SourceFile, bool) -> bool) -> Vec<String> {
+    let mut found = Vec::new();
+    for file in &sources() {
+        let hits = file.find(pattern).filter(|token| wrong(file, token.test));
+        found.extend(hits.map(|token| at(file, token.line, what)));
+    }
+    found
+}
+
+#[test]
+fn unsafe_code_stands_in_the_xsk_crate_only() {
+    let outside = |file: &SourceFile, _| !file.path.starts_with(UNSAFE);
+    let found = places("`unsafe`", &["unsafe"], outside);
+    assert_none("`unsafe` is for engine/xsk only:", found);
+}
+
+/// Without `forbid`, an inner `allow` would be enough to let `unsafe` in, macros' included.
+#[test]
+fn every_other_crate_forbids_unsafe_code() {
+    let forbids = |file: &SourceFile| {
+        let pattern = ["#", "!", "[", "forbid", "(", "unsafe_code", ")", "]"];
+        file.find(&pattern).next().is_some()
+    };
+    let roots = crate::crates::roots();
+    let found = sources()
+        .into_iter()
+        .filter(|file| roots.contains(&file.path) && !file.path.starts_with(UNSAFE))
+        .filter(|file| !file.path.starts_with(SKELETONS_CRATE) && !forbids(file))
+        .map(|file| at(&file, 1, "add `#![forbid(unsafe_code)]`"));
+    assert_none("Crates without `unsafe` say so:", found.collect());
+}
+
+#[test]
+fn unsafe_code_is_allowed_where_generated_code_is_included_only() {
+    let mut found = Vec::new();
+    for attribute in ["allow", "expect"] {
+        for file in &sources() {
+            let may = file.path.starts_with(UNSAFE) || file.path == SKELETON;
+            let pattern = [attribute, "(", "unsafe_code"];
+            let hits = file.find(&pattern).filter(|_| !may);
+            found.extend(hits.map(|token| at(file, token.line, attribute)));
+        }
+    }
+    assert_none("The lint `unsafe_code` stays on:", found);
+}
+
+#[test]
+fn files_are_short_enough_to_be_read() {
+    let long = sources().into_iter().filter_map(|file| {
+        let limit = match file.is_test() {
+            true => MAX_TEST_LINES,
+            false => MAX_LINES,
+        };
+        let what = format!("{} lines, at most {limit}", file.lines);
+        (file.lines > limit).then(|| at(&file, 1, &what))
+    });
+    assert_none("Look for the second noun in these files:", long.collect());
+}
+
+#[test]
+fn nothing_that_ships_unwraps() {
+    let ships = |file: &SourceFile, test: bool| !test && !file.is_test();
+    let found = places("unwrap()", &[".", "unwrap", "(", ")"], ships);
+    assert_none(
+        "`expect` says why it cannot happen, an error says what to do:",
+        found,
+    );
+}
+
+#[test]
+fn nothing_is_left_to_be_done_or_printed_for_debugging() {
+    let mut found = Vec::new();
+    for name in ["todo", "unimplemented", "dbg"] {
+        found.extend(places(&format!("{name}!"), &[name, "!"], |_, _| true));
+    }
+    assert_none("These do not ship:", found);
+}
+
+/// A time that is long enough here is too short on a busy machine, and too long everywhere else.
+#[test]
+fn tests_wait_for_conditions_and_not_for_time() {
+    let in_tests = |file: &SourceFile, test: bool| {
+        let lab = file.path.starts_with("tests/") || file.path.starts_with("perf/");
+        (test || lab) && file.path != WAITS
+    };
+    let found = places("sleep", &["sleep", "("], in_tests);
+    let rule = format!("Wait with the lab's wait-until helper ({WAITS}):");
+    assert_none(&rule, found);
+}
+
+#[test]
+fn every_drop_reason_is_used() {
+    let mut used = BTreeSet::new();
+    for file in &sources() {
+        if file.path == "engine/plan/src/drop.rs" {
+            continue;
+        }
+        for window in file.tokens.windows(4) {
+            let [name, first, second, variant] = window else {
+                continue;
+            };
+            let path = [&name.text, &first.text, &second.text];
+            if path == ["DropReason", ":", ":"] && !name.test {
+                used.insert(variant.text.clone());
+            }
+        }
+    }
+    let unused = DropReason::ALL
+        .iter()
+        .map(|reason| format!("{reason:?}"))
+        .filter(|name| !used.contains(name))
+        .map(|name| format!("engine/plan/src/drop.rs: DropReason::{name}"));
+    assert_none(
+        "Nothing drops a packet for these reasons (written `DropReason::X`):",
+        unused.collect(),
+    );
+}
+
+/// The page is written from the reasons themselves: `UPDATE=1 cargo test -p lockstep-tests --test
+/// conventions`.
+#[test]
+fn every_drop_reason_is_documented() {
+    let path = root().join("docs/src/operations/drops.md");
+    let mut page = String::from(
+        "# Drop reasons\n\n\
+         Every packet that the engine takes and does not forward is counted under one of these names, per\n\
+         virtual IP: in `lockstep status`, in the metrics, and in the answers of `lockstep explain`.\n\n\
+         This page is written from the source: `UPDATE=1 cargo test -p lockstep-tests --test conventions`.\n\n\
+         | reason | what it means, and what to do |\n|---|---|\n",
+    );
+    for reason in DropReason::ALL {
+        page.push_str(&format!("| `{reason}` | {} |\n", reason.help()));
+    }
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, &page).expect("the page can be written");
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        written == page,
+        "{} is not what the reasons say; write it again with UPDATE=1",
+        path.display()
+    );
+}
