@@ -26,9 +26,9 @@ enum ecn {
 	ECN_CE = 3,
 };
 
+/* The tunnel's end is a struct of its own: the verifier forgets what it knows about the length of a
+ * header that lies beside a key whose address a helper takes. */
 struct outer {
-	/* The tunnel's end. */
-	struct decap_key to;
 	/* Bytes of the outer IP header. */
 	__u32 header;
 	/* The protocol it carries. */
@@ -37,7 +37,8 @@ struct outer {
 };
 
 /* Reads an outer IPv4 header; 0 where it is not one of a whole tunnelled packet. */
-static __always_inline int outer_v4(struct outer *outer, void *at, void *end)
+static __always_inline int outer_v4(struct outer *outer, struct decap_key *to, void *at,
+				    void *end)
 {
 	struct iphdr *ip = at;
 
@@ -49,13 +50,14 @@ static __always_inline int outer_v4(struct outer *outer, void *at, void *end)
 	outer->header = ip->ihl * 4;
 	outer->protocol = ip->protocol;
 	outer->ecn = ip->tos & ECN_CE;
-	map_v4(outer->to.address, ip->daddr);
+	map_v4(to->address, ip->daddr);
 	return 1;
 }
 
 /* Reads an outer IPv6 header. One with extension headers is not ours: the balancer sends none, not
  * even the encapsulation limit of RFC 2473. */
-static __always_inline int outer_v6(struct outer *outer, void *at, void *end)
+static __always_inline int outer_v6(struct outer *outer, struct decap_key *to, void *at,
+				    void *end)
 {
 	struct ipv6hdr *ip = at;
 
@@ -64,7 +66,7 @@ static __always_inline int outer_v6(struct outer *outer, void *at, void *end)
 	outer->header = sizeof(*ip);
 	outer->protocol = ip->nexthdr;
 	outer->ecn = (ip->flow_lbl[0] >> 4) & ECN_CE;
-	__builtin_memcpy(outer->to.address, &ip->daddr, sizeof(outer->to.address));
+	__builtin_memcpy(to->address, &ip->daddr, sizeof(to->address));
 	return 1;
 }
 
@@ -132,9 +134,9 @@ struct link {
 } __attribute__((packed));
 
 /* Takes `outer` bytes out between the link-layer header, which stays with its tags, and what
- * follows. The header is copied at its longest; behind the shorter ones the copy reaches into the
- * IP header, and only as much of it is written back as there were tags. */
-static __always_inline int strip(struct xdp_md *ctx, __u32 outer, __u32 tags, __be16 ethertype)
+ * follows. The header is read at its longest, which behind a shorter one reaches into the IP
+ * header; only as much is written back as there were tags. */
+static __always_inline int strip(struct xdp_md *ctx, __u32 outer, __u32 tags, __be16 carried)
 {
 	struct link *frame = (void *)(long)ctx->data;
 	struct link link;
@@ -142,22 +144,26 @@ static __always_inline int strip(struct xdp_md *ctx, __u32 outer, __u32 tags, __
 	if ((void *)(frame + 1) > (void *)(long)ctx->data_end)
 		return 0;
 	__builtin_memcpy(&link, frame, sizeof(link));
-	if (tags == 0)
-		link.ethertype = ethertype;
-	else
-		link.tags[tags == 1 ? 0 : 1].ethertype = ethertype;
-
 	if (bpf_xdp_adjust_head(ctx, outer))
 		return 0;
 	frame = (void *)(long)ctx->data;
 	/* Cannot happen, an inner IP header follows; the verifier wants to see it. */
 	if ((void *)(frame + 1) > (void *)(long)ctx->data_end)
 		return 0;
-	__builtin_memcpy(frame, &link, ETH_HLEN);
-	if (tags > 0)
-		frame->tags[0] = link.tags[0];
-	if (tags > 1)
-		frame->tags[1] = link.tags[1];
+	__builtin_memcpy(frame->macs, link.macs, sizeof(frame->macs));
+	if (tags == 0) {
+		frame->ethertype = carried;
+		return 1;
+	}
+	frame->ethertype = link.ethertype;
+	frame->tags[0].tci = link.tags[0].tci;
+	if (tags == 1) {
+		frame->tags[0].ethertype = carried;
+		return 1;
+	}
+	frame->tags[0].ethertype = link.tags[0].ethertype;
+	frame->tags[1].tci = link.tags[1].tci;
+	frame->tags[1].ethertype = carried;
 	return 1;
 }
 
@@ -172,19 +178,21 @@ int lockstep_decap(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
-	struct outer outer __attribute__((aligned(8))) = {};
+	/* Aligned for the stores of whole words that clang makes of the copies. */
+	struct decap_key to __attribute__((aligned(8))) = {};
+	struct outer outer = {};
 	__u32 tags = 0;
 	void *at;
 	int whole = 0;
 
 	__be16 ethertype = link_layer(data, end, &at, &tags);
 	if (ethertype == bpf_htons(ETH_P_IP))
-		whole = outer_v4(&outer, at, end);
+		whole = outer_v4(&outer, &to, at, end);
 	else if (ethertype == bpf_htons(ETH_P_IPV6))
-		whole = outer_v6(&outer, at, end);
+		whole = outer_v6(&outer, &to, at, end);
 	if (!whole || (outer.protocol != IPPROTO_IPIP && outer.protocol != IPPROTO_IPV6))
 		return verdict(XDP_PASS, DECAP_PASSED);
-	if (!bpf_map_lookup_elem(&addresses, &outer.to))
+	if (!bpf_map_lookup_elem(&addresses, &to))
 		return verdict(XDP_PASS, DECAP_PASSED);
 
 	switch (inner(at + outer.header, end, outer.protocol, outer.ecn)) {

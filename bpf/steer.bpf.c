@@ -101,6 +101,9 @@ static __always_inline enum parsed ipv6(struct steer_key *key, void *at, void *e
 	__u8 next = ip->nexthdr;
 	__s32 left = bpf_ntohs(ip->payload_len);
 	at = ip + 1;
+	/* Unrolled: clang closes this loop by falling through to its head, which the verifier of
+	 * Linux 6.1 (Debian 12) takes for endless. */
+#pragma clang loop unroll(full)
 	for (int i = 0; i <= STEER_MAX_EXTENSIONS; i++) {
 		struct extension *extension = at;
 		__u32 length;

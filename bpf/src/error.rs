@@ -96,7 +96,7 @@ pub enum BpfError {
     },
     /// The kernel's verifier refused the program.
     #[error(
-        "the kernel's verifier rejects {program}; Lockstep needs Linux 5.11 or later, please \
+        "the kernel's verifier rejects {program}; it is made for Linux 6.1 and later, please \
          report this with `uname -r` and what the verifier said:\n{log}"
     )]
     Rejected {
@@ -106,7 +106,7 @@ pub enum BpfError {
         log: String,
     },
     /// The program could not be loaded for another reason.
-    #[error("{program} cannot be loaded: {source}; libbpf says:\n{log}")]
+    #[error("{program} cannot be loaded; libbpf says:\n{log}")]
     Load {
         /// The program's name.
         program: &'static str,
@@ -116,7 +116,7 @@ pub enum BpfError {
         source: libbpf_rs::Error,
     },
     /// A map could not be read or written.
-    #[error("map {map}: cannot {doing}: {source}")]
+    #[error("map {map}: cannot {doing}")]
     Map {
         /// The map.
         map: &'static str,
@@ -147,7 +147,7 @@ pub enum BpfError {
     #[error("a heartbeat deadline of 0 would pass every packet to the kernel")]
     NoDeadline,
     /// The kernel cannot run the program on a frame.
-    #[error("cannot run {program} on a frame of {length} bytes: {source}")]
+    #[error("cannot run {program} on a frame of {length} bytes")]
     TestRun {
         /// The program's name.
         program: &'static str,

@@ -210,14 +210,18 @@ impl Interface {
         let Some(mode) = attached.mode else {
             return Err(self.busy(attached));
         };
-        if Interface::find(&self.name).is_err()
-            || self.attached()?.is_none_or(|now| now.id != attached.id)
-        {
+        if !self.exists() || self.attached()?.is_none_or(|now| now.id != attached.id) {
             return Ok(());
         }
         let unused = io::stderr();
         let (result, log) = captured(|| Xdp::new(unused.as_fd()).detach(self.index, mode.flag()));
         result.map_err(|error| self.failed("detach the XDP program", error_text(&error, &log)))
+    }
+
+    /// By its number: an interface keeps that when it is renamed. nix 0.31 gives an empty name, not
+    /// an error, for a number that is not there.
+    fn exists(&self) -> bool {
+        nix::net::if_::if_indextoname(self.index()).is_ok_and(|name| !name.is_empty())
     }
 
     pub(crate) fn failed(&self, doing: &'static str, reason: String) -> BpfError {

@@ -98,11 +98,13 @@ pub(crate) fn test_run(
     };
     let mut context = came_in_on.map(|on| xdp_md(frame.len(), on));
     let mut out = vec![0; frame.len() + GROWTH];
-    let mut input = ProgramInput::default();
-    input.data_in = Some(frame);
-    input.data_out = Some(&mut out);
-    input.context_in = context.as_mut().map(|context| context.as_mut_slice());
-    input.repeat = repeat;
+    let input = ProgramInput {
+        data_in: Some(frame),
+        data_out: Some(&mut out),
+        context_in: context.as_mut().map(|context| context.as_mut_slice()),
+        repeat,
+        ..ProgramInput::default()
+    };
     let (result, _) = captured(|| program.test_run(input));
     let output = result.map_err(failed)?;
     let action = match output.return_value {

@@ -68,14 +68,13 @@ impl Steer {
     pub fn attach(interface: &str, options: &SteerOptions) -> Result<Steer, BpfError> {
         let interface = Interface::find(interface)?;
         let mut program = SteerProgram::load(options.deadline)?;
+        let id = program
+            .id()
+            .map_err(|error| interface.failed("ask for the program's number", error.to_string()))?;
         let pins = Pins::claim(&options.pin_dir, interface.name())?;
-        let attached = program.pin(&pins).and_then(|()| {
-            interface.attach(
-                program.skeleton.progs.lockstep_steer.as_fd(),
-                NAME,
-                options.mode,
-            )
-        });
+        let attached = program
+            .pin(&pins)
+            .and_then(|()| interface.attach(program.fd(), NAME, options.mode));
         let attachment = match attached {
             Ok(attachment) => attachment,
             Err(error) => {
@@ -84,8 +83,6 @@ impl Steer {
                 return Err(error);
             }
         };
-        let id = Program::id_from_fd(program.skeleton.progs.lockstep_steer.as_fd())
-            .map_err(|error| interface.failed("ask for the program's number", error.to_string()))?;
         Ok(Steer {
             program,
             interface,
@@ -190,6 +187,14 @@ impl SteerProgram {
             skeleton,
             destinations: BTreeMap::new(),
         })
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.skeleton.progs.lockstep_steer.as_fd()
+    }
+
+    fn id(&self) -> libbpf_rs::Result<u32> {
+        Program::id_from_fd(self.fd())
     }
 
     fn pin(&mut self, pins: &Pins) -> Result<(), BpfError> {
@@ -332,3 +337,6 @@ fn in_range(queue: u32) -> Result<(), BpfError> {
         Err(BpfError::NoSuchQueue { queue })
     }
 }
+
+#[cfg(test)]
+mod tests;

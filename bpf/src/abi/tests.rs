@@ -6,6 +6,7 @@ use crate::skeleton::steer::types;
 use std::mem::{offset_of, size_of};
 
 const STEER: &str = include_str!("../../steer.h");
+const PACKET: &str = include_str!("../../packet.h");
 const DECAP: &str = include_str!("../../decap.h");
 
 fn define(header: &str, name: &str) -> u64 {
@@ -39,6 +40,10 @@ fn constants_are_those_of_the_headers() {
     assert_eq!(define(STEER, "STEER_ETHERTYPE"), u64::from(STEER_ETHERTYPE));
     assert_eq!(define(STEER, "STEER_DESTINATIONS"), DESTINATIONS as u64);
     assert_eq!(define(STEER, "STEER_QUEUES"), u64::from(QUEUES));
+    assert_eq!(
+        define(STEER, "STEER_MAX_VLANS"),
+        define(PACKET, "MAX_VLANS")
+    );
     assert_eq!(define(DECAP, "DECAP_ADDRESSES"), DECAP_ADDRESSES as u64);
 }
 

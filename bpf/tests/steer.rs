@@ -1,0 +1,580 @@
+//! The steering program in this kernel: frame in → decision, counter and frame out.
+
+// A test that cannot be set up has failed.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use lockstep_bpf::{Action, BpfError, Destination, Room, SteerCounters, SteerProgram};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+use support::*;
+
+type Map = [(Destination, u16)];
+
+fn to(address: impl Into<IpAddr>, port: u16, protocol: u8) -> Destination {
+    Destination {
+        address: address.into(),
+        port,
+        protocol: Some(protocol),
+    }
+}
+
+fn unreadable(address: impl Into<IpAddr>) -> Destination {
+    Destination {
+        address: address.into(),
+        port: 0,
+        protocol: None,
+    }
+}
+
+fn destinations(map: &Map) -> BTreeMap<Destination, Room> {
+    map.iter()
+        .map(|&(destination, room)| (destination, Room::new(room).unwrap()))
+        .collect()
+}
+
+/// A program with a live agent and a socket on queue 0.
+fn live(socket: &socket2::Socket) -> SteerProgram {
+    let program = SteerProgram::load(Duration::from_secs(3600)).unwrap();
+    program.set_socket(0, socket.as_fd()).unwrap();
+    program.beat().unwrap();
+    program
+}
+
+/// What was counted between two readings: one name, once.
+fn counted(before: &SteerCounters, after: &SteerCounters) -> &'static str {
+    let moved: Vec<(&str, u64)> = before
+        .iter()
+        .zip(after.iter())
+        .filter(|(before, after)| before.1 != after.1)
+        .map(|((name, before), (_, after))| (name, after - before))
+        .collect();
+    assert_eq!(moved.len(), 1, "{moved:?}");
+    assert_eq!(moved[0].1, 1, "{moved:?}");
+    moved[0].0
+}
+
+/// The frame of ADR 1 for an IP packet; the bytes between marker and packet are left out.
+fn assert_marked(says: &str, out: &[u8], room: u16, packet: &[u8]) {
+    assert_eq!(out[..12], MACS, "{says}: MAC addresses");
+    assert_eq!(out[12..14], [0x88, 0xb5], "{says}: EtherType");
+    assert_eq!(out[14..16], room.to_be_bytes(), "{says}: room");
+    assert_eq!(&out[14 + usize::from(room)..], packet, "{says}: packet");
+}
+
+/// A packet that is ours is redirected: untouched without room, marked with it, whatever its tags.
+fn assert_steered(says: &str, packet: &[u8], key: Destination) {
+    let socket = xdp_socket();
+    let mut program = live(&socket);
+    for (vlans, room) in [
+        (&[][..], 0),
+        (&[], 20),
+        (&[], 24),
+        (&[], 40),
+        (&[7], 0),
+        (&[7], 4),
+        (&[7], 20),
+        (&[7], 44),
+        (&[9, 7], 0),
+        (&[9, 7], 4),
+        (&[9, 7], 8),
+        (&[9, 7], 20),
+        (&[9, 7], 40),
+    ] {
+        let says = format!("{says}, VLANs {vlans:?}, room {room}");
+        program
+            .set_destinations(&destinations(&[(key, room)]))
+            .unwrap();
+        let frame = frame(vlans, packet);
+        let before = program.counters().unwrap();
+        let run = program.run(&frame, 1).unwrap();
+        assert_eq!(run.action, Action::Redirect, "{says}");
+        if room == 0 {
+            assert_eq!(run.frame, frame, "{says}");
+        } else {
+            assert_marked(&says, &run.frame, room, packet);
+        }
+        let after = program.counters().unwrap();
+        assert_eq!(counted(&before, &after), "redirected", "{says}");
+        // With any other destination in the map it is not ours.
+        let other = to([203, 0, 113, 1], 80, TCP);
+        program
+            .set_destinations(&destinations(&[(other, room)]))
+            .unwrap();
+        let run = program.run(&frame, 1).unwrap();
+        assert_eq!((run.action, &run.frame), (Action::Pass, &frame), "{says}");
+        let last = program.counters().unwrap();
+        assert_eq!(counted(&after, &last), "not_ours", "{says}");
+    }
+}
+
+fn extension(next: u8, words: u8) -> Vec<u8> {
+    let mut header = vec![next, words, 1, 4, 0, 0, 0, 0];
+    header.resize(8 + usize::from(words) * 8, 0);
+    header
+}
+
+/// Headers of these types (and lengths in 8-byte words beyond the first) in front of a payload.
+fn chain(headers: &[(u8, u8)], last: u8, payload: &[u8]) -> (u8, Vec<u8>) {
+    let mut all = Vec::new();
+    for (at, &(_, words)) in headers.iter().enumerate() {
+        let next = headers.get(at + 1).map_or(last, |header| header.0);
+        all.extend(extension(next, words));
+    }
+    all.extend(payload);
+    (headers.first().map_or(last, |header| header.0), all)
+}
+
+fn v6_chain(headers: &[(u8, u8)], last: u8, payload: &[u8]) -> Vec<u8> {
+    let (next, payload) = chain(headers, last, payload);
+    Ip6::new(next, payload).build()
+}
+
+fn v6_fragment(offset_and_flags: u16) -> Vec<u8> {
+    let mut header = vec![TCP, 0];
+    header.extend(offset_and_flags.to_be_bytes());
+    header.extend([0, 0, 0, 9]);
+    header.extend(tcp(443));
+    Ip6::new(44, header).build()
+}
+
+#[test]
+fn packets_for_a_destination_go_to_the_socket_with_the_room_asked_for() {
+    let mut options = Ip4::new(TCP, tcp(443));
+    options.options = vec![1; 40];
+    let mut padded = Ip4::new(UDP, udp(53)).build();
+    padded.extend([0; 6]);
+    let mut ah = vec![TCP, 4];
+    ah.resize(24, 0);
+    ah.extend(tcp(443));
+    let rows: &[(&str, Vec<u8>, Destination)] = &[
+        (
+            "IPv4 TCP",
+            Ip4::new(TCP, tcp(443)).build(),
+            to(V4, 443, TCP),
+        ),
+        ("IPv4 UDP", Ip4::new(UDP, udp(53)).build(), to(V4, 53, UDP)),
+        ("IPv4 with padding behind", padded, to(V4, 53, UDP)),
+        (
+            "IPv4 with 40 bytes of options",
+            options.build(),
+            to(V4, 443, TCP),
+        ),
+        (
+            "IPv4 of any port",
+            Ip4::new(TCP, tcp(8080)).build(),
+            to(V4, 0, TCP),
+        ),
+        (
+            "IPv4 to port 0",
+            Ip4::new(TCP, tcp(0)).build(),
+            to(V4, 0, TCP),
+        ),
+        (
+            "IPv4 ICMP, where asked for",
+            Ip4::new(1, vec![8; 8]).build(),
+            to(V4, 0, 1),
+        ),
+        (
+            "IPv6 TCP",
+            Ip6::new(TCP, tcp(443)).build(),
+            to(V6, 443, TCP),
+        ),
+        ("IPv6 UDP", Ip6::new(UDP, udp(53)).build(), to(V6, 53, UDP)),
+        (
+            "IPv6 of any port",
+            Ip6::new(UDP, udp(9)).build(),
+            to(V6, 0, UDP),
+        ),
+        (
+            "IPv6 ICMP, where asked for",
+            Ip6::new(58, vec![128; 8]).build(),
+            to(V6, 0, 58),
+        ),
+        ("IPv6 atomic fragment", v6_fragment(0), to(V6, 443, TCP)),
+        (
+            "IPv6 atomic fragment, reserved bits",
+            v6_fragment(6),
+            to(V6, 443, TCP),
+        ),
+        (
+            "IPv6 authentication header",
+            Ip6::new(51, ah).build(),
+            to(V6, 443, TCP),
+        ),
+        (
+            "IPv6 hop-by-hop, destination options, routing",
+            v6_chain(&[(0, 0), (60, 3), (43, 2)], TCP, &tcp(443)),
+            to(V6, 443, TCP),
+        ),
+        (
+            "IPv6, 8 extension headers",
+            v6_chain(&[(60, 0); 8], UDP, &udp(53)),
+            to(V6, 53, UDP),
+        ),
+        (
+            "IPv6, a long extension header",
+            v6_chain(&[(60, 100)], TCP, &tcp(443)),
+            to(V6, 443, TCP),
+        ),
+    ];
+    for (says, packet, key) in rows {
+        assert_steered(says, packet, *key);
+    }
+}
+
+#[test]
+fn packets_without_readable_ports_go_to_the_engine_to_be_named_and_dropped() {
+    let with = |change: fn(&mut Ip4)| {
+        let mut packet = Ip4::new(TCP, tcp(443));
+        change(&mut packet);
+        packet.build()
+    };
+    let v6_with = |change: fn(&mut Ip6)| {
+        let mut packet = Ip6::new(TCP, tcp(443));
+        change(&mut packet);
+        packet.build()
+    };
+    let v4_rows: &[(&str, Vec<u8>)] = &[
+        ("first fragment", with(|ip| ip.fragment = 0x2000)),
+        ("middle fragment", with(|ip| ip.fragment = 0x2001)),
+        ("last fragment", with(|ip| ip.fragment = 0x0001)),
+        ("header length 0", with(|ip| ip.ihl = Some(0))),
+        ("header length 16", with(|ip| ip.ihl = Some(4))),
+        ("header longer than the frame", with(|ip| ip.ihl = Some(15))),
+        ("ports cut off", with(|ip| ip.payload.truncate(3))),
+        ("nothing behind the header", with(|ip| ip.payload.clear())),
+        (
+            "ports in the padding only",
+            with(|ip| ip.total_length = Some(20)),
+        ),
+        (
+            "half the ports in the padding",
+            with(|ip| ip.total_length = Some(23)),
+        ),
+        ("total length 0", with(|ip| ip.total_length = Some(0))),
+    ];
+    for (says, packet) in v4_rows {
+        assert_steered(&format!("IPv4, {says}"), packet, unreadable(V4));
+    }
+    let mut cut = v6_chain(&[(60, 3)], TCP, &tcp(443));
+    cut.truncate(40 + 16);
+    let v6_rows: &[(&str, Vec<u8>)] = &[
+        ("first fragment", v6_fragment(0x0001)),
+        ("last fragment", v6_fragment(0x0008)),
+        ("middle fragment", v6_fragment(0x0fa9)),
+        (
+            "9 extension headers",
+            v6_chain(&[(60, 0); 9], TCP, &tcp(443)),
+        ),
+        ("an extension header cut off", cut),
+        ("an extension header not there", v6_chain(&[], 60, &[])),
+        ("half an extension header", v6_chain(&[], 60, &[6, 0, 0])),
+        ("ports cut off", v6_with(|ip| ip.payload.truncate(3))),
+        (
+            "payload length 0",
+            v6_with(|ip| ip.payload_length = Some(0)),
+        ),
+        (
+            "payload length 3",
+            v6_with(|ip| ip.payload_length = Some(3)),
+        ),
+    ];
+    for (says, packet) in v6_rows {
+        assert_steered(&format!("IPv6, {says}"), packet, unreadable(V6));
+    }
+}
+
+#[test]
+fn everything_else_goes_to_the_kernel_as_it_came() {
+    let socket = xdp_socket();
+    let mut program = live(&socket);
+    let map: &Map = &[
+        (to(V4, 443, TCP), 20),
+        (unreadable(V4), 20),
+        (to(V6, 443, TCP), 40),
+        (unreadable(V6), 40),
+    ];
+    program.set_destinations(&destinations(map)).unwrap();
+    let v4 = Ip4::new(TCP, tcp(443)).build();
+    let v6 = Ip6::new(TCP, tcp(443)).build();
+    let mut v4_as_6 = Ip4::new(TCP, tcp(443));
+    v4_as_6.version = 6;
+    let mut v6_as_4 = Ip6::new(TCP, tcp(443));
+    v6_as_4.version = 4;
+    let rows: &[(&str, Vec<u8>)] = &[
+        ("ARP", ethernet(&[], 0x0806, &[0; 28])),
+        ("LLDP", ethernet(&[], 0x88cc, &[0; 46])),
+        (
+            "a forged marker",
+            ethernet(&[], 0x88b5, &[&[0, 20][..], &[0; 18], &v4].concat()),
+        ),
+        ("a third VLAN tag", frame(&[1, 2, 3], &v4)),
+        ("a tag cut off", ethernet(&[], 0x8100, &[0, 1, 8])),
+        ("Ethernet only", ethernet(&[], 0x0800, &[])),
+        (
+            "IPv4, another port",
+            frame(&[], &Ip4::new(TCP, tcp(80)).build()),
+        ),
+        ("IPv4, port 0", frame(&[], &Ip4::new(TCP, tcp(0)).build())),
+        (
+            "IPv4, another protocol",
+            frame(&[], &Ip4::new(UDP, udp(443)).build()),
+        ),
+        ("IPv4 ICMP", frame(&[], &Ip4::new(1, vec![8; 8]).build())),
+        ("IPv4, 19 bytes", frame(&[], &v4[..19])),
+        ("IPv4, version 6", ethernet(&[], 0x0800, &v4_as_6.build())),
+        ("IPv6 as IPv4", ethernet(&[], 0x0800, &v6)),
+        (
+            "IPv6, another port",
+            frame(&[], &Ip6::new(TCP, tcp(80)).build()),
+        ),
+        ("IPv6 ICMP", frame(&[], &Ip6::new(58, vec![128; 8]).build())),
+        (
+            "IPv6, no next header",
+            frame(&[], &Ip6::new(59, vec![]).build()),
+        ),
+        (
+            "IPv6, encrypted",
+            frame(&[], &Ip6::new(50, vec![1; 16]).build()),
+        ),
+        ("IPv6, 39 bytes", frame(&[], &v6[..39])),
+        ("IPv6, version 4", ethernet(&[], 0x86dd, &v6_as_4.build())),
+        (
+            "IPv4 as IPv6",
+            ethernet(&[], 0x86dd, &[&v4[..], &[0; 20]].concat()),
+        ),
+    ];
+    for (says, frame) in rows {
+        let before = program.counters().unwrap();
+        let run = program.run(frame, 1).unwrap();
+        assert_eq!((run.action, &run.frame), (Action::Pass, frame), "{says}");
+        let after = program.counters().unwrap();
+        assert_eq!(counted(&before, &after), "not_ours", "{says}");
+    }
+}
+
+#[test]
+fn an_exact_destination_wins_over_that_of_any_port() {
+    let socket = xdp_socket();
+    let mut program = live(&socket);
+    let map: &Map = &[(to(V4, 443, TCP), 20), (to(V4, 0, TCP), 40)];
+    program.set_destinations(&destinations(map)).unwrap();
+    for (port, room) in [(443, 20), (444, 40)] {
+        let packet = Ip4::new(TCP, tcp(port)).build();
+        let run = program.run(&frame(&[], &packet), 1).unwrap();
+        assert_marked("any port", &run.frame, room, &packet);
+    }
+}
+
+#[test]
+fn a_packet_that_is_ours_goes_to_the_kernel_untouched_when_nobody_can_take_it() {
+    let socket = xdp_socket();
+    let frame = frame(&[7], &Ip4::new(TCP, tcp(443)).build());
+    let map = destinations(&[(to(V4, 443, TCP), 40)]);
+    let expect = |program: &SteerProgram, counter: &str| {
+        let before = program.counters().unwrap();
+        let run = program.run(&frame, 1).unwrap();
+        let expected = if counter == "redirected" {
+            Action::Redirect
+        } else {
+            assert_eq!(run.frame, frame, "{counter}");
+            Action::Pass
+        };
+        assert_eq!(run.action, expected, "{counter}");
+        assert_eq!(counted(&before, &program.counters().unwrap()), counter);
+    };
+
+    let deadline = Duration::from_millis(200);
+    let mut program = SteerProgram::load(deadline).unwrap();
+    program.set_destinations(&map).unwrap();
+    program.set_socket(0, socket.as_fd()).unwrap();
+    expect(&program, "stale");
+    program.beat().unwrap();
+    expect(&program, "redirected");
+
+    // The deadline passes: the program's own clock says when, at most a tick of 10 ms late.
+    let beat = Instant::now();
+    program.beat().unwrap();
+    while program.run(&frame, 1).unwrap().action == Action::Redirect {
+        assert!(
+            beat.elapsed() < 10 * deadline,
+            "the heartbeat never gets stale"
+        );
+    }
+    assert!(beat.elapsed() >= deadline);
+    expect(&program, "stale");
+
+    let mut program = live(&socket);
+    program.set_destinations(&map).unwrap();
+    expect(&program, "redirected");
+    program.clear_socket(0).unwrap();
+    expect(&program, "no_socket");
+    program.clear_socket(0).unwrap();
+    program.set_socket(1, socket.as_fd()).unwrap();
+    expect(&program, "no_socket");
+    program.set_socket(0, socket.as_fd()).unwrap();
+    expect(&program, "redirected");
+    // As when the engine is killed: the kernel closes the socket and takes it out of the map.
+    drop(socket);
+    expect(&program, "no_socket");
+}
+
+#[test]
+fn queues_have_sockets_of_their_own() {
+    isolated(|_| {
+        ip(
+            "link add lb0 numrxqueues 4 numtxqueues 4 type veth peer name lb1 numrxqueues 4 numtxqueues 4",
+        );
+        let socket = xdp_socket();
+        let mut program = SteerProgram::load(Duration::from_secs(3600)).unwrap();
+        program.beat().unwrap();
+        program.set_socket(2, socket.as_fd()).unwrap();
+        let map = destinations(&[(to(V4, 443, TCP), 20)]);
+        program.set_destinations(&map).unwrap();
+        let frame = frame(&[], &Ip4::new(TCP, tcp(443)).build());
+        for queue in 0..4 {
+            let action = program.run_on("lb0", queue, &frame).unwrap();
+            assert_eq!(action == Action::Redirect, queue == 2, "queue {queue}");
+        }
+    });
+    let socket = xdp_socket();
+    let program = SteerProgram::load(Duration::from_secs(1)).unwrap();
+    program.set_socket(255, socket.as_fd()).unwrap();
+    for result in [
+        program.set_socket(256, socket.as_fd()),
+        program.clear_socket(256),
+    ] {
+        assert!(
+            matches!(result, Err(BpfError::NoSuchQueue { queue: 256 })),
+            "{result:?}"
+        );
+    }
+}
+
+#[test]
+fn destinations_follow_what_is_wanted() {
+    let socket = xdp_socket();
+    let mut program = live(&socket);
+    let ours = |program: &SteerProgram, port| {
+        let packet = Ip4::new(TCP, tcp(port)).build();
+        let run = program.run(&frame(&[], &packet), 1).unwrap();
+        (run.action == Action::Redirect).then(|| run.frame.len() - packet.len() - 14)
+    };
+    let steps: &[&[(u16, u16)]] = &[
+        &[(1, 0), (2, 20)],
+        &[(2, 40), (3, 20)],
+        &[(2, 40), (3, 20)],
+        &[],
+        &[(1, 20)],
+    ];
+    for step in steps {
+        let map = step
+            .iter()
+            .map(|&(port, room)| (to(V4, port, TCP), Room::new(room).unwrap()))
+            .collect();
+        program.set_destinations(&map).unwrap();
+        for port in 1..=4 {
+            let expected = step.iter().find(|entry| entry.0 == port);
+            assert_eq!(
+                ours(&program, port),
+                expected.map(|e| usize::from(e.1)),
+                "{step:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_map_holds_what_it_promises_and_says_when_it_is_full() {
+    let mut program = SteerProgram::load(Duration::from_secs(1)).unwrap();
+    let many = |from: u32, count: u32| -> BTreeMap<Destination, Room> {
+        (from..from + count)
+            .map(|n| (to(n.to_be_bytes(), 443, TCP), Room::NONE))
+            .collect()
+    };
+    let half = u32::try_from(lockstep_bpf::DESTINATIONS).unwrap() / 2;
+    program.set_destinations(&many(0, half)).unwrap();
+    // All others at once: both halves are there for a moment.
+    program.set_destinations(&many(half, half)).unwrap();
+    let result = program.set_destinations(&many(2 * half, half + 1));
+    assert!(
+        matches!(result, Err(BpfError::TooManyDestinations { .. })),
+        "{result:?}"
+    );
+    program.set_destinations(&BTreeMap::new()).unwrap();
+    program.set_destinations(&many(0, 2 * half)).unwrap();
+}
+
+#[test]
+fn a_deadline_of_nothing_is_refused() {
+    let result = SteerProgram::load(Duration::ZERO);
+    assert!(matches!(result, Err(BpfError::NoDeadline)), "{result:?}");
+}
+
+/// No frame makes the program fail or change what it passes; what it redirects keeps its packet.
+#[test]
+fn broken_frames_are_redirected_whole_or_passed_untouched() {
+    let socket = xdp_socket();
+    let mut program = live(&socket);
+    let map: &Map = &[
+        (to(V4, 443, TCP), 20),
+        (unreadable(V4), 20),
+        (to(V6, 443, TCP), 20),
+        (unreadable(V6), 20),
+    ];
+    program.set_destinations(&destinations(map)).unwrap();
+    let mut options = Ip4::new(TCP, tcp(443));
+    options.options = vec![1; 12];
+    let good: Vec<Vec<u8>> = [
+        frame(&[], &Ip4::new(TCP, tcp(443)).build()),
+        frame(&[7], &options.build()),
+        frame(&[9, 7], &Ip6::new(TCP, tcp(443)).build()),
+        frame(&[], &v6_chain(&[(0, 0), (60, 1), (43, 2)], TCP, &tcp(443))),
+        frame(&[], &v6_fragment(0)),
+    ]
+    .into();
+    let mut redirected = 0;
+    let mut check = |frame: &[u8]| {
+        let run = program.run(frame, 1).unwrap();
+        match run.action {
+            Action::Pass => assert_eq!(run.frame, frame),
+            Action::Redirect => {
+                redirected += 1;
+                let packet = &run.frame[34..];
+                assert_eq!(run.frame[..12], frame[..12]);
+                assert_eq!(run.frame[12..16], [0x88, 0xb5, 0, 20]);
+                assert!(frame.ends_with(packet));
+                assert!([14, 18, 22].contains(&(frame.len() - packet.len())));
+            }
+            other => panic!("{other:?} on {frame:x?}"),
+        }
+    };
+    for frame in &good {
+        for length in 14..=frame.len() {
+            check(&frame[..length]);
+        }
+    }
+    let mut chance = Chance(0x5eed);
+    for _ in 0..40_000 {
+        let mut frame = good[chance.below(good.len())].clone();
+        for _ in 0..=chance.below(4) {
+            let at = chance.below(frame.len());
+            frame[at] = chance.byte();
+        }
+        let length = 14 + chance.below(frame.len() - 13);
+        check(if chance.below(2) == 0 {
+            &frame
+        } else {
+            &frame[..length]
+        });
+    }
+    for _ in 0..10_000 {
+        let frame: Vec<u8> = (0..14 + chance.below(120)).map(|_| chance.byte()).collect();
+        check(&frame);
+    }
+    assert!(redirected > 10_000, "{redirected}");
+}
