@@ -31,6 +31,13 @@ pub enum DetectError {
         names(.0)
     )]
     NoInterface(Vec<String>),
+    /// sysfs shows another network namespace's interfaces.
+    #[error(
+        "/sys does not show {} of this network namespace: start with `ip netns exec`, which mounts \
+         it anew",
+        names(.0)
+    )]
+    ForeignSysfs(Vec<String>),
     /// A named interface is not there, or not one that packets can be balanced on.
     #[error("{name} cannot be used: {why}")]
     Unfit {
@@ -75,6 +82,10 @@ pub enum DetectError {
 /// # Errors
 /// [`DetectError`] says what the operator has to name.
 pub fn detect(host: &Host, wishes: &Wishes) -> Result<Topology, DetectError> {
+    if !host.hidden.is_empty() {
+        let hidden = host.hidden.iter().cloned().collect();
+        return Err(DetectError::ForeignSysfs(hidden));
+    }
     let names = interfaces(host, wishes)?;
     let addresses = addresses(host, wishes)?;
     let queues: Vec<u32> = names

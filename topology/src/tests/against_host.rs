@@ -317,6 +317,12 @@ fn what_cannot_be_proposed_says_what_to_name() {
         refused(&good, &[], &["2001:db8::10", "192.0.2.2"]),
         "192.0.2.2 cannot be an engine address: eth0 has it, and the engine would take its TCP and UDP, SSH and BGP included; name an extra one that the network routes to this host"
     );
+    let mut foreign = host();
+    foreign.hidden = BTreeSet::from(["v0".to_owned()]);
+    assert_eq!(
+        refused(&foreign, &[], ADDRESS),
+        "/sys does not show v0 of this network namespace: start with `ip netns exec`, which mounts it anew"
+    );
     let mut down = host();
     eth0(&mut down).up = false;
     assert_eq!(
