@@ -56,14 +56,33 @@ fn scenario_a_second_engine_is_refused_and_the_first_goes_on() {
 }
 
 #[test]
-fn scenario_an_engine_without_privileges_says_which_it_needs() {
+fn scenario_an_engine_without_privileges_or_memory_says_what_it_needs() {
     scenario(&Lab::builder().servers(1), |lab| {
         let balancer = &lab.balancers[0];
-        let mut engine = balancer.spawn_engine_without_privileges()?;
-        let status = engine.wait(SOON)?;
-        let says = engine.log();
-        ensure!(!status.success(), "it started: {says}");
-        clear(&says, &["root"])
+        let ways: [(&[&str], &[&str]); 2] = [
+            (
+                &["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"],
+                &["root", "CAP_BPF"],
+            ),
+            (
+                &[
+                    "prlimit",
+                    "--memlock=65536",
+                    "setpriv",
+                    "--bounding-set",
+                    "-ipc_lock,-sys_resource",
+                ],
+                &["cannot lock", "65536 bytes", "LimitMEMLOCK"],
+            ),
+        ];
+        for (way, words) in ways {
+            let mut engine = balancer.spawn_engine_by(way)?;
+            let status = engine.wait(SOON)?;
+            let says = engine.log();
+            ensure!(!status.success(), "it started: {says}");
+            clear(&says, words)?;
+        }
+        Ok(())
     });
 }
 

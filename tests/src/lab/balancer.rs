@@ -134,13 +134,16 @@ impl Balancer {
         self.netns.spawn(&format!("engine-{name}"), command)
     }
 
-    /// Starts an engine as root without any capability, without waiting for it.
-    pub fn spawn_engine_without_privileges(&self) -> Result<Process> {
-        let mut command = self.netns.command("setpriv");
-        command.args(["--bounding-set", "-all", "--inh-caps", "-all"]);
-        command.arg(binaries::find("lockstep-engine")?);
+    /// Starts an engine by way of other programs, such as `setpriv` with its arguments, without
+    /// waiting for it.
+    pub fn spawn_engine_by(&self, way: &[&str]) -> Result<Process> {
+        let (program, args) = way
+            .split_first()
+            .context("no program to start the engine by")?;
+        let mut command = self.netns.command(program);
+        command.args(args).arg(binaries::find("lockstep-engine")?);
         command.arg("--topology").arg(self.topology_file());
-        self.netns.spawn("engine-without-privileges", command)
+        self.netns.spawn("engine", command)
     }
 
     /// Whether the engine's socket answers.

@@ -39,6 +39,11 @@ impl KeepAlive {
         &self.server
     }
 
+    /// The client's end.
+    pub fn client(&self) -> Result<SocketAddr> {
+        Ok(self.stream.get_ref().local_addr()?)
+    }
+
     /// Sends a request and returns the name of the server that answers it.
     pub fn ask(&mut self) -> Result<String> {
         self.stream
