@@ -35,7 +35,7 @@ fn scenario_killing_the_daemon_under_load_fails_no_request_and_loses_no_packet()
         let load = lab.client.start_wrk(&load)?;
         let (client, balancer) = (&lab.client, &mut lab.balancers[0]);
         let (udp, killed) = std::thread::scope(|scope| {
-            let udp = scope.spawn(|| client.iperf_udp(Version::V4.vip(), 10, 4));
+            let udp = scope.spawn(|| client.iperf_udp(Version::V4.vip(), 5, 4));
             let killed = wait_until("the load has begun", SOON, || {
                 Ok((balancer.status()?.received()? > 2_000).then_some(()))
             })
@@ -46,7 +46,7 @@ fn scenario_killing_the_daemon_under_load_fails_no_request_and_loses_no_packet()
         let udp = udp.map_err(|_| anyhow::anyhow!("iperf3's thread panicked"))??;
         let unread = lab.servers[0].datagrams_without_buffer()?;
         ensure!(
-            udp.packets > 3_000 && udp.lost <= unread,
+            udp.packets > 1_000 && udp.lost <= unread,
             "{udp:?}, {unread} unread"
         );
         let report = load.report()?;

@@ -25,9 +25,10 @@ fn udp(lab: &mut Lab, version: Version) -> Result<()> {
     ))?;
     let _server = lab.servers[0].start_iperf(version.vip())?;
     let link = lab.router.count_balancer(0)?;
-    let report = lab.client.iperf_udp(version.vip(), 20, 3)?;
-    // 20 Mbit/s for three seconds in datagrams of 1,200 bytes are 6,250.
-    ensure!(report.packets > 6_000, "{report:?}");
+    // So slow that a busy machine's pauses, which iperf3 makes up for in bursts, fit into the 256
+    // slots of a veth's ring: 5 Mbit/s in datagrams of 1,200 bytes are 520 a second.
+    let report = lab.client.iperf_udp(version.vip(), 5, 3)?;
+    ensure!(report.packets > 1_000, "{report:?}");
     // Every packet that reached the balancer's link came back tunnelled.
     ensure!(link.packets("requests")? > report.packets);
     wait_until("all of it is tunnelled", Duration::from_secs(5), || {
