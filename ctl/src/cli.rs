@@ -140,9 +140,10 @@ impl From<Status> for Failure {
     fn from(status: Status) -> Self {
         let text = status.message().to_owned();
         match status.code() {
-            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
-                Failure::Unreachable(text)
-            }
+            Code::Unavailable | Code::DeadlineExceeded => Failure::Unreachable(text),
+            Code::Cancelled | Code::Unknown => Failure::Unreachable(format!(
+                "the connection broke ({text}); see `lockstep status`"
+            )),
             _ => Failure::Refused(text),
         }
     }

@@ -7,6 +7,10 @@ mod core_bench;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
+/// As the engine has it: flow tables on huge pages.
+#[global_allocator]
+static ALLOCATOR: lockstep_xsk::HugePages = lockstep_xsk::HugePages;
+
 #[derive(Parser)]
 #[command(name = "lockstep-perf", version, about = "Measures Lockstep")]
 struct Arguments {

@@ -5,6 +5,7 @@ use crate::host::{Host, HostInterface, InterfaceKind};
 use crate::memory::{WorkerMemory, human, total};
 use crate::model::{FrameSize, Interface, Topology};
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 /// The largest MTU with which the kernel attaches an XDP program to a veth: one page less the
 /// head-room and what `build_skb` needs behind the packet.
@@ -27,6 +28,7 @@ pub fn check(topology: &Topology, host: &Host) -> Diagnostics {
         check.core(worker);
         check.queues(worker);
     }
+    check.addresses();
     check.memory();
     check.found
 }
@@ -150,6 +152,43 @@ impl Check<'_> {
                 list(&near)
             );
             self.warning(at, message, help);
+        }
+    }
+
+    /// TCP and UDP to an engine address go to the engine: on the address that the operator comes
+    /// in by, that would be the last packet of the session.
+    fn addresses(&mut self) {
+        let (topology, host) = (self.topology, self.host);
+        let engine = topology.engine().addresses.all();
+        let at = topology.origin.engine_key("addresses");
+        for interface in topology.interfaces() {
+            let name = &interface.name;
+            let actual = host.interfaces.get(name.as_str());
+            let own: &[IpAddr] = actual.map_or(&[], |actual| &actual.addresses);
+            for address in own.iter().filter(|address| engine.contains(address)) {
+                let same_version = |other: &&IpAddr| other.is_ipv4() == address.is_ipv4();
+                let mut others = own.iter().filter(same_version);
+                if others.all(|other| engine.contains(other)) {
+                    let version = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+                    let message = format!(
+                        "{address} is the kernel's: {name} has no other {version} address, and \
+                         the engine would take its TCP and UDP, SSH and BGP included"
+                    );
+                    let help = "engine addresses are extra ones that the network routes to this \
+                                host; no interface needs to have them";
+                    self.error(at, message, help);
+                } else {
+                    let message = format!(
+                        "{name} has engine address {address} too: TCP and UDP to it go to the \
+                         engine, not to this host's programs"
+                    );
+                    self.warning(
+                        at,
+                        message,
+                        "right when it is there to answer ARP or ND only",
+                    );
+                }
+            }
         }
     }
 

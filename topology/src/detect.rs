@@ -12,12 +12,13 @@ use std::net::IpAddr;
 /// Frames for each queue of a worker: a full ring of 2,048 on its way in and one on its way out.
 const FRAMES_A_QUEUE: u32 = 4_096;
 
-/// What the operator says beforehand. Empty lists leave the choice to [`detect`].
+/// What the operator says beforehand.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wishes {
     /// The interfaces to use; otherwise every Ethernet device and veth that is up.
     pub interfaces: Vec<String>,
-    /// The engine's addresses; otherwise the first IPv4 and IPv6 address of those interfaces.
+    /// The engine's addresses, one at least. They cannot be guessed: an interface's own would take
+    /// its TCP and UDP, SSH included, away from the kernel.
     pub addresses: Vec<IpAddr>,
 }
 
@@ -30,6 +31,13 @@ pub enum DetectError {
         names(.0)
     )]
     NoInterface(Vec<String>),
+    /// sysfs shows another network namespace's interfaces.
+    #[error(
+        "/sys does not show {} of this network namespace: start with `ip netns exec`, which mounts \
+         it anew",
+        names(.0)
+    )]
+    ForeignSysfs(Vec<String>),
     /// A named interface is not there, or not one that packets can be balanced on.
     #[error("{name} cannot be used: {why}")]
     Unfit {
@@ -38,13 +46,23 @@ pub enum DetectError {
         /// What is the matter with it.
         why: String,
     },
-    /// No address is known.
+    /// No engine address was named.
     #[error(
-        "{} {} no address that other hosts can send to; name the engine's addresses",
-        names(.0),
-        if .0.len() == 1 { "has" } else { "have" }
+        "name the engine's addresses: one IPv4 address, one IPv6 address, or both, extra ones that \
+         the network routes to this host"
     )]
-    NoAddress(Vec<String>),
+    NoAddress,
+    /// A named address is an interface's own.
+    #[error(
+        "{address} cannot be an engine address: {interface} has it, and the engine would take its \
+         TCP and UDP, SSH and BGP included; name an extra one that the network routes to this host"
+    )]
+    Occupied {
+        /// The address.
+        address: IpAddr,
+        /// The interface that has it.
+        interface: String,
+    },
     /// The addresses that were named cannot be the engine's.
     #[error("engine addresses are unicast, and none is named twice")]
     Addresses,
@@ -64,8 +82,12 @@ pub enum DetectError {
 /// # Errors
 /// [`DetectError`] says what the operator has to name.
 pub fn detect(host: &Host, wishes: &Wishes) -> Result<Topology, DetectError> {
+    if !host.hidden.is_empty() {
+        let hidden = host.hidden.iter().cloned().collect();
+        return Err(DetectError::ForeignSysfs(hidden));
+    }
     let names = interfaces(host, wishes)?;
-    let addresses = addresses(host, wishes, &names)?;
+    let addresses = addresses(host, wishes)?;
     let queues: Vec<u32> = names
         .iter()
         .map(|name| host.interfaces[name.as_str()].rx_queues)
@@ -134,23 +156,18 @@ fn interfaces(host: &Host, wishes: &Wishes) -> Result<Vec<InterfaceName>, Detect
     Ok(chosen)
 }
 
-fn addresses(
-    host: &Host,
-    wishes: &Wishes,
-    names: &[InterfaceName],
-) -> Result<Addresses, DetectError> {
-    if !wishes.addresses.is_empty() {
-        return Addresses::new(wishes.addresses.clone()).ok_or(DetectError::Addresses);
+fn addresses(host: &Host, wishes: &Wishes) -> Result<Addresses, DetectError> {
+    if wishes.addresses.is_empty() {
+        return Err(DetectError::NoAddress);
     }
-    let known = || {
-        let interfaces = names.iter().map(|n| &host.interfaces[n.as_str()]);
-        interfaces.flat_map(|interface| interface.addresses.iter().copied())
-    };
-    let usable = || known().filter(|address| Addresses::is_usable(*address));
-    let ipv4 = usable().find(IpAddr::is_ipv4);
-    let ipv6 = usable().find(IpAddr::is_ipv6);
-    Addresses::new(ipv4.into_iter().chain(ipv6).collect())
-        .ok_or_else(|| DetectError::NoAddress(names.iter().map(ToString::to_string).collect()))
+    for &address in &wishes.addresses {
+        let mut interfaces = host.interfaces.iter();
+        if let Some((name, _)) = interfaces.find(|(_, i)| i.addresses.contains(&address)) {
+            let interface = name.clone();
+            return Err(DetectError::Occupied { address, interface });
+        }
+    }
+    Addresses::new(wishes.addresses.clone()).ok_or(DetectError::Addresses)
 }
 
 /// The cores that workers may have, the best first.

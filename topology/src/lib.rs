@@ -27,7 +27,7 @@
 //! |---|---|---|---|
 //! | `socket` | the Unix socket of the engine's API | an absolute path of at most 107 bytes | `/run/lockstep/engine.sock` |
 //! | `pin_dir` | where XDP programs and maps are pinned | an absolute path on a bpf file system | `/sys/fs/bpf/lockstep` |
-//! | `addresses` | the engine's addresses: the outer source of tunnels is the first of the family | unicast addresses, one at least, none twice | required |
+//! | `addresses` | the engine's addresses, extra ones that the network routes to this host: TCP and UDP to them go to the engine, and the first of each IP version is the outer source of tunnels | unicast addresses, one at least, none twice, none that is an interface's only one | required |
 //! | `poll` | how workers wait for packets | `busy`, `adaptive`, `interrupt` | `adaptive` |
 //! | `flows_ipv4` | entries of each worker's IPv4 flow table | 1,024 to 67,108,864 | 1,000,000 |
 //! | `flows_ipv6` | entries of each worker's IPv6 flow table | 1,024 to 67,108,864 | 250,000 |

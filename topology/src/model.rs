@@ -172,7 +172,8 @@ impl Engine {
     }
 }
 
-/// The engine's own addresses: unicast, none twice, at least one.
+/// The engine's own addresses: unicast, none twice, at least one. TCP and UDP to them go to the
+/// engine, so they are not the ones that this host's other programs are reached by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addresses(Vec<IpAddr>);
 

@@ -49,8 +49,9 @@ fn engine(text: &mut String, engine: &Engine) {
             quoted(&pin_dir),
         ),
         (
-            "The engine's addresses: the outer source of tunnels. The first IPv4 and the first IPv6\n\
-             # address are used.",
+            "The engine's addresses, extra ones that the network routes to this host: TCP and UDP to\n\
+             # them go to the engine. The first IPv4 and the first IPv6 one are the outer source of\n\
+             # tunnels.",
             "addresses",
             list(addresses),
         ),

@@ -7,10 +7,11 @@ use lockstep_api::engine_client::EngineClient;
 use std::time::Duration;
 use tokio::time::timeout;
 use tonic::transport::Channel;
-use tonic::{Response, Status};
+use tonic::{Response, Status, Streaming};
 
-/// How long an answer may take. The daemon itself waits 10 s for the engine, up to twice.
-const TIMEOUT: Duration = Duration::from_secs(25);
+/// How long an answer may take. The daemon itself waits 10 s for each of the engine's, and asks up
+/// to four times where it has to take back what the engine refused.
+const TIMEOUT: Duration = Duration::from_secs(45);
 
 /// The engine.
 pub async fn engine(global: &Global) -> Result<EngineClient<Channel>, Failure> {
@@ -35,10 +36,21 @@ pub async fn answer<T>(
 ) -> Result<T, Failure> {
     match timeout(TIMEOUT, call).await {
         Ok(answer) => Ok(answer?.into_inner()),
-        Err(_) => Err(Failure::Unreachable(format!(
-            "{} has not answered for {} s; look at its log",
-            peer.program(),
-            TIMEOUT.as_secs()
-        ))),
+        Err(_) => Err(silent(peer)),
     }
+}
+
+/// The next message of a stream, when it comes in time; `None` at the end.
+pub async fn next<T>(peer: Peer, stream: &mut Streaming<T>) -> Result<Option<T>, Failure> {
+    match timeout(TIMEOUT, stream.message()).await {
+        Ok(message) => Ok(message?),
+        Err(_) => Err(silent(peer)),
+    }
+}
+
+fn silent(peer: Peer) -> Failure {
+    let (program, seconds) = (peer.program(), TIMEOUT.as_secs());
+    Failure::Unreachable(format!(
+        "{program} has not answered for {seconds} s; look at its log"
+    ))
 }

@@ -221,7 +221,7 @@ async fn tuple(
     let mut engine = ask::engine(global).await?;
     let call = engine.explain(tokio_stream::once(request));
     let mut replies = ask::answer(Peer::Engine, call).await?;
-    let Some(explanation) = replies.message().await? else {
+    let Some(explanation) = ask::next(Peer::Engine, &mut replies).await? else {
         let to = endpoint(&to.ip().to_string(), to.port().into());
         return Err(Failure::Refused(format!(
             "the engine has no explanation for a packet to {to}"
@@ -256,7 +256,7 @@ async fn capture(global: &Global, file: PathBuf, out: &mut Out) -> Result<Answer
     if out.is_json() {
         out.raw("{\"packets\":[")?;
     }
-    while let Some(explanation) = replies.message().await? {
+    while let Some(explanation) = ask::next(Peer::Engine, &mut replies).await? {
         let lost = cut.recv().await.unwrap_or(0);
         let entry = Entry::new(summary.packets + 1, lost, explanation);
         print(&entry, out)?;

@@ -102,7 +102,7 @@ pub async fn run(global: &Global, arguments: Arguments, out: &mut Out) -> Result
     let mut engine = ask::engine(global).await?;
     let mut stream = ask::answer(Peer::Engine, engine.flows(request)).await?;
     let mut flows = Vec::new();
-    while let Some(flow) = stream.message().await? {
+    while let Some(flow) = ask::next(Peer::Engine, &mut stream).await? {
         flows.push(Entry::new(flow));
     }
     out.answer(&flows, || {

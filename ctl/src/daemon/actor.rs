@@ -104,6 +104,8 @@ pub struct Actor {
     engine_error: String,
     /// The last epoch that the engine is known to have in force.
     epoch: u64,
+    /// The largest epoch seen, over restarts of the engine.
+    highest: u64,
     /// When the engine is told again, and the wait after that one.
     retry: Option<(Instant, Duration)>,
     view: watch::Sender<View>,
@@ -145,6 +147,7 @@ impl Actor {
             engine: None,
             engine_error: String::new(),
             epoch: 0,
+            highest: 0,
             retry: None,
             view,
         };
@@ -341,23 +344,28 @@ impl Actor {
 
     async fn try_sync(&mut self) -> Result<u64, Refusal> {
         let current = self.current().await?;
-        self.epoch = current.epoch();
+        self.saw(current.epoch());
         let Some(services) = &self.services else {
             return Ok(self.epoch);
         };
         let desired = self.drains.over(services);
         let action =
-            reconcile(&desired, &current, self.epoch).map_err(|errors| refused_plan(&errors))?;
+            reconcile(&desired, &current, self.highest).map_err(|errors| refused_plan(&errors))?;
         match action {
             Action::Nothing => tracing::debug!(epoch = self.epoch, "the engine is up to date"),
             Action::Apply(snapshot) => {
                 let mut engine = self.client()?;
                 let reply = asked(engine.apply(snapshot_to_proto(&snapshot))).await?;
-                self.epoch = reply.epoch;
+                self.saw(reply.epoch);
                 tracing::info!(epoch = reply.epoch, workers = reply.workers, "applied");
             }
         }
         Ok(self.epoch)
+    }
+
+    fn saw(&mut self, epoch: u64) {
+        self.epoch = epoch;
+        self.highest = self.highest.max(epoch);
     }
 
     fn client(&self) -> Result<EngineClient<Channel>, Refusal> {

@@ -26,6 +26,8 @@ pub struct SourceFile {
     pub tokens: Vec<Token>,
     /// Its lines that are not in an inline `#[cfg(test)]` module.
     pub lines: usize,
+    /// Whether it holds tests, benchmarks or examples and nothing that ships.
+    pub test: bool,
 }
 
 impl SourceFile {
@@ -46,12 +48,25 @@ impl SourceFile {
             path: path.to_owned(),
             tokens,
             lines: text.lines().count() - test_lines,
+            test: is_test_file(path),
         }
     }
 
-    /// Whether it holds tests, benchmarks or examples and nothing that ships.
-    pub fn is_test(&self) -> bool {
-        is_test_file(&self.path)
+    /// The modules in other files that it declares for tests only (`#[cfg(test)] mod fixtures;`),
+    /// as paths without `.rs`.
+    fn test_modules(&self) -> Vec<String> {
+        let (folder, file) = self.path.rsplit_once('/').unwrap_or(("", &self.path));
+        let home = match file {
+            "lib.rs" | "main.rs" | "mod.rs" => folder.to_owned(),
+            other => format!("{folder}/{}", other.trim_end_matches(".rs")),
+        };
+        let declared = self.tokens.windows(3).filter_map(|window| match window {
+            [word, name, end] if word.test && word.text == "mod" && end.text == ";" => Some(name),
+            _ => None,
+        });
+        declared
+            .map(|name| format!("{home}/{}", name.text))
+            .collect()
     }
 
     /// Where these tokens stand one after the other.
@@ -63,6 +78,22 @@ impl SourceFile {
                 texts.eq(pattern.iter().copied())
             })
             .map(|window| &window[0])
+    }
+}
+
+/// Marks what files declare for tests only in other files.
+pub fn mark_test_modules(files: &mut [SourceFile]) {
+    let modules: Vec<String> = files.iter().flat_map(SourceFile::test_modules).collect();
+    for file in files {
+        let stem = file.path.trim_end_matches(".rs");
+        let within = |module: &String| {
+            let rest = stem.strip_prefix(module.as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        if modules.iter().any(within) {
+            file.test = true;
+            file.tokens.iter_mut().for_each(|token| token.test = true);
+        }
     }
 }
 
@@ -206,4 +237,21 @@ fn files_of_tests_are_known_by_their_place() {
     for (path, test) in rows {
         assert_eq!(is_test_file(path), test, "{path}");
     }
+}
+
+#[test]
+fn a_module_that_is_declared_for_tests_only_is_one_with_all_that_is_in_it() {
+    let mut files = [
+        ("a/src/lib.rs", "#[cfg(test)]\nmod fixtures;\nmod fix;"),
+        ("a/src/fixtures.rs", "mod packets;"),
+        ("a/src/fixtures/packets.rs", "fn f() {}"),
+        ("a/src/fix.rs", "#[cfg(test)] mod made;"),
+        ("a/src/fix/made.rs", "fn f() {}"),
+        ("a/src/made.rs", "fn f() {}"),
+    ]
+    .map(|(path, text)| SourceFile::parse(path, text));
+    mark_test_modules(&mut files);
+    let test = files.each_ref().map(|file| file.test);
+    assert_eq!(test, [false, true, true, false, true, false]);
+    assert!(files[2].tokens.iter().all(|token| token.test));
 }

@@ -71,7 +71,7 @@ fn unsafe_code_is_allowed_where_generated_code_is_included_only() {
 #[test]
 fn files_are_short_enough_to_be_read() {
     let long = sources().into_iter().filter_map(|file| {
-        let limit = match file.is_test() {
+        let limit = match file.test {
             true => MAX_TEST_LINES,
             false => MAX_LINES,
         };
@@ -83,7 +83,7 @@ fn files_are_short_enough_to_be_read() {
 
 #[test]
 fn nothing_that_ships_unwraps() {
-    let ships = |file: &SourceFile, test: bool| !test && !file.is_test();
+    let ships = |file: &SourceFile, test: bool| !test && !file.test;
     let found = places("unwrap()", &[".", "unwrap", "(", ")"], ships);
     assert_none(
         "`expect` says why it cannot happen, an error says what to do:",

@@ -16,7 +16,7 @@ fn device(queues: u32, node: Option<u32>) -> HostInterface {
         numa_node: node,
         mtu: 1500,
         up: true,
-        addresses: vec!["192.0.2.10".parse().unwrap()],
+        addresses: vec!["192.0.2.2".parse().unwrap()],
     }
 }
 
@@ -130,6 +130,21 @@ fn what_the_host_cannot_do_is_named_with_its_line() {
             "t.toml:5:8: the MTU of eth0, 3507, is too large for XDP on a veth; `ip link set eth0 mtu 3506` at most, on both ends",
         ),
         (
+            |host| eth0(host).addresses = vec!["192.0.2.10".parse().unwrap()],
+            "t.toml:2:13: 192.0.2.10 is the kernel's: eth0 has no other IPv4 address, and the engine would take its TCP and UDP, SSH and BGP included; engine addresses are extra ones that the network routes to this host; no interface needs to have them",
+        ),
+        (
+            |host| eth0(host).addresses.push("192.0.2.10".parse().unwrap()),
+            "t.toml:2:13: warning: eth0 has engine address 192.0.2.10 too: TCP and UDP to it go to the engine, not to this host's programs; right when it is there to answer ARP or ND only",
+        ),
+        (
+            |host| {
+                let addresses = ["192.0.2.10", "2001:db8::2"];
+                eth0(host).addresses = addresses.map(|a| a.parse().unwrap()).to_vec();
+            },
+            "t.toml:2:13: 192.0.2.10 is the kernel's: eth0 has no other IPv4 address, and the engine would take its TCP and UDP, SSH and BGP included; engine addresses are extra ones that the network routes to this host; no interface needs to have them",
+        ),
+        (
             |host| host.memory_available = 150 << 20,
             "t.toml:3:14: the memory does not fit: 2 workers take 78.6 MiB each (UMEM 16.0 MiB, flow tables 62.6 MiB), 157.2 MiB together, and 150.0 MiB are available; lower `flows_ipv4`, `flows_ipv6` or `umem_frames`, or have fewer workers",
         ),
@@ -156,12 +171,15 @@ fn plan(topology: &Topology) -> String {
     workers.collect::<Vec<_>>().join(" | ")
 }
 
-fn detected(host: &Host, interfaces: &[&str]) -> Topology {
-    let wishes = Wishes {
+fn wishes(interfaces: &[&str], addresses: &[&str]) -> Wishes {
+    Wishes {
         interfaces: interfaces.iter().map(|&name| name.to_owned()).collect(),
-        addresses: Vec::new(),
-    };
-    detect(host, &wishes).unwrap()
+        addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+    }
+}
+
+fn detected(host: &Host, interfaces: &[&str]) -> Topology {
+    detect(host, &wishes(interfaces, &["192.0.2.10", "2001:db8::10"])).unwrap()
 }
 
 #[test]
@@ -241,16 +259,10 @@ fn a_worker_a_queue_is_proposed_on_the_nodes_of_the_interfaces() {
 }
 
 #[test]
-fn a_proposal_takes_addresses_frames_and_memory_from_the_host() {
+fn a_proposal_takes_frames_and_memory_from_the_host() {
     let mut host = host();
     eth0(&mut host).mtu = 3000;
-    eth0(&mut host).addresses = ["192.0.2.10", "192.0.2.11", "2001:db8::10"]
-        .map(|text| text.parse().unwrap())
-        .to_vec();
-    *host
-        .interfaces
-        .entry("eth1".to_owned())
-        .or_insert(device(8, None)) = device(8, None);
+    host.interfaces.insert("eth1".to_owned(), device(8, None));
     host.memory_available = 200 << 20;
     let topology = detected(&host, &["eth0", "eth1"]);
     let engine = topology.engine();
@@ -279,41 +291,47 @@ fn a_proposal_takes_addresses_frames_and_memory_from_the_host() {
 
 #[test]
 fn what_cannot_be_proposed_says_what_to_name() {
+    const ADDRESS: &[&str] = &["192.0.2.10"];
     let refused = |host: &Host, interfaces: &[&str], addresses: &[&str]| {
-        let wishes = Wishes {
-            interfaces: interfaces.iter().map(|&name| name.to_owned()).collect(),
-            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
-        };
-        detect(host, &wishes).unwrap_err().to_string()
+        let error = detect(host, &wishes(interfaces, addresses)).unwrap_err();
+        error.to_string()
     };
     let good = host();
     assert_eq!(
-        refused(&good, &["eth7"], &[]),
+        refused(&good, &["eth7"], ADDRESS),
         "eth7 cannot be used: it is not there; this host has eth0, lo"
     );
     assert_eq!(
-        refused(&good, &["lo"], &[]),
+        refused(&good, &["lo"], ADDRESS),
         "lo cannot be used: it is not an Ethernet interface"
     );
     assert_eq!(
         refused(&good, &[], &["192.0.2.1", "192.0.2.1"]),
         "engine addresses are unicast, and none is named twice"
     );
-    let mut silent = host();
-    eth0(&mut silent).addresses.clear();
     assert_eq!(
-        refused(&silent, &[], &[]),
-        "eth0 has no address that other hosts can send to; name the engine's addresses"
+        refused(&good, &[], &[]),
+        "name the engine's addresses: one IPv4 address, one IPv6 address, or both, extra ones that the network routes to this host"
+    );
+    assert_eq!(
+        refused(&good, &[], &["2001:db8::10", "192.0.2.2"]),
+        "192.0.2.2 cannot be an engine address: eth0 has it, and the engine would take its TCP and UDP, SSH and BGP included; name an extra one that the network routes to this host"
+    );
+    let mut foreign = host();
+    foreign.hidden = BTreeSet::from(["v0".to_owned()]);
+    assert_eq!(
+        refused(&foreign, &[], ADDRESS),
+        "/sys does not show v0 of this network namespace: start with `ip netns exec`, which mounts it anew"
     );
     let mut down = host();
     eth0(&mut down).up = false;
     assert_eq!(
-        refused(&down, &[], &[]),
+        refused(&down, &[], ADDRESS),
         "no Ethernet device and no veth is up; name an interface (this host has eth0, lo)"
     );
     let mut idle = host();
     idle.online.clear();
-    assert_eq!(refused(&idle, &[], &[]), "no core is on line");
+    assert_eq!(refused(&idle, &[], ADDRESS), "no core is on line");
 }
 
 #[test]
@@ -377,7 +395,7 @@ proptest! {
     /// What is proposed for a host passes that host's check, and survives being written.
     #[test]
     fn a_proposal_passes_the_check(host in hosts()) {
-        let topology = detect(&host, &Wishes::default()).unwrap();
+        let topology = detected(&host, &[]);
         let found = check(&topology, &host);
         prop_assert!(!found.has_errors(), "{}\n{}", found, render(&topology));
         let parsed = Topology::parse("t.toml", &render(&topology));

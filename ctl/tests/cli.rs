@@ -1,0 +1,394 @@
+//! The commands as processes: what they print, and their exit codes.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
+
+mod common;
+
+use common::{FakeEngine, Place, wait_for, web, write};
+use serde_json::json;
+
+const ONE: &[&str] = &["10.0.0.1"];
+const TWO: &[&str] = &["10.0.0.1", "10.0.0.2"];
+
+/// An engine, and a daemon that has put a file in force.
+fn running(place: &Place) -> (FakeEngine, common::Daemon) {
+    let engine = place.engine();
+    let daemon = place.daemon();
+    wait_for("the file in force", || place.status("/daemon/epoch") == 1);
+    (engine, daemon)
+}
+
+#[test]
+fn check_lists_every_error_of_a_file() {
+    let place = Place::new(&web(TWO));
+    let good = place.services();
+    place
+        .lockstep(&["check", good.to_str().unwrap()])
+        .expect(0, &["no errors: 1 service, 1 VIP, 2 backends"]);
+    write(&place.path("bad.toml"), &web(&["10.0.0.1:80", "x"]));
+    let bad = place.lockstep(&["check", "bad.toml"]);
+    bad.expect(1, &["bad.toml:4:25: `address`", "bad.toml:4:54: `address`"]);
+    assert_eq!(bad.out.lines().count(), 2, "{bad:?}");
+    let json = place.lockstep(&["check", "bad.toml", "--output", "json"]);
+    assert_eq!((json.code, json.json()["ok"].clone()), (1, json!(false)));
+    assert_eq!(json.json()["diagnostics"][1]["line"], 4);
+    assert_eq!(json.json()["diagnostics"][1]["severity"], "error");
+    place
+        .lockstep(&["check", "missing.toml"])
+        .expect(2, &["cannot read missing.toml"]);
+}
+
+#[test]
+fn check_knows_a_topology_by_its_keys() {
+    let place = Place::new("service = []");
+    write(&place.path("t.toml"), "[[worker]]\ncore = 0\nquues = []\n");
+    let named = ["t.toml:3:1: unknown key `quues`; did you mean `queues`?"];
+    place.lockstep(&["check", "t.toml"]).expect(1, &named);
+    place
+        .lockstep(&["topology", "check", "t.toml"])
+        .expect(1, &named);
+    place
+        .lockstep(&["topology", "show", "t.toml"])
+        .expect(1, &named);
+    let as_services = place.lockstep(&["check", "--kind", "services", "t.toml"]);
+    as_services.expect(1, &["unknown key `worker`"]);
+}
+
+#[test]
+fn a_topology_is_compared_with_this_host() {
+    let place = Place::new("service = []");
+    let topology = "[engine]\naddresses = [\"192.0.2.10\"]\n[[interface]]\nname = \"nosuchdev0\"\n\
+                    [[worker]]\ncore = 0\nqueues = [\"nosuchdev0:0\"]\n";
+    write(&place.path("t.toml"), topology);
+    place
+        .lockstep(&["check", "t.toml"])
+        .expect(0, &["no errors: 1 worker, 1 interface"]);
+    place
+        .lockstep(&["topology", "check", "t.toml"])
+        .expect(1, &["t.toml:", "nosuchdev0"]);
+    let shown = place.lockstep(&["topology", "show", "t.toml", "--output", "json"]);
+    assert_eq!(
+        shown.json()["workers"][0]["queues"],
+        json!(["nosuchdev0:0"])
+    );
+    let refused = place.lockstep(&["topology", "detect", "--interface", "nosuchdev0"]);
+    refused.expect(1, &["nosuchdev0"]);
+}
+
+#[test]
+fn wrong_arguments_are_exit_code_2() {
+    let place = Place::new("service = []");
+    for arguments in [
+        &["frobnicate"][..],
+        &["drain", "10.0.0.1"],
+        &["drain", "10.0.0.1", "--deadline", "60"],
+        &["explain"],
+        &["explain", "--from", "198.51.100.7:1"],
+        &[
+            "explain",
+            "--from",
+            "198.51.100.7:1",
+            "--to",
+            "[2001:db8::1]:80",
+        ],
+        &[
+            "explain",
+            "--pcap",
+            "x.pcap",
+            "--from",
+            "198.51.100.7:1",
+            "--to",
+            "203.0.113.10:80",
+        ],
+    ] {
+        assert_eq!(place.lockstep(arguments).code, 2, "{arguments:?}");
+    }
+    place
+        .lockstep(&["--help"])
+        .expect(0, &["Exit codes:", "3  the daemon or the engine"]);
+}
+
+#[test]
+fn who_is_not_running_is_named_with_what_to_do() {
+    let place = Place::new(&web(ONE));
+    let engine = format!(
+        "lockstep-engine is not running (no socket at {}); start it with `lockstep-engine`",
+        place.engine_socket().display()
+    );
+    for arguments in [
+        &["flows"][..],
+        &["metrics"],
+        &[
+            "explain",
+            "--from",
+            "198.51.100.7:1",
+            "--to",
+            "203.0.113.10:80",
+        ],
+    ] {
+        place.lockstep(arguments).expect(3, &[&engine]);
+    }
+    let file = place.services();
+    let file = file.to_str().unwrap();
+    for arguments in [
+        &["diff", file][..],
+        &["apply", file],
+        &["drain", "x", "--deadline", "1s"],
+        &["undrain", "x"],
+    ] {
+        place
+            .lockstep(arguments)
+            .expect(3, &["lockstepd is not running (no socket at "]);
+    }
+    let status = place.lockstep(&["status"]);
+    status.expect(3, &["lockstep-engine  DOWN", "lockstepd        DOWN"]);
+    let json = place.lockstep(&["status", "--output", "json"]);
+    assert_eq!((json.code, json.json()["engine"].clone()), (3, json!(null)));
+    assert_eq!(json.json()["engine_error"], json!(engine));
+}
+
+#[test]
+fn status_shows_the_engine_when_the_daemon_is_gone() {
+    let place = Place::new(&web(TWO));
+    let (_engine, daemon) = running(&place);
+    let parts = [
+        "lockstep-engine  running  version 0.1.0, up 3h 12m, epoch 1, pid 4242",
+        "lockstepd        running",
+        "eth0       native-copy  1500 B",
+        "203.0.113.10:80/tcp",
+        "1,234,567",
+        "1.5 GiB",
+        "50.0 %",
+        "52:54:00:12:34:56 via 10.0.0.1 dev eth0",
+        "no_neighbour",
+    ];
+    place.lockstep(&["status"]).expect(0, &parts);
+    daemon.kill();
+    let status = place.lockstep(&["status"]);
+    status.expect(
+        3,
+        &[
+            "lockstep-engine  running",
+            "lockstepd        DOWN",
+            "1,234,567",
+        ],
+    );
+    let json = place.lockstep(&["status", "--output", "json"]).json();
+    assert_eq!(
+        json["engine"]["services"][0]["vips"][0]["vip"],
+        "203.0.113.10:80/tcp"
+    );
+    assert_eq!(
+        json["engine"]["services"][0]["backends"][1]["state"],
+        "active"
+    );
+    assert_eq!(json["daemon"], json!(null));
+}
+
+#[test]
+fn diff_says_what_would_change_and_move() {
+    let place = Place::new(&web(TWO));
+    let (engine, _daemon) = running(&place);
+    let same = place.services();
+    place
+        .lockstep(&["diff", same.to_str().unwrap()])
+        .expect(0, &["no change", "epoch 1"]);
+    let text = web(&["10.0.0.1", "10.0.0.3"]).replace("\"10.0.0.1\"", "\"10.0.0.1\", weight = 7");
+    write(&place.path("new.toml"), &text);
+    let diff = place.lockstep(&["diff", "new.toml"]);
+    let expected = "service web: changed\n\
+                    \x20 ~ backend 10.0.0.1: weight 100 -> 7\n\
+                    \x20 - backend 10.0.0.2 weight 100\n\
+                    \x20 + backend 10.0.0.3 weight 100\n\
+                    \x20 moves 25.0 % of new flows, 56 of 1,234 live flows\n\
+                    \x20 BACKEND   ADDRESS   SHARE NOW  SHARE THEN\n\
+                    \x20 10.0.0.1  10.0.0.1     50.0 %      33.3 %\n";
+    assert_eq!(
+        (diff.code, diff.out.as_str()),
+        (1, expected),
+        "{}",
+        diff.err
+    );
+    let json = place
+        .lockstep(&["diff", "new.toml", "--output", "json"])
+        .json();
+    assert_eq!(json["services"][0]["flows_moved"], 56);
+    assert_eq!(
+        json["services"][0]["changes"][1],
+        "- backend 10.0.0.2 weight 100"
+    );
+    assert_eq!(engine.applied(), 1, "nothing was changed");
+    write(&place.path("bad.toml"), "[[service]]");
+    place
+        .lockstep(&["diff", "bad.toml"])
+        .expect(1, &["bad.toml:1:1: `name` is missing"]);
+    place
+        .lockstep(&["apply", "bad.toml"])
+        .expect(1, &["bad.toml:1:1: `name` is missing"]);
+    assert_eq!(engine.applied(), 1, "nothing was changed");
+}
+
+#[test]
+fn diff_counts_drains_in() {
+    let place = Place::new(&web(TWO));
+    let (_engine, _daemon) = running(&place);
+    place
+        .lockstep(&["drain", "10.0.0.1", "--deadline", "0s"])
+        .expect(0, &[]);
+    let same = place.services();
+    place
+        .lockstep(&["diff", same.to_str().unwrap()])
+        .expect(0, &["no change", "epoch 2"]);
+}
+
+#[test]
+fn flows_are_listed_and_filtered() {
+    let place = Place::new(&web(ONE));
+    let _engine = place.engine();
+    let all = place.lockstep(&["flows"]);
+    all.expect(
+        0,
+        &[
+            "198.51.100.7:40000",
+            "[2001:db8::7]:40000",
+            "established  1m 1s",
+            "2 flows",
+        ],
+    );
+    let dns = place
+        .lockstep(&["flows", "--service", "dns", "--output", "json"])
+        .json();
+    assert_eq!(dns.as_array().unwrap().len(), 1);
+    assert_eq!(dns[0]["client"], "2001:db8::7");
+    assert_eq!(
+        (dns[0]["idle_seconds"].clone(), dns[0]["worker"].clone()),
+        (json!(61), json!(1))
+    );
+    place
+        .lockstep(&["flows", "--limit", "1"])
+        .expect(0, &["--limit 0 shows all"]);
+    place
+        .lockstep(&["flows", "--service", "none"])
+        .expect(0, &["no flows"]);
+}
+
+#[test]
+fn explain_says_where_a_packet_goes_and_why() {
+    let place = Place::new(&web(ONE));
+    let (_engine, _daemon) = running(&place);
+    let from = ["explain", "--from", "198.51.100.7:40000", "--to"];
+    let forwarded =
+        place.lockstep(&[&from[..], &["203.0.113.10:80", "--protocol", "tcp"]].concat());
+    let text = "tcp 198.51.100.7:40000 > 203.0.113.10:80\n  parsed\n  Maglev entry 7\n\
+                forward: web, 10.0.0.1\n";
+    assert_eq!((forwarded.code, forwarded.out.as_str()), (0, text));
+    let dropped = place.lockstep(&[&from[..], &["203.0.113.10:81"]].concat());
+    dropped.expect(1, &["dropped for no_vip", "drop: no_vip"]);
+    let json = place.lockstep(&[&from[..], &["203.0.113.10:81", "--output", "json"]].concat());
+    assert_eq!(
+        (json.code, json.json()["reason"].clone()),
+        (1, json!("no_vip"))
+    );
+}
+
+/// A capture in the classic pcap format, little-endian, microseconds.
+fn capture(link: u32, frames: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    bytes.extend(0xa1b2_c3d4_u32.to_le_bytes());
+    bytes.extend([2, 0, 4, 0]);
+    for word in [0, 0, 65_535, link] {
+        bytes.extend(word.to_le_bytes());
+    }
+    for frame in frames {
+        let captured = u32::try_from(frame.len()).unwrap();
+        for word in [0, 0, captured, captured + 4] {
+            bytes.extend(word.to_le_bytes());
+        }
+        bytes.extend(*frame);
+    }
+    bytes
+}
+
+#[test]
+fn explain_goes_through_a_capture() {
+    let place = Place::new(&web(ONE));
+    let _engine = place.engine();
+    std::fs::write(
+        place.path("c.pcap"),
+        capture(1, &[&[0; 60], &[0; 5], &[0; 60]]),
+    )
+    .unwrap();
+    let text = place.lockstep(&["explain", "--pcap", "c.pcap"]);
+    let parts = [
+        "      1  arp  pass  not for a VIP  (4 bytes of it were not captured)\n",
+        "      2  5 bytes  drop: truncated  dropped for truncated",
+        "3 packets",
+        "drop           1\npass           2\n",
+        "truncated        1\n",
+    ];
+    text.expect(1, &parts);
+    let json = place
+        .lockstep(&["explain", "--pcap", "c.pcap", "--output", "json"])
+        .json();
+    assert_eq!(
+        json["summary"],
+        json!({
+            "packets": 3,
+            "verdicts": { "drop": 1, "pass": 2 },
+            "drops": { "truncated": 1 },
+            "backends": {},
+        })
+    );
+    assert_eq!(json["packets"][1]["number"], 2);
+
+    let long: Vec<&[u8]> = vec![&[0; 60]; 5_000];
+    std::fs::write(place.path("long.pcap"), capture(1, &long)).unwrap();
+    place
+        .lockstep(&["explain", "--pcap", "long.pcap"])
+        .expect(0, &["5,000 packets"]);
+    std::fs::write(place.path("sll.pcap"), capture(113, &[&[0; 60]])).unwrap();
+    place
+        .lockstep(&["explain", "--pcap", "sll.pcap"])
+        .expect(2, &["Ethernet is needed"]);
+    std::fs::write(place.path("empty.pcap"), capture(1, &[])).unwrap();
+    let empty = place.lockstep(&["explain", "--pcap", "empty.pcap", "--output", "json"]);
+    assert_eq!(
+        (empty.code, empty.json()["packets"].clone()),
+        (0, json!([]))
+    );
+}
+
+#[test]
+fn metrics_are_printed_as_they_are() {
+    let place = Place::new(&web(ONE));
+    let _engine = place.engine();
+    let metrics = place.lockstep(&["metrics"]);
+    assert_eq!(
+        (metrics.code, metrics.out.as_str()),
+        (0, "# TYPE lockstep_epoch gauge\nlockstep_epoch 1\n")
+    );
+}
+
+#[test]
+fn decap_names_an_interface_that_is_not_there() {
+    let place = Place::new(&web(ONE));
+    let address = ["--address", "10.0.0.1"];
+    let attach = place.lockstep(&[&["decap", "attach", "nosuchdev0"][..], &address].concat());
+    attach.expect(1, &["nosuchdev0"]);
+    place
+        .lockstep(&["decap", "attach", "nosuchdev0"])
+        .expect(1, &["nosuchdev0 has no address"]);
+    place
+        .lockstep(&["decap", "detach", "nosuchdev0"])
+        .expect(1, &["nosuchdev0"]);
+}
+
+#[test]
+fn completions_are_there_for_the_shells() {
+    let place = Place::new(&web(ONE));
+    for shell in ["bash", "zsh", "fish"] {
+        place
+            .lockstep(&["completions", shell])
+            .expect(0, &["lockstep", "undrain"]);
+    }
+}

@@ -1,0 +1,337 @@
+//! The engine's gRPC with the engine's rules for snapshots, and canned answers for the rest.
+
+use futures::Stream;
+use lockstep_api::engine_server::{Engine, EngineServer};
+use lockstep_api::explain_request::Packet;
+use lockstep_api::{
+    ApplyReply, BackendPreview, BackendState, BackendStatus, CurrentRequest, DropCount,
+    EngineStatus, ExplainRequest, Explanation, Flow, FlowsRequest, InterfaceStatus, MetricsReply,
+    MetricsRequest, PreviewReply, Protocol, ServicePreview, ServiceStatus, Snapshot, StatusRequest,
+    VipStatus, WorkerStatus,
+};
+use std::fs;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::net::UnixListener;
+use tokio::runtime::Runtime;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status, Streaming};
+
+/// An engine on a runtime of its own, so that it can be killed with all its connections.
+pub struct FakeEngine {
+    state: Arc<Mutex<State>>,
+    runtime: Option<Runtime>,
+}
+
+#[derive(Default)]
+struct State {
+    current: Snapshot,
+    history: Vec<Snapshot>,
+    refusal: Option<String>,
+}
+
+impl FakeEngine {
+    /// Listens on a socket; what a killed engine left there is replaced.
+    pub fn start(socket: &Path) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build();
+        let runtime = runtime.unwrap();
+        let state = Arc::new(Mutex::new(State::default()));
+        let _ = fs::remove_file(socket);
+        let listener = runtime
+            .block_on(async { UnixListener::bind(socket) })
+            .unwrap();
+        let service = EngineServer::new(Service {
+            state: Arc::clone(&state),
+        });
+        let server = Server::builder()
+            .add_service(service)
+            .serve_with_incoming(UnixListenerStream::new(listener));
+        runtime.spawn(server);
+        FakeEngine {
+            state,
+            runtime: Some(runtime),
+        }
+    }
+
+    /// As `kill -9`: connections break, the socket's file stays.
+    pub fn kill(self) {
+        drop(self);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// The snapshot in force.
+    pub fn current(&self) -> Snapshot {
+        self.state().current.clone()
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.state().current.epoch
+    }
+
+    /// How many snapshots were applied.
+    pub fn applied(&self) -> u64 {
+        self.state().history.len() as u64
+    }
+
+    /// Refuses what it is told from now on, or no longer.
+    pub fn refuse(&self, why: Option<&str>) {
+        self.state().refusal = why.map(str::to_owned);
+    }
+
+    /// The backends of the first service: address, and whether it drains.
+    pub fn backends(&self) -> Backends {
+        backends_of(&self.state().current)
+    }
+
+    /// The same of every snapshot that was applied.
+    pub fn history(&self) -> Vec<Backends> {
+        self.state().history.iter().map(backends_of).collect()
+    }
+
+    /// Whether the first service has exactly these active backends, and none that drain.
+    pub fn has(&self, addresses: &[&str]) -> bool {
+        let expected: Vec<(String, bool)> =
+            addresses.iter().map(|&a| (a.to_owned(), false)).collect();
+        self.backends() == expected
+    }
+}
+
+impl Drop for FakeEngine {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Address, and whether it drains.
+type Backends = Vec<(String, bool)>;
+
+fn backends_of(snapshot: &Snapshot) -> Backends {
+    let backends = snapshot
+        .services
+        .first()
+        .into_iter()
+        .flat_map(|s| &s.backends);
+    backends
+        .map(|b| (b.address.clone(), b.state() == BackendState::Draining))
+        .collect()
+}
+
+struct Service {
+    state: Arc<Mutex<State>>,
+}
+
+type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Engine for Service {
+    type FlowsStream = Replies<Flow>;
+    type ExplainStream = Replies<Explanation>;
+
+    async fn apply(&self, request: Request<Snapshot>) -> Result<Response<ApplyReply>, Status> {
+        let snapshot = request.into_inner();
+        let mut state = self.state.lock().unwrap();
+        if let Some(why) = &state.refusal {
+            return Err(Status::resource_exhausted(why));
+        }
+        if snapshot.epoch <= state.current.epoch {
+            return Err(Status::failed_precondition(
+                "the epoch is older than the one in force",
+            ));
+        }
+        let epoch = snapshot.epoch;
+        state.current = snapshot.clone();
+        state.history.push(snapshot);
+        Ok(Response::new(ApplyReply { epoch, workers: 2 }))
+    }
+
+    async fn preview(&self, request: Request<Snapshot>) -> Result<Response<PreviewReply>, Status> {
+        let proposed = request.into_inner();
+        let service = |name: &str| ServicePreview {
+            name: name.to_owned(),
+            in_current: true,
+            in_proposed: true,
+            ring_share_moved: 0.25,
+            flows: 1_234,
+            flows_moved: 56,
+            backends: vec![BackendPreview {
+                name: "10.0.0.1".to_owned(),
+                address: "10.0.0.1".to_owned(),
+                share_before: 0.5,
+                share_after: 1.0 / 3.0,
+            }],
+        };
+        let services = proposed.services.iter().map(|s| service(&s.name)).collect();
+        Ok(Response::new(PreviewReply { services }))
+    }
+
+    async fn current(&self, _: Request<CurrentRequest>) -> Result<Response<Snapshot>, Status> {
+        Ok(Response::new(self.state.lock().unwrap().current.clone()))
+    }
+
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<EngineStatus>, Status> {
+        Ok(Response::new(status_of(
+            &self.state.lock().unwrap().current,
+        )))
+    }
+
+    async fn flows(
+        &self,
+        request: Request<FlowsRequest>,
+    ) -> Result<Response<Self::FlowsStream>, Status> {
+        let request = request.into_inner();
+        let flow = |client: &str, service: &str| Flow {
+            protocol: Protocol::Tcp.into(),
+            client: client.to_owned(),
+            client_port: 40_000,
+            vip: "203.0.113.10".to_owned(),
+            vip_port: 80,
+            service: service.to_owned(),
+            backend_name: "web-1".to_owned(),
+            backend: "10.0.0.1".to_owned(),
+            state: "established".to_owned(),
+            idle_seconds: 61,
+            worker: 1,
+        };
+        let all = [flow("198.51.100.7", "web"), flow("2001:db8::7", "dns")];
+        let limit = if request.limit == 0 {
+            usize::MAX
+        } else {
+            request.limit as usize
+        };
+        let wanted = move |f: &Flow| request.service.is_empty() || f.service == request.service;
+        let flows = all.into_iter().filter(wanted).take(limit).map(Ok);
+        Ok(Response::new(Box::pin(tokio_stream::iter(
+            flows.collect::<Vec<_>>(),
+        ))))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<Streaming<ExplainRequest>>,
+    ) -> Result<Response<Self::ExplainStream>, Status> {
+        let current = self.state.lock().unwrap().current.clone();
+        let replies = request
+            .into_inner()
+            .map(move |r| r.map(|r| explanation(&current, r)));
+        Ok(Response::new(Box::pin(replies)))
+    }
+
+    async fn metrics(&self, _: Request<MetricsRequest>) -> Result<Response<MetricsReply>, Status> {
+        let text = "# TYPE lockstep_epoch gauge\nlockstep_epoch 1\n".to_owned();
+        Ok(Response::new(MetricsReply { text }))
+    }
+}
+
+fn explanation(current: &Snapshot, request: ExplainRequest) -> Explanation {
+    let drop = |packet: String, reason: &str| Explanation {
+        verdict: "drop".to_owned(),
+        reason: reason.to_owned(),
+        steps: vec!["parsed".to_owned(), format!("dropped for {reason}")],
+        packet,
+        ..Explanation::default()
+    };
+    match request.packet {
+        Some(Packet::Tuple(tuple)) => {
+            let packet = format!(
+                "tcp {}:{} > {}:{}",
+                tuple.client, tuple.client_port, tuple.vip, tuple.vip_port
+            );
+            let serves = |s: &&lockstep_api::Service| {
+                s.vips
+                    .iter()
+                    .any(|v| v.address == tuple.vip && v.port == tuple.vip_port)
+            };
+            match current.services.iter().find(serves) {
+                None => drop(packet, "no_vip"),
+                Some(service) => Explanation {
+                    verdict: "forward".to_owned(),
+                    service: service.name.clone(),
+                    backend_name: service.backends[0].name.clone(),
+                    backend: service.backends[0].address.clone(),
+                    steps: vec!["parsed".to_owned(), "Maglev entry 7".to_owned()],
+                    packet,
+                    ..Explanation::default()
+                },
+            }
+        }
+        Some(Packet::Frame(frame)) if frame.len() < 14 => {
+            drop(format!("{} bytes", frame.len()), "truncated")
+        }
+        _ => Explanation {
+            verdict: "pass".to_owned(),
+            packet: "arp".to_owned(),
+            steps: vec!["not for a VIP".to_owned()],
+            ..Explanation::default()
+        },
+    }
+}
+
+fn status_of(current: &Snapshot) -> EngineStatus {
+    let service = |s: &lockstep_api::Service| ServiceStatus {
+        name: s.name.clone(),
+        mode: "tunnel".to_owned(),
+        vips: s
+            .vips
+            .iter()
+            .map(|v| VipStatus {
+                vip: Some(v.clone()),
+                packets: 1_234_567,
+                bytes: 1_610_612_736,
+                drops: vec![DropCount {
+                    reason: "no_neighbour".to_owned(),
+                    packets: 3,
+                    help: "See `ip neigh`.".to_owned(),
+                }],
+            })
+            .collect(),
+        backends: s
+            .backends
+            .iter()
+            .map(|b| BackendStatus {
+                name: b.name.clone(),
+                address: b.address.clone(),
+                weight: b.weight,
+                state: b.state,
+                ring_share: 0.5,
+                next_hop: "52:54:00:12:34:56 via 10.0.0.1 dev eth0".to_owned(),
+                reachable: true,
+                ..BackendStatus::default()
+            })
+            .collect(),
+    };
+    EngineStatus {
+        version: "0.1.0".to_owned(),
+        pid: 4_242,
+        uptime_seconds: 11_520.0,
+        epoch: current.epoch,
+        workers: vec![WorkerStatus {
+            core: 1,
+            queues: vec!["eth0:0".to_owned()],
+            state: "running".to_owned(),
+            rx_packets: 2_000_000,
+            flows_capacity: 1_000_000,
+            epoch: current.epoch,
+            ..WorkerStatus::default()
+        }],
+        services: current.services.iter().map(service).collect(),
+        interfaces: vec![InterfaceStatus {
+            name: "eth0".to_owned(),
+            index: 2,
+            mode: "native-copy".to_owned(),
+            mtu: 1_500,
+            mac: "52:54:00:00:00:01".to_owned(),
+        }],
+        drops: Vec::new(),
+    }
+}

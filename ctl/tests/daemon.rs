@@ -1,0 +1,374 @@
+//! The daemon as a process, with a fake engine: what the engine is told, and when.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
+
+mod common;
+
+use common::{Place, wait_for, web};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+const ONE: &[&str] = &["10.0.0.1"];
+const TWO: &[&str] = &["10.0.0.1", "10.0.0.2"];
+
+#[test]
+fn the_file_is_applied_when_the_daemon_starts() {
+    let place = Place::new(&web(TWO));
+    let engine = place.engine();
+    let _daemon = place.daemon();
+    wait_for("the file in force", || engine.has(TWO));
+    assert_eq!((engine.epoch(), engine.applied()), (1, 1));
+    wait_for("a calm status", || place.lockstep(&["status"]).code == 0);
+    let mode = fs::metadata(place.daemon_socket())
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_changed_file_is_applied_as_the_next_epoch() {
+    let place = Place::new(&web(ONE));
+    let engine = place.engine();
+    let _daemon = place.daemon();
+    wait_for("the first file", || engine.has(ONE));
+    place.edit(&web(TWO));
+    wait_for("a file renamed over it", || engine.has(TWO));
+    assert_eq!(engine.epoch(), 2);
+    fs::write(place.services(), web(ONE)).unwrap();
+    wait_for("a file written in place", || engine.has(ONE));
+    assert_eq!((engine.epoch(), engine.applied()), (3, 3));
+}
+
+#[test]
+fn a_file_with_errors_changes_nothing_and_shows_in_the_status() {
+    let place = Place::new(&web(ONE));
+    let engine = place.engine();
+    let daemon = place.daemon();
+    wait_for("the first file", || engine.has(ONE));
+    for (bad, expected) in [
+        (
+            web(TWO).replace("10.0.0.2", "10.0.0.256"),
+            "services.toml:4:51: `address`",
+        ),
+        (String::new(), "`service` is missing"),
+    ] {
+        place.edit(&bad);
+        wait_for("the error in the status", || {
+            place
+                .status("/daemon/file_error")
+                .to_string()
+                .contains(expected)
+        });
+        place
+            .lockstep(&["status"])
+            .expect(1, &["NOT in force", expected, "Needs attention"]);
+    }
+    fs::remove_file(place.services()).unwrap();
+    wait_for("the missing file in the status", || {
+        place
+            .status("/daemon/file_error")
+            .to_string()
+            .contains("cannot read")
+    });
+    assert!(daemon.log().contains("what is in force stays"));
+    assert_eq!((engine.epoch(), engine.has(ONE)), (1, true));
+    place.edit(&web(TWO));
+    wait_for("the mended file", || engine.has(TWO));
+    wait_for("no error any more", || {
+        place.status("/daemon/file_error").is_null()
+    });
+}
+
+#[test]
+fn an_engine_that_restarts_has_its_services_within_a_second() {
+    let place = Place::new(&web(TWO));
+    let engine = place.engine();
+    let _daemon = place.daemon();
+    wait_for("the file in force", || engine.has(TWO));
+    engine.kill();
+    wait_for("the loss in the status", || {
+        place.status("/daemon/engine_connected") == false
+    });
+    let engine = place.engine();
+    let start = Instant::now();
+    wait_for("the file in force again", || engine.has(TWO));
+    assert!(
+        start.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(
+        engine.epoch(),
+        2,
+        "epochs grow over a restart of the engine"
+    );
+}
+
+#[test]
+fn a_daemon_that_starts_before_the_engine_waits_for_it() {
+    let place = Place::new(&web(ONE));
+    let daemon = place.daemon();
+    wait_for("the daemon", || {
+        place.status("/daemon/engine_connected") == false
+    });
+    let engine = place.engine();
+    wait_for("the file in force", || engine.has(ONE));
+    assert!(
+        daemon
+            .log()
+            .contains("lockstep-engine is not running (no socket at ")
+    );
+}
+
+#[test]
+fn a_killed_daemon_disturbs_nothing_when_it_is_back() {
+    let place = Place::new(&web(TWO));
+    let engine = place.engine();
+    let daemon = place.daemon();
+    wait_for("the file in force", || engine.has(TWO));
+    daemon.kill();
+    assert!(
+        place.daemon_socket().exists(),
+        "what a killed daemon leaves"
+    );
+    let _daemon = place.daemon();
+    wait_for("the epoch taken over", || {
+        place.status("/daemon/epoch") == 1
+    });
+    assert_eq!((engine.epoch(), engine.applied()), (1, 1));
+}
+
+#[test]
+fn a_daemon_that_starts_with_a_bad_file_goes_on_with_the_last_good_one() {
+    let place = Place::new(&web(TWO));
+    let engine = place.engine();
+    let daemon = place.daemon();
+    wait_for("the file in force", || engine.has(TWO));
+    daemon.kill();
+    engine.kill();
+    place.edit("[[service]]");
+    let engine = place.engine();
+    let _daemon = place.daemon();
+    wait_for("the last good file", || engine.has(TWO));
+    assert!(
+        place
+            .status("/daemon/file_error")
+            .to_string()
+            .contains("`name` is missing")
+    );
+}
+
+#[test]
+fn a_first_file_with_errors_leaves_the_engine_alone() {
+    let place = Place::new("[[service]]");
+    let engine = place.engine();
+    let _daemon = place.daemon();
+    wait_for("the daemon", || {
+        place.status("/daemon/engine_connected") == true
+    });
+    assert_eq!(engine.applied(), 0);
+}
+
+#[test]
+fn an_engine_that_refuses_is_asked_again() {
+    let place = Place::new(&web(ONE));
+    let engine = place.engine();
+    engine.refuse(Some("no memory for the tables"));
+    let _daemon = place.daemon();
+    wait_for("the refusal in the status", || {
+        place
+            .status("/daemon/engine_error")
+            .to_string()
+            .contains("no memory for the tables")
+    });
+    place
+        .lockstep(&["status"])
+        .expect(1, &["the engine does not have what it should"]);
+    engine.refuse(None);
+    wait_for("the file in force", || engine.has(ONE));
+    wait_for("no error any more", || {
+        place.status("/daemon/engine_error").is_null()
+    });
+}
+
+#[test]
+fn a_drained_backend_is_removed_at_its_deadline() {
+    let place = Place::new(&web(TWO));
+    let engine = place.engine();
+    let daemon = place.daemon();
+    wait_for("the file in force", || engine.has(TWO));
+    let drain = place.lockstep(&["drain", "10.0.0.1", "--deadline", "500ms"]);
+    drain.expect(0, &["in force as epoch 2"]);
+    wait_for("the removal", || engine.has(&["10.0.0.2"]));
+    let draining = vec![
+        ("10.0.0.1".to_owned(), true),
+        ("10.0.0.2".to_owned(), false),
+    ];
+    assert_eq!(engine.history()[1], draining);
+    wait_for("the removal in the status", || {
+        place.status("/daemon/drains/0/removed") == true
+    });
+
+    // Removed, it stays out over a restart and comes back when undrained.
+    daemon.kill();
+    let _daemon = place.daemon();
+    wait_for("the epoch taken over", || {
+        place.status("/daemon/epoch") == 3
+    });
+    assert_eq!(engine.applied(), 3);
+    place
+        .lockstep(&["undrain", "10.0.0.1"])
+        .expect(0, &["ended"]);
+    assert!(engine.has(TWO));
+}
+
+#[test]
+fn a_drain_outlives_the_daemon_and_ends_with_its_backend() {
+    let place = Place::new(&web(TWO));
+    let engine = place.engine();
+    let daemon = place.daemon();
+    wait_for("the file in force", || engine.has(TWO));
+    let drain = ["drain", "10.0.0.1", "--service", "web", "--deadline", "0s"];
+    place.lockstep(&drain).expect(0, &["draining, no deadline"]);
+    daemon.kill();
+    let _daemon = place.daemon();
+    wait_for("the drain", || {
+        place.status("/daemon/drains/0/address") == "10.0.0.1"
+    });
+    assert_eq!(engine.backends()[0], ("10.0.0.1".into(), true));
+    place.edit(&web(&["10.0.0.2"]));
+    wait_for("the backend gone", || engine.has(&["10.0.0.2"]));
+    place.edit(&web(TWO));
+    wait_for("the backend back, not draining", || engine.has(TWO));
+    assert_eq!(place.status("/daemon/drains"), serde_json::json!([]));
+}
+
+#[test]
+fn drains_that_cannot_be_are_refused() {
+    let place = Place::new(&web(ONE));
+    let engine = place.engine();
+    let _daemon = place.daemon();
+    wait_for("the file in force", || engine.has(ONE));
+    let drain =
+        |arguments: &[&str]| place.lockstep(&[&["drain", "--deadline", "60s"], arguments].concat());
+    drain(&["10.0.0.9"]).expect(1, &["no backend 10.0.0.9 in any service"]);
+    drain(&["10.0.0.1", "--service", "wep"]).expect(1, &["no service wep; there are: web"]);
+    place
+        .lockstep(&["undrain", "10.0.0.1"])
+        .expect(1, &["is not draining"]);
+    engine.refuse(Some("busy"));
+    drain(&["10.0.0.1"]).expect(1, &["the engine refuses: busy; nothing was changed"]);
+    assert_eq!(place.status("/daemon/drains"), serde_json::json!([]));
+    engine.refuse(None);
+    drain(&["10.0.0.1"]).expect(0, &["service web has no active backend"]);
+    engine.kill();
+    wait_for("the loss in the status", || {
+        place.status("/daemon/engine_connected") == false
+    });
+    place
+        .lockstep(&["undrain", "10.0.0.1"])
+        .expect(3, &["lockstep-engine is not running"]);
+}
+
+#[test]
+fn applying_a_file_replaces_the_daemons() {
+    let place = Place::new(&web(ONE));
+    let engine = place.engine();
+    let _daemon = place.daemon();
+    wait_for("the file in force", || engine.has(ONE));
+    fs::set_permissions(place.services(), fs::Permissions::from_mode(0o640)).unwrap();
+    let new = common::write(&place.path("new.toml"), &web(TWO));
+    place
+        .lockstep(&["apply", &new])
+        .expect(0, &["in force as epoch 2"]);
+    assert!(engine.has(TWO), "in force when the command returns");
+    assert_eq!(fs::read_to_string(place.services()).unwrap(), web(TWO));
+    let mode = fs::metadata(place.services()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o640, "the file's mode stays");
+
+    engine.refuse(Some("busy"));
+    let third = common::write(&place.path("third.toml"), &web(&["10.0.0.3"]));
+    place
+        .lockstep(&["apply", &third])
+        .expect(1, &["refuses: busy; nothing was changed"]);
+    assert_eq!(fs::read_to_string(place.services()).unwrap(), web(TWO));
+    assert_eq!(
+        fs::read_dir(place.path("etc")).unwrap().count(),
+        1,
+        "nothing left beside it"
+    );
+    engine.refuse(None);
+    place
+        .lockstep(&["apply", &new])
+        .expect(0, &["in force as epoch 2"]);
+    assert_eq!(engine.applied(), 2, "the same file again is no new epoch");
+}
+
+#[test]
+fn a_signal_ends_the_daemon_in_order() {
+    let place = Place::new(&web(ONE));
+    let engine = place.engine();
+    let daemon = place.daemon();
+    wait_for("the file in force", || engine.has(ONE));
+    assert_eq!(daemon.terminate(), Some(0));
+    assert!(!place.daemon_socket().exists());
+    assert_eq!(
+        (engine.epoch(), engine.has(ONE)),
+        (1, true),
+        "the engine goes on"
+    );
+}
+
+#[test]
+fn a_second_daemon_is_refused() {
+    let place = Place::new(&web(ONE));
+    let engine = place.engine();
+    let _daemon = place.daemon();
+    wait_for("the file in force", || engine.has(ONE));
+    let second = place.daemon_command().output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert!(said.contains("another lockstepd is running"), "{said}");
+    wait_for("the first one", || place.lockstep(&["status"]).code == 0);
+}
+
+#[test]
+fn damaged_drains_are_an_error_at_the_start() {
+    let place = Place::new(&web(ONE));
+    fs::create_dir(place.path("state")).unwrap();
+    fs::write(place.path("state/drains.json"), "{").unwrap();
+    let refused = place.daemon_command().output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        said.contains("drains.json: the saved drains are damaged"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_snapshot_at_the_limits_fits_through() {
+    let service = |s: usize| {
+        let backend = |b: usize| format!("{{ address = \"10.{s}.{}.{}\" }}", b / 256, b % 256);
+        let backends: Vec<String> = (0..4_096).map(backend).collect();
+        let (port, backends) = (s + 1, backends.join(", "));
+        format!(
+            "[[service]]\nname = \"s{s}\"\nvips = [\"203.0.113.10:{port}/tcp\"]\nbackends = [{backends}]\n"
+        )
+    };
+    let place = Place::new(&(0..32).map(service).collect::<String>());
+    let engine = place.engine();
+    let _daemon = place.daemon();
+    wait_for("131,072 backends in force", || engine.epoch() == 1);
+    let backends: usize = engine
+        .current()
+        .services
+        .iter()
+        .map(|s| s.backends.len())
+        .sum();
+    assert_eq!(backends, 131_072);
+    place.edit(&web(ONE));
+    wait_for("the next file", || engine.has(ONE));
+}
