@@ -1,5 +1,7 @@
 //! The burst loop takes no memory: not for known flows, new flows, floods, drops or sweeps.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use etherparse::PacketBuilder;
 use lockstep_core::tables::{NextHop, PortId, Route};
 use lockstep_core::{BURST, Dataplane, DataplaneConfig, EngineAddresses, Seconds, Tables, Verdict};
