@@ -105,7 +105,9 @@ fn refused(balancer: &Balancer, topology: &std::path::Path, words: &[&str]) -> R
 
 fn fails(output: &Output) -> Result<String> {
     ensure!(!output.status.success(), "the command succeeded");
-    Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+    // `status` answers on standard output: that something is down is what it was asked.
+    let says = [output.stdout.as_slice(), &output.stderr].concat();
+    Ok(String::from_utf8_lossy(&says).into_owned())
 }
 
 /// The words are there, and nothing that only a developer can read.

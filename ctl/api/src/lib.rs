@@ -3,6 +3,7 @@
 
 // The generated code has only the comments of the .proto file.
 #![allow(missing_docs)]
+#![forbid(unsafe_code)]
 
 tonic::include_proto!("lockstep.v1");
 

@@ -47,12 +47,17 @@ pub struct DataplaneConfig {
 /// A worker's share of the dataplane: its flows, its counters and the tables in force.
 pub struct Dataplane {
     tables: Arc<Tables>,
-    counters: Arc<Counters>,
-    seed: HashSeed,
-    flows_v4: FlowTable<FlowKey4>,
-    flows_v6: FlowTable<FlowKey6>,
+    flows: Flows,
     /// The burst under way, kept between the passes over it.
     work: Box<ArrayVec<Work, BURST>>,
+}
+
+/// What changes with every packet.
+struct Flows {
+    v4: FlowTable<FlowKey4>,
+    v6: FlowTable<FlowKey6>,
+    counters: Arc<Counters>,
+    seed: HashSeed,
     /// Identification of outer IPv4 headers whose packet may be fragmented.
     identification: u16,
 }
@@ -71,18 +76,20 @@ impl Dataplane {
     pub fn new(config: &DataplaneConfig) -> Self {
         Dataplane {
             tables: Arc::new(Tables::default()),
-            counters: Arc::new(Counters::new()),
-            seed: HashSeed::new(config.seed),
-            flows_v4: FlowTable::new(config.flows_v4),
-            flows_v6: FlowTable::new(config.flows_v6),
+            flows: Flows {
+                v4: FlowTable::new(config.flows_v4),
+                v6: FlowTable::new(config.flows_v6),
+                counters: Arc::new(Counters::new()),
+                seed: HashSeed::new(config.seed),
+                identification: 0,
+            },
             work: Box::new(ArrayVec::new()),
-            identification: 0,
         }
     }
 
     /// The counters, for whoever reads them.
     pub fn counters(&self) -> &Arc<Counters> {
-        &self.counters
+        &self.flows.counters
     }
 
     /// The tables in force.
@@ -92,20 +99,21 @@ impl Dataplane {
 
     /// The IPv4 flows.
     pub fn flows_v4(&self) -> &FlowTable<FlowKey4> {
-        &self.flows_v4
+        &self.flows.v4
     }
 
     /// The IPv6 flows.
     pub fn flows_v6(&self) -> &FlowTable<FlowKey6> {
-        &self.flows_v6
+        &self.flows.v6
     }
 
     /// Puts tables in force and returns the ones that were, for somebody else to free.
     pub fn adopt(&mut self, tables: Arc<Tables>) -> Arc<Tables> {
         let (vips, backends) = tables.changed_since(&self.tables);
-        self.counters.reset_vips(vips);
-        self.counters.reset_backends(backends);
-        self.counters.epoch.set(tables.epoch());
+        let counters = &self.flows.counters;
+        counters.reset_vips(vips);
+        counters.reset_backends(backends);
+        counters.epoch.set(tables.epoch());
         core::mem::replace(&mut self.tables, tables)
     }
 
@@ -117,86 +125,137 @@ impl Dataplane {
         frames: &mut [F],
         verdicts: &mut [Verdict],
     ) {
-        self.classify(frames, verdicts);
-        self.locate();
-        let mut work = core::mem::take(&mut *self.work);
-        for item in work.drain(..) {
+        let Dataplane {
+            tables,
+            flows,
+            work,
+        } = self;
+        let tables: &Tables = tables;
+        flows.classify(frames, verdicts, work);
+        flows.locate(work);
+        for item in work.iter() {
             let at = usize::from(item.frame);
-            let (vip, outcome) = match item.headers.key {
-                FlowKey::V4(key) => self.decide(now, &key, &item),
-                FlowKey::V6(key) => self.decide(now, &key, &item),
+            verdicts[at] = match &item.headers.key {
+                FlowKey::V4(key) => flows.settle(tables, now, key, item, frames[at].as_mut()),
+                FlowKey::V6(key) => flows.settle(tables, now, key, item, frames[at].as_mut()),
             };
-            verdicts[at] = outcome
-                .and_then(|backend| self.forward(vip, backend, &item.headers, frames[at].as_mut()))
-                .unwrap_or_else(|reason| self.drop(vip, reason));
         }
     }
 
+    /// Counts a frame that was to be forwarded and could not be given to its interface.
+    pub fn count_unsent(&self, reason: DropReason) {
+        self.flows.drop(VipRef::UNKNOWN, reason);
+    }
+
+    /// Work between bursts: moves the clock's hand over `buckets` buckets of each flow table and
+    /// publishes how full they are.
+    pub fn tick(&mut self, now: Seconds, buckets: usize) {
+        let Dataplane { tables, flows, .. } = self;
+        let Flows {
+            v4, v6, counters, ..
+        } = flows;
+        sweep(v4, tables, counters, now, buckets);
+        sweep(v6, tables, counters, now, buckets);
+        counters.flows_v4.set(v4.len() as u64);
+        counters.flows_v6.set(v6.len() as u64);
+    }
+}
+
+impl Flows {
     /// First pass: parse every frame and hash its flow.
-    fn classify<F: AsRef<[u8]>>(&mut self, frames: &[F], verdicts: &mut [Verdict]) {
-        self.work.clear();
+    fn classify<F: AsRef<[u8]>>(
+        &mut self,
+        frames: &[F],
+        verdicts: &mut [Verdict],
+        work: &mut ArrayVec<Work, BURST>,
+    ) {
+        work.clear();
         for (at, frame) in frames.iter().take(BURST).enumerate() {
-            match lockstep_wire::parse(frame.as_ref()) {
+            // By reference: moving the headers out right behind their writing stalls the reads.
+            match &lockstep_wire::parse(frame.as_ref()) {
                 Ok(headers) => {
-                    let probe = match headers.key {
-                        FlowKey::V4(key) => self.flows_v4.probe(key.hash(&self.seed)),
-                        FlowKey::V6(key) => self.flows_v6.probe(key.hash(&self.seed)),
+                    let probe = match &headers.key {
+                        FlowKey::V4(key) => self.v4.probe(key.hash(&self.seed)),
+                        FlowKey::V6(key) => self.v6.probe(key.hash(&self.seed)),
                     };
-                    self.work.push(Work {
+                    work.push(Work {
                         frame: at as u8,
-                        headers,
+                        headers: *headers,
                         probe,
                         located: None,
                     });
                 }
-                Err(error) => verdicts[at] = self.drop(VipRef::UNKNOWN, reason(error)),
+                Err(error) => verdicts[at] = self.drop(VipRef::UNKNOWN, reason(*error)),
             }
         }
     }
 
     /// Second pass: bring the entries of all flows into the cache at once.
-    fn locate(&mut self) {
-        for item in self.work.iter_mut() {
-            item.located = match item.headers.key {
-                FlowKey::V4(_) => self.flows_v4.locate(item.probe),
-                FlowKey::V6(_) => self.flows_v6.locate(item.probe),
+    fn locate(&self, work: &mut ArrayVec<Work, BURST>) {
+        for item in work.iter_mut() {
+            item.located = match &item.headers.key {
+                FlowKey::V4(_) => self.v4.locate(item.probe),
+                FlowKey::V6(_) => self.v6.locate(item.probe),
             };
         }
     }
 
-    /// Third pass: the backend of one packet, and the VIP it is counted under.
+    /// Third pass: one packet, from its flow to its verdict.
     #[inline]
-    fn decide<K: Tracked>(
+    fn settle<K: Tracked>(
         &mut self,
+        tables: &Tables,
         now: Seconds,
         key: &K,
         item: &Work,
-    ) -> (VipRef, Result<BackendRef, DropReason>) {
-        let segment = segment(&item.headers);
-        let flows = K::flows(self);
-        if let Some(slot) = flows.find(key, item.probe, item.located) {
-            let entry = *flows.entry(slot);
-            let lives = self.tables.vip_slot(entry.vip).is_some()
-                && self.tables.hop(entry.backend).is_some();
-            if let (true, Transition::To(state)) = (lives, tracking::next(entry.state, segment)) {
+        frame: &mut [u8],
+    ) -> Verdict {
+        let (vip, backend) = match self.known(tables, now, key, item) {
+            Some(flow) => flow,
+            None => match self.admit_new(tables, now, key, item) {
+                (vip, Ok(backend)) => (vip, backend),
+                (vip, Err(reason)) => return self.drop(vip, reason),
+            },
+        };
+        match self.forward(tables, vip, backend, &item.headers, frame) {
+            Ok(verdict) => verdict,
+            Err(reason) => self.drop(vip, reason),
+        }
+    }
+
+    /// The VIP and the backend of a packet whose flow is in the table.
+    #[inline]
+    fn known<K: Tracked>(
+        &mut self,
+        tables: &Tables,
+        now: Seconds,
+        key: &K,
+        item: &Work,
+    ) -> Option<(VipRef, BackendRef)> {
+        let slot = K::table(self).find(key, item.probe, item.located)?;
+        let entry = K::table(self).entry_mut(slot);
+        let (vip, backend) = (entry.vip, entry.backend);
+        let lives = tables.vip_slot(vip).is_some() && tables.hop(backend).is_some();
+        match tracking::next(entry.state, segment(&item.headers)) {
+            Transition::To(state) if lives => {
                 // Written only when it differs: an untouched line needs no way back to memory.
                 if entry.seen != now || entry.state != state {
-                    let entry = K::flows(self).entry_mut(slot);
                     entry.seen = now;
                     entry.state = state;
                 }
-                return (entry.vip, Ok(entry.backend));
+                Some((vip, backend))
             }
-            self.forget(key, slot, lives);
+            Transition::To(_) | Transition::Restart => {
+                self.forget::<K>(slot, backend, lives);
+                None
+            }
         }
-        self.admit_new(now, key, item, segment)
     }
 
     /// Takes an entry out whose backend is gone, or whose connection is over and opened anew.
     #[cold]
-    fn forget<K: Tracked>(&mut self, _key: &K, slot: Slot, lives: bool) {
-        let backend = K::flows(self).entry(slot).backend;
-        K::flows(self).remove(slot);
+    fn forget<K: Tracked>(&mut self, slot: Slot, backend: BackendRef, lives: bool) {
+        K::table(self).remove(slot);
         if lives {
             self.counters.backends[backend.slot()].flows.subtract(1);
         } else {
@@ -205,28 +264,36 @@ impl Dataplane {
     }
 
     /// A packet of no flow in the table: chooses a backend and remembers it.
+    #[inline(never)]
     fn admit_new<K: Tracked>(
         &mut self,
+        tables: &Tables,
         now: Seconds,
         key: &K,
         item: &Work,
-        segment: Segment,
     ) -> (VipRef, Result<BackendRef, DropReason>) {
         let (address, port, protocol) = key.destination();
-        let Some(vip) = self.tables.vip(address, port, protocol) else {
-            return (VipRef::UNKNOWN, Err(self.not_ours(address)));
+        let Some(vip) = tables.vip(address, port, protocol) else {
+            let ours = tables.is_engine_address(address);
+            let reason = if ours {
+                DropReason::NoSession
+            } else {
+                DropReason::NoVip
+            };
+            return (VipRef::UNKNOWN, Err(reason));
         };
-        let chosen = self
-            .tables
+        let chosen = tables
             .ring(vip)
             .and_then(|r| r.select(key.selection_hash()));
         let Some(backend) = chosen else {
             return (vip, Err(DropReason::NoBackend));
         };
+        let segment = segment(&item.headers);
         // A FIN or RST out of nowhere ends nothing that is worth remembering.
         if segment != Segment::Close {
             let state = tracking::first(segment);
             self.remember(
+                tables,
                 item.probe,
                 Entry {
                     key: *key,
@@ -240,20 +307,11 @@ impl Dataplane {
         (vip, Ok(backend))
     }
 
-    fn not_ours(&self, address: IpAddr) -> DropReason {
-        if self.tables.is_engine_address(address) {
-            DropReason::NoSession
-        } else {
-            DropReason::NoVip
-        }
-    }
-
-    fn remember<K: Tracked>(&mut self, probe: Probe, entry: Entry<K>) {
-        let tables = Arc::clone(&self.tables);
-        let inserted = K::flows(self).insert(probe, entry, |e| fate(&tables, e, entry.seen));
+    fn remember<K: Tracked>(&mut self, tables: &Tables, probe: Probe, entry: Entry<K>) {
+        let inserted = K::table(self).insert(probe, entry, |e| fate(tables, e, entry.seen));
+        let counters = &self.counters;
         match inserted {
             Ok(forgotten) => {
-                let counters = &self.counters;
                 if let Some(old) = forgotten {
                     counters.evicted.add(1);
                     if tables.hop(old.backend).is_some() {
@@ -265,7 +323,7 @@ impl Dataplane {
                 backend.flows.add(1);
             }
             // Maglev sends its next packet to the same backend as long as none comes or goes.
-            Err(crate::flows::Full) => self.counters.stateless.add(1),
+            Err(crate::flows::Full) => counters.stateless.add(1),
         }
     }
 
@@ -273,27 +331,6 @@ impl Dataplane {
     fn drop(&self, vip: VipRef, reason: DropReason) -> Verdict {
         self.counters.vips[vip.slot()].drop(reason);
         Verdict::Drop(reason)
-    }
-
-    /// Counts a frame that was to be forwarded and could not be given to its interface.
-    pub fn count_unsent(&self, reason: DropReason) {
-        self.drop(VipRef::UNKNOWN, reason);
-    }
-
-    /// Work between bursts: moves the clock's hand over `buckets` buckets of each flow table and
-    /// publishes how full they are.
-    pub fn tick(&mut self, now: Seconds, buckets: usize) {
-        let Dataplane {
-            tables,
-            counters,
-            flows_v4,
-            flows_v6,
-            ..
-        } = self;
-        sweep(flows_v4, tables, counters, now, buckets);
-        sweep(flows_v6, tables, counters, now, buckets);
-        counters.flows_v4.set(flows_v4.len() as u64);
-        counters.flows_v6.set(flows_v6.len() as u64);
     }
 }
 
@@ -357,8 +394,8 @@ pub(crate) fn reason(error: ParseError) -> DropReason {
 }
 
 /// A flow key of one IP version, and where a dataplane keeps its flows.
-pub(crate) trait Tracked: Key {
-    fn flows(dataplane: &mut Dataplane) -> &mut FlowTable<Self>;
+trait Tracked: Key {
+    fn table(flows: &mut Flows) -> &mut FlowTable<Self>;
     fn destination(&self) -> (IpAddr, u16, u8);
     /// The hash that every balancer chooses a backend by.
     fn selection_hash(&self) -> u64;
@@ -366,8 +403,8 @@ pub(crate) trait Tracked: Key {
 
 impl Tracked for FlowKey4 {
     #[inline]
-    fn flows(dataplane: &mut Dataplane) -> &mut FlowTable<Self> {
-        &mut dataplane.flows_v4
+    fn table(flows: &mut Flows) -> &mut FlowTable<Self> {
+        &mut flows.v4
     }
 
     fn destination(&self) -> (IpAddr, u16, u8) {
@@ -385,8 +422,8 @@ impl Tracked for FlowKey4 {
 
 impl Tracked for FlowKey6 {
     #[inline]
-    fn flows(dataplane: &mut Dataplane) -> &mut FlowTable<Self> {
-        &mut dataplane.flows_v6
+    fn table(flows: &mut Flows) -> &mut FlowTable<Self> {
+        &mut flows.v6
     }
 
     fn destination(&self) -> (IpAddr, u16, u8) {
@@ -417,8 +454,8 @@ impl Dataplane {
     /// The entry of a flow, if there is one. Changes nothing.
     pub fn known(&self, now: Seconds, key: &FlowKey) -> Option<KnownFlow> {
         match key {
-            FlowKey::V4(key) => known(&self.flows_v4, now, key, key.hash(&self.seed)),
-            FlowKey::V6(key) => known(&self.flows_v6, now, key, key.hash(&self.seed)),
+            FlowKey::V4(key) => known(&self.flows.v4, now, key, key.hash(&self.flows.seed)),
+            FlowKey::V6(key) => known(&self.flows.v6, now, key, key.hash(&self.flows.seed)),
         }
     }
 }

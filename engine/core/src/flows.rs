@@ -19,6 +19,7 @@ use crate::tracking::FlowState;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
+use core::hint::{black_box, select_unpredictable};
 use core::net::{Ipv4Addr, Ipv6Addr};
 use lockstep_wire::{FlowKey4, FlowKey6};
 
@@ -30,7 +31,8 @@ const SLOTS_PER_FIVE_FLOWS: usize = 8;
 
 /// The key of a table: a flow key of one IP version.
 pub trait Key: Copy + Eq + fmt::Debug {
-    /// Fills entries that hold nothing.
+    /// Fills entries that hold nothing; no packet has it, since its protocol is neither TCP nor
+    /// UDP.
     const NONE: Self;
 }
 
@@ -157,15 +159,25 @@ impl<K: Key> FlowTable<K> {
         }
     }
 
-    /// The first entry whose tag matches, and a read of its key, whose value matters to nobody.
+    /// The first entry whose tag matches, and a read of it whose value matters to nobody.
     ///
     /// Called for a whole burst before any entry is used: the reads do not depend on each other,
     /// so the processor has them all under way at once. (A prefetch by other means: there is
     /// none in safe Rust.)
     #[inline]
     pub fn locate(&self, probe: Probe) -> Option<Slot> {
-        let slot = self.candidates(probe).next()?;
-        core::hint::black_box(self.entry(slot).state);
+        let in_first = zero_bytes(self.tags[probe.first as usize] ^ probe.tags);
+        let in_second = zero_bytes(self.tags[probe.second as usize] ^ probe.tags);
+        if in_first | in_second == 0 {
+            return None;
+        }
+        // A flow is in either with about the same chance: a branch would be guessed wrong half
+        // of the time.
+        let second = in_first == 0;
+        let marks = select_unpredictable(second, in_second, in_first);
+        let bucket = select_unpredictable(second, probe.second, probe.first);
+        let slot = Slot(bucket * WAYS as u32 + marks.trailing_zeros() / 8);
+        black_box(self.entry(slot).state);
         Some(slot)
     }
 
@@ -188,7 +200,7 @@ impl<K: Key> FlowTable<K> {
     #[inline]
     fn holds(&self, slot: Slot, key: &K) -> bool {
         // An entry located before another packet of the burst took its place has another key.
-        self.entry(slot).key == *key && self.tag(slot) != 0
+        self.entry(slot).key == *key
     }
 
     /// The flow at a slot.
@@ -230,6 +242,7 @@ impl<K: Key> FlowTable<K> {
         let mask = 0xff_u64 << (way * 8);
         if self.tags[bucket] & mask != 0 {
             self.tags[bucket] &= !mask;
+            self.buckets[bucket].0[way].key = K::NONE;
             self.len -= 1;
         }
     }
@@ -310,11 +323,6 @@ impl<K: Key> FlowTable<K> {
         let shift = way * 8;
         self.tags[bucket] = self.tags[bucket] & !(0xff << shift) | u64::from(tag) << shift;
         *self.entry_mut(slot) = entry;
-    }
-
-    #[inline]
-    fn tag(&self, Slot(slot): Slot) -> u8 {
-        (self.tags[slot as usize / WAYS] >> (slot as usize % WAYS * 8)) as u8
     }
 }
 

@@ -115,7 +115,6 @@ impl EngineAddresses {
 #[derive(Debug, Clone, Copy)]
 pub struct Hop {
     generation: u8,
-    in_use: bool,
     /// The tunnel header.
     pub outer: Outer,
     /// The way there, or the reason packets for it are dropped.
@@ -226,7 +225,7 @@ impl Tables {
     pub fn hop(&self, backend: BackendRef) -> Option<&Hop> {
         self.hops
             .get(backend.slot())
-            .filter(|h| h.generation == backend.generation() && h.in_use)
+            .filter(|h| h.generation == backend.generation())
     }
 
     /// All services.

@@ -11,12 +11,19 @@ use std::sync::Arc;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
 
+/// The longest message: a snapshot at the limits of the plan takes less.
+const MESSAGE: usize = 64 << 20;
+
 /// Serves the API until it fails.
 pub async fn serve(agent: Arc<Agent>) -> anyhow::Result<()> {
     let listener = listen(&agent.socket()).await?;
     tracing::info!(socket = %agent.socket().display(), "ready");
     tonic::transport::Server::builder()
-        .add_service(EngineServer::new(Api(agent)))
+        .add_service(
+            EngineServer::new(Api(agent))
+                .max_decoding_message_size(MESSAGE)
+                .max_encoding_message_size(MESSAGE),
+        )
         .serve_with_incoming(UnixListenerStream::new(listener))
         .await
         .context("the API ended")

@@ -57,7 +57,15 @@ fn demo() -> Result<()> {
     heading("Lockstep: HTTP through a virtual IP to three real servers");
     println!("{PICTURE}");
     step("Building the network: namespaces, veth links, one nginx per server");
-    interrupted::take_down_labs()?;
+    let take_down = interrupted::take_down_labs()?;
+    let result = with_a_lab();
+    if result.is_err() {
+        take_down.end_if_begun();
+    }
+    result
+}
+
+fn with_a_lab() -> Result<()> {
     let mut lab = Lab::builder().servers(4).start()?;
     let result = tour(&mut lab);
     if result.is_err() {
@@ -85,10 +93,16 @@ fn tour(lab: &mut Lab) -> Result<()> {
 
     step("lockstep status");
     show(lab, &["status"])?;
-    step("lockstep explain: where would this client's packet go, and why?");
+    step("lockstep explain: where does a packet of this client go, and why?");
     show(
         lab,
-        &["explain", "tcp", "198.51.100.2:40000", "203.0.113.10:80"],
+        &[
+            "explain",
+            "--from",
+            "198.51.100.2:40000",
+            "--to",
+            "203.0.113.10:80",
+        ],
     )?;
     heading("Result");
     results.print();
@@ -158,7 +172,7 @@ fn served(lab: &Lab, to: usize, from: usize, more: u64) -> Result<()> {
 
 fn show(lab: &Lab, args: &[&str]) -> Result<()> {
     for line in lab.balancers[0].cli_text(args)?.lines() {
-        println!("  {line}");
+        println!("{}", format!("  {line}").trim_end());
     }
     Ok(())
 }

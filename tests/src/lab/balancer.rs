@@ -66,7 +66,6 @@ impl Balancer {
         self.netns
             .ip(&format!("route add default via {}", router_rack_v6()))?;
         fs::write(self.topology_file(), self.topology())?;
-        fs::write(self.services_file(), "")?;
         Ok(())
     }
 
@@ -157,7 +156,7 @@ impl Balancer {
             .kill()
     }
 
-    /// Starts the daemon and waits until it has put the services file into force.
+    /// Starts the daemon and waits until it has found the engine.
     pub fn start_daemon(&mut self) -> Result<()> {
         ensure!(
             self.daemon.is_none(),
@@ -171,11 +170,12 @@ impl Balancer {
         command.arg("--state-dir").arg(self.dir.join("state"));
         let mut process = self.netns.spawn("daemon", command)?;
         wait_until(
-            &format!("the daemon of {} answers", self.name()),
+            &format!("the daemon of {} has found its engine", self.name()),
             START,
             || {
                 process.must_run()?;
-                Ok(std::os::unix::net::UnixStream::connect(self.daemon_socket()).ok())
+                let connected = &self.whole_status()?["daemon"]["engine_connected"];
+                Ok((*connected == Value::Bool(true)).then_some(()))
             },
         )?;
         self.daemon = Some(process);
@@ -234,15 +234,30 @@ impl Balancer {
     /// `lockstep status`, the engine's part. The exit code also speaks of the daemon, which the
     /// engine does not need.
     pub fn status(&self) -> Result<Status> {
-        let output = self.run(&["status", "--output", "json"])?;
-        let says = String::from_utf8_lossy(&output.stderr);
-        let mut status: Value =
-            serde_json::from_slice(&output.stdout).with_context(|| format!("no status: {says}"))?;
+        let mut status = self.whole_status()?;
         ensure!(
             status["engine"].is_object(),
-            "the engine does not answer: {says}"
+            "the engine of {} does not answer",
+            self.name()
         );
         Ok(Status(status["engine"].take()))
+    }
+
+    /// Why the daemon does not follow its services file, when it does not.
+    pub fn file_error(&self) -> Result<Option<String>> {
+        let status = self.whole_status()?;
+        ensure!(
+            status["daemon"].is_object(),
+            "the daemon of {} does not answer",
+            self.name()
+        );
+        Ok(status["daemon"]["file_error"].as_str().map(String::from))
+    }
+
+    fn whole_status(&self) -> Result<Value> {
+        let output = self.run(&["status", "--output", "json"])?;
+        let says = String::from_utf8_lossy(&output.stderr);
+        serde_json::from_slice(&output.stdout).with_context(|| format!("no status: {says}"))
     }
 
     /// Counts what the kernel gets that is for the VIPs: `vip` in all, on the balancer's link

@@ -52,6 +52,7 @@ impl Lab {
         self.attach_decap()?;
         for balancer in &mut self.balancers {
             balancer.start_engine()?;
+            std::fs::write(balancer.services_file(), services)?;
             balancer.start_daemon()?;
             balancer.apply(services)?;
         }

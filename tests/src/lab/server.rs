@@ -129,6 +129,26 @@ impl Server {
         Ok(IperfServer(process))
     }
 
+    /// Datagrams that arrived and found the program's socket buffer full.
+    pub fn datagrams_without_buffer(&self) -> Result<u64> {
+        let v4 = self.netns.output("cat", &["/proc/net/snmp"])?;
+        let v6 = self.netns.output("cat", &["/proc/net/snmp6"])?;
+        // A line of names, then one of numbers.
+        let mut lines = v4.lines().filter(|line| line.starts_with("Udp:"));
+        let (names, numbers) = (
+            lines.next().unwrap_or_default(),
+            lines.next().unwrap_or_default(),
+        );
+        let of_v4 = (names.split(' ').zip(numbers.split(' ')))
+            .find(|(name, _)| *name == "RcvbufErrors")
+            .context("the kernel does not count RcvbufErrors")?;
+        let of_v6 = (v6
+            .lines()
+            .find_map(|line| line.strip_prefix("Udp6RcvbufErrors")))
+        .context("the kernel does not count Udp6RcvbufErrors")?;
+        Ok(of_v4.1.parse::<u64>()? + of_v6.trim().parse::<u64>()?)
+    }
+
     fn status_socket(&self) -> PathBuf {
         self.dir.join("status.sock")
     }

@@ -1,21 +1,22 @@
 //! Forwarding: the tunnel header in front of the packet, in place.
 
-use super::{Dataplane, Verdict};
-use crate::tables::{BackendRef, Hop, Route, VipRef};
+use super::{Flows, Verdict};
+use crate::tables::{BackendRef, Hop, Route, Tables, VipRef};
 use lockstep_plan::DropReason;
 use lockstep_wire::Headers;
 
-impl Dataplane {
+impl Flows {
     /// Puts the tunnel header of `backend` in front of a packet and says where it goes.
     #[inline]
     pub(super) fn forward(
         &mut self,
+        tables: &Tables,
         vip: VipRef,
         backend: BackendRef,
         headers: &Headers,
         frame: &mut [u8],
     ) -> Result<Verdict, DropReason> {
-        let hop = self.tables.hop(backend).ok_or(DropReason::NoBackend)?;
+        let hop = tables.hop(backend).ok_or(DropReason::NoBackend)?;
         let route = admit(hop, headers)?;
         self.identification = self.identification.wrapping_add(1);
         let length = hop

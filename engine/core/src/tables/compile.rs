@@ -116,16 +116,16 @@ impl Tables {
             epoch: 0,
             addresses: EngineAddresses::default(),
             index: Arc::default(),
-            // Slot 0 of both is nobody's: VipRef::UNKNOWN and BackendRef::NONE point there.
+            // Slot 0 of both is nobody's: VipRef::UNKNOWN and BackendRef::NONE point there, with
+            // another generation.
             vips: alloc::vec![VipSlot {
-                generation: 0,
+                generation: 1,
                 vip: None,
                 service: 0
             }],
             rings: Arc::default(),
             hops: alloc::vec![Hop {
-                generation: 0,
-                in_use: false,
+                generation: 1,
                 outer: Outer::v4(Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED),
                 route: Err(DropReason::NoRoute),
             }],
@@ -160,7 +160,6 @@ impl Tables {
                 .unwrap_or_else(|| self.take_hop());
             let hop = &mut self.hops[backend_ref.slot()];
             *hop = Hop {
-                in_use: true,
                 outer,
                 route: route(resolve(backend.address)),
                 ..*hop
@@ -239,7 +238,10 @@ impl Tables {
         {
             return BackendRef::new(slot, self.hops[slot as usize].generation);
         }
-        self.hops.push(self.hops[0]);
+        self.hops.push(Hop {
+            generation: 0,
+            ..self.hops[0]
+        });
         BackendRef::new((self.hops.len() - 1) as u32, 0)
     }
 
@@ -268,11 +270,7 @@ impl Tables {
             .filter(|(_, b)| !used_hops[b.slot()])
         {
             let hop = &mut self.hops[backend.slot()];
-            *hop = Hop {
-                generation: hop.generation.wrapping_add(1),
-                in_use: false,
-                ..*hop
-            };
+            hop.generation = hop.generation.wrapping_add(1);
             self.free_hops.push_back(backend.slot() as u32);
         }
     }
