@@ -258,6 +258,22 @@ fn every_dependency_has_its_line() {
 }
 
 #[test]
+fn the_readme_shows_the_network_that_the_demo_shows() {
+    let demo = Page::read("tests/src/bin/demo.rs");
+    let picture = demo
+        .text
+        .split_once("const PICTURE: &str = \"\n")
+        .and_then(|(_, rest)| rest.split_once("\n\";"))
+        .map(|(picture, _)| picture.trim_end());
+    let picture = picture.expect("the demo has its picture in a constant");
+    let readme = Page::read("README.md");
+    assert!(
+        readme.text.contains(picture),
+        "README.md shows another picture than the demo:\n{picture}"
+    );
+}
+
+#[test]
 fn every_page_is_in_the_table_of_contents_once() {
     let summary = Page::read(&format!("{BOOK}/SUMMARY.md"));
     let listed: Vec<String> = summary
