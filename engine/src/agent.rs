@@ -123,15 +123,13 @@ impl Agent {
     }
 
     /// Stops the workers and takes the XDP programs off. From then on the kernel gets everything.
-    pub fn shut_down(self: Arc<Self>) {
+    pub fn shut_down(&self) {
         self.steering
             .close_all(self.workers.iter().map(WorkerLink::handle));
-        if let Some(agent) = Arc::into_inner(self) {
-            for mut worker in agent.workers {
-                worker.stop();
-            }
-            agent.steering.detach();
+        for worker in &self.workers {
+            worker.handle().stop();
         }
+        self.steering.detach();
     }
 
     /// Where the API is served.
@@ -235,8 +233,10 @@ impl Agent {
     async fn follow_next_hops(&self) {
         let mut changes = self.next_hops.watch();
         while changes.changed().await.is_ok() {
-            let ways = changes.borrow_and_update().clone();
+            // Locked first: the table read before a snapshot that is being applied would put old
+            // ways back in force behind it.
             let mut state = self.state.lock().await;
+            let ways = changes.borrow_and_update().clone();
             let tables = Arc::new(
                 state
                     .tables

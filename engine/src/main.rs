@@ -9,6 +9,7 @@ use lockstep_engine::agent::Agent;
 use lockstep_engine::workers;
 use lockstep_topology::{BindMode, Host, Topology};
 use std::hash::{BuildHasher, RandomState};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
         )
         .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     let arguments = Arguments::parse();
     match run(&arguments) {

@@ -18,6 +18,9 @@ const NAP: Duration = Duration::from_millis(5);
 const PATIENCE: Duration = Duration::from_micros(50);
 /// How often flows are swept and gauges published.
 const TICK: Duration = Duration::from_millis(1);
+/// How often a worker asks whether its interfaces are still there: one that never sleeps would
+/// not hear of it otherwise.
+const CHECK: Duration = Duration::from_secs(1);
 /// Buckets swept at each tick: a table of 1,000,000 flows is passed in about 6 seconds.
 const SWEEP: usize = 32;
 
@@ -48,6 +51,7 @@ impl Worker {
     pub fn run(&mut self) -> Result<(), XskError> {
         let mut busy = Instant::now();
         let mut ticked = busy;
+        let mut checked = busy;
         while !self.vitals.is_stopping() {
             let now = Instant::now();
             let seconds = Seconds::new(now.duration_since(self.epoch).as_secs());
@@ -66,6 +70,10 @@ impl Worker {
             if now.duration_since(ticked) >= TICK {
                 self.tick(seconds);
                 ticked = now;
+            }
+            if now.duration_since(checked) >= CHECK {
+                self.ports.iter().try_for_each(Port::check)?;
+                checked = now;
             }
             if received > 0 {
                 busy = now;

@@ -7,9 +7,9 @@ use lockstep_bpf::{AttachMode, Steer};
 use lockstep_core::{Dataplane, DataplaneConfig};
 use lockstep_topology::{BindMode, Topology};
 use lockstep_xsk::{Burst, FrameSize, Port, PortOptions, RingSize, Umem, UmemConfig};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ pub struct WorkerHandle {
     pub mailbox: Arc<Mailbox>,
     /// Its signs of life.
     pub vitals: Arc<Vitals>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// One of a worker's sockets, as the agent holds it.
@@ -45,9 +45,14 @@ pub struct SocketHandle {
 
 impl WorkerHandle {
     /// Tells the worker to stop and waits for its thread.
-    pub fn stop(&mut self) {
+    pub fn stop(&self) {
         self.vitals.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take()
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = thread
             && thread.join().is_err()
         {
             tracing::error!(core = self.core, "the worker panicked");
@@ -136,7 +141,7 @@ fn start_one(
         sockets,
         mailbox,
         vitals,
-        thread: Some(thread),
+        thread: Mutex::new(Some(thread)),
     })
 }
 

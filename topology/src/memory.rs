@@ -20,8 +20,8 @@ impl WorkerMemory {
     /// What each worker of an engine takes.
     pub fn of(engine: &Engine) -> Self {
         let frames = u64::from(engine.umem_frames.get());
-        // A table is three quarters full at most, so that a search stays short.
-        let table = |entries: u32, bytes: u64| u64::from(entries) * bytes * 4 / 3;
+        // A table is five eighths full at most, so that every flow finds room in its two buckets.
+        let table = |entries: u32, bytes: u64| u64::from(entries) * bytes * 8 / 5;
         WorkerMemory {
             umem: frames * u64::from(engine.frame_size.bytes()),
             flows: table(engine.flows_ipv4.get(), FLOW_IPV4)

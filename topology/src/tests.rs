@@ -316,8 +316,8 @@ fn memory_is_counted_by_the_sizes_of_the_parts() {
     let topology = Topology::parse("t.toml", &file("")).unwrap();
     let memory = WorkerMemory::of(topology.engine());
     assert_eq!(memory.umem, 16 << 20);
-    // 33 bytes for each of 1,333,333 slots, and 65 for each of 333,333.
-    assert_eq!(memory.flows, 44_000_000 + 21_666_666);
+    // 33 bytes for each of 1,600,000 slots, and 65 for each of 400,000.
+    assert_eq!(memory.flows, 52_800_000 + 26_000_000);
     assert_eq!(total_memory(&topology), memory.total());
     assert!(memory.flows < 128 << 20, "the assignment's limit");
 }

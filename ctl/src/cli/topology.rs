@@ -26,7 +26,8 @@ pub struct Detect {
     /// The interfaces to use; otherwise every Ethernet device and veth that is up.
     #[arg(long = "interface", value_name = "NAME")]
     interfaces: Vec<String>,
-    /// The engine's addresses; otherwise the first of each version of those interfaces.
+    /// The engine's addresses, from which its tunnels come: one of each IP version in use. Needed,
+    /// because they must be nobody else's, the host's own services included.
     #[arg(long = "address", value_name = "ADDRESS")]
     addresses: Vec<IpAddr>,
 }

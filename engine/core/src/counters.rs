@@ -90,9 +90,9 @@ pub struct Counters {
     pub vips: Box<[VipCounters]>,
     /// By backend slot.
     pub backends: Box<[BackendCounters]>,
-    /// New flows that were forwarded without an entry, the table being full.
+    /// Packets forwarded without an entry for their flow, the table being full.
     pub stateless: Count,
-    /// Entries forgotten for a new flow before their idle time.
+    /// Entries forgotten for a new flow: expired, half open or closing ones.
     pub evicted: Count,
     /// Flows whose backend was gone and that were given another one.
     pub rehashed: Count,

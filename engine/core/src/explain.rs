@@ -48,15 +48,28 @@ pub fn flow_of(frame: &[u8]) -> Option<FlowKey> {
 
 /// Explains a frame, from its Ethernet header on, as a network carries it.
 ///
-/// `known` is the flow's entry where a worker has one ([`crate::Dataplane::known`]).
-pub fn frame(tables: &Tables, frame: &[u8], known: Option<KnownFlow>) -> Explanation {
+/// `ports` are the interfaces' names, in the order of [`crate::PortId`]; `known` is the flow's
+/// entry where a worker has one ([`crate::Dataplane::known`]).
+pub fn frame(
+    tables: &Tables,
+    ports: &[&str],
+    frame: &[u8],
+    known: Option<KnownFlow>,
+) -> Explanation {
     match lockstep_wire::parse(frame) {
         Ok(headers) => {
             let mut steps = alloc::vec![format!(
                 "parsed: IP packet of {} bytes at offset {}",
                 headers.length, headers.network
             )];
-            let fate = walk(tables, &headers.key, Some(&headers), known, &mut steps);
+            let fate = walk(
+                tables,
+                ports,
+                &headers.key,
+                Some(&headers),
+                known,
+                &mut steps,
+            );
             finish(tables, fate, &headers.key, steps)
         }
         Err(error) => {
@@ -83,9 +96,14 @@ pub fn frame(tables: &Tables, frame: &[u8], known: Option<KnownFlow>) -> Explana
 }
 
 /// Explains a packet given by its addresses alone.
-pub fn tuple(tables: &Tables, key: &FlowKey, known: Option<KnownFlow>) -> Explanation {
+pub fn tuple(
+    tables: &Tables,
+    ports: &[&str],
+    key: &FlowKey,
+    known: Option<KnownFlow>,
+) -> Explanation {
     let mut steps = Vec::new();
-    let fate = walk(tables, key, None, known, &mut steps);
+    let fate = walk(tables, ports, key, None, known, &mut steps);
     finish(tables, fate, key, steps)
 }
 
@@ -103,6 +121,7 @@ fn finish(tables: &Tables, fate: Fate, key: &FlowKey, steps: Vec<String>) -> Exp
 
 fn walk(
     tables: &Tables,
+    ports: &[&str],
     key: &FlowKey,
     headers: Option<&Headers>,
     known: Option<KnownFlow>,
@@ -133,7 +152,7 @@ fn walk(
         ring.name
     ));
     match choose(tables, ring, key, known, steps) {
-        Some(backend) => reach(tables, ring, backend, headers, steps),
+        Some(backend) => reach(tables, ports, ring, backend, headers, steps),
         None => {
             steps.push(format!(
                 "service {} has no backend that takes flows",
@@ -183,6 +202,7 @@ fn choose(
 
 fn reach(
     tables: &Tables,
+    ports: &[&str],
     ring: &Ring,
     backend: BackendRef,
     headers: Option<&Headers>,
@@ -203,10 +223,12 @@ fn reach(
                 .map(|v| format!(", VLAN {v}"))
                 .unwrap_or_default();
             steps.push(format!(
-                "tunnelled in {} more bytes to next hop {} by interface {} (MTU {}{vlan})",
+                "tunnelled in {} more bytes to next hop {} by {} (MTU {}{vlan})",
                 hop.outer.len(),
                 mac(route.link.destination),
-                route.port.0,
+                ports
+                    .get(usize::from(route.port.0))
+                    .unwrap_or(&"an unknown interface"),
                 route.mtu
             ));
             Fate::Forward {

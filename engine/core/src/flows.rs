@@ -216,8 +216,7 @@ impl<K: Key> FlowTable<K> {
     }
 
     /// Puts a flow whose key is not in the table into it. When both buckets are full, an entry
-    /// that is expired, or else the one that gives way and was silent for longest, is forgotten
-    /// and returned.
+    /// that is expired, or one that gives way and was silent for long, is forgotten and returned.
     pub fn insert(
         &mut self,
         probe: Probe,
@@ -302,20 +301,36 @@ impl<K: Key> FlowTable<K> {
         ways(mask, bucket as usize).next()
     }
 
+    /// The entry to forget for a new one. Half a bucket is looked at first: under a flood nearly
+    /// every entry is the flood's own, and each pair of entries is one more access to memory.
     fn victim(&self, probe: Probe, now: Seconds, fate: impl Fn(&Entry<K>) -> Fate) -> Option<Slot> {
-        let all = [probe.first, probe.second]
-            .into_iter()
-            .flat_map(|b| (0..WAYS as u32).map(move |way| Slot(b * WAYS as u32 + way)));
-        all.filter_map(|slot| {
+        let bucket = |bucket: u32| (bucket * WAYS as u32..(bucket + 1) * WAYS as u32).map(Slot);
+        let half = if probe.tags & 1 == 0 { 0 } else { WAYS / 2 };
+        let few = bucket(probe.first).skip(half).take(WAYS / 2);
+        let all = bucket(probe.first).chain(bucket(probe.second));
+        self.oldest(few, now, &fate)
+            .or_else(|| self.oldest(all, now, &fate))
+    }
+
+    /// Of the entries that may go, an expired one, or else the one that was silent for longest.
+    fn oldest(
+        &self,
+        slots: impl Iterator<Item = Slot>,
+        now: Seconds,
+        fate: &impl Fn(&Entry<K>) -> Fate,
+    ) -> Option<Slot> {
+        let silence = |slot: Slot| {
             let entry = self.entry(slot);
             match fate(entry) {
                 Fate::Keep => None,
-                Fate::GivesWay => Some((entry.seen_before(now), slot)),
+                Fate::GivesWay => Some((now.since(entry.seen), slot)),
                 Fate::Expired => Some((u32::MAX, slot)),
             }
-        })
-        .max_by_key(|&(silence, _)| silence)
-        .map(|(_, slot)| slot)
+        };
+        slots
+            .filter_map(silence)
+            .max_by_key(|&(silence, _)| silence)
+            .map(|(_, slot)| slot)
     }
 
     fn put(&mut self, slot: Slot, tag: u8, entry: Entry<K>) {
@@ -323,12 +338,6 @@ impl<K: Key> FlowTable<K> {
         let shift = way * 8;
         self.tags[bucket] = self.tags[bucket] & !(0xff << shift) | u64::from(tag) << shift;
         *self.entry_mut(slot) = entry;
-    }
-}
-
-impl<K> Entry<K> {
-    fn seen_before(&self, now: Seconds) -> u32 {
-        now.since(self.seen)
     }
 }
 

@@ -14,18 +14,20 @@ use std::sync::Arc;
 /// Explains one packet, or says what is wrong with the request.
 pub async fn one(agent: &Agent, request: api::ExplainRequest) -> Result<api::Explanation, String> {
     let tables = Arc::clone(&agent.state.lock().await.tables);
+    let interfaces = agent.topology.interfaces();
+    let ports: Vec<&str> = interfaces.iter().map(|i| i.name.as_str()).collect();
     let explanation = match request.packet {
         Some(Packet::Frame(frame)) => {
             let known = match explain::flow_of(&frame) {
                 Some(key) => known(agent, key).await,
                 None => None,
             };
-            explain::frame(&tables, &frame, known)
+            explain::frame(&tables, &ports, &frame, known)
         }
         Some(Packet::Tuple(tuple)) => {
             let key = key(&tuple)?;
             let known = known(agent, key).await;
-            explain::tuple(&tables, &key, known)
+            explain::tuple(&tables, &ports, &key, known)
         }
         None => return Err("the request has neither a 5-tuple nor a frame".to_owned()),
     };

@@ -75,11 +75,6 @@ impl WorkerLink {
         self.state.store(state as u8, Ordering::Relaxed);
     }
 
-    /// Stops the worker's thread.
-    pub fn stop(&mut self) {
-        self.handle.stop();
-    }
-
     /// Hands tables over; `false` when the worker does not take them in time. A hung worker gets
     /// the tables of that day when it comes back.
     pub async fn adopt(&self, tables: &Arc<Tables>) -> bool {

@@ -67,7 +67,7 @@ impl Agent {
             (
                 "lockstep_worker_stateless_flows_total",
                 "counter",
-                "New flows forwarded without an entry, the table being full.",
+                "Packets forwarded without an entry for their flow, the table being full.",
                 |w| w.stateless,
             ),
             (
@@ -102,7 +102,7 @@ impl Agent {
         );
         page.per_worker(
             "lockstep_worker_evicted_flows_total",
-            "Half-open or closing flows forgotten early for new ones.",
+            "Entries forgotten for new ones, the buckets being full.",
             vitals().map(|v| v.counters.evicted.get()),
         );
         page.per_worker(

@@ -97,12 +97,8 @@ impl Steering {
     }
 
     /// Takes every program off.
-    pub fn detach(self) {
-        let inner = self
-            .inner
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
-        for steer in inner.steers {
+    pub fn detach(&self) {
+        for steer in std::mem::take(&mut self.lock().steers) {
             if let Err(error) = steer.detach() {
                 tracing::warn!(%error, "an XDP program stays; it passes everything");
             }

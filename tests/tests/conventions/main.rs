@@ -1,12 +1,13 @@
 //! What the project agreed on and a compiler does not see: who may import whom, where `unsafe`
 //! may stand, how long a file is, that every drop reason is used and documented, what may enter
-//! the dependency graph.
+//! the dependency graph, that the documentation names what there is.
 //!
 //! Each test fails with the list of everything that breaks its rule, as `FILE:LINE: what`.
 
 #![forbid(unsafe_code)]
 
 mod crates;
+mod documentation;
 mod source;
 mod text;
 mod tokens;

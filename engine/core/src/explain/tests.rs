@@ -12,7 +12,7 @@ const CLIENT: (&str, u16) = ("198.51.100.7", 40_000);
 #[test]
 fn a_new_flow_is_explained_from_vip_to_next_hop() {
     let tables = compile(&Tables::default(), 3, web());
-    let explanation = frame(&tables, &tcp(CLIENT, VIP, "S"), None);
+    let explanation = frame(&tables, &["eth0"], &tcp(CLIENT, VIP, "S"), None);
     assert!(matches!(&explanation.fate, Fate::Forward { service, .. } if service == "web"));
     assert_eq!(
         explanation.packet,
@@ -24,7 +24,7 @@ fn a_new_flow_is_explained_from_vip_to_next_hop() {
         "a new flow",
         "Maglev: hash",
         "20 more bytes",
-        "02:00:00:00:00:03",
+        "02:00:00:00:00:03 by eth0",
     ] {
         assert!(text.contains(part), "{part} in:\n{text}");
     }
@@ -41,7 +41,7 @@ fn the_explanation_agrees_with_the_dataplane_on_every_packet() {
     dataplane.adopt(Arc::clone(&tables));
     for port in 1..500 {
         let packet = tcp(("198.51.100.7", port), VIP, "S");
-        let Fate::Forward { address, .. } = frame(&tables, &packet, None).fate else {
+        let Fate::Forward { address, .. } = frame(&tables, &["eth0"], &packet, None).fate else {
             panic!("forwarded")
         };
         let mut frames = [steered(20, &packet)];
@@ -66,7 +66,9 @@ fn a_known_flow_is_explained_by_its_entry_even_when_maglev_says_otherwise() {
     dataplane.adopt(Arc::new(tables));
     let mut verdicts = [crate::Verdict::Drop(DropReason::TxFull)];
     dataplane.process(Seconds::new(0), &mut [steered(20, &packet)], &mut verdicts);
-    let Fate::Forward { address: first, .. } = frame(dataplane.tables(), &packet, None).fate else {
+    let Fate::Forward { address: first, .. } =
+        frame(dataplane.tables(), &["eth0"], &packet, None).fate
+    else {
         panic!("forwarded")
     };
     let others = three().into_iter().map(|b| {
@@ -85,7 +87,7 @@ fn a_known_flow_is_explained_by_its_entry_even_when_maglev_says_otherwise() {
 
     let key = flow_of(&packet).unwrap();
     let known = dataplane.known(Seconds::new(5), &key);
-    let explanation = tuple(dataplane.tables(), &key, known);
+    let explanation = tuple(dataplane.tables(), &["eth0"], &key, known);
     assert!(
         matches!(explanation.fate, Fate::Forward { address, .. } if address == first),
         "{explanation:?}"
@@ -95,14 +97,19 @@ fn a_known_flow_is_explained_by_its_entry_even_when_maglev_says_otherwise() {
         text.contains("last packet 5 s ago") && text.contains("draining"),
         "{text}"
     );
-    let new = tuple(dataplane.tables(), &key, None);
+    let new = tuple(dataplane.tables(), &["eth0"], &key, None);
     assert!(!matches!(new.fate, Fate::Forward { address, .. } if address == first));
 }
 
 #[test]
 fn what_is_not_ours_passes_and_what_is_broken_says_how() {
     let tables = compile(&Tables::default(), 1, web());
-    let other = frame(&tables, &udp(CLIENT, "203.0.113.77:53/udp", b"?"), None);
+    let other = frame(
+        &tables,
+        &["eth0"],
+        &udp(CLIENT, "203.0.113.77:53/udp", b"?"),
+        None,
+    );
     assert_eq!(other.fate, Fate::Pass);
     assert!(
         other
@@ -111,16 +118,21 @@ fn what_is_not_ours_passes_and_what_is_broken_says_how() {
             .contains("is no VIP of the snapshot with epoch 1")
     );
 
-    let own = frame(&tables, &udp(CLIENT, "192.0.2.1:53/udp", b"?"), None);
+    let own = frame(
+        &tables,
+        &["eth0"],
+        &udp(CLIENT, "192.0.2.1:53/udp", b"?"),
+        None,
+    );
     assert_eq!(own.fate, Fate::Drop(DropReason::NoSession));
 
-    let arp = frame(&tables, &[0xff; 60], None);
+    let arp = frame(&tables, &["eth0"], &[0xff; 60], None);
     assert_eq!(arp.fate, Fate::Pass);
 
     let mut broken = tcp(CLIENT, VIP, "S");
     broken[24] ^= 0xff;
     assert_eq!(
-        frame(&tables, &broken, None).fate,
+        frame(&tables, &["eth0"], &broken, None).fate,
         Fate::Drop(DropReason::BadChecksum)
     );
 }
@@ -129,7 +141,7 @@ fn what_is_not_ours_passes_and_what_is_broken_says_how() {
 fn a_way_that_is_closed_is_named_with_its_remedy() {
     let tables = compile(&Tables::default(), 1, web());
     let down = tables.rerouted(|_| crate::NextHop::NoNeighbour);
-    let explanation = frame(&down, &tcp(CLIENT, VIP, "S"), None);
+    let explanation = frame(&down, &["eth0"], &tcp(CLIENT, VIP, "S"), None);
     assert_eq!(explanation.fate, Fate::Drop(DropReason::NoNeighbour));
     assert_eq!(explanation.service.as_deref(), Some("web"));
     assert!(explanation.steps.join("\n").contains("ip neigh"));
@@ -139,6 +151,6 @@ fn a_way_that_is_closed_is_named_with_its_remedy() {
         2,
         vec![service("web", &[VIP], vec![draining("10.0.0.1")])],
     );
-    let explanation = frame(&none, &tcp(CLIENT, VIP, "S"), None);
+    let explanation = frame(&none, &["eth0"], &tcp(CLIENT, VIP, "S"), None);
     assert_eq!(explanation.fate, Fate::Drop(DropReason::NoBackend));
 }

@@ -86,60 +86,54 @@ fn a_full_table_keeps_established_flows_and_says_so() {
     );
 }
 
-#[test]
-fn the_silent_half_open_flow_gives_way_before_the_fresh_one() {
-    let fate = |e: &Entry<FlowKey4>| {
-        if e.state.gives_way() {
-            Fate::GivesWay
-        } else {
-            Fate::Keep
-        }
-    };
-    // Two buckets: keys compete for 16 places.
+/// A table of two buckets, full of flows from second 10, and a flow that may stand in either.
+fn full() -> (FlowTable<FlowKey4>, Vec<u32>, Entry<FlowKey4>) {
     let mut table = FlowTable::new(8);
-    let places = 100;
-    for n in 0..places {
-        let _ = add(
-            &mut table,
-            entry(n, u64::from(100 + n), FlowState::Syn),
-            fate,
-        );
+    for n in 0..100 {
+        let _ = add(&mut table, entry(n, 10, FlowState::Established), keep);
     }
-    let newcomer = both_buckets(&table);
-    let oldest = (0..places)
-        .filter(|&n| look_up(&table, n).is_some())
-        .min()
-        .unwrap();
-    let new = entry(newcomer, 500, FlowState::Established);
-    let forgotten = add(&mut table, new, fate).unwrap();
-    assert_eq!(
-        forgotten.map(|e| e.key),
-        Some(key(oldest)),
-        "the one silent for longest"
-    );
-    assert!(look_up(&table, newcomer).is_some());
+    let held: Vec<u32> = (0..100).filter(|&n| look_up(&table, n).is_some()).collect();
+    assert_eq!(held.len(), table.tags.len() * WAYS, "every place is taken");
+    let newcomer = entry(both_buckets(&table), 500, FlowState::Syn);
+    (table, held, newcomer)
 }
 
 #[test]
-fn an_expired_flow_goes_before_one_that_merely_gives_way() {
-    let mut table = FlowTable::new(8);
-    for n in 0..100 {
-        let _ = add(&mut table, entry(n, 10, FlowState::Syn), keep);
+fn the_one_flow_that_may_go_is_found_wherever_it_stands() {
+    for (at, may_go) in (0..16).flat_map(|at| [(at, Fate::GivesWay), (at, Fate::Expired)]) {
+        let (mut table, held, newcomer) = full();
+        let fate = |e: &Entry<FlowKey4>| {
+            if e.key == key(held[at]) {
+                may_go
+            } else {
+                Fate::Keep
+            }
+        };
+        let forgotten = add(&mut table, newcomer, fate).unwrap();
+        assert_eq!(forgotten.map(|e| e.key), Some(key(held[at])));
+        assert!(look_up(&table, held[at]).is_none());
+        assert_eq!(table.len(), 16);
     }
-    let over = (0..100)
-        .filter(|&n| look_up(&table, n).is_some())
-        .nth(5)
+}
+
+#[test]
+fn of_those_looked_at_first_the_one_silent_for_longest_goes() {
+    let (mut table, held, newcomer) = full();
+    // In every half of a bucket the second one is the oldest.
+    for slot in (0..16).map(Slot) {
+        let age = if slot.0 % 4 == 1 { 20 } else { 400 };
+        table.entry_mut(slot).seen = Seconds::new(age);
+    }
+    let forgotten = add(&mut table, newcomer, |_| Fate::GivesWay)
+        .unwrap()
         .unwrap();
-    let fate = |e: &Entry<FlowKey4>| {
-        if e.key == key(over) {
-            Fate::Expired
-        } else {
-            Fate::GivesWay
-        }
-    };
-    let newcomer = entry(both_buckets(&table), 10, FlowState::Syn);
-    let forgotten = add(&mut table, newcomer, fate).unwrap().unwrap();
-    assert_eq!(forgotten.key, key(over));
+    assert_eq!(forgotten.seen, Seconds::new(20));
+    assert_eq!(
+        held.iter()
+            .filter(|&&n| look_up(&table, n).is_some())
+            .count(),
+        15
+    );
 }
 
 #[test]

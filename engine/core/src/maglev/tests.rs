@@ -63,7 +63,7 @@ fn shares_follow_weights() {
 }
 
 /// Beyond about 150 backends a table of 65,537 moves more: what Maglev shuffles besides is close
-/// to a constant share of the table (0.5 to 0.8 %). Larger services want a larger table.
+/// to a constant share of the table (0.5 to 1 %). Larger services want a larger table.
 #[test]
 fn removal_disrupts_at_most_twice_the_ideal() {
     for count in [3_u32, 10, 30, 100, 150] {

@@ -1,0 +1,105 @@
+//! The burst loop takes no memory: not for known flows, new flows, floods, drops or sweeps.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use etherparse::PacketBuilder;
+use lockstep_core::tables::{NextHop, PortId, Route};
+use lockstep_core::{BURST, Dataplane, DataplaneConfig, EngineAddresses, Seconds, Tables, Verdict};
+use lockstep_plan::{
+    Backend, BackendState, DropReason, IdleTimeouts, Mode, Service, ServiceName, Snapshot,
+    TableSize, Weight,
+};
+use lockstep_wire::{LinkHeader, STEER_ETHERTYPE};
+use std::sync::Arc;
+
+fn tables() -> Tables {
+    let backend = Backend {
+        name: "s1".to_owned(),
+        address: "10.0.0.1".parse().unwrap(),
+        weight: Weight::DEFAULT,
+        state: BackendState::Active,
+    };
+    let service = Service {
+        name: ServiceName::new("web").unwrap(),
+        vips: vec!["203.0.113.10:80/tcp".parse().unwrap()],
+        mode: Mode::Tunnel,
+        backends: vec![backend],
+        table_size: TableSize::DEFAULT,
+        idle: IdleTimeouts::DEFAULT,
+    };
+    let snapshot = Snapshot::new(1, vec![service]).unwrap();
+    let addresses = EngineAddresses {
+        v4: Some("192.0.2.1".parse().unwrap()),
+        v6: None,
+    };
+    let link = LinkHeader {
+        destination: [2, 0, 0, 0, 0, 1],
+        source: [2, 0, 0, 0, 0, 2],
+        vlan: None,
+    };
+    let route = Route {
+        port: PortId(0),
+        link,
+        mtu: 1600,
+    };
+    Tables::compile(&Tables::default(), &snapshot, addresses, |_| {
+        NextHop::Via(route)
+    })
+    .unwrap()
+}
+
+/// A SYN from client `n`; every eighth is for no VIP, so that drops are among them.
+fn frame(n: u32) -> Vec<u8> {
+    let last = if n.is_multiple_of(8) { 99 } else { 10 };
+    let mut plain = Vec::new();
+    PacketBuilder::ethernet2([2; 6], [4; 6])
+        .ipv4((0x0b00_0000 + n).to_be_bytes(), [203, 0, 113, last], 64)
+        .tcp(40_000, 80, 1, 1024)
+        .syn()
+        .write(&mut plain, &[])
+        .unwrap();
+    let mut steered = plain[..12].to_vec();
+    steered.extend(STEER_ETHERTYPE.to_be_bytes());
+    steered.extend(20_u16.to_be_bytes());
+    steered.resize(34, 0);
+    steered.extend(&plain[14..]);
+    steered
+}
+
+#[test]
+fn no_burst_and_no_tick_allocates_or_frees() {
+    let mut dataplane = Dataplane::new(&DataplaneConfig {
+        flows_v4: 1_000,
+        flows_v6: 1_000,
+        seed: 1,
+    });
+    dataplane.adopt(Arc::new(tables()));
+    // Five times the table's capacity: its end is reached, and flows are evicted.
+    let mut bursts: Vec<Vec<Vec<u8>>> = (0..5_000 / BURST as u32)
+        .map(|b| {
+            (0..BURST as u32)
+                .map(|i| frame(b * BURST as u32 + i))
+                .collect()
+        })
+        .collect();
+    let mut verdicts = [Verdict::Drop(DropReason::NotIp); BURST];
+    let mut forwarded = 0;
+    let used = allocation_counter::measure(|| {
+        for (at, burst) in bursts.iter_mut().enumerate() {
+            let now = Seconds::new(at as u64);
+            dataplane.process(now, burst, &mut verdicts);
+            dataplane.tick(now, 16);
+            let went = |v: &&Verdict| matches!(v, Verdict::Forward { .. });
+            forwarded += verdicts.iter().filter(went).count();
+        }
+    });
+    assert!(forwarded > 4_000, "{forwarded} packets were forwarded");
+    assert!(
+        dataplane.counters().evicted.get() > 1_000,
+        "the table was full"
+    );
+    assert_eq!((used.count_total, used.count_current), (0, 0), "{used:?}");
+
+    let control = allocation_counter::measure(|| drop(std::hint::black_box(Box::new(1_u8))));
+    assert_eq!(control.count_total, 1, "the allocator does count");
+}

@@ -1,0 +1,123 @@
+//! The results' tables in `docs/src/performance.md`, written from `perf/results/*.json`.
+//!
+//! No figure on that page is typed: a test renders the tables again and compares.
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+use std::fmt::Write;
+use std::path::Path;
+
+const BEGIN: &str = "<!-- results: written by `lockstep-perf report` -->";
+const END: &str = "<!-- end of results -->";
+const PAGE: &str = "docs/src/performance.md";
+
+/// Writes the tables into the page of the checkout at `root`.
+pub fn run(root: &Path) -> anyhow::Result<()> {
+    let page = root.join(PAGE);
+    let text = std::fs::read_to_string(&page)
+        .with_context(|| format!("cannot read {}", page.display()))?;
+    let written = page_with(&text, &tables(root)?)?;
+    std::fs::write(&page, written).with_context(|| format!("cannot write {}", page.display()))?;
+    println!("written to {}", page.display());
+    Ok(())
+}
+
+/// The page with these tables between its marks.
+fn page_with(text: &str, tables: &str) -> anyhow::Result<String> {
+    let (Some((before, _)), Some((_, after))) = (text.split_once(BEGIN), text.split_once(END))
+    else {
+        bail!("{PAGE} has lost its marks `{BEGIN}` and `{END}`");
+    };
+    Ok(format!("{before}{BEGIN}\n\n{tables}\n{END}{after}"))
+}
+
+fn tables(root: &Path) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let core = rows(root, "core.json")?;
+    text.push_str("The dataplane alone (`perf/results/core.json`):\n\n");
+    table(
+        &mut text,
+        &["path", "live flows", "ns a packet", "instructions a packet"],
+        core.iter().map(|row| {
+            vec![
+                name(row, "path"),
+                thousands(&row["flows"]),
+                number(&row["ns_per_packet"], 1),
+                number(&row["instructions_per_packet"], 0),
+            ]
+        }),
+    );
+    let lab = rows(root, "lab.json")?;
+    text.push_str("\nThe engine beside nftables (`perf/results/lab.json`):\n\n");
+    table(
+        &mut text,
+        &["case", "packets/s", "ratio to nftables", "packets/s at 1 % loss"],
+        lab.iter().map(|row| {
+            vec![
+                name(row, "case"),
+                thousands(&row["packets_per_second"]),
+                number(&row["ratio_to_nftables"], 2),
+                thousands(&row["packets_per_second_within_1_percent_loss"]),
+            ]
+        }),
+    );
+    Ok(text)
+}
+
+fn rows(root: &Path, file: &str) -> anyhow::Result<Vec<Value>> {
+    let path = root.join("perf/results").join(file);
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {}; `make bench` writes it", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is not ours", path.display()))
+}
+
+fn table(text: &mut String, head: &[&str], rows: impl Iterator<Item = Vec<String>>) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "| {} |", head.join(" | "));
+    let _ = writeln!(text, "|---|{}", "---:|".repeat(head.len() - 1));
+    for row in rows {
+        let _ = writeln!(text, "| {} |", row.join(" | "));
+    }
+}
+
+fn name(row: &Value, key: &str) -> String {
+    row[key].as_str().unwrap_or("?").to_owned()
+}
+
+fn number(value: &Value, decimals: usize) -> String {
+    value.as_f64().map_or("-".to_owned(), |n| format!("{n:.decimals$}"))
+}
+
+fn thousands(value: &Value) -> String {
+    let Some(number) = value.as_f64() else { return "-".to_owned() };
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_has_the_tables_of_the_results() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let text = std::fs::read_to_string(root.join(PAGE)).unwrap();
+        let expected = page_with(&text, &tables(&root).unwrap()).unwrap();
+        assert!(text == expected, "run `target/release/lockstep-perf report`");
+    }
+
+    #[test]
+    fn figures_are_written_for_people() {
+        assert_eq!(thousands(&Value::from(1_000_000)), "1,000,000");
+        assert_eq!(thousands(&Value::from(999)), "999");
+        assert_eq!(number(&Value::from(66.666), 1), "66.7");
+        assert_eq!(number(&Value::Null, 1), "-");
+    }
+}
