@@ -34,10 +34,16 @@ pub enum Reply {
     Known(Option<KnownFlow>),
 }
 
-/// Buckets of the flow table that a page covers: few enough not to delay packets by more than
-/// some microseconds.
-pub const PAGE_BUCKETS: usize = 128;
-const PAGE_FLOWS: usize = PAGE_BUCKETS * 8;
+/// Buckets of the flow table that are looked at in one go.
+pub const STEP_BUCKETS: usize = 16;
+/// The most flows that a step finds: eight in each bucket.
+pub const STEP_FLOWS: usize = STEP_BUCKETS * 8;
+/// Flows that a page holds, and buckets that it covers where they are empty: few enough not to
+/// delay packets by more than some microseconds, and enough that a table of 1,000,000 flows is
+/// walked in some ten pages when there are few flows in it.
+pub const PAGE_FLOWS: usize = 8 * STEP_FLOWS;
+/// See [`PAGE_FLOWS`].
+pub const PAGE_BUCKETS: usize = 8192;
 
 /// Where a walk over a worker's flows goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,6 +10,8 @@ use lockstep_engine::workers;
 use lockstep_topology::{BindMode, Host, Topology};
 use std::hash::{BuildHasher, RandomState};
 use std::io::IsTerminal;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -72,6 +74,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 arguments.topology.display()
             );
         }
+        let _claims = claim(&topology)?;
         let steers = attach(&topology)?;
         let started = workers::start(&topology, &steers, random)?;
         let agent = Agent::new(topology, started, steers).await?;
@@ -106,6 +109,28 @@ fn check(topology: &Topology) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     Ok(())
+}
+
+/// Claims every interface for this process. An engine that finds its queue busy would otherwise
+/// have replaced the running engine's XDP program by then, and cut its traffic.
+///
+/// Abstract Unix sockets belong to a network namespace, as interfaces do, and end with the process
+/// however it ends.
+fn claim(topology: &Topology) -> anyhow::Result<Vec<UnixListener>> {
+    let one = |interface: &lockstep_topology::Interface| -> anyhow::Result<UnixListener> {
+        let name = format!("lockstep-engine/{}", interface.name);
+        UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?).map_err(|error| match error
+            .kind()
+        {
+            std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
+                "another engine runs on {}; `ss -xlp | grep lockstep-engine/` names it; stop \
+                     it first",
+                interface.name
+            ),
+            _ => anyhow::Error::new(error).context(format!("cannot claim {}", interface.name)),
+        })
+    };
+    topology.interfaces().iter().map(one).collect()
 }
 
 /// Attaches the XDP program to every interface. It passes everything until sockets are there.

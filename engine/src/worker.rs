@@ -1,7 +1,11 @@
 //! A worker: one pinned thread that polls its queues, and the loop a packet passes through.
 
-use crate::mailbox::{Command, Cursor, FlowPage, Mailbox, PAGE_BUCKETS, Reply, Vitals};
+use crate::mailbox::{
+    Command, Cursor, FlowPage, Mailbox, PAGE_BUCKETS, PAGE_FLOWS, Reply, STEP_BUCKETS, STEP_FLOWS,
+    Vitals,
+};
 use arrayvec::ArrayVec;
+use lockstep_core::flows::{Entry, FlowTable, Key};
 use lockstep_core::{BURST, Dataplane, PortId, Seconds, Verdict};
 use lockstep_plan::DropReason;
 use lockstep_topology::Poll;
@@ -164,29 +168,29 @@ impl Worker {
         }
     }
 
-    /// Fills a page within the memory it has: a bucket holds eight flows at most.
+    /// Fills a page within the memory it has.
     fn fill(&self, page: &mut FlowPage, now: Seconds) {
         page.now = now;
         page.v4.clear();
         page.v6.clear();
         page.cursor = match page.cursor {
-            Cursor::V4(at) => {
-                let flows = self.dataplane.flows_v4();
-                match flows.scan(at, PAGE_BUCKETS, |entry| page.v4.push(*entry)) {
-                    Some(next) => Cursor::V4(next),
-                    None => Cursor::V6(0),
-                }
-            }
-            Cursor::V6(at) => {
-                let flows = self.dataplane.flows_v6();
-                match flows.scan(at, PAGE_BUCKETS, |entry| page.v6.push(*entry)) {
-                    Some(next) => Cursor::V6(next),
-                    None => Cursor::End,
-                }
-            }
+            Cursor::V4(at) => fill_from(self.dataplane.flows_v4(), at, &mut page.v4)
+                .map_or(Cursor::V6(0), Cursor::V4),
+            Cursor::V6(at) => fill_from(self.dataplane.flows_v6(), at, &mut page.v6)
+                .map_or(Cursor::End, Cursor::V6),
             Cursor::End => Cursor::End,
         };
     }
+}
+
+/// Copies flows from bucket `at` on, until the page might not hold another step's or has covered
+/// its buckets. Returns where to go on.
+fn fill_from<K: Key>(flows: &FlowTable<K>, at: usize, to: &mut Vec<Entry<K>>) -> Option<usize> {
+    let mut next = at;
+    while next < at + PAGE_BUCKETS && to.len() + STEP_FLOWS <= PAGE_FLOWS {
+        next = flows.scan(next, STEP_BUCKETS, |entry| to.push(*entry))?;
+    }
+    Some(next)
 }
 
 fn out(ways_out: &[Option<usize>], PortId(port): PortId) -> Option<usize> {
