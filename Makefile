@@ -50,9 +50,10 @@ demo: deps ## show real HTTP traffic through a virtual IP to three servers
 	cargo build --locked --release --workspace --bins
 	$(SUDO) target/release/lockstep-demo
 
-bench: deps ## measure the dataplane in memory, into perf/results/core.json
-	cargo build --locked --release -p lockstep-perf
+bench: deps ## measure the dataplane in memory and the engine in the lab, into perf/results
+	cargo build --locked --release -p lockstep-perf -p lockstep-engine -p lockstep-ctl
 	target/release/lockstep-perf core
+	$(SUDO) target/release/lockstep-perf lab
 
 fuzz: deps ## run each fuzz target for FUZZ_SECONDS (60); needs a nightly toolchain
 	scripts/fuzz.sh $(FUZZ_SECONDS)

@@ -53,9 +53,9 @@ pub struct Worker {
 impl Worker {
     /// The loop. Returns when the worker is told to stop, or when an interface is gone.
     pub fn run(&mut self) -> Result<(), XskError> {
-        let mut busy = Instant::now();
-        let mut ticked = busy;
-        let mut checked = busy;
+        let mut idle_since = None;
+        let mut ticked = Instant::now();
+        let mut checked = ticked;
         while !self.vitals.is_stopping() {
             let now = Instant::now();
             let seconds = Seconds::new(now.duration_since(self.epoch).as_secs());
@@ -80,8 +80,12 @@ impl Worker {
                 checked = now;
             }
             if received > 0 {
-                busy = now;
-            } else if self.sleeps(now.duration_since(busy)) {
+                idle_since = None;
+                continue;
+            }
+            // Not since the last burst began: forwarding one can take longer than the patience.
+            let since = *idle_since.get_or_insert(now);
+            if self.sleeps(now.duration_since(since)) {
                 lockstep_xsk::wait(&self.ports, NAP)?;
             }
         }

@@ -3,8 +3,10 @@
 #![forbid(unsafe_code)]
 
 mod core_bench;
+mod lab;
 
 use clap::{Parser, Subcommand};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 /// As the engine has it: flow tables on huge pages.
@@ -32,6 +34,24 @@ enum Command {
         #[arg(long)]
         no_instructions: bool,
     },
+    /// The engine beside nftables in a lab of network namespaces: packets a second.
+    Lab(lab::Arguments),
+    /// Sends frames, as the lab's generator.
+    #[command(hide = true)]
+    Send {
+        /// The CPU to run on.
+        #[arg(long)]
+        cpu: usize,
+        /// The balancer's link-layer address, as 12 hexadecimal digits.
+        #[arg(long)]
+        mac: String,
+        /// Where the packets go.
+        #[arg(long)]
+        destination: Ipv4Addr,
+        /// How many.
+        #[command(flatten)]
+        load: lab::Load,
+    },
     /// Runs one path for callgrind to count.
     #[command(hide = true)]
     Count {
@@ -49,6 +69,13 @@ fn main() -> anyhow::Result<()> {
             rounds,
             no_instructions,
         } => core_bench::run(&output, rounds, !no_instructions),
+        Command::Lab(arguments) => lab::run(&arguments),
+        Command::Send {
+            cpu,
+            mac,
+            destination,
+            load,
+        } => lab::send(cpu, &mac, destination, &load),
         Command::Count { path, flows } => core_bench::count(&path, flows),
     }
 }

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
 
 /// The path of a program of this workspace.
-pub(super) fn find(name: &str) -> Result<PathBuf> {
+pub fn find(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("cannot find out where this program is")?;
     // A test is one directory below the programs, in `deps`.
     let candidates: Vec<PathBuf> = own

@@ -6,18 +6,20 @@ use anyhow::Result;
 use std::process::Command;
 
 /// One end of a veth pair.
-pub(super) struct End<'a> {
-    pub(super) netns: &'a Netns,
-    pub(super) device: &'a str,
+pub struct End<'a> {
+    /// Where it is.
+    pub netns: &'a Netns,
+    /// Its name there.
+    pub device: &'a str,
     /// Receive and transmit queues. An end takes XDP only with as many receive queues as the
     /// other end has transmit queues.
-    pub(super) queues: usize,
+    pub queues: usize,
 }
 
 /// Connects two namespaces. Both ends are up and have `mtu`, and their checksums are computed in
 /// software: AF_XDP and XDP programs see frames as the sender made them, and with the offload on
 /// they would see the pseudo-header's sum only.
-pub(super) fn connect(a: &End<'_>, b: &End<'_>, mtu: u16) -> Result<()> {
+pub fn connect(a: &End<'_>, b: &End<'_>, mtu: u16) -> Result<()> {
     output(Command::new("ip").args(
         format!(
             "link add {} netns {} numrxqueues {} numtxqueues {} type veth peer name {} netns {} \

@@ -28,7 +28,7 @@ pub struct Netns {
 impl Netns {
     /// Makes `<run>-<role>`, its loopback device up, without the waits for IPv6 duplicate address
     /// detection and without the filters that direct server return trips over.
-    pub(super) fn new(run: &Arc<Run>, role: &str) -> Result<Self> {
+    pub fn new(run: &Arc<Run>, role: &str) -> Result<Self> {
         let name = format!("{}-{role}", run.name());
         output(Command::new("ip").args(["netns", "add", &name]))?;
         let netns = Netns {

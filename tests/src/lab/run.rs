@@ -21,7 +21,7 @@ pub struct Run {
 
 impl Run {
     /// A run of this process; what killed runs of dead processes left is removed first.
-    pub(super) fn start() -> Result<Self> {
+    pub fn start() -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         for dead in found()?.into_iter().filter(|name| !owner_lives(name)) {
             remove_run(&dead);

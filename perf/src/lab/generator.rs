@@ -1,0 +1,158 @@
+//! The load: frames from an AF_XDP socket at a fixed rate, by a process of its own inside the
+//! generator's namespace.
+
+use super::Cpus;
+use super::network::{DEVICE, GENERATOR, IN, Network, PORT};
+use anyhow::{Context, Result, ensure};
+use lockstep_wire::checksum;
+use lockstep_xsk::{BURST, FramePool, Port, PortOptions, Umem, UmemConfig};
+use serde::{Deserialize, Serialize};
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+/// What is to be sent.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Load {
+    /// Flows, by source address and port.
+    #[arg(long)]
+    pub flows: u32,
+    /// Packets offered a second.
+    #[arg(long)]
+    pub packets_per_second: u64,
+    /// For how long.
+    #[arg(long)]
+    pub milliseconds: u64,
+}
+
+/// What was sent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Sent {
+    /// Frames that the kernel took.
+    pub packets: u64,
+    /// The time that took.
+    pub seconds: f64,
+}
+
+/// Runs the generator to its end.
+pub fn start(network: &Network, destination: Ipv4Addr, cpus: Cpus, load: &Load) -> Result<Sent> {
+    let mac = network.balancer.mac(IN)?.map(|byte| format!("{byte:02x}"));
+    // Ahead of what else runs on this machine, as the kernel's own forwarding is.
+    let mut command = network.generator.command("chrt");
+    command.args(["--rr", "1"]);
+    command.arg(std::env::current_exe()?).arg("send");
+    command.args(["--cpu", &cpus.generator.to_string()]);
+    command.args(["--mac", &mac.join("")]);
+    command.args(["--destination", &destination.to_string()]);
+    command.args(["--flows", &load.flows.to_string()]);
+    let rate = load.packets_per_second.to_string();
+    command.args(["--packets-per-second", &rate]);
+    command.args(["--milliseconds", &load.milliseconds.to_string()]);
+    let output = command.output().context("cannot run the generator")?;
+    ensure!(
+        output.status.success(),
+        "the generator failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).context("the generator did not say what it sent")
+}
+
+/// `lockstep-perf send`: the generator itself. Prints [`Sent`] as JSON.
+pub fn send(cpu: usize, mac: &str, destination: Ipv4Addr, load: &Load) -> Result<()> {
+    let on_core = core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
+    ensure!(on_core, "cannot run on CPU {cpu}");
+    let frames = frames(parse_mac(mac)?, destination, load.flows);
+    let (umem, mut pool) = Umem::new(&UmemConfig::default())?;
+    let mut port = Port::bind(&umem, &mut pool, DEVICE, 0, &PortOptions::default())?;
+    let start = Instant::now();
+    let end = Duration::from_millis(load.milliseconds);
+    let mut elapsed = Duration::ZERO;
+    let mut sent = 0_u64;
+    while elapsed < end {
+        let due = (elapsed.as_secs_f64() * load.packets_per_second as f64) as u64;
+        // Never more at once than a burst: what a veth cannot take it drops, and time that was
+        // lost is not caught up with by a flood.
+        let burst = due.saturating_sub(sent).min(BURST as u64);
+        let staged = (sent..sent + burst)
+            .take_while(|at| {
+                let frame = &frames[(at % frames.len() as u64) as usize];
+                stage(&mut port, &mut pool, frame)
+            })
+            .count();
+        sent += staged as u64;
+        if burst > 0 {
+            port.flush()?;
+            port.reap(&mut pool);
+        } else {
+            std::hint::spin_loop();
+        }
+        elapsed = start.elapsed();
+    }
+    let report = Sent {
+        packets: port.counters().sent,
+        seconds: elapsed.as_secs_f64(),
+    };
+    println!("{}", serde_json::to_string(&report)?);
+    Ok(())
+}
+
+/// Whether there was room: the kernel may be behind with what it was given.
+fn stage(port: &mut Port, pool: &mut FramePool, bytes: &[u8]) -> bool {
+    let Some(mut frame) = pool.take() else {
+        return false;
+    };
+    let filled = frame.fill(bytes);
+    debug_assert!(filled.is_ok(), "a chunk has room for the shortest frame");
+    match port.send(frame) {
+        Ok(()) => true,
+        Err(frame) => {
+            pool.put(frame);
+            false
+        }
+    }
+}
+
+/// Length of a frame of 64 bytes without its checksum sequence.
+const FRAME: usize = 60;
+const ETHERNET: usize = 14;
+const IPV4: usize = 20;
+/// Source ports of each source address.
+const PORTS: u32 = 50_000;
+
+/// A frame of each flow. The UDP checksum is left out (RFC 768 allows that), so that nobody has
+/// to verify it: a NIC has done so before the kernel sees a packet.
+fn frames(balancer: [u8; 6], destination: Ipv4Addr, flows: u32) -> Vec<[u8; FRAME]> {
+    let one = |flow: u32| {
+        let mut frame = [0; FRAME];
+        frame[..6].copy_from_slice(&balancer);
+        // Nobody answers: any address of the generator's link will do.
+        frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 1]);
+        frame[12..14].copy_from_slice(&[0x08, 0x00]);
+        let ip = &mut frame[ETHERNET..];
+        ip[0] = 0x45;
+        ip[2..4].copy_from_slice(&((FRAME - ETHERNET) as u16).to_be_bytes());
+        ip[8] = 64;
+        ip[9] = 17;
+        let source = u32::from(GENERATOR) + flow / PORTS;
+        ip[12..16].copy_from_slice(&source.to_be_bytes());
+        ip[16..20].copy_from_slice(&destination.octets());
+        let sum = checksum::checksum(&ip[..IPV4]);
+        ip[10..12].copy_from_slice(&sum.to_be_bytes());
+        let udp = &mut ip[IPV4..];
+        udp[..2].copy_from_slice(&((10_000 + flow % PORTS) as u16).to_be_bytes());
+        udp[2..4].copy_from_slice(&PORT.to_be_bytes());
+        udp[4..6].copy_from_slice(&((FRAME - ETHERNET - IPV4) as u16).to_be_bytes());
+        frame
+    };
+    (0..flows.max(1)).map(one).collect()
+}
+
+/// Six bytes of two hexadecimal digits each.
+fn parse_mac(text: &str) -> Result<[u8; 6]> {
+    let number = u64::from_str_radix(text, 16).context("not a link-layer address")?;
+    let bytes = number.to_be_bytes();
+    ensure!(text.len() == 12, "not a link-layer address: {text}");
+    Ok([bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]])
+}
+
+#[cfg(test)]
+mod tests;
