@@ -4,6 +4,7 @@
 
 mod core_bench;
 mod lab;
+mod report;
 
 use clap::{Parser, Subcommand};
 use std::net::Ipv4Addr;
@@ -36,6 +37,12 @@ enum Command {
     },
     /// The engine beside nftables in a lab of network namespaces: packets a second.
     Lab(lab::Arguments),
+    /// Writes the results' tables into docs/src/performance.md.
+    Report {
+        /// The checkout.
+        #[arg(long, default_value = ".")]
+        root: PathBuf,
+    },
     /// Sends frames, as the lab's generator.
     #[command(hide = true)]
     Send {
@@ -70,6 +77,7 @@ fn main() -> anyhow::Result<()> {
             no_instructions,
         } => core_bench::run(&output, rounds, !no_instructions),
         Command::Lab(arguments) => lab::run(&arguments),
+        Command::Report { root } => report::run(&root),
         Command::Send {
             cpu,
             mac,
