@@ -104,17 +104,23 @@ pub struct Counters {
     pub epoch: Count,
 }
 
-/// Slots wait before they are used again (see `tables`), so there are some more than owners.
+/// While a snapshot replaces another, what is new has its slots before what goes gives its own
+/// back; and freed slots wait before they are used again (see `tables`). So there are up to twice
+/// as many slots as owners, and some more.
+const SLOTS_PER_OWNER: usize = 2;
 const SPARE_SLOTS: usize = 128;
+
+/// Counters for VIPs.
+pub(crate) const VIP_SLOTS: usize = Limits::VIPS * SLOTS_PER_OWNER + SPARE_SLOTS;
+/// Counters for backends.
+pub(crate) const BACKEND_SLOTS: usize = Limits::BACKENDS * SLOTS_PER_OWNER + SPARE_SLOTS;
 
 impl Counters {
     /// Counters for the most VIPs and backends a snapshot may have ([`Limits`]).
     pub fn new() -> Self {
         Counters {
-            vips: (0..Limits::VIPS + SPARE_SLOTS)
-                .map(|_| VipCounters::default())
-                .collect(),
-            backends: (0..Limits::BACKENDS + SPARE_SLOTS)
+            vips: (0..VIP_SLOTS).map(|_| VipCounters::default()).collect(),
+            backends: (0..BACKEND_SLOTS)
                 .map(|_| BackendCounters::default())
                 .collect(),
             stateless: Count::default(),

@@ -246,17 +246,17 @@ impl Flows {
                 Some((vip, backend))
             }
             Transition::To(_) | Transition::Restart => {
-                self.forget::<K>(slot, backend, lives);
+                self.forget::<K>(tables, slot, backend);
                 None
             }
         }
     }
 
-    /// Takes an entry out whose backend is gone, or whose connection is over and opened anew.
+    /// Takes an entry out whose backend or VIP is gone, or whose connection is opened anew.
     #[cold]
-    fn forget<K: Tracked>(&mut self, slot: Slot, backend: BackendRef, lives: bool) {
+    fn forget<K: Tracked>(&mut self, tables: &Tables, slot: Slot, backend: BackendRef) {
         K::table(self).remove(slot);
-        if lives {
+        if tables.hop(backend).is_some() {
             self.counters.backends[backend.slot()].flows.subtract(1);
         } else {
             self.counters.rehashed.add(1);

@@ -563,3 +563,27 @@ fn check_hostile(mut frames: Vec<Vec<u8>>) -> Result<(), TestCaseError> {
     prop_assert_eq!(counted, dropped);
     Ok(())
 }
+
+#[test]
+fn a_vip_that_goes_leaves_no_flow_counted() {
+    let mut dataplane = dataplane(compile(&Tables::default(), 1, web()));
+    let frame = tcp(CLIENT, VIP, "S");
+    goes_to(&mut dataplane, T0, &frame);
+    // The VIP is gone for a moment; its backends stay, as they serve another one.
+    let without = compile(
+        dataplane.tables(),
+        2,
+        vec![service("web", &[VIP6], three())],
+    );
+    dataplane.adopt(Arc::new(without));
+    let again = compile(dataplane.tables(), 3, web());
+    dataplane.adopt(Arc::new(again));
+    goes_to(&mut dataplane, T0, &frame);
+    let gauge: u64 = dataplane
+        .counters()
+        .backends
+        .iter()
+        .map(|b| b.flows.get())
+        .sum();
+    assert_eq!(gauge, dataplane.flows_v4().len() as u64);
+}

@@ -1,12 +1,14 @@
 //! Slots across snapshots, VIP lookup, rooms, previews.
 
 use super::*;
+use crate::counters::{BACKEND_SLOTS, VIP_SLOTS};
 use crate::fixtures::{
     VIP, VIP_UDP, VIP6, addresses, backend, compile, draining, route, service, three, via_router,
     web,
 };
 use core::net::Ipv4Addr;
-use std::string::ToString;
+use lockstep_plan::Limits;
+use std::string::{String, ToString};
 use std::vec::Vec;
 use std::{format, vec};
 
@@ -220,4 +222,43 @@ fn a_preview_says_how_much_of_the_ring_moves() {
     assert_eq!(ring_share_moved(None, Some(&two.rings()[0])), 1.0);
     assert_eq!(ring_share_moved(Some(&one.rings()[0]), None), 1.0);
     assert_eq!(ring_share_moved(None, None), 0.0);
+}
+
+#[test]
+fn replacing_everything_at_the_limits_stays_within_the_counters() {
+    let snapshot = |epoch: u64| {
+        // Every address differs between even and odd epochs.
+        let side = (epoch % 2) as u32;
+        let services = (0..32_u32).map(|n| {
+            let backends = (0..Limits::BACKENDS_PER_SERVICE as u32)
+                .map(|b| {
+                    let address = Ipv4Addr::from(0x0a00_0000 + side * 0x10_0000 + n * 4096 + b);
+                    backend(&address.to_string())
+                })
+                .collect();
+            let vips: Vec<String> = (0..Limits::VIPS as u32 / 32)
+                .map(|v| {
+                    format!(
+                        "{}:80/tcp",
+                        Ipv4Addr::from(0xcb00_0000 + side * 0x10_0000 + n * 512 + v)
+                    )
+                })
+                .collect();
+            let vips: Vec<&str> = vips.iter().map(String::as_str).collect();
+            service(&format!("s{n}"), &vips, backends)
+        });
+        Snapshot::new(epoch, services.collect()).unwrap()
+    };
+    let mut tables = Tables::default();
+    for epoch in 1..=4 {
+        tables = Tables::compile(&tables, &snapshot(epoch), addresses(), via_router).unwrap();
+        let backends = tables.rings().iter().flat_map(|r| &r.members);
+        let backend = backends.map(|m| m.backend_ref.slot()).max().unwrap();
+        let vip = tables.vips().map(|(vip, _, _)| vip.slot()).max().unwrap();
+        assert!(
+            backend < BACKEND_SLOTS && vip < VIP_SLOTS,
+            "{backend} {vip}"
+        );
+        assert_eq!(tables.vips().count(), Limits::VIPS);
+    }
 }
