@@ -32,6 +32,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use steering::Steering;
 use tokio::sync::{Mutex, Notify};
@@ -39,6 +40,9 @@ use tokio::sync::{Mutex, Notify};
 /// How long a new snapshot waits for the kernel to find the ways to new backends, so that their
 /// first packets are not dropped. It is put in force then in any case.
 const RESOLVE: Duration = Duration::from_millis(300);
+
+/// How long workers may take to stop.
+const STOP: Duration = Duration::from_secs(2);
 
 /// The engine, as everything but the workers sees it.
 pub struct Agent {
@@ -75,26 +79,30 @@ pub enum ApplyError {
     #[error(transparent)]
     Compile(#[from] CompileError),
     /// The XDP program's map was not updated.
-    #[error(transparent)]
+    #[error("{0:#}")]
     Steer(#[from] lockstep_bpf::BpfError),
+    /// The engine is stopping.
+    #[error("the engine is stopping")]
+    Ended,
 }
 
 impl Agent {
-    /// An agent over running workers. Puts their sockets into the XDP programs' maps.
+    /// An agent over running workers. Puts their sockets into the XDP programs' maps; where that
+    /// fails, takes the programs off again.
     pub async fn new(
         topology: Topology,
         workers: Vec<WorkerHandle>,
         steers: Vec<Steer>,
     ) -> anyhow::Result<Arc<Self>> {
-        let next_hops = NextHops::start().await?;
         let workers: Vec<WorkerLink> = workers.into_iter().map(WorkerLink::new).collect();
         let steering = Steering::new(steers, topology.engine().addresses.all().to_vec());
-        steering.beat();
-        for worker in &workers {
-            steering.open(worker.handle())?;
-        }
-        // Engine addresses are steered from the start, VIPs come with snapshots.
-        steering.widen(std::iter::empty())?;
+        let next_hops = match open(&workers, &steering).await {
+            Ok(next_hops) => next_hops,
+            Err(error) => {
+                steering.detach();
+                return Err(error);
+            }
+        };
         Ok(Arc::new(Agent {
             topology,
             started: Instant::now(),
@@ -103,7 +111,7 @@ impl Agent {
             next_hops,
             state: Mutex::new(State {
                 snapshot: Snapshot::empty(),
-                tables: Arc::new(Tables::default()),
+                tables: Arc::default(),
             }),
             failed: Notify::new(),
         }))
@@ -116,20 +124,25 @@ impl Agent {
             result = server::serve(Arc::clone(self)) => result,
             () = self.follow_next_hops() => anyhow::bail!("the kernel's next hops ended"),
             () = watchdog::watch(self) => anyhow::bail!("the watchdog ended"),
+            () = watchdog::keep_up(self) => anyhow::bail!("the watchdog ended"),
             () = self.failed.notified() => anyhow::bail!(
                 "a worker stopped; its reason stands above. Restart the engine when it is mended"
             ),
         }
     }
 
-    /// Stops the workers and takes the XDP programs off. From then on the kernel gets everything.
-    pub fn shut_down(&self) {
+    /// Takes the XDP programs off, so that the kernel gets everything, and stops the workers. One
+    /// that does not stop in time ends with the process.
+    pub async fn shut_down(&self) {
         self.steering
             .close_all(self.workers.iter().map(WorkerLink::handle));
-        for worker in &self.workers {
-            worker.handle().stop();
-        }
         self.steering.detach();
+        let vitals = || self.workers.iter().map(|w| &w.handle().vitals);
+        vitals().for_each(|v| v.stop.store(true, Ordering::Relaxed));
+        let deadline = Instant::now() + STOP;
+        while Instant::now() < deadline && !vitals().all(|v| v.stopped.load(Ordering::Relaxed)) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// Where the API is served.
@@ -145,52 +158,74 @@ impl Agent {
         }
     }
 
-    /// Puts a snapshot in force: returns when every live worker forwards by it.
-    async fn apply(&self, snapshot: Snapshot) -> Result<(u64, usize), ApplyError> {
+    /// Puts a snapshot in force: returns when every live worker forwards by it, with their
+    /// number.
+    ///
+    /// Must run to its end once begun ([`Agent::apply_whole`]).
+    async fn apply(self: &Arc<Self>, snapshot: Snapshot) -> Result<(u64, usize), ApplyError> {
         let mut state = self.state.lock().await;
         let (offered, current) = (snapshot.epoch(), state.snapshot.epoch());
         if offered <= current && snapshot != state.snapshot {
             return Err(ApplyError::Stale { offered, current });
         }
-        self.follow(&snapshot).await;
-        let tables = Arc::new(self.compile(&state.tables, &snapshot)?);
+        // Tried before anything changes: a snapshot that this engine cannot take leaves no trace.
+        self.compile(&state.tables, &snapshot).await?;
+        self.follow(&[&state.snapshot, &snapshot]).await;
+        let tables = Arc::new(self.compile(&state.tables, &snapshot).await?);
         // A VIP that goes is no longer steered before the workers forget it, one that comes is
         // steered after they know it: no packet meets a worker that does not expect it.
         self.steering.narrow(tables.rooms())?;
         let adopted = self.adopt(&tables).await;
-        self.steering.widen(tables.rooms())?;
-        tracing::info!(
-            epoch = offered,
-            services = snapshot.services().len(),
-            "snapshot in force"
-        );
         *state = State { snapshot, tables };
+        if adopted < self.workers.len() {
+            tracing::warn!(
+                adopted,
+                "not every worker took the snapshot; it is offered again"
+            );
+        }
+        self.next_hops.follow(backends(&[&state.snapshot]));
+        self.steering.widen(state.tables.rooms())?;
+        let services = state.snapshot.services().len();
+        tracing::info!(epoch = offered, services, "snapshot in force");
         Ok((offered, adopted))
     }
 
-    fn compile(&self, previous: &Tables, snapshot: &Snapshot) -> Result<Tables, CompileError> {
+    /// [`Agent::apply`] in a task of its own: a client that goes away in the middle must not
+    /// leave workers and agent with different tables.
+    async fn apply_whole(self: &Arc<Self>, snapshot: Snapshot) -> Result<(u64, usize), ApplyError> {
+        let agent = Arc::clone(self);
+        let task = tokio::spawn(async move { agent.apply(snapshot).await });
+        task.await.unwrap_or(Err(ApplyError::Ended))
+    }
+
+    /// Compiles a snapshot on a thread beside the agent's, which has a heartbeat to give.
+    async fn compile(
+        self: &Arc<Self>,
+        previous: &Arc<Tables>,
+        snapshot: &Snapshot,
+    ) -> Result<Tables, ApplyError> {
+        let (agent, previous) = (Arc::clone(self), Arc::clone(previous));
+        let snapshot = snapshot.clone();
         let ways = self.next_hops.watch().borrow().clone();
-        Tables::compile(previous, snapshot, self.addresses(), |address| {
-            self.way(ways.get(&address))
-        })
+        let task = tokio::task::spawn_blocking(move || {
+            Tables::compile(&previous, &snapshot, agent.addresses(), |address| {
+                agent.way(ways.get(&address))
+            })
+        });
+        let compiled = task.await.map_err(|_| ApplyError::Ended)?;
+        compiled.map_err(ApplyError::Compile)
     }
 
     /// Tells the kernel's follower which addresses matter and waits a little for the ways there.
-    async fn follow(&self, snapshot: &Snapshot) {
-        let wanted: BTreeSet<IpAddr> = snapshot
-            .services()
-            .iter()
-            .flat_map(|s| &s.backends)
-            .map(|b| b.address)
-            .collect();
+    async fn follow(&self, snapshots: &[&Snapshot]) {
+        let wanted = backends(snapshots);
         self.next_hops.follow(wanted.clone());
         let mut table = self.next_hops.watch();
         let known = table.wait_for(|table| {
-            wanted.iter().all(|address| {
-                table
-                    .get(address)
-                    .is_some_and(|r| !matches!(r, Resolution::NoNeighbour { .. }))
-            })
+            let known = |r: &Resolution| !matches!(r, Resolution::NoNeighbour { .. });
+            wanted
+                .iter()
+                .all(|address| table.get(address).is_some_and(known))
         });
         // Without an answer in time packets are dropped as `no_neighbour` until there is one.
         let _ = tokio::time::timeout(RESOLVE, known).await;
@@ -237,11 +272,12 @@ impl Agent {
             // ways back in force behind it.
             let mut state = self.state.lock().await;
             let ways = changes.borrow_and_update().clone();
-            let tables = Arc::new(
-                state
-                    .tables
-                    .rerouted(|address| self.way(ways.get(&address))),
-            );
+            let tables = state.tables.rerouted(|address| {
+                // One that is not looked up (yet, or any more) keeps the way it has.
+                ways.get(&address)
+                    .map(|resolution| self.way(Some(resolution)))
+            });
+            let tables = Arc::new(tables);
             self.adopt(&tables).await;
             if let Err(error) = self.steering.widen(tables.rooms()) {
                 tracing::error!(%error, "the XDP program was not told of a changed next hop");
@@ -249,4 +285,23 @@ impl Agent {
             state.tables = tables;
         }
     }
+}
+
+/// What can fail when an agent begins: sockets into maps, and the kernel's routes and neighbours.
+async fn open(workers: &[WorkerLink], steering: &Steering) -> anyhow::Result<NextHops> {
+    steering.beat();
+    for worker in workers {
+        steering.open(worker.handle())?;
+    }
+    // Engine addresses are steered from the start, VIPs come with snapshots.
+    steering.widen(std::iter::empty())?;
+    Ok(NextHops::start().await?)
+}
+
+fn backends(snapshots: &[&Snapshot]) -> BTreeSet<IpAddr> {
+    let services = snapshots.iter().flat_map(|s| s.services());
+    services
+        .flat_map(|s| &s.backends)
+        .map(|b| b.address)
+        .collect()
 }

@@ -129,10 +129,10 @@ impl Vitals {
 /// The two queues. Two places each: a command, and one that replaces it when it is not taken.
 #[derive(Debug)]
 pub struct Mailbox {
-    /// From the agent.
-    pub commands: ArrayQueue<Command>,
-    /// To the agent.
-    pub replies: ArrayQueue<Reply>,
+    /// From the agent, numbered.
+    pub commands: ArrayQueue<(u64, Command)>,
+    /// To the agent, each with its command's number.
+    pub replies: ArrayQueue<(u64, Reply)>,
 }
 
 impl Mailbox {

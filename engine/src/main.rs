@@ -76,14 +76,20 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         let _claims = claim(&topology)?;
         let steers = attach(&topology)?;
-        let started = workers::start(&topology, &steers, random)?;
+        let started = match workers::start(&topology, &steers, random) {
+            Ok(started) => started,
+            Err(error) => {
+                detach(steers);
+                return Err(error);
+            }
+        };
         let agent = Agent::new(topology, started, steers).await?;
         let ended = tokio::select! {
             result = agent.run() => result,
             () = told_to_stop() => Ok(()),
         };
         tracing::info!("stopping; the kernel gets the packets");
-        agent.shut_down();
+        agent.shut_down().await;
         ended
     })
 }
@@ -152,7 +158,26 @@ fn attach(topology: &Topology) -> anyhow::Result<Vec<Steer>> {
         }
         Ok(steer)
     };
-    topology.interfaces().iter().map(one).collect()
+    let mut steers = Vec::new();
+    for interface in topology.interfaces() {
+        match one(interface) {
+            Ok(steer) => steers.push(steer),
+            Err(error) => {
+                detach(steers);
+                return Err(error);
+            }
+        }
+    }
+    Ok(steers)
+}
+
+/// Takes the programs off: an engine that does not start leaves the interfaces as it found them.
+fn detach(steers: Vec<Steer>) {
+    for steer in steers {
+        if let Err(error) = steer.detach() {
+            tracing::warn!("an XDP program stays; it passes everything: {error:#}");
+        }
+    }
 }
 
 /// A number that nobody outside knows: the standard library seeds its hasher from the operating

@@ -148,11 +148,11 @@ impl Worker {
 
     /// What is done between bursts.
     fn tick(&mut self, now: Seconds) {
-        if let Some(command) = self.mailbox.commands.pop() {
+        if let Some((number, command)) = self.mailbox.commands.pop() {
             let reply = self.obey(command, now);
             // The agent has one command under way at a time and takes every reply; were there
             // no place, forgetting is still better than freeing tables here.
-            if let Err(reply) = self.mailbox.replies.push(reply) {
+            if let Err(reply) = self.mailbox.replies.push((number, reply)) {
                 std::mem::forget(reply);
             }
         }

@@ -7,10 +7,9 @@ use lockstep_bpf::{AttachMode, Steer};
 use lockstep_core::{Dataplane, DataplaneConfig};
 use lockstep_topology::{BindMode, Topology};
 use lockstep_xsk::{Burst, FrameSize, Port, PortOptions, RingSize, Umem, UmemConfig};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How long a queue may stay busy after its last owner died.
@@ -28,7 +27,6 @@ pub struct WorkerHandle {
     pub mailbox: Arc<Mailbox>,
     /// Its signs of life.
     pub vitals: Arc<Vitals>,
-    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// One of a worker's sockets, as the agent holds it.
@@ -41,23 +39,6 @@ pub struct SocketHandle {
     pub mode: lockstep_xsk::Mode,
     /// A second descriptor of the socket, to put it into the XDP program's map with.
     pub fd: std::os::fd::OwnedFd,
-}
-
-impl WorkerHandle {
-    /// Tells the worker to stop and waits for its thread.
-    pub fn stop(&self) {
-        self.vitals.stop.store(true, Ordering::Relaxed);
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(thread) = thread
-            && thread.join().is_err()
-        {
-            tracing::error!(core = self.core, "the worker panicked");
-        }
-    }
 }
 
 /// Starts every worker of the topology. Sockets are bound when this returns; no packet reaches
@@ -134,22 +115,21 @@ fn start_one(
         vitals: Arc::clone(&vitals),
         epoch: Instant::now(),
     };
-    let thread = spawn(worker, index, core)?;
+    spawn(worker, index, core)?;
     Ok(WorkerHandle {
         core,
         queues: plan.queues.iter().map(ToString::to_string).collect(),
         sockets,
         mailbox,
         vitals,
-        thread: Mutex::new(Some(thread)),
     })
 }
 
 /// Starts the thread and waits until it is on its core.
-fn spawn(mut worker: Worker, index: usize, core: u32) -> anyhow::Result<JoinHandle<()>> {
+fn spawn(mut worker: Worker, index: usize, core: u32) -> anyhow::Result<()> {
     let (pinned, is_pinned) = mpsc::channel();
     let vitals = Arc::clone(&worker.vitals);
-    let thread = std::thread::Builder::new()
+    std::thread::Builder::new()
         .name(format!("worker-{index}"))
         .spawn(move || {
             let id = core_affinity::CoreId { id: core as usize };
@@ -163,7 +143,7 @@ fn spawn(mut worker: Worker, index: usize, core: u32) -> anyhow::Result<JoinHand
         })
         .context("cannot start a thread")?;
     if is_pinned.recv().unwrap_or(false) {
-        Ok(thread)
+        Ok(())
     } else {
         Err(anyhow!(
             "worker {index} cannot be pinned to core {core}; is the core in this process's \

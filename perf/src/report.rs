@@ -51,7 +51,12 @@ fn tables(root: &Path) -> anyhow::Result<String> {
     text.push_str("\nThe engine beside nftables (`perf/results/lab.json`):\n\n");
     table(
         &mut text,
-        &["case", "packets/s", "ratio to nftables", "packets/s at 1 % loss"],
+        &[
+            "case",
+            "packets/s",
+            "ratio to nftables",
+            "packets/s at 1 % loss",
+        ],
         lab.iter().map(|row| {
             vec![
                 name(row, "case"),
@@ -85,11 +90,15 @@ fn name(row: &Value, key: &str) -> String {
 }
 
 fn number(value: &Value, decimals: usize) -> String {
-    value.as_f64().map_or("-".to_owned(), |n| format!("{n:.decimals$}"))
+    value
+        .as_f64()
+        .map_or("-".to_owned(), |n| format!("{n:.decimals$}"))
 }
 
 fn thousands(value: &Value) -> String {
-    let Some(number) = value.as_f64() else { return "-".to_owned() };
+    let Some(number) = value.as_f64() else {
+        return "-".to_owned();
+    };
     let digits = format!("{number:.0}");
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -110,7 +119,10 @@ mod tests {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let text = std::fs::read_to_string(root.join(PAGE)).unwrap();
         let expected = page_with(&text, &tables(&root).unwrap()).unwrap();
-        assert!(text == expected, "run `target/release/lockstep-perf report`");
+        assert!(
+            text == expected,
+            "run `target/release/lockstep-perf report`"
+        );
     }
 
     #[test]

@@ -18,7 +18,7 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Engine for Api {
     async fn apply(&self, request: Request<api::Snapshot>) -> Answer<api::ApplyReply> {
         let snapshot = snapshot(request.into_inner())?;
-        let (epoch, workers) = self.0.apply(snapshot).await?;
+        let (epoch, workers) = self.0.apply_whole(snapshot).await?;
         Ok(Response::new(api::ApplyReply {
             epoch,
             workers: workers as u32,
@@ -27,7 +27,7 @@ impl Engine for Api {
 
     async fn preview(&self, request: Request<api::Snapshot>) -> Answer<api::PreviewReply> {
         let snapshot = snapshot(request.into_inner())?;
-        let reply = self.0.preview(&snapshot).await.map_err(ApplyError::from)?;
+        let reply = self.0.preview(&snapshot).await?;
         Ok(Response::new(reply))
     }
 
@@ -87,7 +87,7 @@ impl From<ApplyError> for Status {
         match error {
             ApplyError::Stale { .. } => Status::failed_precondition(error.to_string()),
             ApplyError::Compile(_) => Status::invalid_argument(error.to_string()),
-            ApplyError::Steer(_) => Status::internal(error.to_string()),
+            ApplyError::Steer(_) | ApplyError::Ended => Status::internal(error.to_string()),
         }
     }
 }

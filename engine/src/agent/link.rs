@@ -3,8 +3,8 @@
 use crate::mailbox::{Command, Reply};
 use crate::workers::WorkerHandle;
 use lockstep_core::Tables;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -23,6 +23,8 @@ pub enum WorkerState {
     Running,
     /// It shows no life: its sockets are out of the XDP program's map.
     Hung,
+    /// It turns again, and is to be brought up to date before it gets packets.
+    Returning,
     /// Its thread has ended.
     Stopped,
 }
@@ -32,7 +34,7 @@ impl WorkerState {
     pub const fn name(self) -> &'static str {
         match self {
             WorkerState::Running => "running",
-            WorkerState::Hung => "hung",
+            WorkerState::Hung | WorkerState::Returning => "hung",
             WorkerState::Stopped => "stopped",
         }
     }
@@ -41,18 +43,21 @@ impl WorkerState {
 /// A worker, as the agent talks to it: one command at a time.
 pub struct WorkerLink {
     handle: WorkerHandle,
-    turn: Mutex<()>,
+    /// The number of the last command. Who holds it has the worker's ear.
+    turn: Mutex<u64>,
     state: AtomicU8,
+    /// The tables the worker is known to forward by.
+    taken: std::sync::Mutex<Arc<Tables>>,
 }
 
 impl WorkerLink {
     /// A link to a running worker.
     pub fn new(handle: WorkerHandle) -> Self {
-        let state = AtomicU8::new(WorkerState::Running as u8);
         WorkerLink {
             handle,
-            turn: Mutex::new(()),
-            state,
+            turn: Mutex::new(0),
+            state: AtomicU8::new(WorkerState::Running as u8),
+            taken: std::sync::Mutex::default(),
         }
     }
 
@@ -66,6 +71,7 @@ impl WorkerLink {
         match self.state.load(Ordering::Relaxed) {
             0 => WorkerState::Running,
             1 => WorkerState::Hung,
+            2 => WorkerState::Returning,
             _ => WorkerState::Stopped,
         }
     }
@@ -75,36 +81,59 @@ impl WorkerLink {
         self.state.store(state as u8, Ordering::Relaxed);
     }
 
-    /// Hands tables over; `false` when the worker does not take them in time. A hung worker gets
-    /// the tables of that day when it comes back.
+    /// Whether the worker forwards by these tables.
+    pub fn has(&self, tables: &Arc<Tables>) -> bool {
+        Arc::ptr_eq(&self.taken(), tables)
+    }
+
+    /// Hands tables over; `false` when the worker does not take them in time. The watchdog offers
+    /// them again then.
     pub async fn adopt(&self, tables: &Arc<Tables>) -> bool {
-        self.ask(Command::Adopt(Arc::clone(tables))).await.is_some()
-    }
-
-    /// Gives the worker a command and waits for its reply; `None` when there is none in time.
-    pub async fn ask(&self, command: Command) -> Option<Reply> {
-        if self.state() != WorkerState::Running {
-            return None;
+        match self.state() {
+            WorkerState::Running | WorkerState::Returning => {}
+            WorkerState::Hung | WorkerState::Stopped => return false,
         }
-        self.ask_anyhow(command).await
+        let reply = self.put(Command::Adopt(Arc::clone(tables))).await;
+        let taken = matches!(reply, Some(Reply::Retired(_)));
+        if taken {
+            *self.taken() = Arc::clone(tables);
+        }
+        taken
     }
 
-    /// The same, also of a worker that is not known to run.
-    pub async fn ask_anyhow(&self, command: Command) -> Option<Reply> {
-        let _turn = self.turn.lock().await;
+    /// Gives a running worker a command and waits for its reply; `None` when there is none in
+    /// time.
+    pub async fn ask(&self, command: Command) -> Option<Reply> {
+        match self.state() {
+            WorkerState::Running => self.put(command).await,
+            WorkerState::Hung | WorkerState::Returning | WorkerState::Stopped => None,
+        }
+    }
+
+    /// One exchange. It may be abandoned at any point (a client that goes away): the next one
+    /// takes back a command that nobody waits for any more, and knows its own reply by number.
+    async fn put(&self, command: Command) -> Option<Reply> {
+        let mut number = self.turn.lock().await;
+        *number += 1;
         let mailbox = &self.handle.mailbox;
-        // What a worker said too late is freed here, where freeing does no harm.
-        while mailbox.replies.pop().is_some() {}
-        mailbox.commands.push(command).ok()?;
+        while mailbox.commands.pop().is_some() {}
+        mailbox.commands.push((*number, command)).ok()?;
         let deadline = Instant::now() + ANSWER;
         while Instant::now() < deadline {
-            if let Some(reply) = mailbox.replies.pop() {
-                return Some(reply);
+            // What a worker said too late is freed here, where freeing does no harm.
+            while let Some((answers, reply)) = mailbox.replies.pop() {
+                if answers == *number {
+                    return Some(reply);
+                }
             }
             tokio::time::sleep(LOOK).await;
         }
         // Taken back, so that a worker which wakes up late does not act on old orders.
         while mailbox.commands.pop().is_some() {}
         None
+    }
+
+    fn taken(&self) -> std::sync::MutexGuard<'_, Arc<Tables>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,10 +1,10 @@
 //! What a snapshot would change: shares of the rings, and live flows that would move.
 
-use super::Agent;
+use super::{Agent, ApplyError};
 use lockstep_api as api;
 use lockstep_core::Tables;
 use lockstep_core::flows::Entry;
-use lockstep_core::tables::{CompileError, Ring, ring_share_moved};
+use lockstep_core::tables::{Ring, ring_share_moved};
 use lockstep_plan::Snapshot;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -20,11 +20,11 @@ struct Flows {
 impl Agent {
     /// Compares what is in force with a snapshot; changes nothing.
     pub(super) async fn preview(
-        &self,
+        self: &Arc<Self>,
         snapshot: &Snapshot,
-    ) -> Result<api::PreviewReply, CompileError> {
+    ) -> Result<api::PreviewReply, ApplyError> {
         let current = Arc::clone(&self.state.lock().await.tables);
-        let proposed = self.compile(&current, snapshot)?;
+        let proposed = self.compile(&current, snapshot).await?;
         let flows = self.count_flows(&current, &proposed).await;
         let rings = |tables: &Tables| -> BTreeMap<String, Ring> {
             tables

@@ -5,11 +5,9 @@
 //! the programs would miss it and pass everything to the kernel by themselves.
 
 use super::{Agent, WorkerLink, WorkerState};
-use crate::mailbox::Command;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 /// What was seen of a worker.
 struct Watched {
@@ -17,8 +15,9 @@ struct Watched {
     since: Instant,
 }
 
-/// Watches all workers for ever.
-pub async fn watch(agent: &Arc<Agent>) {
+/// Gives the heartbeat and watches all workers, for ever. Waits for nobody: a late beat sends
+/// every packet to the kernel.
+pub async fn watch(agent: &Agent) {
     let patience = agent.topology.engine().watchdog.get();
     let mut watched: Vec<Watched> = agent
         .workers
@@ -29,7 +28,7 @@ pub async fn watch(agent: &Arc<Agent>) {
         })
         .collect();
     let mut interval = tokio::time::interval((patience / 8).max(Duration::from_millis(2)));
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
         agent.steering.beat();
@@ -47,8 +46,9 @@ pub async fn watch(agent: &Arc<Agent>) {
                     since: Instant::now(),
                 };
             }
-            match (worker.state(), alive) {
-                (WorkerState::Running, false) if seen.since.elapsed() >= patience => {
+            let silent = !alive && seen.since.elapsed() >= patience;
+            match worker.state() {
+                WorkerState::Running | WorkerState::Returning if silent => {
                     agent.steering.close(worker.handle());
                     worker.set_state(WorkerState::Hung);
                     tracing::error!(
@@ -56,20 +56,39 @@ pub async fn watch(agent: &Arc<Agent>) {
                         "a worker shows no life; its queues go to the kernel until it does"
                     );
                 }
-                (WorkerState::Hung, true) => revive(agent, worker).await,
-                (WorkerState::Running | WorkerState::Hung | WorkerState::Stopped, _) => {}
+                WorkerState::Hung if alive => worker.set_state(WorkerState::Returning),
+                WorkerState::Running
+                | WorkerState::Returning
+                | WorkerState::Hung
+                | WorkerState::Stopped => {}
             }
         }
     }
 }
 
-/// Brings a worker that came back up to date before it gets packets again.
-async fn revive(agent: &Arc<Agent>, worker: &WorkerLink) {
-    let state = agent.state.lock().await;
-    let adopt = Command::Adopt(Arc::clone(&state.tables));
-    if worker.ask_anyhow(adopt).await.is_none() {
-        return;
+/// Brings workers up to date that missed tables, because they were hung or late, for ever.
+pub async fn keep_up(agent: &Agent) {
+    let patience = agent.topology.engine().watchdog.get();
+    let mut interval = tokio::time::interval((patience / 4).max(Duration::from_millis(5)));
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let behind = |worker: &&WorkerLink, tables| match worker.state() {
+            WorkerState::Running => !worker.has(tables),
+            WorkerState::Returning => true,
+            WorkerState::Hung | WorkerState::Stopped => false,
+        };
+        let state = agent.state.lock().await;
+        for worker in agent.workers.iter().filter(|w| behind(w, &state.tables)) {
+            if worker.adopt(&state.tables).await && worker.state() == WorkerState::Returning {
+                returned(agent, worker);
+            }
+        }
     }
+}
+
+/// Gives a worker that is up to date its packets again.
+fn returned(agent: &Agent, worker: &WorkerLink) {
     match agent.steering.open(worker.handle()) {
         Ok(()) => {
             worker.set_state(WorkerState::Running);

@@ -247,7 +247,8 @@ fn ways_that_are_not_known_drop_under_their_reason() {
         (NextHop::NoNeighbour, DropReason::NoNeighbour),
         (NextHop::NoPort, DropReason::NoPort),
     ] {
-        let mut dataplane = dataplane(compile(&Tables::default(), 1, web()).rerouted(|_| next_hop));
+        let mut dataplane =
+            dataplane(compile(&Tables::default(), 1, web()).rerouted(|_| Some(next_hop)));
         let (verdict, _) = one(&mut dataplane, T0, &steered(20, &tcp(CLIENT, VIP, "S")));
         assert_eq!(verdict, Verdict::Drop(expected));
     }

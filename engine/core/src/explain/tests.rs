@@ -140,7 +140,7 @@ fn what_is_not_ours_passes_and_what_is_broken_says_how() {
 #[test]
 fn a_way_that_is_closed_is_named_with_its_remedy() {
     let tables = compile(&Tables::default(), 1, web());
-    let down = tables.rerouted(|_| crate::NextHop::NoNeighbour);
+    let down = tables.rerouted(|_| Some(crate::NextHop::NoNeighbour));
     let explanation = frame(&down, &["eth0"], &tcp(CLIENT, VIP, "S"), None);
     assert_eq!(explanation.fate, Fate::Drop(DropReason::NoNeighbour));
     assert_eq!(explanation.service.as_deref(), Some("web"));

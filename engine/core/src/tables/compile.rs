@@ -102,11 +102,14 @@ impl Tables {
         Ok(tables)
     }
 
-    /// The same tables with the ways to the backends looked up again.
-    pub fn rerouted(&self, resolve: impl Fn(IpAddr) -> NextHop) -> Tables {
+    /// The same tables with the ways to the backends looked up again. Where `resolve` has nothing
+    /// to say the way stays what it is.
+    pub fn rerouted(&self, resolve: impl Fn(IpAddr) -> Option<NextHop>) -> Tables {
         let mut tables = self.clone();
         for member in self.rings.iter().flat_map(|r| &r.members) {
-            tables.hops[member.backend_ref.slot()].route = route(resolve(member.backend.address));
+            if let Some(next_hop) = resolve(member.backend.address) {
+                tables.hops[member.backend_ref.slot()].route = route(next_hop);
+            }
         }
         tables
     }

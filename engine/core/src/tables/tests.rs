@@ -189,7 +189,7 @@ fn tunnels_need_an_engine_address_of_their_version() {
 #[test]
 fn rerouting_changes_ways_and_nothing_else() {
     let one = compile(&Tables::default(), 1, web());
-    let two = one.rerouted(|_| NextHop::NoNeighbour);
+    let two = one.rerouted(|_| Some(NextHop::NoNeighbour));
     let backend = reference(&one, "web", "10.0.0.1");
     assert!(one.hop(backend).unwrap().route.is_ok());
     assert_eq!(
@@ -197,7 +197,7 @@ fn rerouting_changes_ways_and_nothing_else() {
         Err(DropReason::NoNeighbour)
     );
     assert_eq!(two.epoch(), 1);
-    let port = one.rerouted(|_| NextHop::NoPort);
+    let port = one.rerouted(|_| Some(NextHop::NoPort));
     assert_eq!(port.hop(backend).unwrap().route, Err(DropReason::NoPort));
 }
 
