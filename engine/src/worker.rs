@@ -107,7 +107,7 @@ impl Worker {
         for (mut frame, verdict) in self.burst.drain().zip(verdicts) {
             let way = match verdict {
                 Verdict::Forward { port, length } => match out(&self.ways_out, port) {
-                    Some(way) if frame.set_len(length).is_ok() => Ok(way),
+                    Some(way) if frame.set_len(usize::from(length)).is_ok() => Ok(way),
                     Some(_) | None => Err(DropReason::NoPort),
                 },
                 Verdict::Drop(_) => {

@@ -25,7 +25,10 @@ fn scenario_a_snapshot_that_the_engine_refuses_leaves_what_is_in_force_untouched
         fs::write(&file, refused)?;
         let output = balancer.run(&["apply", &file.display().to_string()])?;
         let says = String::from_utf8_lossy(&output.stderr);
-        ensure!(!output.status.success() && says.contains("engine address"), "{says}");
+        ensure!(
+            !output.status.success() && says.contains("engine address"),
+            "{says}"
+        );
 
         // Long enough for the kernel's follower to have told the workers of anything.
         for _ in 0..20 {

@@ -159,11 +159,7 @@ impl<K: Key> FlowTable<K> {
         }
     }
 
-    /// The first entry whose tag matches, and a read of it whose value matters to nobody.
-    ///
-    /// Called for a whole burst before any entry is used: the reads do not depend on each other,
-    /// so the processor has them all under way at once. (A prefetch by other means: there is
-    /// none in safe Rust.)
+    /// The first entry whose tag matches.
     #[inline]
     pub fn locate(&self, probe: Probe) -> Option<Slot> {
         let in_first = zero_bytes(self.tags[probe.first as usize] ^ probe.tags);
@@ -176,9 +172,17 @@ impl<K: Key> FlowTable<K> {
         let second = in_first == 0;
         let marks = select_unpredictable(second, in_second, in_first);
         let bucket = select_unpredictable(second, probe.second, probe.first);
-        let slot = Slot(bucket * WAYS as u32 + marks.trailing_zeros() / 8);
+        Some(Slot(bucket * WAYS as u32 + marks.trailing_zeros() / 8))
+    }
+
+    /// Reads an entry whose value matters to nobody yet: a prefetch, for which safe Rust has no
+    /// other means.
+    ///
+    /// Called for a whole burst in a row: the reads do not depend on each other and nothing else
+    /// is between them, so that the processor has as many under way as it can.
+    #[inline]
+    pub fn touch(&self, slot: Slot) {
         black_box(self.entry(slot).state);
-        Some(slot)
     }
 
     /// The flow of a key. `located` is what [`locate`](Self::locate) gave for it.

@@ -23,6 +23,8 @@ impl Flows {
             .outer
             .push(frame, headers, &route.link, self.identification)
             .map_err(|_| DropReason::NoRoom)?;
+        // Only an MTU near 64 KiB leaves room for a longer frame.
+        let length = u16::try_from(length).map_err(|_| DropReason::TooBig)?;
         let bytes = u64::from(headers.length);
         let (vip, backend) = (
             &self.counters.vips[vip.slot()],

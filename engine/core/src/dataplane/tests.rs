@@ -41,7 +41,7 @@ fn goes_to(dataplane: &mut Dataplane, now: Seconds, frame: &[u8]) -> IpAddr {
     let Verdict::Forward { length, .. } = verdict else {
         panic!("{verdict:?}")
     };
-    outer(&out[..length]).1
+    outer(&out[..usize::from(length)]).1
 }
 
 /// Outer source, outer destination, outer protocol and the inner packet of a tunnelled frame, as
@@ -91,7 +91,7 @@ fn a_packet_for_a_vip_leaves_in_a_tunnel_with_its_payload_untouched() {
         ));
         let frame = tcp(client, vip, "S");
         let (verdict, out) = one(&mut dataplane, T0, &steered(room, &frame));
-        let length = frame.len() + usize::from(room);
+        let length = (frame.len() + usize::from(room)) as u16;
         assert_eq!(
             verdict,
             Verdict::Forward {
@@ -546,8 +546,8 @@ fn check_hostile(mut frames: Vec<Vec<u8>>) -> Result<(), TestCaseError> {
     for (verdict, frame) in verdicts.iter().zip(&frames) {
         match verdict {
             Verdict::Forward { length, .. } => {
-                prop_assert!(*length <= frame.len());
-                outer(&frame[..*length]);
+                prop_assert!(usize::from(*length) <= frame.len());
+                outer(&frame[..usize::from(*length)]);
             }
             Verdict::Drop(reason) => {
                 prop_assert_ne!(*reason, DropReason::TxFull, "a verdict was not given");
