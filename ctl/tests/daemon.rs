@@ -4,9 +4,10 @@
 
 mod common;
 
-use common::{Place, wait_for, web};
+use common::{Place, wait_for, web, write};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 const ONE: &[&str] = &["10.0.0.1"];
@@ -120,6 +121,26 @@ fn a_daemon_that_starts_before_the_engine_waits_for_it() {
             .log()
             .contains("lockstep-engine is not running (no socket at ")
     );
+}
+
+#[test]
+fn a_command_that_comes_before_the_engine_waits_a_moment_for_it() {
+    let place = Place::new(&web(ONE));
+    let new = write(&place.path("new.toml"), &web(TWO));
+    let _daemon = place.daemon();
+    wait_for("the daemon", || {
+        place.status("/daemon/engine_connected") == false
+    });
+    std::thread::scope(|scope| {
+        let (place, new) = (&place, &new);
+        let (answer, answered) = mpsc::channel();
+        scope.spawn(move || answer.send(place.lockstep(&["apply", new])));
+        let early = answered.recv_timeout(Duration::from_millis(300));
+        assert!(early.is_err(), "answered without an engine: {early:?}");
+        let engine = place.engine();
+        answered.recv().unwrap().expect(0, &[]);
+        assert!(engine.has(TWO), "{:?}", engine.backends());
+    });
 }
 
 #[test]

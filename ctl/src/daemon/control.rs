@@ -9,11 +9,16 @@ use lockstep_api::{
 };
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
 /// The longest text in a status, in bytes: gRPC carries it in an HTTP/2 header, and clients refuse
 /// headers over 16 KiB.
 const MAX_TEXT: usize = 4_096;
+
+/// How long a command waits for the link to the engine while there is none: it may have come
+/// before the daemon's first one, or while the engine restarts.
+const LINK: Duration = Duration::from_secs(1);
 
 /// Serves `lockstep.v1.Control`.
 #[derive(Debug)]
@@ -32,6 +37,7 @@ impl ControlService {
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Command,
     ) -> Result<Response<T>, Status> {
+        self.link().await;
         let gone = || Status::unavailable("lockstepd is ending; ask again when it is back");
         let (reply, answer) = oneshot::channel();
         let sent = self.events.send(Event::Command(command(reply))).await;
@@ -40,6 +46,13 @@ impl ControlService {
         answer
             .map(Response::new)
             .map_err(|refusal| to_status(&refusal))
+    }
+
+    /// Waits for a link to the engine, here and not in the actor, which has to hear of it.
+    async fn link(&self) {
+        let mut view = self.view.clone();
+        // Without one in time the actor says who is missing.
+        let _ = timeout(LINK, view.wait_for(|view| view.engine_connected)).await;
     }
 }
 

@@ -3,6 +3,7 @@
 //! The names are part of the product: `docs/src/operations/metrics.md` has the same list.
 
 use super::Agent;
+use super::status::statistics;
 use lockstep_api as api;
 use std::fmt::Write;
 
@@ -20,6 +21,7 @@ impl Agent {
         page.sample(&[], status.epoch);
         self.worker_metrics(&mut page, status);
         self.interface_metrics(&mut page, status);
+        self.socket_metrics(&mut page);
         service_metrics(&mut page, status);
         drop_metrics(&mut page, status);
         page.0
@@ -144,6 +146,35 @@ impl Agent {
             "Questions about routes and neighbours put to the kernel.",
         );
         page.sample(&[], usage.queries);
+    }
+
+    fn socket_metrics(&self, page: &mut Page) {
+        page.family(
+            "lockstep_socket_drops_total",
+            "counter",
+            "What the kernel dropped or skipped at an AF_XDP socket, by its own reasons.",
+        );
+        for socket in self.workers.iter().flat_map(|w| &w.handle().sockets) {
+            let Some(kernel) = statistics(socket) else {
+                continue;
+            };
+            let interface = self.topology.interfaces()[socket.interface].name.as_str();
+            let queue = socket.queue.to_string();
+            for (reason, frames) in [
+                ("rx_dropped", kernel.rx_dropped),
+                ("rx_ring_full", kernel.rx_ring_full),
+                ("rx_fill_ring_empty_descs", kernel.rx_fill_ring_empty_descs),
+                ("rx_invalid_descs", kernel.rx_invalid_descs),
+                ("tx_invalid_descs", kernel.tx_invalid_descs),
+            ] {
+                let labels = [
+                    ("interface", interface),
+                    ("queue", &queue),
+                    ("reason", reason),
+                ];
+                page.sample(&labels, frames);
+            }
+        }
     }
 }
 

@@ -1,12 +1,15 @@
 //! `lockstep status`: what every part does, summed over the workers.
 
 use super::{Agent, nexthop};
+use crate::workers::SocketHandle;
 use lockstep_api as api;
 use lockstep_core::counters::{BackendCounters, Count, VipCounters};
 use lockstep_core::tables::{Member, Ring, VipRef};
 use lockstep_core::{Counters, Tables};
 use lockstep_plan::{BackendState, DropReason, Mode, Protocol, Vip};
+use lockstep_xsk::Statistics;
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -55,6 +58,12 @@ impl Agent {
                 flows_capacity: capacity,
                 stateless: counters.stateless.get(),
                 epoch: counters.epoch.get(),
+                kernel_dropped: worker
+                    .sockets
+                    .iter()
+                    .filter_map(statistics)
+                    .map(|kernel| kernel.lost())
+                    .sum(),
             }
         };
         self.workers.iter().enumerate().map(status).collect()
@@ -179,4 +188,11 @@ impl Agent {
             .iter()
             .map(|w| w.handle().vitals.turns.load(Ordering::Relaxed))
     }
+}
+
+/// What the kernel counts for a socket; its descriptor stays good when the worker is gone.
+pub(super) fn statistics(socket: &SocketHandle) -> Option<Statistics> {
+    lockstep_xsk::statistics_of(socket.fd.as_fd())
+        .inspect_err(|error| tracing::warn!(queue = socket.queue, %error, "no socket statistics"))
+        .ok()
 }

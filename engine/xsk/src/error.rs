@@ -210,6 +210,13 @@ pub enum XskError {
         source: io::Error,
     },
 
+    /// A descriptor does not tell an AF_XDP socket's statistics.
+    #[error("cannot read the statistics of an AF_XDP socket: {source}")]
+    Statistics {
+        /// What the kernel said.
+        source: io::Error,
+    },
+
     /// More ports than one [`wait`](crate::wait) takes.
     #[error("cannot wait for more than {max} ports at once")]
     TooManyPorts {

@@ -71,6 +71,6 @@ pub use huge_pages::HugePages;
 pub use memlock::raise_memlock;
 pub use mode::{BindMode, Mode};
 pub use pool::FramePool;
-pub use port::{Port, PortCounters, PortOptions, Statistics};
+pub use port::{Port, PortCounters, PortOptions, Statistics, statistics_of};
 pub use umem::{FrameSize, RingSize, Umem, UmemConfig};
 pub use wait::{MAX_WAIT_PORTS, wait};

@@ -16,7 +16,7 @@ use crate::frame::Frame;
 use crate::mode::{BindMode, Mode};
 use crate::pool::FramePool;
 use crate::region::Handle;
-use crate::socket::{wake_rx, wake_tx};
+use crate::socket::{statistics, wake_rx, wake_tx};
 use crate::umem::{RingSize, Umem};
 
 /// How a port is bound.
@@ -80,16 +80,35 @@ pub struct PortCounters {
 pub struct Statistics {
     /// Dropped on receipt: too long for a frame, or for a reason not counted below.
     pub rx_dropped: u64,
-    /// Dropped because of a bad descriptor in the fill ring.
+    /// Bad descriptors in the fill ring, skipped: their chunks are out of use from then on.
     pub rx_invalid_descs: u64,
     /// Not sent because of a bad descriptor in the TX ring.
     pub tx_invalid_descs: u64,
     /// Dropped because the RX ring was full: the worker is too slow.
     pub rx_ring_full: u64,
-    /// Attempts to receive without a free frame in the fill ring: the pool is too small.
+    /// Attempts to receive without a free frame in the fill ring: the worker is too slow, or the
+    /// pool too small. In copy mode the frame is among `rx_dropped` too, in zero-copy mode the
+    /// device has it or counts it as lost.
     pub rx_fill_ring_empty_descs: u64,
     /// Attempts to send that found the TX ring empty.
     pub tx_ring_empty_descs: u64,
+}
+
+impl Statistics {
+    /// Frames that the kernel is known to have lost at the socket, each once.
+    pub fn lost(&self) -> u64 {
+        self.rx_dropped + self.rx_ring_full + self.tx_invalid_descs
+    }
+}
+
+/// Asks the kernel for the counters of an AF_XDP socket, as [`Port::statistics`] does: for whoever
+/// has a second descriptor of the socket and not the port, which belongs to the worker's thread.
+///
+/// # Errors
+///
+/// [`XskError::Statistics`] when `getsockopt(2)` fails: the descriptor is of another kind.
+pub fn statistics_of(fd: BorrowedFd<'_>) -> Result<Statistics, XskError> {
+    statistics(fd).map_err(|source| XskError::Statistics { source })
 }
 
 /// One queue of an interface. See the [crate's page](crate) for how its methods follow each
@@ -341,16 +360,7 @@ impl Port {
     ///
     /// When `getsockopt(2)` fails.
     pub fn statistics(&self) -> Result<Statistics, XskError> {
-        let kernel = self.tx.fd().xdp_statistics();
-        let kernel = kernel.map_err(|source| self.failed("read its statistics", source))?;
-        Ok(Statistics {
-            rx_dropped: kernel.rx_dropped(),
-            rx_invalid_descs: kernel.rx_invalid_descs(),
-            tx_invalid_descs: kernel.tx_invalid_descs(),
-            rx_ring_full: kernel.rx_ring_full(),
-            rx_fill_ring_empty_descs: kernel.rx_fill_ring_empty_descs(),
-            tx_ring_empty_descs: kernel.tx_ring_empty_descs(),
-        })
+        statistics(self.fd()).map_err(|source| self.failed("read its statistics", source))
     }
 
     /// Whether the interface is still there, even if it is down. `flush` finds out only while

@@ -6,6 +6,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 use std::time::Duration;
 
+use crate::port::Statistics;
+
 /// `XDP_MAX_TX_SKB_BUDGET` of `linux/if_xdp.h`, which libc does not have yet.
 const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 
@@ -73,6 +75,39 @@ pub(crate) fn is_zero_copy(fd: BorrowedFd<'_>) -> io::Result<bool> {
     };
     check(result.into())?;
     Ok(flags & libc::XDP_OPTIONS_ZEROCOPY != 0)
+}
+
+/// The kernel's counters of a socket. What it does not know (before 5.9) stays zero.
+pub(crate) fn statistics(fd: BorrowedFd<'_>) -> io::Result<Statistics> {
+    let mut kernel = libc::xdp_statistics {
+        rx_dropped: 0,
+        rx_invalid_descs: 0,
+        tx_invalid_descs: 0,
+        rx_ring_full: 0,
+        rx_fill_ring_empty_descs: 0,
+        tx_ring_empty_descs: 0,
+    };
+    let mut len = mem::size_of_val(&kernel) as libc::socklen_t;
+    let value = ptr::from_mut(&mut kernel).cast();
+    // SAFETY: `value` points to `len` writable bytes, plain integers for which any bytes will do.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_XDP,
+            libc::XDP_STATISTICS,
+            value,
+            &mut len,
+        )
+    };
+    check(result.into())?;
+    Ok(Statistics {
+        rx_dropped: kernel.rx_dropped,
+        rx_invalid_descs: kernel.rx_invalid_descs,
+        tx_invalid_descs: kernel.tx_invalid_descs,
+        rx_ring_full: kernel.rx_ring_full,
+        rx_fill_ring_empty_descs: kernel.rx_fill_ring_empty_descs,
+        tx_ring_empty_descs: kernel.tx_ring_empty_descs,
+    })
 }
 
 /// Lets one wake-up send `frames` in copy mode rather than 32. `Ok(false)` where the kernel does

@@ -4,9 +4,10 @@
 
 mod support;
 
+use std::os::fd::AsFd;
 use std::time::Duration;
 
-use lockstep_xsk::{BindMode, Mode, PortOptions, wait};
+use lockstep_xsk::{BindMode, Mode, PortOptions, statistics_of, wait};
 use support::{Namespace, Program, Worker, packet, small, small_rings, until};
 
 #[test]
@@ -72,6 +73,37 @@ fn the_room_the_program_made_is_in_front_of_the_packet() {
         sender.send(&packet(1773, 2));
         until(|| receiver.ports[0].statistics().unwrap().rx_dropped == 1);
     });
+}
+
+#[test]
+fn another_descriptor_of_a_socket_tells_what_the_kernel_dropped() {
+    let namespace = Namespace::new();
+    namespace.veth("a0", "a1", 1);
+    namespace.run(|| {
+        let program = Program::load();
+        program.attach("redirect", "a1", true);
+        let (mut sender, receiver) = (Worker::on("a0", 0), Worker::on("a1", 0));
+        let port = &receiver.ports[0];
+        program.steer(port);
+        let fd = port.fd().try_clone_to_owned().unwrap();
+        assert_eq!(statistics_of(fd.as_fd()).unwrap().lost(), 0);
+        // Nobody receives: every frame of the fill ring is used up, and ten packets find none.
+        let ring = small_rings().rx_ring.get() as usize;
+        for seed in 0..ring + 10 {
+            sender.send(&packet(64, seed as u64));
+        }
+        until(|| statistics_of(fd.as_fd()).unwrap().lost() == 10);
+        let kernel = statistics_of(fd.as_fd()).unwrap();
+        assert_eq!(kernel, receiver.ports[0].statistics().unwrap());
+        assert!(kernel.rx_fill_ring_empty_descs >= 10, "{kernel:?}");
+    });
+}
+
+#[test]
+fn what_is_no_socket_tells_no_statistics() {
+    let file = std::fs::File::open("/dev/null").unwrap();
+    let error = statistics_of(file.as_fd()).unwrap_err().to_string();
+    assert!(error.contains("cannot read the statistics"), "{error}");
 }
 
 #[test]

@@ -29,6 +29,8 @@ struct Worker {
     rx_packets: u64,
     tx_packets: u64,
     dropped: u64,
+    /// By the kernel, at the worker's sockets.
+    kernel_dropped: u64,
     flows: u64,
     flows_capacity: u64,
     stateless: u64,
@@ -103,6 +105,7 @@ impl From<api::WorkerStatus> for Worker {
             rx_packets: w.rx_packets,
             tx_packets: w.tx_packets,
             dropped: w.dropped,
+            kernel_dropped: w.kernel_dropped,
             flows: w.flows,
             flows_capacity: w.flows_capacity,
             stateless: w.stateless,
@@ -242,9 +245,12 @@ impl Engine {
         )
     }
 
+    /// What the kernel dropped has a column only where there is any.
     fn workers_table(&self) -> String {
+        const KERNEL_DROPPED: usize = 7;
+        let shown = self.workers.iter().any(|w| w.kernel_dropped > 0);
         let row = |w: &Worker| {
-            vec![
+            let mut row = vec![
                 w.index.to_string(),
                 w.core.to_string(),
                 w.queues.join(" "),
@@ -255,9 +261,13 @@ impl Engine {
                 format!("{} of {}", count(w.flows), count(w.flows_capacity)),
                 count(w.stateless),
                 w.epoch.to_string(),
-            ]
+            ];
+            if shown {
+                row.insert(KERNEL_DROPPED, count(w.kernel_dropped));
+            }
+            row
         };
-        let columns = [
+        let mut columns = vec![
             ">WORKER",
             ">CORE",
             "QUEUES",
@@ -269,6 +279,9 @@ impl Engine {
             ">STATELESS",
             ">EPOCH",
         ];
+        if shown {
+            columns.insert(KERNEL_DROPPED, ">KERNEL DROPPED");
+        }
         table(&columns, self.workers.iter().map(row))
     }
 
