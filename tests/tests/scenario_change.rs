@@ -1,14 +1,16 @@
 //! Changing services while they are used.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use etherparse::PacketBuilder;
 use lockstep_tests::lab::{
-    CLIENT_V4, KeepAlive, Lab, VIP_V4, Version, Wrk, router_rack_v4, scenario, wait_until, web,
+    CLIENT_V4, KeepAlive, Lab, VIP_V4, Version, Wrk, router_rack_v4, scenario, service, wait_until,
+    web,
 };
 use serde_json::Value;
 use std::fs;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -165,6 +167,44 @@ fn announced(lab: &Lab, lost: usize) -> Result<()> {
     // A third is the removed backend's; at most that again may move besides.
     ensure!((0.33..0.67).contains(&moved), "{moved} of the ring moves");
     Ok(())
+}
+
+/// The agent also gives the heartbeat without which the XDP program passes everything on.
+#[test]
+fn scenario_a_preview_that_takes_long_takes_no_packet_from_the_workers() {
+    scenario(&Lab::builder(), |lab| {
+        lab.start_lockstep(&web(&[0, 1, 2]))?;
+        let balancer = &lab.balancers[0];
+        let large = |n: u16| {
+            let (name, port) = (format!("large-{n}"), format!("{}/tcp", 1_000 + n));
+            let text = service(&name, Version::V4, &[&port], Version::V4, &[0, 1, 2]);
+            text.replace("backends = [", "table_size = 655373\nbackends = [")
+        };
+        let file = balancer.services_file().with_file_name("large.toml");
+        fs::write(&file, (0..240).map(large).collect::<String>())?;
+        let file = file.display().to_string();
+
+        let kernel = balancer.count_kernel_path()?;
+        let (output, asked, took) = thread::scope(|scope| -> Result<_> {
+            let start = Instant::now();
+            let diff = scope.spawn(|| balancer.run(&["diff", &file]));
+            let mut asked = 0;
+            while !diff.is_finished() {
+                lab.client.get(Version::V4.vip())?;
+                asked += 1;
+            }
+            let output = diff.join().map_err(|_| anyhow!("the thread panicked"))??;
+            Ok((output, asked, start.elapsed()))
+        })?;
+        println!("a preview of 240 large services took {took:?}, with {asked} requests");
+        ensure!(
+            output.status.code() == Some(1),
+            "there is a difference: {output:?}"
+        );
+        let missed = kernel.packets("vip")?;
+        ensure!(missed == 0, "{missed} packets went to the kernel");
+        Ok(())
+    });
 }
 
 #[test]
