@@ -186,6 +186,21 @@ fn status_shows_the_engine_when_the_daemon_is_gone() {
 }
 
 #[test]
+fn a_flow_table_needs_attention_while_it_is_full_and_no_longer() {
+    let place = Place::new(&web(TWO));
+    let (engine, _daemon) = running(&place);
+    engine.fill(949_999, 12);
+    place
+        .lockstep(&["status"])
+        .expect(0, &["949,999 of 1,000,000"]);
+    engine.fill(950_000, 0);
+    let attention = "worker 0 has 950,000 of 1,000,000 flows";
+    place
+        .lockstep(&["status"])
+        .expect(1, &["Needs attention", attention]);
+}
+
+#[test]
 fn diff_says_what_would_change_and_move() {
     let place = Place::new(&web(TWO));
     let (engine, _daemon) = running(&place);
@@ -270,6 +285,20 @@ fn flows_are_listed_and_filtered() {
     place
         .lockstep(&["flows", "--service", "none"])
         .expect(0, &["no flows"]);
+}
+
+#[test]
+fn flows_that_cannot_be_told_are_an_error() {
+    let place = Place::new(&web(TWO));
+    let (engine, _daemon) = running(&place);
+    engine.silence("worker 0 did not answer; ask again");
+    let flows = place.lockstep(&["flows"]);
+    flows.expect(3, &["worker 0 did not answer; ask again"]);
+    assert_eq!(flows.out, "", "a part could be taken for all");
+    write(&place.path("new.toml"), &web(ONE));
+    let diff = place.lockstep(&["diff", "new.toml"]);
+    diff.expect(3, &["worker 0 did not answer; ask again"]);
+    assert_eq!(diff.out, "");
 }
 
 #[test]

@@ -1,11 +1,16 @@
 //! Changing services while they are used.
 
-use anyhow::{Context, Result, ensure};
-use lockstep_tests::lab::{KeepAlive, Lab, Version, Wrk, scenario, wait_until, web};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use etherparse::PacketBuilder;
+use lockstep_tests::lab::{
+    CLIENT_V4, KeepAlive, Lab, VIP_V4, Version, Wrk, router_rack_v4, scenario, service, wait_until,
+    web,
+};
 use serde_json::Value;
 use std::fs;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -94,6 +99,49 @@ fn scenario_removing_a_backend_moves_only_its_flows() {
     });
 }
 
+#[test]
+fn scenario_a_drain_keeps_its_flows_until_the_deadline_and_moves_no_others() {
+    scenario(&Lab::builder(), |lab| {
+        lab.start_lockstep(&web(&[0, 1, 2]))?;
+        let balancer = &lab.balancers[0];
+        let mut connections = KeepAlive::open_many(lab.client.netns(), Version::V4.vip(), 48)?;
+        for name in ["s1", "s2", "s3"] {
+            ensure!(
+                connections.iter().any(|c| c.server() == name),
+                "no connection with {name}"
+            );
+        }
+        balancer.cli(&["drain", "s3", "--deadline", "2s"])?;
+        connections.iter_mut().try_for_each(KeepAlive::must_stay)?;
+        wait_until("the drained backend is removed", SOON, || {
+            let left = balancer.status()?.backends("web")?;
+            Ok((left == ["s1", "s2"]).then_some(()))
+        })?;
+
+        let mut moved = Vec::new();
+        for connection in &mut connections {
+            if connection.server() == "s3" {
+                moved.push(connection.client()?.port());
+                // Another server gets its next packet, and resets what it does not know.
+                ensure!(
+                    connection.ask().is_err(),
+                    "a connection with the removed s3 lives on"
+                );
+            } else {
+                connection.must_stay()?;
+            }
+        }
+        let flows = balancer.cli(&["flows", "--service", "web"])?;
+        for port in moved {
+            let flow = (flows.as_array().into_iter().flatten())
+                .find(|flow| flow["client_port"] == port)
+                .with_context(|| format!("no flow of client port {port}: {flows}"))?;
+            ensure!(flow["backend"] == "s1" || flow["backend"] == "s2", "{flow}");
+        }
+        Ok(())
+    });
+}
+
 /// `diff` says beforehand what the removal of s3 will do, and changes nothing.
 fn announced(lab: &Lab, lost: usize) -> Result<()> {
     let balancer = &lab.balancers[0];
@@ -121,6 +169,44 @@ fn announced(lab: &Lab, lost: usize) -> Result<()> {
     Ok(())
 }
 
+/// The agent also gives the heartbeat without which the XDP program passes everything on.
+#[test]
+fn scenario_a_preview_that_takes_long_takes_no_packet_from_the_workers() {
+    scenario(&Lab::builder(), |lab| {
+        lab.start_lockstep(&web(&[0, 1, 2]))?;
+        let balancer = &lab.balancers[0];
+        let large = |n: u16| {
+            let (name, port) = (format!("large-{n}"), format!("{}/tcp", 1_000 + n));
+            let text = service(&name, Version::V4, &[&port], Version::V4, &[0, 1, 2]);
+            text.replace("backends = [", "table_size = 655373\nbackends = [")
+        };
+        let file = balancer.services_file().with_file_name("large.toml");
+        fs::write(&file, (0..240).map(large).collect::<String>())?;
+        let file = file.display().to_string();
+
+        let kernel = balancer.count_kernel_path()?;
+        let (output, asked, took) = thread::scope(|scope| -> Result<_> {
+            let start = Instant::now();
+            let diff = scope.spawn(|| balancer.run(&["diff", &file]));
+            let mut asked = 0;
+            while !diff.is_finished() {
+                lab.client.get(Version::V4.vip())?;
+                asked += 1;
+            }
+            let output = diff.join().map_err(|_| anyhow!("the thread panicked"))??;
+            Ok((output, asked, start.elapsed()))
+        })?;
+        println!("a preview of 240 large services took {took:?}, with {asked} requests");
+        ensure!(
+            output.status.code() == Some(1),
+            "there is a difference: {output:?}"
+        );
+        let missed = kernel.packets("vip")?;
+        ensure!(missed == 0, "{missed} packets went to the kernel");
+        Ok(())
+    });
+}
+
 #[test]
 fn scenario_explain_agrees_with_where_connections_are() {
     scenario(&Lab::builder(), |lab| {
@@ -142,6 +228,68 @@ fn scenario_explain_agrees_with_where_connections_are() {
         }
         Ok(())
     });
+}
+
+#[test]
+fn scenario_explain_goes_through_a_capture() {
+    scenario(&Lab::builder(), |lab| {
+        lab.start_lockstep(&web(&[0, 1, 2]))?;
+        let balancer = &lab.balancers[0];
+        let ethernet = || PacketBuilder::ethernet2([2; 6], [4; 6]);
+        let (mut open, mut hello) = (Vec::new(), Vec::new());
+        (ethernet().ipv4(CLIENT_V4.octets(), VIP_V4.octets(), 64))
+            .tcp(40_000, 80, 1, 65_535)
+            .syn()
+            .write(&mut open, &[])?;
+        // What routers say to each other: HSRP, to all of them with TTL 1 (RFC 2281, section 5).
+        (ethernet().ipv4(router_rack_v4().octets(), [224, 0, 0, 2], 1))
+            .udp(1985, 1985)
+            .write(&mut hello, &[0; 20])?;
+        let mut broken = open.clone();
+        broken[24] ^= 0x55;
+
+        let file = balancer.services_file().with_file_name("some.pcap");
+        fs::write(&file, capture(&[&open, &hello, &broken]))?;
+        let file = file.display().to_string();
+        let output = balancer.run(&["explain", "--pcap", &file, "--output", "json"])?;
+        ensure!(
+            output.status.code() == Some(1),
+            "a packet is dropped: {output:?}"
+        );
+        let answer: Value = serde_json::from_slice(&output.stdout)?;
+        let [open, hello, broken] = &answer["packets"].as_array().context("no packets")?[..] else {
+            bail!("three packets were captured: {answer}");
+        };
+        let from = SocketAddr::new(CLIENT_V4.into(), 40_000).to_string();
+        let to = SocketAddr::new(VIP_V4.into(), 80).to_string();
+        let alone = balancer.cli(&["explain", "--from", &from, "--to", &to])?;
+        ensure!(
+            open["verdict"] == "forward" && open["backend"] == alone["backend"],
+            "{open}, but by its addresses alone: {alone}"
+        );
+        ensure!(hello["verdict"] == "pass", "{hello}");
+        ensure!(
+            broken["verdict"] == "drop" && broken["reason"] == "bad_checksum",
+            "{broken}"
+        );
+        Ok(())
+    });
+}
+
+/// A capture in the classic pcap format: little-endian, microseconds, Ethernet.
+fn capture(frames: &[&[u8]]) -> Vec<u8> {
+    let mut file = Vec::new();
+    for word in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65_535, 1] {
+        file.extend(word.to_le_bytes());
+    }
+    for frame in frames {
+        let length = frame.len() as u32;
+        for word in [0, 0, length, length] {
+            file.extend(word.to_le_bytes());
+        }
+        file.extend(*frame);
+    }
+    file
 }
 
 #[test]

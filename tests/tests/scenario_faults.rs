@@ -7,6 +7,7 @@ use lockstep_tests::lab::{
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, waitpid};
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -148,6 +149,7 @@ fn scenario_a_hung_worker_loses_its_socket_and_its_packets_go_to_the_kernel() {
         );
         let states = lab.balancers[0].status()?.worker_states()?;
         ensure!(states == ["hung"], "{states:?}");
+        unknown_flows(&lab.balancers[0])?;
         // It holds up nobody, and comes back with what is in force by then.
         lab.balancers[0].apply(&web(&[1]))?;
 
@@ -160,6 +162,37 @@ fn scenario_a_hung_worker_loses_its_socket_and_its_packets_go_to_the_kernel() {
         let answer = lab.client.get(Version::V4.vip())?;
         ensure!(answer.body == "s2\n", "{answer:?}");
         Ok(())
+    });
+}
+
+/// What would have to tell a hung worker's flows says that it cannot.
+fn unknown_flows(balancer: &Balancer) -> Result<()> {
+    let file = balancer.services_file().with_file_name("one.toml");
+    fs::write(&file, web(&[0]))?;
+    for args in [&["flows"][..], &["diff", &file.display().to_string()]] {
+        let output = balancer.run(args)?;
+        let says = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.code() == Some(3) && says.contains("worker 0 did not answer"),
+            "{args:?}: {output:?}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn scenario_an_engine_that_is_told_to_stop_takes_its_program_off() {
+    scenario(&Lab::builder().servers(1), |lab| {
+        lab.start_lockstep(&web(&[0]))?;
+        let balancer = &mut lab.balancers[0];
+        ensure!(balancer.has_xdp()?, "the engine has no program on its link");
+        let status = balancer.stop_engine()?;
+        ensure!(status.success(), "{status}");
+        ensure!(!balancer.has_xdp()?, "the program is still on the link");
+        let counters = lab.balancers[0].count_kernel_path()?;
+        wait_until("the kernel gets the VIP's packets", SOON, || {
+            falls_to_kernel(lab, &counters)
+        })
     });
 }
 

@@ -542,7 +542,7 @@ async fn asked<T>(
         .map(tonic::Response::into_inner)
         .map_err(|status| match status.code() {
             Code::Unavailable | Code::Cancelled | Code::Unknown => {
-                Refusal::NoEngine(format!("the engine went away ({})", status.message()))
+                Refusal::NoEngine(format!("no answer from the engine ({})", status.message()))
             }
             _ => Refusal::Engine(format!("the engine refuses: {}", status.message())),
         })

@@ -31,6 +31,10 @@ struct State {
     current: Snapshot,
     history: Vec<Snapshot>,
     refusal: Option<String>,
+    /// Why the workers' flows cannot be told.
+    silence: Option<String>,
+    /// Flows in the worker's table, and those that found no place in it.
+    fill: (u64, u64),
 }
 
 impl FakeEngine {
@@ -85,6 +89,16 @@ impl FakeEngine {
     /// Refuses what it is told from now on, or no longer.
     pub fn refuse(&self, why: Option<&str>) {
         self.state().refusal = why.map(str::to_owned);
+    }
+
+    /// Ends lists of flows and previews with this error from now on.
+    pub fn silence(&self, why: &str) {
+        self.state().silence = Some(why.to_owned());
+    }
+
+    /// Has so many flows of 1,000,000, and so many that found no place.
+    pub fn fill(&self, flows: u64, stateless: u64) {
+        self.state().fill = (flows, stateless);
     }
 
     /// The backends of the first service: address, and whether it drains.
@@ -156,6 +170,9 @@ impl Engine for Service {
     }
 
     async fn preview(&self, request: Request<Snapshot>) -> Result<Response<PreviewReply>, Status> {
+        if let Some(why) = &self.state.lock().unwrap().silence {
+            return Err(Status::unavailable(why));
+        }
         let proposed = request.into_inner();
         let service = |name: &str| ServicePreview {
             name: name.to_owned(),
@@ -180,9 +197,10 @@ impl Engine for Service {
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<EngineStatus>, Status> {
-        Ok(Response::new(status_of(
-            &self.state.lock().unwrap().current,
-        )))
+        let state = self.state.lock().unwrap();
+        let mut status = status_of(&state.current);
+        (status.workers[0].flows, status.workers[0].stateless) = state.fill;
+        Ok(Response::new(status))
     }
 
     async fn flows(
@@ -210,9 +228,11 @@ impl Engine for Service {
             request.limit as usize
         };
         let wanted = move |f: &Flow| request.service.is_empty() || f.service == request.service;
+        let silence = self.state.lock().unwrap().silence.clone();
         let flows = all.into_iter().filter(wanted).take(limit).map(Ok);
+        let end = silence.map(|why| Err(Status::unavailable(why)));
         Ok(Response::new(Box::pin(tokio_stream::iter(
-            flows.collect::<Vec<_>>(),
+            flows.chain(end).collect::<Vec<_>>(),
         ))))
     }
 

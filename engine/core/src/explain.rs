@@ -3,12 +3,13 @@
 use crate::dataplane::{KnownFlow, admit, reason};
 use crate::maglev::SELECTION_SEED;
 use crate::tables::{BackendRef, Member, Ring, Tables};
+use crate::tracking::{self, Segment, Transition};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 use lockstep_plan::{BackendState, DropReason, Protocol};
-use lockstep_wire::{FlowKey, Headers};
+use lockstep_wire::{FlowKey, Headers, ParseError};
 
 /// What would become of a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,24 +74,37 @@ pub fn frame(
             finish(tables, fate, &headers.key, steps)
         }
         Err(error) => {
-            let reason = reason(error);
-            let passes = matches!(reason, DropReason::NotIp | DropReason::NotTransport);
-            let (fate, step) = if passes {
-                (
-                    Fate::Pass,
-                    format!("{error}: the XDP program leaves it to the kernel"),
-                )
-            } else {
-                let step = format!("{error}: dropped as {reason} when it is for a VIP");
-                (Fate::Drop(reason), step)
-            };
-            let packet = format!("frame of {} bytes", frame.len());
+            let (fate, step) = refused(tables, frame, error);
             Explanation {
                 fate,
                 service: None,
-                packet,
+                packet: format!("frame of {} bytes", frame.len()),
                 steps: alloc::vec![step],
             }
+        }
+    }
+}
+
+/// The fate of a frame that the engine does not parse: the XDP program steers only what is for a
+/// VIP's or an engine address.
+fn refused(tables: &Tables, frame: &[u8], error: ParseError) -> (Fate, String) {
+    let reason = reason(error);
+    let passes = |why: &str| {
+        let step = format!("{error}{why}: the XDP program leaves it to the kernel");
+        (Fate::Pass, step)
+    };
+    let ours = |address| {
+        tables.is_engine_address(address) || tables.vips().any(|(_, v, _)| v.address() == address)
+    };
+    match lockstep_wire::destination(frame) {
+        _ if matches!(reason, DropReason::NotIp | DropReason::NotTransport) => passes(""),
+        None => passes(", and no destination address can be read"),
+        Some(address) if !ours(address) => passes(&format!(
+            ", but {address} has no VIP and is no engine address"
+        )),
+        Some(address) => {
+            let step = format!("{error}: dropped as {reason} when it is for a VIP of {address}");
+            (Fate::Drop(reason), step)
         }
     }
 }
@@ -110,7 +124,10 @@ pub fn tuple(
 fn finish(tables: &Tables, fate: Fate, key: &FlowKey, steps: Vec<String>) -> Explanation {
     let tuple = Tuple::of(key);
     let vip = tables.vip(tuple.to.ip(), tuple.to.port(), tuple.protocol);
-    let service = vip.and_then(|v| tables.service_name(v));
+    let service = match &fate {
+        Fate::Forward { service, .. } => Some(service.clone()),
+        Fate::Pass | Fate::Drop(_) => vip.and_then(|v| tables.service_name(v)),
+    };
     Explanation {
         fate,
         service,
@@ -151,7 +168,15 @@ fn walk(
         tuple.protocol_name(),
         ring.name
     ));
-    match choose(tables, ring, key, known, steps) {
+    if let Some(flow) = known
+        && let Some((ring, backend)) = keep(tables, key, headers, flow, steps)
+    {
+        return reach(tables, ports, ring, backend, headers, steps);
+    }
+    if known.is_none() {
+        steps.push("the flow table does not have it: a new flow".to_string());
+    }
+    match choose(ring, key, steps) {
         Some(backend) => reach(tables, ports, ring, backend, headers, steps),
         None => {
             steps.push(format!(
@@ -163,29 +188,67 @@ fn walk(
     }
 }
 
-fn choose(
-    tables: &Tables,
-    ring: &Ring,
+/// The service and the backend of a flow's entry, when the dataplane goes by it.
+fn keep<'a>(
+    tables: &'a Tables,
     key: &FlowKey,
-    known: Option<KnownFlow>,
+    headers: Option<&Headers>,
+    flow: KnownFlow,
     steps: &mut Vec<String>,
-) -> Option<BackendRef> {
-    if let Some(flow) = known {
-        if tables.hop(flow.backend).is_some()
-            && let Some(member) = ring.member(flow.backend)
-        {
+) -> Option<(&'a Ring, BackendRef)> {
+    let state = flow.state.name();
+    let found = tables
+        .hop(flow.backend)
+        .and_then(|_| owner(tables, key, flow.backend));
+    let Some((ring, member)) = found else {
+        steps.push(format!(
+            "the flow table has it ({state}), but its backend or its VIP is gone: chosen afresh"
+        ));
+        return None;
+    };
+    match tracking::next(flow.state, segment(key, headers)) {
+        Transition::To(_) => {
             steps.push(format!(
-                "the flow table has it: {}, last packet {} s ago, backend {}",
-                flow.state.name(),
+                "the flow table has it: {state}, last packet {} s ago, backend {}",
                 flow.idle,
                 label(member)
             ));
-            return Some(flow.backend);
+            Some((ring, flow.backend))
         }
-        steps.push("the flow table has it, but its backend is gone: chosen afresh".to_string());
-    } else {
-        steps.push("the flow table does not have it: a new flow".to_string());
+        Transition::Restart => {
+            steps.push(format!(
+                "the flow table has it ({state}), and this opens a new connection: chosen afresh"
+            ));
+            None
+        }
     }
+}
+
+/// The service whose flow an entry is, by its backend: of the VIP of this port, or of the one of
+/// every port, which an entry keeps when its port gets a VIP of its own.
+fn owner<'a>(
+    tables: &'a Tables,
+    key: &FlowKey,
+    backend: BackendRef,
+) -> Option<(&'a Ring, &'a Member)> {
+    let Tuple { protocol, to, .. } = Tuple::of(key);
+    [to.port(), 0]
+        .into_iter()
+        .filter_map(|port| tables.ring(tables.vip(to.ip(), port, protocol)?))
+        .find_map(|ring| Some((ring, ring.member(backend)?)))
+}
+
+/// What the packet does to tracking. A 5-tuple alone stands for a packet in the middle of a
+/// connection.
+fn segment(key: &FlowKey, headers: Option<&Headers>) -> Segment {
+    if Tuple::of(key).protocol == Protocol::Tcp.number() {
+        headers.map_or(Segment::Data, |h| Segment::of_tcp(h.tcp))
+    } else {
+        Segment::Datagram
+    }
+}
+
+fn choose(ring: &Ring, key: &FlowKey, steps: &mut Vec<String>) -> Option<BackendRef> {
     let hash = match key {
         FlowKey::V4(key) => key.hash(&SELECTION_SEED),
         FlowKey::V6(key) => key.hash(&SELECTION_SEED),

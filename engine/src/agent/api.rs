@@ -27,8 +27,7 @@ impl Engine for Api {
 
     async fn preview(&self, request: Request<api::Snapshot>) -> Answer<api::PreviewReply> {
         let snapshot = snapshot(request.into_inner())?;
-        let reply = self.0.preview(&snapshot).await?;
-        Ok(Response::new(reply))
+        Ok(Response::new(self.0.preview(snapshot).await?))
     }
 
     async fn current(&self, _: Request<api::CurrentRequest>) -> Answer<api::Snapshot> {
@@ -46,7 +45,7 @@ impl Engine for Api {
         let filter =
             flows::Filter::parse(&request.into_inner()).map_err(Status::invalid_argument)?;
         let stream = flows::stream(Arc::clone(&self.0), filter);
-        Ok(Response::new(stream.map(Ok).boxed()))
+        Ok(Response::new(stream.boxed()))
     }
 
     type ExplainStream = Answers<api::Explanation>;

@@ -12,6 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
 
 /// Flows that wait for a slow reader before the walk over the tables waits for it too.
 const AHEAD: usize = 4096;
@@ -85,8 +86,22 @@ impl Prefix {
     }
 }
 
-/// The flows that a filter wants, as they are found.
-pub fn stream(agent: Arc<Agent>, filter: Filter) -> impl Stream<Item = api::Flow> {
+/// A worker whose flows cannot be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "worker {0} did not answer; its flows are not known. `lockstep status` shows its state, the \
+     engine's log why"
+)]
+pub struct Silent(usize);
+
+impl From<Silent> for Status {
+    fn from(silent: Silent) -> Self {
+        Status::unavailable(silent.to_string())
+    }
+}
+
+/// The flows that a filter wants, as they are found. An error is the last item.
+pub fn stream(agent: Arc<Agent>, filter: Filter) -> impl Stream<Item = Result<api::Flow, Status>> {
     let (sender, receiver) = mpsc::channel(AHEAD);
     tokio::spawn(async move {
         let tables = Arc::clone(&agent.state.lock().await.tables);
@@ -98,10 +113,19 @@ pub fn stream(agent: Arc<Agent>, filter: Filter) -> impl Stream<Item = api::Flow
         let mut sent = 0;
         for (worker, _) in agent.workers.iter().enumerate() {
             let mut walk = agent.walk(worker);
-            while let Some(page) = walk.next().await {
+            loop {
+                let page = match walk.next().await {
+                    Ok(Some(page)) => page,
+                    Ok(None) => break,
+                    Err(silent) => {
+                        // A reader that went away need not know.
+                        let _ = sender.send(Err(silent.into())).await;
+                        return;
+                    }
+                };
                 for flow in page_flows(page, &tables, &filter, worker) {
                     // A reader that went away wants no more.
-                    if sent >= limit || sender.send(flow).await.is_err() {
+                    if sent >= limit || sender.send(Ok(flow)).await.is_err() {
                         return;
                     }
                     sent += 1;
@@ -209,18 +233,17 @@ impl Agent {
 }
 
 impl Walk<'_> {
-    /// The next page; `None` at the end, or when the worker does not answer.
-    pub async fn next(&mut self) -> Option<&FlowPage> {
-        let page = self.page.take().filter(|page| page.cursor != Cursor::End)?;
+    /// The next page; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<&FlowPage>, Silent> {
+        let Some(page) = self.page.take().filter(|page| page.cursor != Cursor::End) else {
+            return Ok(None);
+        };
         match self.agent.workers[self.worker]
             .ask(Command::Page(page))
-            .await?
+            .await
         {
-            Reply::Page(page) => {
-                self.page = Some(page);
-                self.page.as_deref()
-            }
-            Reply::Retired(_) | Reply::Known(_) => None,
+            Some(Reply::Page(page)) => Ok(Some(self.page.insert(page))),
+            Some(Reply::Retired(_) | Reply::Known(_)) | None => Err(Silent(self.worker)),
         }
     }
 }

@@ -30,7 +30,7 @@ pub mod vlan;
 pub use ethernet::{LinkHeader, STEER_ETHERTYPE};
 pub use flow::{FlowKey, FlowKey4, FlowKey6, HashSeed};
 pub use ipip::{NoRoom, Outer};
-pub use parse::{Headers, ParseError, parse, parse_icmp_error};
+pub use parse::{Headers, ParseError, destination, parse, parse_icmp_error};
 pub use tcp::TcpFlags;
 
 /// IP protocol numbers (IANA), as an IPv4 header's protocol or an IPv6 next header.

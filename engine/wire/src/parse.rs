@@ -5,7 +5,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::ethernet::{self, Packet, Version};
 use crate::flow::{FlowKey, FlowKey4, FlowKey6};
 use crate::icmp;
-use crate::ipv4::Ipv4Header;
+use crate::ipv4::{self, Ipv4Header};
 use crate::ipv6::{self, Fragments, Ipv6Header};
 use crate::protocol;
 use crate::tcp::{TcpFlags, TcpHeader};
@@ -87,6 +87,28 @@ pub fn parse(frame: &[u8]) -> Result<Headers, ParseError> {
     };
     let (version, packet) = steered?;
     parse_packet(version, packet)
+}
+
+/// The destination of the IP packet in a frame that [`parse()`] may refuse; `None` when it is none
+/// or ends before its fixed header does.
+///
+/// It reads no more than the XDP program does to tell whether a packet it cannot follow to the
+/// ports is for a VIP's address.
+pub fn destination(frame: &[u8]) -> Option<IpAddr> {
+    let (version, packet) = ethernet::parse(frame).ok()?;
+    let is_version = |number| packet.bytes.first().is_some_and(|b| b >> 4 == number);
+    match version {
+        Version::V4 => {
+            let header: &[u8; ipv4::HEADER_LENGTH] = packet.bytes.first_chunk()?;
+            let address = Ipv4Addr::from(*header.last_chunk::<4>()?);
+            is_version(4).then_some(address.into())
+        }
+        Version::V6 => {
+            let header: &[u8; ipv6::HEADER_LENGTH] = packet.bytes.first_chunk()?;
+            let address = Ipv6Addr::from(*header.last_chunk::<16>()?);
+            is_version(6).then_some(address.into())
+        }
+    }
 }
 
 #[inline(never)]

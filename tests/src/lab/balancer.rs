@@ -12,12 +12,13 @@ use super::run::Run;
 use super::status::Status;
 use super::wait::wait_until;
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::{ExitStatus, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -157,6 +158,19 @@ impl Balancer {
             .take()
             .context("there is no engine to kill")?
             .kill()
+    }
+
+    /// SIGTERM to the engine; waits for its end.
+    pub fn stop_engine(&mut self) -> Result<ExitStatus> {
+        let mut engine = self.engine.take().context("there is no engine to stop")?;
+        engine.signal(Signal::SIGTERM)?;
+        engine.wait(START)
+    }
+
+    /// Whether an XDP program is on its link.
+    pub fn has_xdp(&self) -> Result<bool> {
+        let links = self.netns.ip_json(&format!("link show dev {DEVICE}"))?;
+        Ok(!links[0]["xdp"].is_null())
     }
 
     /// Starts the daemon and waits until it has found the engine.

@@ -65,6 +65,14 @@ impl Status {
         Ok(backends.all(|backend| backend["reachable"] == Value::Bool(true)))
     }
 
+    /// The names of a service's backends.
+    pub fn backends(&self, service: &str) -> Result<Vec<String>> {
+        let service = (self.services()?.iter())
+            .find(|entry| entry["name"] == *service)
+            .with_context(|| format!("the status has no service {service}: {}", self.0))?;
+        (entries(service, "backends").map(|entry| text(entry, "name"))).collect()
+    }
+
     /// Packets forwarded to a backend.
     pub fn backend_packets(&self, service: &str, backend: &str) -> Result<u64> {
         number(self.backend(service, backend)?, "packets")

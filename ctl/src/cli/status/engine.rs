@@ -6,6 +6,9 @@ use crate::cli::units::{bytes, count, percent, time};
 use lockstep_api as api;
 use serde::Serialize;
 
+/// Percent of its capacity at which a flow table needs attention: soon it takes no more.
+const FULL: u128 = 95;
+
 /// The engine as JSON.
 #[derive(Debug, Serialize)]
 pub struct Engine {
@@ -114,6 +117,14 @@ impl From<api::WorkerStatus> for Worker {
     }
 }
 
+impl Worker {
+    /// By what is in the table now: what overflowed once may be long past.
+    fn is_full(&self) -> bool {
+        let (flows, capacity) = (u128::from(self.flows), u128::from(self.flows_capacity));
+        capacity > 0 && flows * 100 >= capacity * FULL
+    }
+}
+
 impl From<api::InterfaceStatus> for Interface {
     fn from(i: api::InterfaceStatus) -> Self {
         Interface {
@@ -213,10 +224,11 @@ impl Engine {
     pub fn troubles(&self) -> Vec<String> {
         let workers = self.workers.iter().filter(|w| w.state != "running");
         let workers = workers.map(|w| format!("worker {} is {}", w.index, w.state));
-        let full = self.workers.iter().filter(|w| w.stateless > 0).map(|w| {
-            let (index, n) = (w.index, count(w.stateless));
+        let full = self.workers.iter().filter(|w| w.is_full()).map(|w| {
+            let (index, flows, capacity) = (w.index, count(w.flows), count(w.flows_capacity));
             format!(
-                "worker {index} forwarded {n} new flows without an entry: its flow table was full"
+                "worker {index} has {flows} of {capacity} flows: further ones are forwarded \
+                 without an entry; raise flows_ipv4 or flows_ipv6 in topology.toml"
             )
         });
         let unreachable = self.services.iter().flat_map(|s| {

@@ -2,9 +2,12 @@
 
 use super::*;
 use crate::dataplane::{Dataplane, DataplaneConfig};
-use crate::fixtures::{VIP, compile, draining, service, steered, tcp, three, udp, web};
+use crate::fixtures::{
+    VIP, VIP6, backend, compile, draining, service, steered, tcp, three, udp, web,
+};
 use crate::time::Seconds;
 use alloc::sync::Arc;
+use etherparse::PacketBuilder;
 use std::vec;
 
 const CLIENT: (&str, u16) = ("198.51.100.7", 40_000);
@@ -135,6 +138,90 @@ fn what_is_not_ours_passes_and_what_is_broken_says_how() {
         frame(&tables, &["eth0"], &broken, None).fate,
         Fate::Drop(DropReason::BadChecksum)
     );
+}
+
+#[test]
+fn what_is_broken_but_for_somebody_else_passes() {
+    let tables = compile(&Tables::default(), 1, web());
+    let fate = |packet: &[u8]| frame(&tables, &["eth0"], packet, None).fate;
+    let last_hop = |to: [u8; 4], port| {
+        let mut packet = Vec::new();
+        PacketBuilder::ethernet2([2; 6], [4; 6])
+            .ipv4([192, 0, 2, 9], to, 1)
+            .udp(port, port)
+            .write(&mut packet, &[0; 20])
+            .unwrap();
+        packet
+    };
+    // HSRP: to all routers, with TTL 1 (RFC 2281, section 5).
+    assert_eq!(fate(&last_hop([224, 0, 0, 2], 1985)), Fate::Pass);
+    let own = last_hop([192, 0, 2, 1], 53);
+    assert_eq!(fate(&own), Fate::Drop(DropReason::TtlExceeded));
+    let vip = last_hop([203, 0, 113, 10], 53);
+    assert_eq!(fate(&vip), Fate::Drop(DropReason::TtlExceeded));
+    assert_eq!(fate(&vip[..40]), Fate::Drop(DropReason::Truncated));
+    // The XDP program reads no address in this either.
+    assert_eq!(fate(&vip[..33]), Fate::Pass);
+    let v6 = tcp(("2001:db8::7", 40_000), VIP6, "S");
+    assert_eq!(fate(&v6[..60]), Fate::Drop(DropReason::Truncated));
+    assert_eq!(fate(&v6[..50]), Fate::Pass);
+}
+
+/// What became of a packet whose flow the table has is compared with what is explained.
+#[test]
+fn a_known_flow_is_decided_on_by_segment_and_vip_as_the_dataplane_does() {
+    let mut dataplane = Dataplane::new(&DataplaneConfig {
+        flows_v4: 9,
+        flows_v6: 9,
+        seed: 1,
+    });
+    let all = "203.0.113.10:0/tcp";
+    let services = |services: &[(&str, &str, Vec<lockstep_plan::Backend>)]| {
+        let service = |(name, vip, backends): &(&str, &str, Vec<_>)| {
+            service(name, &[*vip], Vec::clone(backends))
+        };
+        services.iter().map(service).collect::<Vec<_>>()
+    };
+    let (one, two) = (vec![backend("10.0.0.1")], vec![backend("10.0.0.2")]);
+    let drained = || [vec![draining("10.0.0.1")], two.clone()].concat();
+    let epochs = [
+        ("S", services(&[("web", all, one.clone())]), "10.0.0.1"),
+        // An entry stays with its backend, also where the port gets a VIP of its own,
+        ("A", services(&[("web", all, drained())]), "10.0.0.1"),
+        (
+            "A",
+            services(&[("web", all, drained()), ("own", VIP, two.clone())]),
+            "10.0.0.1",
+        ),
+        ("FA", services(&[("web", all, drained())]), "10.0.0.1"),
+        ("A", services(&[("web", all, drained())]), "10.0.0.1"),
+        // but not through a new connection,
+        ("S", services(&[("web", all, drained())]), "10.0.0.2"),
+        // nor without its VIP.
+        ("A", services(&[("other", all, one.clone())]), "10.0.0.1"),
+    ];
+    for (epoch, (flags, services, expected)) in (1..).zip(epochs) {
+        let tables = Arc::new(compile(dataplane.tables(), epoch, services));
+        dataplane.adopt(Arc::clone(&tables));
+        let packet = tcp(CLIENT, VIP, flags);
+        let known = dataplane.known(Seconds::new(1), &flow_of(&packet).unwrap());
+        assert_eq!(known.is_some(), epoch > 1);
+        let explanation = frame(&tables, &["eth0"], &packet, known);
+        let Fate::Forward {
+            address, service, ..
+        } = &explanation.fate
+        else {
+            panic!("{explanation:?}")
+        };
+        assert_eq!(address.to_string(), expected, "{explanation:?}");
+        assert_eq!(explanation.service.as_ref(), Some(service));
+
+        let mut frames = [steered(20, &packet)];
+        let mut verdicts = [crate::Verdict::Drop(DropReason::TxFull)];
+        dataplane.process(Seconds::new(1), &mut frames, &mut verdicts);
+        let sent: [u8; 4] = frames[0][30..34].try_into().unwrap();
+        assert_eq!(IpAddr::from(sent), *address, "epoch {epoch}");
+    }
 }
 
 #[test]

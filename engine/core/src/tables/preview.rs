@@ -2,6 +2,9 @@
 
 use super::Ring;
 use crate::maglev::Maglev;
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::net::IpAddr;
 
 /// The share of new flows, 0 to 1, that `after` gives to another backend than `before`.
@@ -12,14 +15,24 @@ pub fn ring_share_moved(before: Option<&Ring>, after: Option<&Ring>) -> f64 {
     let size = before
         .map_or(0, Ring::table_entries)
         .max(after.map_or(0, Ring::table_entries));
-    if size == 0 {
+    // A table is carried over where the same backends are in it: most changes touch few services.
+    if size == 0 || same_table(before, after) {
         return 0.0;
     }
+    let (before, after) = (Owners::of(before), Owners::of(after));
     let moved = (0..u64::from(size))
         .map(|at| middle(at, size))
-        .filter(|&hash| owner(before, hash) != owner(after, hash))
+        .filter(|&hash| before.owner(hash) != after.owner(hash))
         .count();
     moved as f64 / f64::from(size)
+}
+
+fn same_table(before: Option<&Ring>, after: Option<&Ring>) -> bool {
+    let table = |ring: Option<&Ring>| ring.and_then(|r| r.maglev.clone());
+    match (table(before), table(after)) {
+        (Some(before), Some(after)) => Arc::ptr_eq(&before, &after),
+        (None, _) | (_, None) => false,
+    }
 }
 
 /// A hash that [`Maglev::lookup`] takes to entry `at` of a table of `size`.
@@ -27,10 +40,33 @@ fn middle(at: u64, size: u32) -> u64 {
     (((2 * at + 1) << 31) / u64::from(size)) << 32
 }
 
-fn owner(ring: Option<&Ring>, hash: u64) -> Option<IpAddr> {
-    let ring = ring?;
-    let backend = ring.select(hash)?;
-    ring.member(backend).map(|m| m.backend.address)
+/// A Maglev table with the addresses of its backends, as it numbers them.
+struct Owners<'a> {
+    table: Option<&'a Maglev>,
+    addresses: Vec<Option<IpAddr>>,
+}
+
+impl<'a> Owners<'a> {
+    fn of(ring: Option<&'a Ring>) -> Self {
+        let members = ring.map_or(&[][..], |r| &r.members);
+        let by_slot: BTreeMap<usize, IpAddr> = members
+            .iter()
+            .map(|m| (m.backend_ref.slot(), m.backend.address))
+            .collect();
+        let active = ring.map_or(&[][..], |r| &r.active);
+        Owners {
+            table: ring.and_then(|r| r.maglev.as_deref()),
+            addresses: active
+                .iter()
+                .map(|b| by_slot.get(&b.slot()).copied())
+                .collect(),
+        }
+    }
+
+    fn owner(&self, hash: u64) -> Option<IpAddr> {
+        let index = self.table?.lookup(hash);
+        self.addresses.get(usize::from(index)).copied().flatten()
+    }
 }
 
 /// The share of a Maglev table, 0 to 1, that a number of its entries is.

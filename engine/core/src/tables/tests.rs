@@ -7,8 +7,9 @@ use crate::fixtures::{
     web,
 };
 use core::net::Ipv4Addr;
-use lockstep_plan::Limits;
+use lockstep_plan::{Limits, TableSize};
 use std::string::{String, ToString};
+use std::time::{Duration, Instant};
 use std::vec::Vec;
 use std::{format, vec};
 
@@ -261,4 +262,34 @@ fn replacing_everything_at_the_limits_stays_within_the_counters() {
         );
         assert_eq!(tables.vips().count(), Limits::VIPS);
     }
+}
+
+/// Looking for the owner of each entry among all members would take a hundred times as long.
+#[test]
+fn a_preview_of_the_largest_service_takes_milliseconds() {
+    let all: Vec<Backend> = (0..4096_u32)
+        .map(|n| backend(&Ipv4Addr::from(0x0a00_0001 + n).to_string()))
+        .collect();
+    let large = |backends: Vec<Backend>| {
+        let mut service = service("large", &[VIP], backends);
+        service.table_size = TableSize::DEFAULT;
+        vec![service]
+    };
+    let one = compile(&Tables::default(), 1, large(all.clone()));
+    let two = compile(&one, 2, large(all[1..].to_vec()));
+    let (before, after) = (Some(&one.rings()[0]), Some(&two.rings()[0]));
+    let mut fastest = Duration::MAX;
+    for _ in 0..5 {
+        let start = Instant::now();
+        let moved = ring_share_moved(before, after);
+        fastest = fastest.min(start.elapsed());
+        let gone = one.rings()[0].share(&one.rings()[0].members[0]);
+        assert!((gone..0.05).contains(&moved), "{moved} moves");
+    }
+    std::println!("4,096 backends compared in {fastest:?}");
+    assert!(fastest < Duration::from_millis(100), "{fastest:?}");
+
+    // A table that is carried over is not walked at all.
+    let same = compile(&one, 2, large(all));
+    assert_eq!(ring_share_moved(before, Some(&same.rings()[0])), 0.0);
 }

@@ -2,13 +2,15 @@
 
 use lockstep_wire::ipv4::Ipv4Header;
 use lockstep_wire::ipv6::Ipv6Header;
-use lockstep_wire::{FlowKey, HashSeed, Headers, LinkHeader, Outer, parse, parse_icmp_error};
+use lockstep_wire::{FlowKey, HashSeed, Headers, LinkHeader, Outer};
+use lockstep_wire::{destination, parse, parse_icmp_error};
 
 const SEED: HashSeed = HashSeed::new(1);
 
 /// Parses the frame and pushes every kind of outer header onto it; panics where the crate breaks
 /// its word. The result is whether the frame was accepted.
 pub fn check(frame: &[u8]) -> bool {
+    let _ = destination(frame);
     if let Ok((headers, _)) = parse_icmp_error(frame) {
         check_offsets(frame, &headers);
         check_pushes(frame, &headers);
@@ -18,6 +20,11 @@ pub fn check(frame: &[u8]) -> bool {
     };
     check_offsets(frame, &headers);
     check_pushes(frame, &headers);
+    let to = match headers.key {
+        FlowKey::V4(key) => key.destination_address(),
+        FlowKey::V6(key) => key.destination_address(),
+    };
+    assert_eq!(destination(frame), Some(to));
     assert_eq!(
         headers.key.hash(&SEED),
         headers.key.reversed().reversed().hash(&SEED)
