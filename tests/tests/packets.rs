@@ -141,7 +141,7 @@ fn a_packet_leaves_in_its_tunnel_byte_for_byte() {
             verdicts[0],
             Verdict::Forward {
                 port: PortId(3),
-                length
+                length: length as u16
             },
             "{}",
             row.description
