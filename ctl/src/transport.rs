@@ -9,6 +9,7 @@ use nix::sys::stat::{Mode, fchmod};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -253,6 +254,14 @@ pub fn listen_on(peer: Peer, path: &Path) -> Result<(UnixListener, Listening), L
             peer,
             path: lock_path,
         })?;
+    let left = std::fs::symlink_metadata(path);
+    if left.is_ok_and(|left| !left.file_type().is_socket()) {
+        return Err(failed(
+            "something that is not a socket is there, and left alone; name another socket, or \
+             remove it"
+                .to_owned(),
+        ));
+    }
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(failed(error.to_string()));
@@ -294,6 +303,16 @@ mod tests {
         assert!(UnixStream::connect(&path).await.is_ok());
         drop((listener, listening));
         assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn what_has_the_name_and_is_no_socket_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("d.sock");
+        std::fs::write(&path, "precious").unwrap();
+        let error = listen_on(Peer::Daemon, &path).unwrap_err().to_string();
+        assert!(error.contains("not a socket"), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
     }
 
     #[tokio::test]
