@@ -43,7 +43,7 @@ test-long: deps ## every test and the ignored ones, with 10,000 cases of each pr
 lint: deps ## formatting, clippy, documentation, and the crates that know no operating system
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --quiet --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --quiet --workspace --no-deps
 	cargo check --locked --target x86_64-unknown-none $(NO_OS)
 
 demo: deps ## show real HTTP traffic through a virtual IP to three servers
