@@ -201,7 +201,7 @@ fn finish(answer: Result<Answer, Failure>) -> ExitCode {
     };
     match answer {
         Ok(_) | Err(Failure::OutputClosed) => {}
-        Err(failure) => eprintln!("lockstep: {failure}"),
+        Err(failure) => output::say(format!("lockstep: {failure}")),
     }
     ExitCode::from(code)
 }

@@ -421,3 +421,43 @@ fn completions_are_there_for_the_shells() {
             .expect(0, &["lockstep", "undrain"]);
     }
 }
+
+#[test]
+fn output_that_nobody_can_take_ends_no_program_abnormally() {
+    let full = || {
+        let file = std::fs::OpenOptions::new().write(true).open("/dev/full");
+        std::process::Stdio::from(file.unwrap())
+    };
+    let run = |program: &str, arguments: &[&str]| {
+        let mut command = std::process::Command::new(program);
+        command.args(arguments).stdout(full()).stderr(full());
+        command.status().unwrap().code()
+    };
+    let lockstep = env!("CARGO_BIN_EXE_lockstep");
+    // A panic would be code 101, an abort none at all.
+    for arguments in [
+        &["check", "/nowhere/services.toml"][..],
+        &["--engine-socket", "/nowhere/e.sock", "flows"],
+        &[
+            "--engine-socket",
+            "/nowhere/e.sock",
+            "--daemon-socket",
+            "/nowhere/d.sock",
+            "status",
+        ],
+    ] {
+        let code = run(lockstep, arguments);
+        assert!(matches!(code, Some(1..=3)), "{arguments:?}: {code:?}");
+    }
+    let daemon = env!("CARGO_BIN_EXE_lockstepd");
+    let code = run(
+        daemon,
+        &[
+            "--socket",
+            "/proc/nowhere/d.sock",
+            "--state-dir",
+            "/proc/nowhere",
+        ],
+    );
+    assert_eq!(code, Some(1));
+}

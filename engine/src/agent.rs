@@ -137,6 +137,8 @@ impl Agent {
         self.steering
             .close_all(self.workers.iter().map(WorkerLink::handle));
         self.steering.detach();
+        // Left behind it would look as after a crash.
+        let _ = std::fs::remove_file(self.socket());
         let vitals = || self.workers.iter().map(|w| &w.handle().vitals);
         vitals().for_each(|v| v.stop.store(true, Ordering::Relaxed));
         let deadline = Instant::now() + STOP;
@@ -184,6 +186,7 @@ impl Agent {
             );
         }
         self.next_hops.follow(backends(&[&state.snapshot]));
+        warn_of_own_addresses(&state.snapshot);
         self.steering.widen(state.tables.rooms())?;
         let services = state.snapshot.services().len();
         tracing::info!(epoch = offered, services, "snapshot in force");
@@ -304,4 +307,31 @@ fn backends(snapshots: &[&Snapshot]) -> BTreeSet<IpAddr> {
         .flat_map(|s| &s.backends)
         .map(|b| b.address)
         .collect()
+}
+
+/// A VIP on an address of this host takes what its kernel served there before, SSH included where
+/// the VIP stands for every port. That may be meant; it must not go unsaid.
+fn warn_of_own_addresses(snapshot: &Snapshot) {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
+        return;
+    };
+    let own: BTreeSet<IpAddr> = interfaces
+        .filter(|i| {
+            !i.flags
+                .contains(nix::net::if_::InterfaceFlags::IFF_LOOPBACK)
+        })
+        .filter_map(|i| i.address)
+        .filter_map(|address| {
+            let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
+        })
+        .collect();
+    for vip in snapshot.services().iter().flat_map(|s| &s.vips) {
+        if own.contains(&vip.address()) {
+            tracing::warn!(
+                %vip,
+                "a VIP is an address of this host: what its kernel serves there is out of reach now"
+            );
+        }
+    }
 }

@@ -9,7 +9,7 @@ use lockstep_engine::agent::Agent;
 use lockstep_engine::workers;
 use lockstep_topology::{BindMode, Host, Topology};
 use std::hash::{BuildHasher, RandomState};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
@@ -44,13 +44,16 @@ fn main() -> ExitCode {
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
         )
         .with_target(false)
+        // A log nobody can write to any more must not end the process.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     let arguments = Arguments::parse();
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("lockstep-engine: {error:#}");
+            // Without anybody to read it there is nothing to do about it either.
+            let _ = writeln!(std::io::stderr(), "lockstep-engine: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -75,6 +78,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             );
         }
         let _claims = claim(&topology)?;
+        // From here on a signal waits until everything can be undone.
+        let told_to_stop = signals()?;
         let steers = attach(&topology)?;
         let started = match workers::start(&topology, &steers, random) {
             Ok(started) => started,
@@ -86,7 +91,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let agent = Agent::new(topology, started, steers).await?;
         let ended = tokio::select! {
             result = agent.run() => result,
-            () = told_to_stop() => Ok(()),
+            () = told_to_stop => Ok(()),
         };
         tracing::info!("stopping; the kernel gets the packets");
         agent.shut_down().await;
@@ -186,17 +191,14 @@ fn random() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }
 
-async fn told_to_stop() {
-    let signals = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    );
-    let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
-        // Without handlers the signals end the process by themselves.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+/// Hears SIGTERM and SIGINT from now on; the future ends with the first of them.
+fn signals() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot hear SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot hear SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }

@@ -29,10 +29,7 @@ pub async fn run(global: &Global, arguments: &Arguments, out: &mut Out) -> Resul
     let file = arguments.file.display().to_string();
     match services::parse(&file, &text) {
         Err(errors) => return check::report(&file, "", &errors, out),
-        Ok(parsed) => parsed
-            .warnings
-            .iter()
-            .for_each(|warning| eprintln!("{warning}")),
+        Ok(parsed) => parsed.warnings.iter().for_each(super::output::say),
     }
     let request = ApplyFileRequest {
         text,

@@ -13,6 +13,10 @@ use tonic::{Response, Status, Streaming};
 /// to four times where it has to take back what the engine refused.
 const TIMEOUT: Duration = Duration::from_secs(45);
 
+/// How long the answer to a question about the present may take: who asks is looking for what is
+/// wrong, and that somebody does not answer is what is wrong.
+const PRESENT: Duration = Duration::from_secs(3);
+
 /// The engine.
 pub async fn engine(global: &Global) -> Result<EngineClient<Channel>, Failure> {
     let connection = connect(Peer::Engine, &global.engine_socket).await?;
@@ -34,9 +38,25 @@ pub async fn answer<T>(
     peer: Peer,
     call: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Result<T, Failure> {
-    match timeout(TIMEOUT, call).await {
+    within(TIMEOUT, peer, call).await
+}
+
+/// An answer about the present, when it comes at once.
+pub async fn present<T>(
+    peer: Peer,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Failure> {
+    within(PRESENT, peer, call).await
+}
+
+async fn within<T>(
+    patience: Duration,
+    peer: Peer,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Failure> {
+    match timeout(patience, call).await {
         Ok(answer) => Ok(answer?.into_inner()),
-        Err(_) => Err(silent(peer)),
+        Err(_) => Err(silent(peer, patience)),
     }
 }
 
@@ -44,13 +64,15 @@ pub async fn answer<T>(
 pub async fn next<T>(peer: Peer, stream: &mut Streaming<T>) -> Result<Option<T>, Failure> {
     match timeout(TIMEOUT, stream.message()).await {
         Ok(message) => Ok(message?),
-        Err(_) => Err(silent(peer)),
+        Err(_) => Err(silent(peer, TIMEOUT)),
     }
 }
 
-fn silent(peer: Peer) -> Failure {
-    let (program, seconds) = (peer.program(), TIMEOUT.as_secs());
+fn silent(peer: Peer, patience: Duration) -> Failure {
+    let (program, seconds) = (peer.program(), patience.as_secs());
     Failure::Unreachable(format!(
-        "{program} has not answered for {seconds} s; look at its log"
+        "{program} has not answered for {seconds} s; look at its log and at `ps`, and restart it \
+         where it hangs: a hung engine's packets go to the kernel, a hung daemon's absence stops \
+         none"
     ))
 }

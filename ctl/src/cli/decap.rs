@@ -110,7 +110,9 @@ fn attach(arguments: Attach, out: &mut Out) -> Result<Answer, Failure> {
     };
     let attached = Decap::attach(&device, &addresses, mode.choice())?;
     if let Some(reason) = attached.native_refused() {
-        eprintln!("lockstep: {device}: not native, so slower than it could be: {reason}");
+        super::output::say(format!(
+            "lockstep: {device}: not native, so slower than it could be: {reason}"
+        ));
     }
     let mode = Some(attached.mode().name());
     let report = Report {

@@ -111,7 +111,7 @@ pub async fn drain(
     let mut daemon = ask::daemon(global).await?;
     let report = Report::new(ask::answer(Peer::Daemon, daemon.drain(request)).await?);
     for warning in &report.warnings {
-        eprintln!("lockstep: warning: {warning}");
+        super::output::say(format!("lockstep: warning: {warning}"));
     }
     out.answer(&report, || {
         format!(

@@ -135,14 +135,14 @@ fn missing(peer: Peer, error: Option<&str>) -> String {
 pub async fn run(global: &Global, out: &mut Out) -> Result<Answer, Failure> {
     let engine = async {
         let mut engine = ask::engine(global).await?;
-        ask::answer(Peer::Engine, engine.status(StatusRequest {}))
+        ask::present(Peer::Engine, engine.status(StatusRequest {}))
             .await
             .map(Engine::new)
     };
     let daemon = async {
         let mut daemon = ask::daemon(global).await?;
         let call = daemon.daemon_status(DaemonStatusRequest {});
-        ask::answer(Peer::Daemon, call).await.map(Daemon::new)
+        ask::present(Peer::Daemon, call).await.map(Daemon::new)
     };
     let (engine, daemon) = tokio::join!(engine, daemon);
     let (engine, engine_error) = split(engine);

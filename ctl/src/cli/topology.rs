@@ -127,7 +127,7 @@ fn print(path: &Path, out: &mut Out) -> Result<Answer, Failure> {
     found
         .iter()
         .map(Diagnostic::to_string)
-        .for_each(|line| eprintln!("{line}"));
+        .for_each(super::output::say);
     out.answer(&Report::new(&topology, &host), || show(&topology, &host))?;
     Ok(if found.has_errors() {
         Answer::No
