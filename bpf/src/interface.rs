@@ -5,6 +5,7 @@ use crate::log::{captured, kernel_message};
 use libbpf_rs::query::ProgInfoIter;
 use libbpf_rs::{Xdp, XdpFlags};
 use nix::errno::Errno;
+use nix::unistd::geteuid;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -137,7 +138,14 @@ impl Interface {
 
     /// The attached program if its name is `name`.
     pub(crate) fn attached_as(&self, name: &str) -> Result<Option<Attached>, BpfError> {
-        Ok(self.attached()?.filter(|attached| attached.name == name))
+        let attached = self.attached()?;
+        // Names are for the privileged. Without one nothing says whose program it is.
+        if attached.as_ref().is_some_and(|a| a.name.is_empty()) && !geteuid().is_root() {
+            return Err(BpfError::NotPermitted {
+                doing: format!("see which XDP program is attached to {}", self.name),
+            });
+        }
+        Ok(attached.filter(|attached| attached.name == name))
     }
 
     /// Attaches `program`, in place of an older one of the same name.

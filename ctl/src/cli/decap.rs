@@ -149,10 +149,14 @@ fn addresses_of(device: &str) -> Result<Vec<IpAddr>, Failure> {
         IpAddr::V4(v4) => v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
     };
+    if nix::net::if_::if_nametoindex(device).is_err() {
+        let text = format!("this host has no interface {device}; `ip link` lists them");
+        return Err(Failure::Refused(text));
+    }
     let mut addresses: Vec<IpAddr> = all
         .filter(|entry| entry.interface_name == device)
         .filter_map(|entry| entry.address.and_then(address))
-        .filter(|address| !link_local(address))
+        .filter(|address| !link_local(address) && !address.is_loopback())
         .collect();
     addresses.sort();
     addresses.dedup();
