@@ -53,9 +53,10 @@ impl Daemon {
     fn line(&self) -> String {
         let (version, file) = (&self.version, &self.services_file);
         let up = units::time(self.uptime_seconds);
-        let state = match self.file_error {
-            None => "in force",
-            Some(_) => "NOT in force",
+        let state = match (&self.file_error, self.engine_connected) {
+            (None, true) => "in force",
+            (None, false) => "waits for the engine",
+            (Some(_), _) => "NOT in force",
         };
         format!("lockstepd        running  version {version}, up {up}, {file} {state}\n")
     }
