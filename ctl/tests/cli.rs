@@ -406,7 +406,7 @@ fn decap_names_an_interface_that_is_not_there() {
     attach.expect(1, &["nosuchdev0"]);
     place
         .lockstep(&["decap", "attach", "nosuchdev0"])
-        .expect(1, &["nosuchdev0 has no address"]);
+        .expect(1, &["no interface nosuchdev0"]);
     place
         .lockstep(&["decap", "detach", "nosuchdev0"])
         .expect(1, &["nosuchdev0"]);
