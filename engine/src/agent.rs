@@ -243,7 +243,7 @@ impl Agent {
                     .position(|i| i.name.as_str() == hop.device)
                 {
                     Some(port) => NextHop::Via(Route {
-                        // topology.toml allows fewer interfaces than a byte counts.
+                        // No more interfaces than a worker may have queues, which a byte counts.
                         port: PortId(port as u8),
                         link: LinkHeader {
                             destination: hop.destination,

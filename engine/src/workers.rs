@@ -12,6 +12,9 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+// What the topology lets a worker poll is what it can wait for.
+const _: () = assert!(lockstep_topology::Worker::MAX_QUEUES <= lockstep_xsk::MAX_WAIT_PORTS);
+
 /// How long a queue may stay busy after its last owner died.
 const BUSY_QUEUE: Duration = Duration::from_secs(3);
 

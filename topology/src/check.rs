@@ -3,7 +3,7 @@
 use crate::diagnostics::{Diagnostic, Diagnostics, Position};
 use crate::host::{Host, HostInterface, InterfaceKind};
 use crate::memory::{WorkerMemory, human, total};
-use crate::model::{FrameSize, Interface, Topology};
+use crate::model::{FrameSize, Interface, Topology, Worker};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -193,7 +193,18 @@ impl Check<'_> {
     }
 
     fn queues(&mut self, worker: usize) {
-        let queues = &self.topology.workers()[worker].queues;
+        let plan = &self.topology.workers()[worker];
+        let queues = &plan.queues;
+        if queues.len() > Worker::MAX_QUEUES {
+            let message = format!(
+                "the worker on core {} polls {} queues, the most is {}",
+                plan.core,
+                queues.len(),
+                Worker::MAX_QUEUES
+            );
+            let help = "have more workers, or fewer queues (`ethtool -L`)";
+            self.error(self.topology.origin.core(worker), message, help);
+        }
         for (index, queue) in queues.iter().enumerate() {
             let name = &queue.interface;
             let Some(actual) = self.host.interfaces.get(name.as_str()) else {

@@ -47,7 +47,7 @@
 //! | key | what | allowed | default |
 //! |---|---|---|---|
 //! | `core` | the core it is pinned to | a core of its own, on line | required |
-//! | `queues` | the RX queues it polls; it sends on the TX queues of the same numbers | `"INTERFACE:QUEUE"` and `"INTERFACE:FIRST-LAST"` | required |
+//! | `queues` | the RX queues it polls; it sends on the TX queues of the same numbers | `"INTERFACE:QUEUE"` and `"INTERFACE:FIRST-LAST"`, 64 queues at most | required |
 
 #![forbid(unsafe_code)]
 

@@ -543,6 +543,10 @@ pub struct Worker {
 }
 
 impl Worker {
+    /// The most queues an engine's worker waits for at a time. As each worker has a queue of
+    /// every interface, there are no more interfaces either.
+    pub const MAX_QUEUES: usize = 64;
+
     /// Its queues in the notation of the file: `eth0:0 eth1:0-1`.
     pub fn queues_text(&self) -> String {
         let ranges = QueueRange::cover(&self.queues);

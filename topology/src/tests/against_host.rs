@@ -52,6 +52,21 @@ fn eth0(host: &mut Host) -> &mut HostInterface {
 }
 
 #[test]
+fn a_worker_with_more_queues_than_it_can_wait_for_is_named() {
+    let mut host = host();
+    *eth0(&mut host) = device(65, Some(0));
+    let text = "[engine]\naddresses = [\"192.0.2.10\"]\numem_frames = 16384\n\
+                [[interface]]\nname = \"eth0\"\n\
+                [[worker]]\ncore = 1\nqueues = [\"eth0:0-64\"]\n";
+    let topology = Topology::parse("t.toml", text).unwrap();
+    assert_eq!(
+        check(&topology, &host).to_string(),
+        "t.toml:7:8: the worker on core 1 polls 65 queues, the most is 64; have more workers, or \
+         fewer queues (`ethtool -L`)"
+    );
+}
+
+#[test]
 fn a_host_that_fits_is_left_without_comment() {
     assert_eq!(check(&topology(), &host()).to_string(), "");
 }
@@ -355,8 +370,9 @@ fn a_core_of_no_known_node_has_a_dash() {
 }
 
 fn hosts() -> impl Strategy<Value = Host> {
+    // Three interfaces at most: what falls to a single core is within what a worker can poll.
     let interface = (
-        1u32..64,
+        1u32..=(Worker::MAX_QUEUES / 3) as u32,
         proptest::option::of(0u32..3),
         576u32..=3506,
         any::<bool>(),
