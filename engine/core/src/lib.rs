@@ -16,6 +16,7 @@ pub mod dataplane;
 pub mod explain;
 pub mod flows;
 pub mod maglev;
+pub mod replicate;
 pub mod tables;
 mod time;
 mod tracking;
@@ -26,7 +27,7 @@ mod fixtures;
 pub use counters::Counters;
 pub use dataplane::{Dataplane, DataplaneConfig, Verdict};
 pub use tables::{EngineAddresses, NextHop, PortId, Route, Tables};
-pub use time::Seconds;
+pub use time::{Micros, Seconds};
 
 /// Frames that are processed together: enough to overlap the memory accesses of their flow
 /// lookups, few enough to stay in the first-level cache.

@@ -1,4 +1,6 @@
-//! Time as flow entries keep it.
+//! Time: as flow entries keep it, and as sessions do.
+
+use core::time::Duration;
 
 /// Whole seconds since some moment before the engine's start, modulo 2^16.
 ///
@@ -17,6 +19,40 @@ impl Seconds {
     /// Seconds from `earlier` to `self`.
     pub const fn since(self, earlier: Seconds) -> u32 {
         self.0.wrapping_sub(earlier.0) as u32
+    }
+}
+
+/// Microseconds of a monotonic clock since some moment before the engine's start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
+pub struct Micros(u64);
+
+impl Micros {
+    /// The clock's start.
+    pub const ZERO: Micros = Micros(0);
+
+    /// That many microseconds after the start.
+    pub const fn new(micros: u64) -> Self {
+        Micros(micros)
+    }
+
+    /// Microseconds since the start.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// Time from `earlier` to `self`; zero when that is later.
+    pub const fn since(self, earlier: Micros) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl core::ops::Add<Duration> for Micros {
+    type Output = Micros;
+
+    fn add(self, by: Duration) -> Micros {
+        // A duration of 580,000 years is as good as any longer one.
+        let by = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
+        Micros(self.0.saturating_add(by))
     }
 }
 

@@ -10,12 +10,15 @@ extern crate alloc;
 
 mod backend;
 mod drop;
+pub mod mask;
+mod replicate;
 mod service;
 mod snapshot;
 mod vip;
 
 pub use backend::{Backend, BackendId, BackendState, Weight};
 pub use drop::{DropReason, ParseDropReasonError};
+pub use replicate::{Commit, Divergence, Grouping, Replicate};
 pub use service::{IdleTimeouts, Mode, Service, ServiceName, TableSize};
 pub use snapshot::{Limits, PlanError, Snapshot};
 pub use vip::{ParseVipError, Protocol, Vip};
