@@ -20,8 +20,8 @@ use arrayvec::ArrayVec;
 const WINDOWS: usize = 8;
 /// Chunks that are asked for at a time, from where a replica reads on.
 const READ_AHEAD: u64 = 4;
-/// The least memory for a log: less would not carry a session.
-const MIN_MEMORY: usize = 16 * CHUNK;
+/// The least memory of a log: less would not carry a session.
+pub const MIN_MEMORY: usize = 16 * CHUNK;
 /// What a gate costs.
 const GATE: usize = size_of::<Gate>();
 
@@ -77,8 +77,8 @@ pub struct InputLog {
 }
 
 impl InputLog {
-    /// An empty log that keeps at most `memory_cap` bytes in memory, gates included (less than 64
-    /// KiB counts as that), and `disk_cap` bytes in a file.
+    /// An empty log that keeps at most `memory_cap` bytes in memory, gates included (but no less
+    /// than [`MIN_MEMORY`]), and `disk_cap` bytes in a file.
     pub fn new(memory_cap: u32, disk_cap: u64, session: SessionId) -> Self {
         let memory = (memory_cap as usize).max(MIN_MEMORY);
         let windows = if disk_cap == 0 { 0 } else { WINDOWS * CHUNK };
