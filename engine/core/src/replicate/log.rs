@@ -357,9 +357,10 @@ impl InputLog {
         self.drop_gates();
     }
 
-    /// Gives chunks before `floor` back until no more than `mark` bytes are kept.
+    /// Gives chunks before `floor` back until no more than `mark` bytes are kept, those included that
+    /// the file has not taken yet: a disk that hangs stops nobody.
     fn drop_chunks(&mut self, floor: u64, mark: usize, pool: &mut ChunkPool) {
-        while self.resident < floor && self.kept() > mark {
+        while self.resident < floor && self.kept() + self.leaving * CHUNK > mark {
             let Some(chunk) = self.chunks.pop_front() else {
                 break;
             };

@@ -29,6 +29,8 @@ pub struct TooManyMasks(pub usize);
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Search {
     pattern: Pattern,
+    /// The first bytes of the literal.
+    beginning: [u8; 2],
     /// Knuth-Morris-Pratt: with `i` bytes of the literal seen and the next one not fitting, this many
     /// are still seen.
     fallback: Vec<u8>,
@@ -66,6 +68,38 @@ impl Masks {
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty() && self.patterns.is_empty()
     }
+
+    /// How many bytes there are before the first one with which a literal may begin. Two bytes of
+    /// each literal are looked at, in many places at once.
+    fn skip(&self, bytes: &[u8]) -> usize {
+        /// Places looked at together: what compilers turn into a few vector operations.
+        const PLACES: usize = 32;
+        let mut at = 0;
+        while at + PLACES < bytes.len() {
+            let here = &bytes[at..at + PLACES];
+            let next = &bytes[at + 1..=at + PLACES];
+            let mut hits = [false; PLACES];
+            for search in &self.patterns {
+                let [first, second] = search.beginning;
+                for ((hit, &a), &b) in hits.iter_mut().zip(here).zip(next) {
+                    *hit |= (a == first) & (b == second);
+                }
+            }
+            if hits.iter().fold(false, |any, hit| any | hit) {
+                return at + hits.iter().position(|&hit| hit).unwrap_or(0);
+            }
+            at += PLACES;
+        }
+        let may_begin = |at: usize| {
+            self.patterns.iter().any(|search| {
+                let [first, second] = search.beginning;
+                bytes[at] == first && bytes.get(at + 1).is_none_or(|&byte| byte == second)
+            })
+        };
+        (at..bytes.len())
+            .find(|&at| may_begin(at))
+            .unwrap_or(bytes.len())
+    }
 }
 
 impl Search {
@@ -83,7 +117,12 @@ impl Search {
                 seen += 1;
             }
         }
-        Self { pattern, fallback }
+        let beginning = [literal[0], literal[1]];
+        Self {
+            pattern,
+            beginning,
+            fallback,
+        }
     }
 
     /// How much of the literal is seen after one more byte.
@@ -138,8 +177,8 @@ impl Masker {
         self.position
     }
 
-    /// Goes over the next bytes of the stream, in pieces that are masked or not. To move on, take
-    /// all of them.
+    /// Goes over the next bytes of the stream, in pieces that are masked or not (several of a kind
+    /// may follow one another). To move on, take all of them.
     pub fn segments<'m, 'b>(&'m mut self, bytes: &'b [u8]) -> Segments<'m, 'b> {
         Segments {
             masker: self,
@@ -181,44 +220,100 @@ impl Masker {
         }
     }
 
-    /// Whether the next byte is masked; moves on by it.
-    fn step(&mut self, byte: u8) -> bool {
-        let in_range = self.in_range();
-        self.position += 1;
-        let mut inside = false;
-        for (progress, search) in self.patterns.iter_mut().zip(&self.masks.patterns) {
-            if let Progress::Inside(state) = *progress {
-                match search.pattern.next(state, byte) {
-                    Some(next) => {
-                        *progress = Progress::Inside(next);
-                        inside = true;
-                    }
-                    None => *progress = Progress::Before(0),
-                }
+    /// Moves on by at least one byte: how many, and whether they are masked. `bytes` are not empty.
+    fn advance(&mut self, bytes: &[u8]) -> (bool, usize) {
+        let inside = self.inside(bytes);
+        let (masked, count) = if inside > 0 {
+            (true, inside)
+        } else {
+            match self.until_range_edge(bytes.len()) {
+                (true, count) => (true, count),
+                (false, count) => (false, self.search(&bytes[..count])),
             }
+        };
+        if masked {
+            self.forget_beginnings();
         }
-        let masked = inside || in_range;
-        for (progress, search) in self.patterns.iter_mut().zip(&self.masks.patterns) {
-            if let Progress::Before(seen) = *progress {
-                let seen = if masked { 0 } else { search.step(seen, byte) };
-                *progress = if usize::from(seen) == search.pattern.literal().len() {
-                    Progress::Inside(search.pattern.start())
-                } else {
-                    Progress::Before(seen)
-                };
-            }
-        }
-        masked
+        self.position += count as u64;
+        (masked, count)
     }
 
-    fn in_range(&mut self) -> bool {
+    /// How many bytes a pattern lives through. Behind them, none is alive.
+    fn inside(&mut self, bytes: &[u8]) -> usize {
+        for (index, &byte) in bytes.iter().enumerate() {
+            let mut alive = false;
+            for (progress, search) in self.patterns.iter_mut().zip(&self.masks.patterns) {
+                let Progress::Inside(state) = *progress else {
+                    continue;
+                };
+                *progress = match search.pattern.next(state, byte) {
+                    Some(next) => Progress::Inside(next),
+                    None => Progress::Before(0),
+                };
+                alive |= matches!(progress, Progress::Inside(_));
+            }
+            if !alive {
+                return index;
+            }
+        }
+        bytes.len()
+    }
+
+    /// Whether this place is in a range, and how many of `length` bytes are on the same side.
+    fn until_range_edge(&mut self, length: usize) -> (bool, usize) {
+        let up_to =
+            |edge: u64| usize::try_from(edge - self.position).map_or(length, |n| n.min(length));
         while let Some(&(first, behind)) = self.masks.ranges.get(self.range) {
+            if self.position < first {
+                return (false, up_to(first));
+            }
             if self.position < behind {
-                return self.position >= first;
+                return (true, up_to(behind));
             }
             self.range += 1;
         }
-        false
+        (false, length)
+    }
+
+    /// Looks for literal beginnings in bytes that are not masked; returns how many bytes it went over:
+    /// all, or up to the end of a literal.
+    fn search(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        while at < bytes.len() {
+            if self.patterns.iter().all(|p| *p == Progress::Before(0)) {
+                at += self.masks.skip(&bytes[at..]);
+                if at == bytes.len() {
+                    break;
+                }
+            }
+            let mut found = false;
+            for (progress, search) in self.patterns.iter_mut().zip(&self.masks.patterns) {
+                if let Progress::Before(seen) = *progress {
+                    let seen = search.step(seen, bytes[at]);
+                    let whole = usize::from(seen) == search.pattern.literal().len();
+                    found |= whole;
+                    *progress = if whole {
+                        Progress::Inside(search.pattern.start())
+                    } else {
+                        Progress::Before(seen)
+                    };
+                }
+            }
+            at += 1;
+            if found {
+                break;
+            }
+        }
+        at
+    }
+
+    /// A literal beginning does not reach across masked bytes.
+    fn forget_beginnings(&mut self) {
+        for progress in &mut self.patterns {
+            if let Progress::Before(seen) = progress {
+                *seen = 0;
+            }
+        }
     }
 }
 
@@ -233,6 +328,7 @@ impl<'b> Iterator for Segments<'_, 'b> {
     /// Whether it is masked, and the bytes.
     type Item = (bool, &'b [u8]);
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() {
             return None;
@@ -241,17 +337,8 @@ impl<'b> Iterator for Segments<'_, 'b> {
             self.masker.position += self.rest.len() as u64;
             return Some((false, core::mem::take(&mut self.rest)));
         }
-        let masked = self.masker.step(self.rest[0]);
-        let mut length = 1;
-        while length < self.rest.len() {
-            let before = self.masker.clone();
-            if self.masker.step(self.rest[length]) != masked {
-                *self.masker = before;
-                break;
-            }
-            length += 1;
-        }
-        let (segment, rest) = self.rest.split_at(length);
+        let (masked, count) = self.masker.advance(self.rest);
+        let (segment, rest) = self.rest.split_at(count);
         self.rest = rest;
         Some((masked, segment))
     }
