@@ -257,15 +257,12 @@ impl InputLog {
         while self.kept() > mark && self.resident < floor && self.spill_one(out) {}
         // Chunks on their way into the file will make room. When they take too long, the caller
         // gives up.
-        let full = !self.has_room() && self.leaving == 0;
-        if self.whole
-            && ((self.resident < floor && (low || full))
-                || (floor > 0 && self.gates.len() * GATE > self.memory / 2))
-        {
+        let stuck = self.leaving == 0 && self.resident < floor && (low || !self.has_room());
+        let gates = floor > 0 && self.gates.len() * GATE > self.memory / 2;
+        if self.whole && (stuck || gates) {
             self.cut(out);
         }
         if !self.whole {
-            let mark = mark.saturating_sub(self.leaving * CHUNK);
             self.drop_chunks(floor, mark, pool);
         }
     }
@@ -343,10 +340,12 @@ impl InputLog {
         self.kept() + self.leaving * CHUNK + GATE <= self.memory
     }
 
-    /// Sends the first chunk into the file, if that is possible.
+    /// Sends the first chunk into the file, if that is possible. No more than a quarter of the memory
+    /// is on its way: what a disk that hangs has, nobody else gets.
     fn spill_one(&mut self, out: &mut SpillQueue) -> bool {
         let fits = self.resident + CHUNK as u64 <= self.disk;
-        if !self.whole || !fits || !out.has_room() {
+        let hurried = self.leaving * CHUNK >= self.memory / 4;
+        if !self.whole || !fits || hurried || !out.has_room() {
             return false;
         }
         let Some(chunk) = self.chunks.pop_front() else {
