@@ -305,14 +305,26 @@ impl InputLog {
             }
         }
         if !self.whole {
-            self.drop_windows(pool);
+            self.forget_windows(pool);
         }
+    }
+
+    /// Gives back what was read from the file. For when nobody reads there any more: whoever does has to
+    /// ask again. What is under way stays until its reply.
+    pub fn forget_windows(&mut self, pool: &mut ChunkPool) {
+        self.windows.retain(|window| match window.chunk.take() {
+            Some(chunk) => {
+                pool.put(chunk);
+                false
+            }
+            None => true,
+        });
     }
 
     /// Gives everything back. What is on its way to or from the file comes back by replies.
     pub fn close(mut self, pool: &mut ChunkPool, out: &mut SpillQueue) {
         self.cut(out);
-        self.drop_windows(pool);
+        self.forget_windows(pool);
         for chunk in self.chunks {
             pool.put(chunk);
         }
@@ -385,7 +397,7 @@ impl InputLog {
             self.drop_gates();
         }
         if !self.whole {
-            self.drop_windows(pool);
+            self.forget_windows(pool);
         }
     }
 
@@ -395,17 +407,6 @@ impl InputLog {
         while self.gates.get(1).is_some_and(|gate| gate.offset <= start) {
             self.gates.pop_front();
         }
-    }
-
-    /// Gives back what was read from the file; what is under way stays until its reply.
-    fn drop_windows(&mut self, pool: &mut ChunkPool) {
-        self.windows.retain(|window| match window.chunk.take() {
-            Some(chunk) => {
-                pool.put(chunk);
-                false
-            }
-            None => true,
-        });
     }
 
     /// A chunk for one more window: of the pool, or the oldest one's. For `ahead`, only of a window

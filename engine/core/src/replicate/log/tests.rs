@@ -338,6 +338,11 @@ fn past_the_cap_the_rest_is_in_a_file_and_comes_back() {
         world.check();
         turns += 1;
     }
+    let windows = world.log.windows.len();
+    let before = world.pool.free();
+    world.log.forget_windows(&mut world.pool);
+    assert_eq!(world.pool.free(), before + windows);
+    world.check();
     let chunks = world.log.end() / CHUNK as u64;
     assert!(
         turns < chunks * 3 / 2,
@@ -580,6 +585,7 @@ enum Step {
     DiskFull(bool),
     Unreadable,
     GiveUp,
+    ForgetWindows,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -590,6 +596,7 @@ fn step() -> impl Strategy<Value = Step> {
         12 => (0_u64..60_000).prop_map(Step::Advance),
         12 => Just(Step::Release),
         8 => (1_usize..5).prop_map(Step::Join),
+        1 => Just(Step::ForgetWindows),
         10 => (1_usize..20).prop_map(Step::Run),
         10 => (1_usize..20).prop_map(Step::Reply),
         1 => (1_usize..40).prop_map(Step::Pressure),
@@ -653,6 +660,7 @@ proptest! {
                 Step::Relief => world.taken.drain(..).for_each(|chunk| world.pool.put(chunk)),
                 Step::DiskFull(full) => world.thread.full = full,
                 Step::Unreadable => world.thread.unreadable = true,
+                Step::ForgetWindows => world.log.forget_windows(&mut world.pool),
                 Step::GiveUp => world.log.give_up(&mut world.queue),
             }
             world.check();
