@@ -557,18 +557,26 @@ fn show(target: &Target) -> String {
     format!("backend {} of service {}", target.backend, target.service)
 }
 
-/// A warning for each service concerned that has no active backend (left).
+/// A warning for each service concerned that has no active backend (left), or too few to replicate.
 fn without_active(services: &[Service], targets: &[Target]) -> Vec<String> {
     let concerned = |name: &ServiceName| targets.iter().any(|t| t.service == *name);
-    let active = |s: &Service| s.backends.iter().any(|b| b.state == BackendState::Active);
+    let active = |b: &&lockstep_plan::Backend| b.state == BackendState::Active;
+    let warning = |s: &Service| {
+        let (name, active) = (&s.name, s.backends.iter().filter(active).count());
+        match s.mode.replicate() {
+            None if active == 0 => Some(format!(
+                "service {name} has no active backend: new flows are dropped as no_backend"
+            )),
+            Some(policy) if active < usize::from(policy.needed()) => Some(format!(
+                "service {name} has {active} active backends and needs {}: new clients are refused",
+                policy.needed()
+            )),
+            None | Some(_) => None,
+        }
+    };
     services
         .iter()
-        .filter(|s| concerned(&s.name) && !active(s))
-        .map(|s| {
-            format!(
-                "service {} has no active backend: new flows are dropped as no_backend",
-                s.name
-            )
-        })
+        .filter(|s| concerned(&s.name))
+        .filter_map(warning)
         .collect()
 }
