@@ -11,6 +11,7 @@ use lockstep_plan::health::Verdict;
 use lockstep_plan::{Health, Service};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::time::Duration;
 
 /// Answers in a row that make a backend up.
@@ -184,9 +185,24 @@ impl Monitor {
             .collect()
     }
 
-    /// The backends that are followed.
-    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.backends.keys().copied()
+    /// How many backends are followed.
+    pub fn len(&self) -> usize {
+        self.backends.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.backends.is_empty()
+    }
+
+    /// The backend whose turn is after that of another, which may be followed no more.
+    pub fn next_after(&self, last: Option<IpAddr>) -> Option<IpAddr> {
+        let later = last.and_then(|last| {
+            let later = (Bound::Excluded(last), Bound::Unbounded);
+            self.backends.range(later).next()
+        });
+        let next = later.or_else(|| self.backends.first_key_value());
+        next.map(|(&address, _)| address)
     }
 }
 

@@ -162,11 +162,25 @@ fn who_is_not_followed_any_more_is_forgotten() {
     }
     monitor.watch(&BTreeMap::from([(B, Health::UNKNOWN)]));
     assert_eq!(monitor.note(Timestamp(0), A, answer(250)), None);
-    assert_eq!(monitor.addresses().collect::<Vec<_>>(), [B]);
+    assert_eq!(monitor.len(), 1);
+    assert_eq!(monitor.next_after(Some(A)), Some(B));
     assert_eq!(
         monitor.publish(Timestamp(0)),
         BTreeMap::from([(B, up(250))])
     );
+}
+
+#[test]
+fn each_backend_has_its_turn() {
+    let monitor = watching(&[A, B]);
+    let mut last = None;
+    let turns = std::iter::from_fn(|| {
+        last = monitor.next_after(last);
+        last
+    });
+    assert_eq!(turns.take(4).collect::<Vec<_>>(), [A, B, A, B]);
+    assert_eq!(Monitor::default().next_after(last), None);
+    assert!(Monitor::default().is_empty());
 }
 
 #[test]
