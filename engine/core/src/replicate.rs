@@ -13,3 +13,4 @@
 
 pub mod event;
 pub mod leg;
+pub mod stack;
