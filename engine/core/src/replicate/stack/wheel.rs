@@ -215,7 +215,7 @@ mod tests {
                     // What is set for a slot that has passed comes up in the next one.
                     let at = passed.map_or(now + delay, |p: u64| (now + delay).max(p + 1));
                     let far = delay > 4_090;
-                    *entry = Some(entry.map_or((at, far), |before| before.min((at, far))));
+                    *entry = Some(entry.map_or((at, far), |(before, early)| (before.min(at), early | far)));
                 }
                 now += pass;
                 let came = all(&mut wheel, ms(now));
