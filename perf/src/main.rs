@@ -4,6 +4,7 @@
 
 mod core_bench;
 mod lab;
+mod replicate;
 mod report;
 
 use clap::{Parser, Subcommand};
@@ -37,6 +38,8 @@ enum Command {
     },
     /// The engine beside nftables in a lab of network namespaces: packets a second.
     Lab(lab::Arguments),
+    /// Replicated sessions beside HAProxy in a lab: throughput, CPU, gaps, memory.
+    Replicate(replicate::Arguments),
     /// Writes the results' tables into docs/src/performance.md.
     Report {
         /// The checkout.
@@ -59,6 +62,19 @@ enum Command {
         #[command(flatten)]
         load: lab::Load,
     },
+    /// Streams and echoes, as the servers of `replicate`.
+    #[command(hide = true)]
+    StreamServer {
+        /// The address to listen on.
+        #[arg(long)]
+        address: Ipv4Addr,
+        /// The port.
+        #[arg(long)]
+        port: u16,
+        /// The CPU to run on.
+        #[arg(long)]
+        cpu: usize,
+    },
     /// Runs one path for callgrind to count.
     #[command(hide = true)]
     Count {
@@ -77,6 +93,8 @@ fn main() -> anyhow::Result<()> {
             no_instructions,
         } => core_bench::run(&output, rounds, !no_instructions),
         Command::Lab(arguments) => lab::run(&arguments),
+        Command::Replicate(arguments) => replicate::run(&arguments),
+        Command::StreamServer { address, port, cpu } => replicate::serve(address, port, cpu),
         Command::Report { root } => report::run(&root),
         Command::Send {
             cpu,
