@@ -7,14 +7,17 @@
 //!
 //! Every device sends packets of at most 1,500 bytes and puts none together (no TSO, GSO, GRO), as
 //! they are on a wire. The balancer, one thread of HAProxy or one worker of the engine, has a CPU of
-//! its own; client and servers share the other one.
+//! its own; client and servers share the other one. All of them run ahead of what else this machine
+//! does.
 
 mod balancer;
 mod bulk;
 mod client;
 mod cpu;
+mod crowd;
 mod network;
 mod server;
+mod switchover;
 
 pub use server::serve;
 
@@ -23,6 +26,8 @@ use balancer::Case;
 use lockstep_tests::lab::interrupted;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use switchover::Fault;
 
 /// The CPUs of a measurement.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +51,12 @@ pub struct Arguments {
     /// Numbers of replicas.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 3, 10, 30, 100])]
     replicas: Vec<usize>,
+    /// Switchovers of each kind.
+    #[arg(long, default_value_t = 60)]
+    switches: usize,
+    /// Sessions that are open at once.
+    #[arg(long, default_value_t = 10_000)]
+    sessions: usize,
     /// Only what needs no engine.
     #[arg(long)]
     peers_only: bool,
@@ -65,6 +76,8 @@ pub struct Arguments {
 #[serde(untagged)]
 enum Row {
     Bulk(bulk::Row),
+    Switchover(switchover::Row),
+    Crowd(crowd::Row),
 }
 
 /// Measures every case in every round, in turns, and writes the results.
@@ -83,9 +96,30 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         cpus.endpoints != cpus.balancer,
         "the balancer needs a CPU of its own"
     );
+    run_ahead_of_others()?;
     let mut rows = Vec::new();
     rows.extend(bulk(cpus, arguments)?.into_iter().map(Row::Bulk));
+    if !arguments.peers_only {
+        for fault in [Fault::Killed, Fault::Silent] {
+            eprintln!("switchovers: {fault:?}");
+            rows.push(Row::Switchover(switchover::run(fault, cpus, arguments)?));
+        }
+        eprintln!("many sessions");
+        rows.extend(crowd::run(cpus, arguments)?.into_iter().map(Row::Crowd));
+    }
     write(&arguments.output, &rows)
+}
+
+/// A real-time priority for this process and all that it starts: what else runs on this machine
+/// gets what they leave. By `chrt`, which is in every Debian.
+fn run_ahead_of_others() -> Result<()> {
+    let own = std::process::id().to_string();
+    let status = Command::new("chrt")
+        .args(["--all-tasks", "--rr", "--pid", "1", &own])
+        .status()
+        .context("cannot run chrt")?;
+    ensure!(status.success(), "chrt failed: {status}");
+    Ok(())
 }
 
 fn bulk(cpus: Cpus, arguments: &Arguments) -> Result<Vec<bulk::Row>> {
@@ -117,6 +151,13 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
+/// Of sorted values, by the nearest rank.
+fn percentile(sorted: &[f64], share: f64) -> f64 {
+    let rank = (share * sorted.len() as f64).ceil() as usize;
+    let at = rank.clamp(1, sorted.len().max(1)) - 1;
+    sorted.get(at).copied().unwrap_or(f64::NAN)
+}
+
 fn rounded(value: f64, digits: i32) -> f64 {
     let scale = 10_f64.powi(digits);
     (value * scale).round() / scale
@@ -128,8 +169,10 @@ fn write(output: &Path, rows: &[Row]) -> Result<()> {
     }
     let text = serde_json::to_string_pretty(rows)? + "\n";
     print!("{text}");
-    std::fs::write(output, text)
-        .with_context(|| format!("cannot write {}", output.display()))?;
+    std::fs::write(output, text).with_context(|| format!("cannot write {}", output.display()))?;
     println!("written to {}", output.display());
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

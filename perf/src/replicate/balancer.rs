@@ -102,6 +102,8 @@ fn start_haproxy(network: &Network, cpus: Cpus) -> Result<Process> {
 pub struct Policy {
     /// Servers, each a replica.
     pub replicas: usize,
+    /// How the worker waits for packets.
+    pub poll: &'static str,
     /// Lines below `[service.replicate]`.
     pub replicate: String,
     /// Lines below `[sessions]`.
@@ -113,6 +115,7 @@ impl Policy {
     pub fn replicas(replicas: usize) -> Self {
         Policy {
             replicas,
+            poll: "adaptive",
             replicate: String::new(),
             sessions: String::new(),
         }
@@ -157,18 +160,44 @@ impl Engine {
         &self.process
     }
 
-    fn cpu_seconds(&self) -> Result<f64> {
+    /// CPU seconds of its process.
+    pub fn cpu_seconds(&self) -> Result<f64> {
         cpu::of_process(self.process.pid())
     }
+
+    /// Bytes of memory that are its process's own.
+    pub fn resident(&self) -> Result<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.process.pid()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        Ok(kibibytes.context("the kernel does not say how much memory it has")? * 1024)
+    }
+
+    /// The sum of a metric over its labels.
+    pub fn metric(&self, network: &Network, name: &str) -> Result<f64> {
+        let page = lockstep(network, &["metrics"])?;
+        sum_of(&page, name).with_context(|| format!("the engine has no metric {name}"))
+    }
+}
+
+/// The sum of all samples of this name on a page of metrics; none when there is none.
+pub fn sum_of(page: &str, name: &str) -> Option<f64> {
+    let values = page.lines().filter_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        let is_it = rest.starts_with(['{', ' ']);
+        is_it.then(|| rest.split_whitespace().last()?.parse::<f64>().ok())?
+    });
+    values.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
 }
 
 fn topology_text(network: &Network, policy: &Policy, cpus: Cpus) -> String {
     let mut text = format!(
-        "[engine]\nsocket = {:?}\npin_dir = {:?}\naddresses = [\"{ENGINE}\"]\n\n\
+        "[engine]\nsocket = {:?}\npin_dir = {:?}\naddresses = [\"{ENGINE}\"]\npoll = \"{}\"\n\n\
          [[interface]]\nname = \"{IN}\"\n\n[[interface]]\nname = \"{OUT}\"\n\n\
          [[worker]]\ncore = {}\nqueues = [\"{IN}:0\", \"{OUT}:0\"]\n",
         network.file("engine.sock"),
         network.bpffs.path(),
+        policy.poll,
         cpus.balancer
     );
     if !policy.sessions.is_empty() {
@@ -179,7 +208,12 @@ fn topology_text(network: &Network, policy: &Policy, cpus: Cpus) -> String {
 
 fn services_text(policy: &Policy) -> String {
     let backends: Vec<String> = (0..policy.replicas)
-        .map(|index| format!("    {{ address = \"{}\" }},\n", server(index)))
+        .map(|index| {
+            format!(
+                "    {{ address = \"{}\", name = \"s{index}\" }},\n",
+                server(index)
+            )
+        })
         .collect();
     format!(
         "[[service]]\nname = \"bench\"\nvips = [\"{VIP}:{PORT}/tcp\"]\nmode = \"replicate\"\n\

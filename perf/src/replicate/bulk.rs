@@ -12,10 +12,6 @@ use std::time::{Duration, Instant};
 /// Before anything is measured: congestion windows and buffers grow.
 const WARM_UP: Duration = Duration::from_millis(400);
 const SOON: Duration = Duration::from_secs(10);
-/// The share of the machine that other programs may take during a trial.
-const FOREIGN: f64 = 0.05;
-/// How often a trial is made when they took more.
-const ATTEMPTS: usize = 4;
 
 /// One transfer.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -26,8 +22,6 @@ pub struct Trial {
     pub cpu_s_per_gb: f64,
     /// The same of everybody who took part: balancer, client, servers.
     pub machine_cpu_s_per_gb: f64,
-    /// The share of the machine that other programs took, 0 to 1.
-    pub foreign: f64,
 }
 
 /// A row of the results.
@@ -44,8 +38,6 @@ pub struct Row {
     cpu_s_per_replicated_gb: f64,
     /// Throughput of each round.
     rounds: Vec<f64>,
-    /// The largest share of the machine that other programs took in any round.
-    foreign: f64,
     /// HAProxy in the same run.
     #[serde(skip_serializing_if = "Option::is_none")]
     peer: Option<Peer>,
@@ -96,7 +88,6 @@ impl Series {
             trials.map(|trials| value(&trials[direction])).collect()
         };
         let cpu = median(of(|trial| trial.cpu_s_per_gb));
-        let foreign = of(|trial| trial.foreign).into_iter().fold(0.0, f64::max);
         Row {
             case,
             balancer: self.case.name(),
@@ -108,7 +99,6 @@ impl Series {
             rounds: (of(|trial| trial.gbit_s).into_iter())
                 .map(|rate| rounded(rate, 2))
                 .collect(),
-            foreign: rounded(foreign, 3),
             peer: None,
         }
     }
@@ -149,8 +139,10 @@ fn round(case: Case, replicas: usize, cpus: Cpus, arguments: &Arguments) -> Resu
         duration: Duration::from_millis(arguments.milliseconds),
     };
     Ok([
-        bench.calm(Direction::Download).context("cannot download")?,
-        bench.calm(Direction::Upload).context("cannot upload")?,
+        bench
+            .trial(Direction::Download)
+            .context("cannot download")?,
+        bench.trial(Direction::Upload).context("cannot upload")?,
     ])
 }
 
@@ -163,21 +155,6 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Again when other programs were in the way; the calmest when they always were.
-    fn calm(&self, direction: Direction) -> Result<Trial> {
-        let mut best: Option<Trial> = None;
-        for _ in 0..ATTEMPTS {
-            let trial = self.trial(direction)?;
-            if best.is_none_or(|best| trial.foreign < best.foreign) {
-                best = Some(trial);
-            }
-            if trial.foreign <= FOREIGN {
-                break;
-            }
-        }
-        best.context("no trial was made")
-    }
-
     fn trial(&self, direction: Direction) -> Result<Trial> {
         let transfer = Transfer::start(self.network, direction, self.cpus.endpoints)?;
         let begin = Instant::now();
@@ -205,8 +182,7 @@ impl Bench<'_> {
             at: Instant::now(),
             bytes: transfer.bytes(),
             balancer,
-            ours: balancer + endpoints,
-            machine: cpu::of_machine()?,
+            everybody: balancer + endpoints,
         })
     }
 }
@@ -217,8 +193,7 @@ struct Reading {
     at: Instant,
     bytes: u64,
     balancer: f64,
-    ours: f64,
-    machine: f64,
+    everybody: f64,
 }
 
 impl Reading {
@@ -226,14 +201,10 @@ impl Reading {
         let seconds = (self.at - before.at).as_secs_f64();
         let bytes = (self.bytes - before.bytes) as f64;
         let gigabytes = (bytes / 1e9).max(1e-9);
-        let ours = self.ours - before.ours;
-        let foreign = (self.machine - before.machine - ours).max(0.0);
-        let there = std::thread::available_parallelism().map_or(1, usize::from);
         Trial {
             gbit_s: bytes * 8.0 / 1e9 / seconds,
             cpu_s_per_gb: (self.balancer - before.balancer) / gigabytes,
-            machine_cpu_s_per_gb: ours / gigabytes,
-            foreign: foreign / (seconds * there as f64),
+            machine_cpu_s_per_gb: (self.everybody - before.everybody) / gigabytes,
         }
     }
 }

@@ -34,20 +34,6 @@ pub fn of_ksoftirqd(cpu: usize) -> Result<f64> {
     bail!("there is no {wanted}")
 }
 
-/// Seconds that all CPUs were busy, in the kernel's ticks.
-pub fn of_machine() -> Result<f64> {
-    let text = fs::read_to_string("/proc/stat")?;
-    let line = text.lines().next().context("/proc/stat is empty")?;
-    let ticks: Vec<u64> = (line.split_whitespace().skip(1))
-        .filter_map(|word| word.parse().ok())
-        .collect();
-    // user, nice, system, idle, iowait, irq, softirq, steal: see proc_stat(5).
-    let busy = [0, 1, 2, 5, 6].map(|at| ticks.get(at).copied().unwrap_or(0));
-    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?;
-    let per_second = per_second.context("the kernel does not say how long a tick is")?;
-    Ok(busy.iter().sum::<u64>() as f64 / per_second as f64)
-}
-
 fn of_tasks(tasks: &str) -> Result<f64> {
     let entries = fs::read_dir(tasks).with_context(|| format!("no {tasks}: it has ended"))?;
     let mut total = 0;
