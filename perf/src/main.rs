@@ -6,6 +6,7 @@ mod core_bench;
 mod lab;
 mod replicate;
 mod report;
+mod session_bench;
 
 use clap::{Parser, Subcommand};
 use std::net::Ipv4Addr;
@@ -38,6 +39,8 @@ enum Command {
     },
     /// The engine beside nftables in a lab of network namespaces: packets a second.
     Lab(lab::Arguments),
+    /// The replicator alone, in memory: nanoseconds per packet.
+    Session(session_bench::Arguments),
     /// Replicated sessions beside HAProxy in a lab: throughput, CPU, gaps, memory.
     Replicate(replicate::Arguments),
     /// Writes the results' tables into docs/src/performance.md.
@@ -93,6 +96,7 @@ fn main() -> anyhow::Result<()> {
             no_instructions,
         } => core_bench::run(&output, rounds, !no_instructions),
         Command::Lab(arguments) => lab::run(&arguments),
+        Command::Session(arguments) => session_bench::run(&arguments),
         Command::Replicate(arguments) => replicate::run(&arguments),
         Command::StreamServer { address, port, cpu } => replicate::serve(address, port, cpu),
         Command::Report { root } => report::run(&root),
