@@ -13,9 +13,12 @@
 
 pub mod chain;
 pub mod chunks;
+pub mod counters;
 pub mod event;
+pub mod group;
 pub mod leg;
 pub mod log;
 pub mod mask;
+pub mod session;
 pub mod spill;
 pub mod stack;
