@@ -2,6 +2,8 @@
 //!
 //! No figure on that page is typed: a test renders the tables again and compares.
 
+mod replicate;
+
 use anyhow::{Context, bail};
 use serde_json::Value;
 use std::fmt::Write;
@@ -73,45 +75,7 @@ fn tables(root: &Path) -> anyhow::Result<String> {
             ]
         }),
     );
-    let replicate = rows(root, "replicate.json")?;
-    let bulk = replicate
-        .iter()
-        .filter(|row| name(row, "case").starts_with("bulk-"));
-    text.push_str("\nReplicated sessions beside HAProxy (`perf/results/replicate.json`):\n\n");
-    table(
-        &mut text,
-        &[
-            "case",
-            "balancer",
-            "replicas",
-            "Gbit/s",
-            "CPU s/GB",
-            "CPU s/replicated GB",
-            "CPU s/GB, everybody",
-            "Gbit/s to HAProxy's",
-            "CPU to HAProxy's",
-            "everybody's to HAProxy's",
-        ],
-        bulk.map(|row| {
-            let ratio = |key: &str| {
-                let of_peer = row["peer"][key].as_f64();
-                let ratio = row[key].as_f64().zip(of_peer).map(|(a, b)| a / b);
-                ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"))
-            };
-            vec![
-                name(row, "case"),
-                name(row, "balancer"),
-                thousands(&row["replicas"]),
-                number(&row["gbit_s"], 2),
-                number(&row["cpu_s_per_gb"], 2),
-                number(&row["cpu_s_per_replicated_gb"], 2),
-                number(&row["machine_cpu_s_per_gb"], 2),
-                ratio("gbit_s"),
-                ratio("cpu_s_per_gb"),
-                ratio("machine_cpu_s_per_gb"),
-            ]
-        }),
-    );
+    replicate::tables(&mut text, &rows(root, "replicate.json")?);
     Ok(text)
 }
 

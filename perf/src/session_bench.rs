@@ -3,7 +3,7 @@
 
 mod peer;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use lockstep_core::replicate::replicator::{Replicator, ReplicatorConfig};
 use lockstep_core::replicate::stack::Transmit;
 use lockstep_core::tables::{NextHop, PortId, Route};
@@ -375,7 +375,7 @@ fn tables(replicas: usize) -> Result<Tables> {
         table_size: TableSize::DEFAULT,
         idle: IdleTimeouts::DEFAULT,
     };
-    let snapshot = Snapshot::new(1, vec![service])?;
+    let snapshot = Snapshot::new(1, vec![service]).map_err(|errors| anyhow!("{errors:?}"))?;
     let route = Route {
         port: PortId(0),
         link: LinkHeader {
