@@ -57,6 +57,7 @@ bench: deps ## measure the dataplane in memory and the engine in the lab, into p
 
 bench-replicate: deps ## measure replicated sessions beside HAProxy, into perf/results
 	cargo build --locked --release -p lockstep-perf -p lockstep-engine -p lockstep-ctl
+	target/release/lockstep-perf session
 	$(SUDO) target/release/lockstep-perf replicate
 
 fuzz: deps ## run each fuzz target for FUZZ_SECONDS (60); needs a nightly toolchain

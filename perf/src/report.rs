@@ -75,6 +75,7 @@ fn tables(root: &Path) -> anyhow::Result<String> {
             ]
         }),
     );
+    replicate::alone(&mut text, &rows(root, "session.json")?);
     replicate::tables(&mut text, &rows(root, "replicate.json")?);
     Ok(text)
 }

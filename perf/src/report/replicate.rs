@@ -3,7 +3,24 @@
 use super::{name, number, table, thousands};
 use serde_json::Value;
 
-/// All of them.
+/// The replicator without a network.
+pub fn alone(text: &mut String, rows: &[Value]) {
+    text.push_str("\nThe replicator alone (`perf/results/session.json`):\n\n");
+    table(
+        text,
+        &["direction", "replicas", "ns a packet", "CPU s/GB"],
+        rows.iter().map(|row| {
+            vec![
+                name(row, "direction"),
+                thousands(&row["replicas"]),
+                number(&row["ns_per_packet"], 0),
+                number(&row["s_per_gb"], 2),
+            ]
+        }),
+    );
+}
+
+/// The engine in the lab.
 pub fn tables(text: &mut String, rows: &[Value]) {
     text.push_str("\nReplicated sessions beside HAProxy (`perf/results/replicate.json`):\n\n");
     bulk(text, rows);
