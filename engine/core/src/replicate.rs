@@ -19,6 +19,7 @@ pub mod group;
 pub mod leg;
 pub mod log;
 pub mod mask;
+pub mod replicator;
 pub mod session;
 pub mod spill;
 pub mod stack;

@@ -25,6 +25,28 @@ pub struct ReplicateCounters {
     pub log_cuts: Count,
     /// Sessions that were without a replica.
     pub orphaned: Count,
+    /// Sessions there are.
+    pub sessions: Count,
+    /// Sessions whose client has not acknowledged the SYN-ACK.
+    pub half_open: Count,
+    /// Connections to replicas that are in use.
+    pub connections: Count,
+    /// Connections in TIME-WAIT.
+    pub time_wait: Count,
+    /// Bytes of memory that input logs hold.
+    pub log_memory: Count,
+    /// SYNs answered with a cookie.
+    pub cookies_sent: Count,
+    /// Sessions opened by the answer to a cookie.
+    pub cookies_accepted: Count,
+    /// RSTs sent for packets of no session.
+    pub resets: Count,
+    /// Connections to replicas that could not be opened: no connection, port or route left.
+    pub unconnected: Count,
+    /// Packets that found no frame or no room on the ring, and wait for their retransmission.
+    pub unsent: Count,
+    /// Events that nobody took in time.
+    pub events_lost: Count,
     /// Bytes received from clients.
     pub input_bytes: Count,
     /// Bytes sent to clients.

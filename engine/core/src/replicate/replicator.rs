@@ -21,8 +21,8 @@ use super::counters::ReplicateCounters;
 use super::event::SessionId;
 use super::session::{Action, Session};
 use super::spill::{SpillQueue, SpillReply};
-use super::stack::connection::Arena;
 use super::stack::cookie::Cookies;
+use super::stack::pool::Pool;
 use super::stack::ports::Ports;
 use super::stack::segment::Segment;
 use super::stack::time_wait::{Late, TimeWait};
@@ -114,13 +114,15 @@ pub struct Replicator {
     /// Places in `sessions` that are free.
     places: Vec<u32>,
     /// Closed connections for clients, and for replicas.
-    clients: Vec<Box<Connection>>,
-    replicas: Vec<Box<Connection>>,
+    clients: Pool,
+    replicas: Pool,
     flows: Flows,
     ports: Ports,
     wheel: Wheel,
     time_wait: TimeWait,
     cookies: Cookies,
+    /// When a cookie was last sent.
+    last_cookie: Option<Micros>,
     half_open: usize,
     /// Sessions to be served in the next poll.
     dirty: Vec<u32>,
@@ -155,8 +157,8 @@ impl Replicator {
     pub fn new(config: ReplicatorConfig) -> Self {
         let mut random = Random::new(config.seed);
         let count = config.sessions;
-        let clients = connections(count, config.client_buffer);
-        let replicas = connections(config.connections, config.replica_buffer);
+        let clients = Pool::new(count, config.client_buffer);
+        let replicas = Pool::new(config.connections, config.replica_buffer);
         Replicator {
             sessions: (0..count).map(|_| None).collect(),
             places: (0..count as u32).rev().collect(),
@@ -167,6 +169,7 @@ impl Replicator {
             wheel: Wheel::new(count),
             time_wait: TimeWait::new(count * 4, random.next()),
             cookies: Cookies::new([random.next(), random.next()]),
+            last_cookie: None,
             half_open: 0,
             dirty: Vec::with_capacity(count),
             serving: Vec::with_capacity(count),
@@ -309,7 +312,7 @@ impl Replicator {
                 self.mark(place);
             }
         }
-        self.adopt_some(now, tables);
+        self.adopt_some(now, tables, out);
         self.time_wait.expire(now);
         self.poll(now, tables, out);
         self.publish();
@@ -387,20 +390,12 @@ impl Replicator {
         let counters = &self.shared.counters;
         counters.sessions.set(self.len() as u64);
         counters.half_open.set(self.half_open as u64);
-        let connections = self.config.connections - self.replicas.len();
-        counters.connections.set(connections as u64);
+        counters.connections.set(self.replicas.used() as u64);
         counters.time_wait.set(self.time_wait.len() as u64);
         let chunks = self.shared.pool.total() - self.shared.pool.free();
         let bytes = chunks * super::chunks::CHUNK;
         counters.log_memory.set(bytes as u64);
     }
-}
-
-fn connections(count: usize, buffer: usize) -> Vec<Box<Connection>> {
-    let mut arena = Arena::new(2 * count, buffer);
-    (0..count)
-        .map(|_| Box::new(Connection::new(arena.take(), arena.take())))
-        .collect()
 }
 
 /// The way a packet came, back: out of the same port, to whom it came from.

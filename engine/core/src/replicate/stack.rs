@@ -4,6 +4,7 @@
 pub mod connection;
 pub mod cookie;
 mod device;
+pub mod pool;
 pub mod ports;
 pub mod segment;
 pub mod time_wait;

@@ -48,7 +48,10 @@ impl Flows {
         if let Ok(entry) = self.flows.find_entry(hash, |(k, _)| k == key) {
             entry.remove();
         }
-        if let Ok(entry) = self.numbers.find_entry(mixed(number), |(n, _)| *n == number) {
+        if let Ok(entry) = self
+            .numbers
+            .find_entry(mixed(number), |(n, _)| *n == number)
+        {
             entry.remove();
         }
     }

@@ -11,7 +11,6 @@ use crate::replicate::stack::{Connection, Options, Transmit, Way};
 use crate::tables::{BackendRef, Ring, Tables};
 use alloc::boxed::Box;
 use core::net::{IpAddr, SocketAddr};
-use core::time::Duration;
 use lockstep_plan::BackendState;
 use lockstep_plan::health::Verdict;
 use lockstep_wire::{FlowKey, FlowKey4, FlowKey6, protocol};
@@ -116,10 +115,7 @@ impl Replicator {
                     self.release(now, tables, &mut served, replica, out);
                 }
                 Action::Event(kind) => self.tell(now, &served, kind),
-                Action::Ended(cause) => {
-                    self.tell(now, &served, EventKind::Ended(cause));
-                    over = true;
-                }
+                Action::Ended(_) => over = true,
             }
         }
         self.shared.actions = actions;
@@ -197,7 +193,10 @@ impl Replicator {
             served.legs.resize_with(count, || None);
             served.ends.resize(count, None);
         }
-        if self.try_connect(now, tables, place, served, replica).is_none() {
+        if self
+            .try_connect(now, tables, place, served, replica)
+            .is_none()
+        {
             self.shared.counters.unconnected.add(1);
             served.session.unconnected(now, replica);
         }
@@ -221,15 +220,18 @@ impl Replicator {
             IpAddr::V4(_) => self.config.addresses.v4?.into(),
             IpAddr::V6(_) => self.config.addresses.v6?.into(),
         };
-        let port = member.backend.port.map_or(served.key.destination_port(), |p| p.get());
+        let port = member
+            .backend
+            .port
+            .map_or(served.key.destination_port(), |p| p.get());
         let remote = SocketAddr::new(address, port);
-        let mut connection = self.replicas.pop()?;
+        let mut connection = self.replicas.take()?;
         let owner = PortOwner {
             session: place,
             replica,
         };
         let Some(port) = self.ports.take(owner) else {
-            self.replicas.push(connection);
+            self.replicas.put(connection);
             return None;
         };
         let local = SocketAddr::new(local, port);
@@ -241,7 +243,7 @@ impl Replicator {
         };
         if !connection.connect(now, local, remote, &options) {
             self.ports.release(port);
-            self.replicas.push(connection);
+            self.replicas.put(connection);
             return None;
         }
         let at = usize::from(replica);
@@ -273,15 +275,22 @@ impl Replicator {
         let way = way_to(tables, ends.backend);
         leg.abort();
         leg.send(now, way, out, &mut self.shared.scratch);
-        self.retire(now, &leg, ends.key, way);
+        self.retire(now, &leg, ends.key, way, out);
         self.ports.release(ends.local.port());
-        self.replicas.push(leg);
+        self.replicas.put(leg);
     }
 
     /// A connection whose end we began is remembered for as long as its last ACK may be lost.
-    fn retire(&mut self, now: Micros, connection: &Connection, key: FlowKey, way: Option<Way>) {
+    fn retire(
+        &mut self,
+        now: Micros,
+        connection: &Connection,
+        key: FlowKey,
+        way: Option<Way>,
+        out: &mut impl Transmit,
+    ) {
         if let (Some(remains), Some(way)) = (connection.remains(), way) {
-            self.time_wait.insert(now, key, remains, way);
+            self.time_wait.insert(now, key, remains, way, out);
         }
     }
 
@@ -299,19 +308,17 @@ impl Replicator {
         }
         served.client.abort();
         let way = served.way;
-        served.client.send(now, Some(way), out, &mut self.shared.scratch);
-        self.retire(now, &served.client, served.key, Some(way));
+        served
+            .client
+            .send(now, Some(way), out, &mut self.shared.scratch);
+        self.retire(now, &served.client, served.key, Some(way), out);
         if served.half_open {
             self.half_open -= 1;
         }
         self.wheel.clear(place);
         self.flows.remove(&served.key, served.session.id().number);
         self.places.push(place);
-        let Served {
-            session, client, ..
-        } = *served;
-        self.clients.push(client);
-        session.close(&mut self.shared.resources());
+        self.clients.put(served.client);
     }
 
     /// A few more sessions see the tables in force.
@@ -386,6 +393,3 @@ fn six(address: IpAddr) -> core::net::Ipv6Addr {
         IpAddr::V6(v6) => v6,
     }
 }
-
-/// No service waits for more than that for anything.
-pub(super) const PATIENT: Duration = Duration::from_secs(3_600);

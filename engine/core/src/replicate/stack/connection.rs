@@ -1,10 +1,11 @@
 //! One TCP connection: a smoltcp interface with one socket, seen by the machine as a [`Leg`].
 
+mod leg;
+
 use super::device::{Scratch, Sent, Transmit, Way, Wire};
 use super::segment::{Segment, SynOptions};
 use crate::Micros;
-use crate::replicate::leg::{Leg, Loss, Phase};
-use alloc::boxed::Box;
+use crate::replicate::leg::Loss;
 use alloc::vec;
 use core::fmt;
 use core::net::SocketAddr;
@@ -60,6 +61,8 @@ pub struct Remains {
     pub next: u32,
     /// The one we expect next.
     pub expected: u32,
+    /// The peer's FIN was not acknowledged yet.
+    pub owed: bool,
 }
 
 /// A TCP connection with its buffers. Made once, opened and closed any number of times.
@@ -72,6 +75,8 @@ pub struct Connection {
     end: Option<End>,
     /// The peer's FIN has arrived.
     finished: bool,
+    /// The sequence number behind the FIN.
+    behind_fin: u32,
     /// Something may be there to send.
     dirty: bool,
     /// The SYN-ACK waits for [`Connection::answer`].
@@ -107,6 +112,7 @@ impl Connection {
             sent: Sent::default(),
             end: Some(End::Closed),
             finished: false,
+            behind_fin: 0,
             dirty: false,
             paused: false,
             mute: false,
@@ -264,7 +270,7 @@ impl Connection {
                 .acknowledged
                 .wrapping_add(u32::from(self.sent.window) << self.shift);
             let end = segment.sequence.wrapping_add(segment.payload);
-            if edge.wrapping_sub(end) as i32 <= -1 {
+            if (edge.wrapping_sub(end) as i32) < 0 {
                 header[13] &= !TcpFlags::FIN.bits();
             }
         }
@@ -285,10 +291,15 @@ impl Connection {
             };
             self.rtt = Some(now.since(handshake));
         }
-        self.finished |= matches!(
+        let finished = matches!(
             after,
             State::CloseWait | State::Closing | State::LastAck | State::TimeWait
         );
+        if finished && !self.finished {
+            // It was in order, or it would not have been taken.
+            self.behind_fin = segment.sequence.wrapping_add(segment.length());
+            self.finished = true;
+        }
         if self.end.is_some() {
             return;
         }
@@ -406,7 +417,12 @@ impl Connection {
         self.rtt.filter(|_| self.role == Role::Replica)
     }
 
-    /// Whether the SYN-ACK was sent and is not acknowledged.
+    /// Where answers that cannot wait for the next [`Connection::send`] go.
+    pub fn set_way(&mut self, way: Way) {
+        self.way = Some(way);
+    }
+
+    /// Whether the client has not acknowledged the SYN-ACK, or not been sent it.
     pub fn is_half_open(&self) -> bool {
         self.end.is_none() && matches!(self.state(), State::Listen | State::SynReceived)
     }
@@ -415,7 +431,8 @@ impl Connection {
     pub fn remains(&self) -> Option<Remains> {
         (self.state() == State::TimeWait).then_some(Remains {
             next: self.sent.next,
-            expected: self.sent.acknowledged,
+            expected: self.behind_fin,
+            owed: self.sent.acknowledged != self.behind_fin,
         })
     }
 
@@ -471,74 +488,6 @@ impl Connection {
     }
 }
 
-impl Leg for Connection {
-    fn phase(&self) -> Phase {
-        match (self.end, self.state()) {
-            (Some(End::Closed), _) => Phase::Closed,
-            (Some(End::Lost(loss)), _) => Phase::Lost(loss),
-            (None, State::Listen | State::SynSent | State::SynReceived) => Phase::Opening,
-            (None, _) => Phase::Open,
-        }
-    }
-
-    fn readable(&self) -> usize {
-        self.socket().recv_queue()
-    }
-
-    fn front(&mut self) -> &[u8] {
-        self.socket_mut().peek(usize::MAX).unwrap_or(&[])
-    }
-
-    fn consume(&mut self, count: usize) {
-        let taken = self
-            .socket_mut()
-            .recv(|bytes| (count.min(bytes.len()), count.min(bytes.len())));
-        debug_assert!(
-            count == 0 || taken == Ok(count),
-            "consumed what is not there"
-        );
-        self.dirty = true;
-    }
-
-    fn is_finished(&self) -> bool {
-        self.finished && self.readable() == 0
-    }
-
-    fn room(&self) -> usize {
-        let socket = self.socket();
-        if self.end.is_none() && socket.may_send() {
-            socket.send_capacity() - socket.send_queue()
-        } else {
-            0
-        }
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> usize {
-        if self.end.is_some() || bytes.is_empty() {
-            return 0;
-        }
-        self.dirty = true;
-        self.socket_mut().send_slice(bytes).unwrap_or(0)
-    }
-
-    fn unacknowledged(&self) -> usize {
-        self.socket().send_queue()
-    }
-
-    fn finish(&mut self) {
-        if self.end.is_none() {
-            self.dirty = true;
-            self.socket_mut().close();
-        }
-    }
-
-    fn abort(&mut self) {
-        if self.end.is_none() {
-            self.finish_with(End::Lost(Loss::Aborted));
-        }
-    }
-}
-
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let socket = self.socket();
@@ -548,8 +497,8 @@ impl fmt::Debug for Connection {
             .field("end", &self.end)
             .field("local", &socket.local_endpoint())
             .field("remote", &socket.remote_endpoint())
-            .field("readable", &self.readable())
-            .field("unacknowledged", &self.unacknowledged())
+            .field("readable", &socket.recv_queue())
+            .field("unacknowledged", &socket.send_queue())
             .field("dirty", &self.dirty)
             .field("deadline", &self.deadline)
             .finish_non_exhaustive()
@@ -557,7 +506,7 @@ impl fmt::Debug for Connection {
 }
 
 /// Takes every packet and sends none.
-struct Sink;
+pub(in crate::replicate) struct Sink;
 
 impl Transmit for Sink {
     fn transmit(
@@ -599,7 +548,7 @@ fn congestion_control() -> CongestionControl {
 
 /// smoltcp's choice, RFC 7323 section 2.2: the least shift that lets a field of 16 bits tell the
 /// whole buffer.
-fn scale_of(capacity: usize) -> u8 {
+pub(in crate::replicate) fn scale_of(capacity: usize) -> u8 {
     let bits = usize::BITS - capacity.leading_zeros();
     bits.saturating_sub(16) as u8
 }
@@ -610,20 +559,3 @@ fn instant(now: Micros) -> Instant {
 
 #[cfg(test)]
 mod tests;
-
-/// Buffers of one size, from one piece of memory that is touched only where bytes arrive.
-///
-/// The memory is never given back: an engine makes its connections once.
-pub(in crate::replicate) struct Arena(core::slice::ChunksExactMut<'static, u8>);
-
-impl Arena {
-    pub(in crate::replicate) fn new(buffers: usize, size: usize) -> Self {
-        // Zeroed memory of that size comes from the system untouched.
-        let memory: &'static mut [u8] = Box::leak(vec![0; buffers * size].into_boxed_slice());
-        Arena(memory.chunks_exact_mut(size.max(1)))
-    }
-
-    pub(in crate::replicate) fn take(&mut self) -> &'static mut [u8] {
-        self.0.next().unwrap_or(&mut [])
-    }
-}

@@ -8,12 +8,16 @@
 use super::segment::{Segment, SynOptions};
 use crate::Micros;
 use core::hash::Hasher;
+use core::time::Duration;
 use lockstep_wire::FlowKey;
 use siphasher::sip::SipHasher13;
 
 /// Microseconds after which a cookie is made with another number; it is good for one to two of
 /// them.
 const PERIOD: u64 = 64_000_000;
+
+/// A cookie is never good for longer.
+pub const LIFETIME: Duration = Duration::from_micros(2 * PERIOD);
 
 /// The MSS a cookie can tell: what clients send, rounded down. 536 is what RFC 9293 section 3.7.1
 /// gives a client that says nothing.

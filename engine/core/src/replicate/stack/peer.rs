@@ -176,6 +176,14 @@ impl Peer {
         self.sockets.get_mut(handle)
     }
 
+    pub fn remove(&mut self, handle: SocketHandle) {
+        self.sockets.remove(handle);
+    }
+
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
     pub fn state(&mut self, handle: SocketHandle) -> State {
         self.get(handle).state()
     }

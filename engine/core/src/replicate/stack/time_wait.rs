@@ -5,6 +5,7 @@ use super::segment::{Bare, Segment, SynOptions};
 use crate::Micros;
 use alloc::boxed::Box;
 use alloc::vec;
+use core::net::SocketAddr;
 use core::time::Duration;
 use hashbrown::HashTable;
 use lockstep_wire::{FlowKey, HashSeed, TcpFlags};
@@ -20,6 +21,24 @@ struct Entry {
     remains: Remains,
     way: Way,
     until: Micros,
+}
+
+impl Entry {
+    fn acknowledge(&self, out: &mut impl Transmit) {
+        let key = &self.key;
+        let acknowledgment = Bare {
+            source: SocketAddr::new(key.destination_address(), key.destination_port()),
+            destination: SocketAddr::new(key.source_address(), key.source_port()),
+            sequence: self.remains.next,
+            acknowledgment: self.remains.expected,
+            flags: TcpFlags::ACK,
+            window: 0,
+            options: SynOptions::default(),
+        };
+        let length = acknowledgment.length();
+        let Way { port, link } = &self.way;
+        out.transmit(*port, link, length, |p| acknowledgment.write(p));
+    }
 }
 
 /// What a packet of a connection in TIME-WAIT is.
@@ -69,18 +88,29 @@ impl TimeWait {
     }
 
     /// Remembers a connection; `key` is the flow of its peer's packets.
-    pub fn insert(&mut self, now: Micros, key: FlowKey, remains: Remains, way: Way) {
+    pub fn insert(
+        &mut self,
+        now: Micros,
+        key: FlowKey,
+        remains: Remains,
+        way: Way,
+        out: &mut impl Transmit,
+    ) {
         self.forget(&key);
         if self.length == self.entries.len() {
             self.forget_first();
         }
         let at = (self.first + self.length) % self.entries.len();
-        self.entries[at] = Some(Entry {
+        let entry = Entry {
             key,
             remains,
             way,
             until: now + TIME_WAIT,
-        });
+        };
+        if remains.owed {
+            entry.acknowledge(out);
+        }
+        self.entries[at] = Some(entry);
         self.length += 1;
         let Self {
             entries,
@@ -105,7 +135,7 @@ impl TimeWait {
         let Some(entry) = self.find(&segment.key) else {
             return Late::Unknown;
         };
-        let Remains { next, expected } = entry.remains;
+        let expected = entry.remains.expected;
         if segment.is_opening() && (segment.sequence.wrapping_sub(expected) as i32) > 0 {
             // RFC 1122 section 4.2.2.13: nothing of the old connection can be taken for it.
             self.forget(&segment.key);
@@ -115,21 +145,7 @@ impl TimeWait {
         if segment.flags.contains(TcpFlags::RST) || segment.length() == 0 {
             return Late::Settled;
         }
-        let acknowledgment = Bare {
-            source: segment.destination(),
-            destination: segment.source(),
-            sequence: next,
-            acknowledgment: expected,
-            flags: TcpFlags::ACK,
-            window: 0,
-            options: SynOptions::default(),
-        };
-        out.transmit(
-            entry.way.port,
-            &entry.way.link,
-            acknowledgment.length(),
-            |p| acknowledgment.write(p),
-        );
+        entry.acknowledge(out);
         Late::Settled
     }
 

@@ -1,5 +1,7 @@
 use super::*;
+use crate::replicate::leg::{Leg, Phase};
 use crate::replicate::stack::peer::{Peer, Wiretap, frame, scratch, way};
+use crate::replicate::stack::pool::Pool;
 use smoltcp::iface::SocketHandle;
 use std::vec::Vec;
 
@@ -18,8 +20,7 @@ fn options() -> Options {
 }
 
 fn connection() -> Connection {
-    let mut arena = Arena::new(2, 16_384);
-    Connection::new(arena.take(), arena.take())
+    *Pool::new(1, 16_384).take().unwrap()
 }
 
 /// A connection of ours and its peer, on a wire without loss.

@@ -26,6 +26,7 @@ fn remains() -> Remains {
     Remains {
         next: 500,
         expected: 900,
+        owed: false,
     }
 }
 
@@ -37,7 +38,13 @@ fn seconds(seconds: u64) -> Micros {
 fn a_fin_that_comes_again_is_acknowledged_and_nothing_else_is_answered() {
     let mut table = TimeWait::new(8, 1);
     let mut out = Wiretap::default();
-    table.insert(seconds(0), key(1), remains(), way());
+    table.insert(
+        seconds(0),
+        key(1),
+        remains(),
+        way(),
+        &mut Wiretap::default(),
+    );
     let fin = TcpFlags::FIN | TcpFlags::ACK;
     assert_eq!(
         table.receive(&segment(1, fin, 899), &mut out),
@@ -65,7 +72,13 @@ fn a_fin_that_comes_again_is_acknowledged_and_nothing_else_is_answered() {
 fn a_syn_behind_the_old_connection_opens_a_new_one_and_one_within_does_not() {
     let mut table = TimeWait::new(8, 1);
     let mut out = Wiretap::default();
-    table.insert(seconds(0), key(1), remains(), way());
+    table.insert(
+        seconds(0),
+        key(1),
+        remains(),
+        way(),
+        &mut Wiretap::default(),
+    );
     let old = table.receive(&segment(1, TcpFlags::SYN, 900), &mut out);
     assert_eq!(old, Late::Settled);
     assert_eq!(out.packets.len(), 1);
@@ -78,7 +91,13 @@ fn a_syn_behind_the_old_connection_opens_a_new_one_and_one_within_does_not() {
 fn entries_go_after_a_minute_and_the_oldest_first_when_it_is_full() {
     let mut table = TimeWait::new(4, 1);
     for port in 0..6 {
-        table.insert(seconds(u64::from(port)), key(port), remains(), way());
+        table.insert(
+            seconds(u64::from(port)),
+            key(port),
+            remains(),
+            way(),
+            &mut Wiretap::default(),
+        );
     }
     assert_eq!(table.len(), 4);
     let mut out = Wiretap::default();
@@ -96,11 +115,23 @@ fn entries_go_after_a_minute_and_the_oldest_first_when_it_is_full() {
 fn a_flow_that_ends_again_and_again_has_one_entry() {
     let mut table = TimeWait::new(4, 1);
     for at in 0..1_000 {
-        table.insert(seconds(0), key(at % 2), remains(), way());
+        table.insert(
+            seconds(0),
+            key(at % 2),
+            remains(),
+            way(),
+            &mut Wiretap::default(),
+        );
         assert!(table.len() <= 2);
     }
     table.expire(seconds(60));
     assert!(table.is_empty());
-    table.insert(seconds(61), key(9), remains(), way());
+    table.insert(
+        seconds(61),
+        key(9),
+        remains(),
+        way(),
+        &mut Wiretap::default(),
+    );
     assert_eq!(table.len(), 1);
 }
