@@ -33,7 +33,7 @@ impl BackendRef {
     /// No backend: the slot that nobody ever owns.
     pub const NONE: BackendRef = BackendRef(0);
 
-    const fn new(slot: u32, generation: u8) -> Self {
+    pub(crate) const fn new(slot: u32, generation: u8) -> Self {
         BackendRef(slot << 8 | generation as u32)
     }
 

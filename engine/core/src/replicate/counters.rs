@@ -1,5 +1,6 @@
 //! Counters of sessions: one set per worker, written by it alone, read by the agent at any time.
 
+use super::histogram::Histogram;
 use crate::counters::Count;
 
 /// What happened to the sessions of a worker.
@@ -47,6 +48,10 @@ pub struct ReplicateCounters {
     pub unsent: Count,
     /// Events that nobody took in time.
     pub events_lost: Count,
+    /// From when the first replica has a byte until it is committed.
+    pub commit_delay: Histogram,
+    /// Of a switchover: from the last byte to the client before it to the first one after.
+    pub gap: Histogram,
     /// Bytes received from clients.
     pub input_bytes: Count,
     /// Bytes sent to clients.

@@ -170,8 +170,8 @@ pub struct Session {
     disputed_at: Option<Micros>,
     /// Since when the client is not read for the sake of slow replicas.
     slowed_at: Option<Micros>,
-    /// Whether the last bytes of the client found no room in the log.
-    refused: bool,
+    /// Since when bytes of the client find no room in the log.
+    refused_at: Option<Micros>,
     /// Whether something has to be tried again soon.
     again: bool,
     deadline: Option<Micros>,
@@ -231,7 +231,7 @@ impl Session {
             orphaned_at: None,
             disputed_at: None,
             slowed_at: None,
-            refused: false,
+            refused_at: None,
             again: false,
             deadline: Some(now),
             policy,
@@ -304,6 +304,7 @@ impl Session {
         }
         self.feed(drive);
         self.keep_pace(drive);
+        self.hurry(drive);
         self.release(drive);
         self.finish(drive);
     }
@@ -323,7 +324,7 @@ impl Session {
         self.deadline = Some(now);
     }
 
-    /// Ends a session whose service is gone. To be driven no more: the caller aborts the legs.
+    /// Ends a session whose service is gone. To be driven no more.
     pub fn remove<L: Leg>(
         &mut self,
         now: Micros,
@@ -340,6 +341,7 @@ impl Session {
             actions,
         };
         if !matches!(self.stage, Stage::Ended(_)) {
+            drive.client.abort();
             self.end(&mut drive, EndCause::Removed);
         }
     }
@@ -457,3 +459,6 @@ impl Session {
         drive.actions.push(Action::Event(event));
     }
 }
+
+#[cfg(test)]
+mod tests;

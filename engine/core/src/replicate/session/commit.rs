@@ -275,9 +275,13 @@ impl Session {
 
     /// Times of what was committed: how long it waited, and how long the client did.
     fn account<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) {
-        self.available_at = None;
+        let counters = drive.resources.counters;
+        if let Some(since) = self.available_at.take() {
+            counters.commit_delay.record(as_micros(drive.now, since));
+        }
         if let Some(last) = self.resuming.take() {
             let gap = as_micros(drive.now, last);
+            counters.gap.record(gap);
             self.tell(drive, EventKind::Resumed { gap });
         }
         self.committed_at = Some(drive.now);

@@ -10,7 +10,7 @@ impl Session {
     /// Reads the client, as far as the fastest replica in sync keeps up and no slow one is waited
     /// for. What is not read closes the client's window.
     pub(super) fn ingest<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) {
-        self.refused = false;
+        let refused_at = self.refused_at.take();
         if self.slowed_at.is_some() || self.usable() < self.quorum() || self.log.is_finished() {
             return;
         }
@@ -34,7 +34,7 @@ impl Session {
             drive.client.consume(taken);
             drive.resources.counters.input_bytes.add(taken as u64);
             if taken < length {
-                self.refused = true;
+                self.refused_at = refused_at.or(Some(drive.now));
                 self.again = true;
                 break;
             }
@@ -42,6 +42,14 @@ impl Session {
         if drive.client.is_finished() {
             self.log.finish();
             self.finish_gate = acknowledged;
+        }
+    }
+
+    /// Without room for the client's bytes for too long, the log stops waiting for the disk.
+    pub(super) fn hurry<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) {
+        let grace = self.policy.grace;
+        if self.log.is_spilling() && self.refused_at.is_some_and(|at| drive.now >= at + grace) {
+            self.log.give_up(drive.resources.spill);
         }
     }
 

@@ -48,7 +48,7 @@ impl Session {
             None => self.lag_limit(),
         };
         let (end, fastest) = (self.log.end(), self.fastest());
-        let refused = self.refused;
+        let refused = self.refused_at.is_some() && !self.log.is_spilling();
         let is_slow = |s: &Self, i: usize| {
             let replica = &s.replicas[i];
             let behind = replica.fed < fastest;
