@@ -15,7 +15,7 @@ PACKAGES=(
     libelf-dev:/usr/include/libelf.h zlib1g-dev:/usr/include/zlib.h
     libbpf-dev:/usr/include/bpf/bpf_helpers.h linux-libc-dev:/usr/include/linux/bpf.h
     libc6-dev:/usr/include/stdio.h ca-certificates:/etc/ssl/certs/ca-certificates.crt
-    curl:curl ethtool:ethtool iperf3:iperf3 iproute2:ip nftables:nft nginx-light:nginx
+    curl:curl ethtool:ethtool haproxy:haproxy iperf3:iperf3 iproute2:ip nftables:nft nginx-light:nginx
     procps:sysctl tcpdump:tcpdump valgrind:valgrind wrk:wrk
 )
 
@@ -38,8 +38,8 @@ missing_packages() {
     done
 }
 
-# Debian starts a service when its package is installed. nginx is wanted as a program only: while
-# packages are installed, policy-rc.d (invoke-rc.d(8)) forbids every start.
+# Debian starts a service when its package is installed. nginx and HAProxy are wanted as programs only:
+# while packages are installed, policy-rc.d (invoke-rc.d(8)) forbids every start.
 install_packages() {
     local packages=("$@") sudo='' policy=/usr/sbin/policy-rc.d
     command -v apt-get >/dev/null || fail \
@@ -60,10 +60,13 @@ install_packages() {
     $sudo apt-get update -qq
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
         "${packages[@]}" >/dev/null
-    if [[ " ${packages[*]} " == *" nginx-light "* ]] && [ -d /run/systemd/system ]; then
-        $sudo systemctl disable --quiet --now nginx ||
-            echo "The system's nginx could not be disabled: it may start at the next boot." >&2
-    fi
+    [ -d /run/systemd/system ] || return 0
+    local service
+    for service in nginx:nginx-light haproxy:haproxy; do
+        [[ " ${packages[*]} " == *" ${service#*:} "* ]] || continue
+        $sudo systemctl disable --quiet --now "${service%%:*}" ||
+            echo "The system's ${service%%:*} could not be disabled: it may start at the next boot." >&2
+    done
 }
 
 check_rust() {
