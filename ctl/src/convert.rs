@@ -6,6 +6,13 @@ use lockstep_plan::{
     TableSize, Vip, Weight,
 };
 use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+mod replicate;
+
+pub use replicate::health_to_proto;
+use replicate::{health_from_proto, replicate_from_proto, replicate_to_proto};
 
 /// Why a message is not a snapshot. Only another version of Lockstep, or a bug, sends one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +68,7 @@ fn service_to_proto(service: &Service) -> api::Service {
         vips: service.vips.iter().map(|&v| vip_to_proto(v)).collect(),
         mode: match service.mode {
             Mode::Tunnel => api::Mode::Tunnel.into(),
+            Mode::Replicate(_) => api::Mode::Replicate.into(),
         },
         backends: service.backends.iter().map(backend_to_proto).collect(),
         table_size: service.table_size.get(),
@@ -70,12 +78,18 @@ fn service_to_proto(service: &Service) -> api::Service {
             tcp_fin,
             udp,
         }),
+        replicate: service.mode.replicate().map(|p| replicate_to_proto(p)),
     }
 }
 
 fn service_from_proto(message: &api::Service) -> Result<Service, ConvertError> {
     let mode = match message.mode() {
         api::Mode::Tunnel => Mode::Tunnel,
+        api::Mode::Replicate => {
+            let policy = message.replicate.as_ref();
+            let policy = policy.ok_or_else(|| refused("service replicate", "nothing"))?;
+            Mode::Replicate(Arc::new(replicate_from_proto(policy)?))
+        }
         api::Mode::Unspecified => return Err(refused("service mode", message.mode)),
     };
     let idle = message
@@ -149,6 +163,8 @@ fn backend_to_proto(backend: &Backend) -> api::Backend {
             BackendState::Active => api::BackendState::Active.into(),
             BackendState::Draining => api::BackendState::Draining.into(),
         },
+        port: backend.port.map_or(0, |p| p.get().into()),
+        health: health_to_proto(backend.health),
     }
 }
 
@@ -166,6 +182,10 @@ fn backend_from_proto(message: &api::Backend) -> Result<Backend, ConvertError> {
             api::BackendState::Draining => BackendState::Draining,
             api::BackendState::Unspecified => return Err(refused("backend state", message.state)),
         },
+        port: NonZeroU16::new(
+            u16::try_from(message.port).map_err(|_| refused("backend port", message.port))?,
+        ),
+        health: health_from_proto(message.health.as_ref())?,
     })
 }
 

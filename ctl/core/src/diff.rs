@@ -148,8 +148,8 @@ fn vips(before: &Service, after: &Service, changes: &mut Vec<Change>) {
 fn settings(before: &Service, after: &Service, changes: &mut Vec<Change>) {
     if before.mode != after.mode {
         changes.push(Change::Mode {
-            before: before.mode,
-            after: after.mode,
+            before: before.mode.clone(),
+            after: after.mode.clone(),
         });
     }
     let (old, new) = (before.table_size.get(), after.table_size.get());

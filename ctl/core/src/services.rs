@@ -17,7 +17,7 @@
 //! it keeps the flows it has and takes no new ones. A file without services says so with
 //! `service = []`; an empty one is refused, since it is more often a mishap than a wish.
 
-use lockstep_plan::{Backend, BackendState, Mode, Service, Snapshot, Weight};
+use lockstep_plan::{Backend, BackendState, Health, Mode, Service, Snapshot, Weight};
 use lockstep_topology::diagnostics::{Diagnostics, Source, from_toml};
 use serde::Deserialize;
 use std::ops::Range;
@@ -138,6 +138,8 @@ impl FileBackend {
             address: self.address.get_ref().0,
             weight,
             state,
+            port: None,
+            health: Health::UNKNOWN,
         }
     }
 

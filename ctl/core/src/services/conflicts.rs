@@ -85,6 +85,16 @@ fn places(document: &Document, error: &PlanError) -> Vec<Range<usize>> {
         PlanError::MixedTunnel(name) => named(document, name)
             .filter_map(first_of_other_version)
             .collect(),
+        PlanError::TunnelPort { service, address } => named(document, service)
+            .flat_map(|s| with_address(s, *address))
+            .collect(),
+        PlanError::ReplicateVip { service, .. }
+        | PlanError::EveryPort { service, .. }
+        | PlanError::Quorum { service, .. }
+        | PlanError::MinSync { service, .. }
+        | PlanError::MinSyncBelowQuorum { service, .. } => {
+            named(document, service).map(FileService::span).collect()
+        }
         PlanError::IdleTime(name) => named(document, name).map(FileService::span).collect(),
         PlanError::TooMany { limit, .. } if *limit == Limits::BACKENDS_PER_SERVICE => {
             services(document)

@@ -51,6 +51,8 @@ address = "fd00::1"
         address: address.parse().unwrap(),
         weight: Weight::new(weight).unwrap(),
         state,
+        port: None,
+        health: Health::UNKNOWN,
     };
     let web = Service {
         name: ServiceName::new("web").unwrap(),
@@ -341,6 +343,8 @@ fn any_backends() -> impl Strategy<Value = Vec<Backend>> {
         } else {
             BackendState::Active
         },
+        port: None,
+        health: Health::UNKNOWN,
     };
     let facts = (
         proptest::option::of("[a-z][a-z0-9.:/_-]{0,9}"),

@@ -1,6 +1,7 @@
 //! Round trips, and each field that is wrong.
 
 use super::*;
+use lockstep_plan::Health;
 use proptest::prelude::*;
 
 /// One good service, to be spoiled.
@@ -20,6 +21,7 @@ fn good() -> api::Snapshot {
                 address: "10.0.0.1".into(),
                 weight: 100,
                 state: api::BackendState::Active.into(),
+                ..api::Backend::default()
             }],
             table_size: 65_537,
             idle: Some(api::IdleTimeouts {
@@ -28,6 +30,7 @@ fn good() -> api::Snapshot {
                 tcp_fin: 120,
                 udp: 300,
             }),
+            replicate: None,
         }],
     }
 }
@@ -166,6 +169,8 @@ fn service_strategy(at: usize) -> impl Strategy<Value = Service> {
                 } else {
                     BackendState::Draining
                 },
+                port: None,
+                health: Health::UNKNOWN,
             });
             Service {
                 name: ServiceName::new(&format!("service-{at}")).expect("a name"),
