@@ -3,8 +3,8 @@
 
 use anyhow::{Context, Result, ensure};
 use lockstep_tests::lab::{
-    Behaviour, Cluster, Content, Direction, Fault, Lab, Psql, RedisClient, TestServer, scenario,
-    server_v4, wait_until,
+    Behaviour, Cluster, Content, Direction, Fault, Lab, Psql, RedisClient, Server, TestServer,
+    scenario, server_v4, wait_until,
 };
 use lockstep_tests::pattern::Pattern;
 use sha2::{Digest, Sha256};
@@ -22,9 +22,7 @@ fn scenario_every_nginx_serves_the_same_file_with_the_same_headers() {
         let content = Content::new(lab.run(), "large", 64 * MIB + 5, 3)?;
         let mut heads = Vec::new();
         for server in &lab.servers {
-            let arrived = lab
-                .client
-                .download(server.v4().into(), &content, |_| Ok(()))?;
+            let arrived = lab.client.download(web(server), &content, |_| Ok(()))?;
             arrived.must_be(&content)?;
             let url = format!("http://{}/{}", server.v4(), content.path());
             let head = lab.client.netns().output("curl", &["-sSI", &url])?;
@@ -42,7 +40,7 @@ fn scenario_a_download_from_a_killed_nginx_ends_there_and_a_new_one_serves_again
     scenario(&Lab::builder().servers(1), |lab| {
         let content = Content::new(lab.run(), "large", 64 * MIB, 3)?;
         let server = &mut lab.servers[0];
-        let (address, name) = (server.v4().into(), server.name());
+        let (address, name) = (web(server), server.name());
         let mut killed = false;
         let arrived = lab.client.download(address, &content, |bytes| {
             if bytes > 5 * MIB && !killed {
@@ -65,15 +63,14 @@ fn scenario_a_stopped_or_cut_off_nginx_goes_on_when_it_can() {
     scenario(&Lab::builder().servers(1), |lab| {
         let content = Content::new(lab.run(), "large", 64 * MIB, 3)?;
         let server = &mut lab.servers[0];
-        let (address, name) = (server.v4().into(), server.name());
+        let (address, name) = (web(server), server.name());
         for fault in [Fault::Stop, Fault::Cut] {
             let mut struck = false;
             let arrived = lab.client.download(address, &content, |bytes| {
                 if bytes > 5 * MIB && !struck {
                     struck = true;
                     fault.strike(server.nginx()?, &name, &lab.router)?;
-                    let to = SocketAddr::new(address, 80);
-                    let answers = || asks(lab.client.netns().connect(to, SOON / 20));
+                    let answers = || asks(lab.client.netns().connect(address, SOON / 20));
                     ensure!(!answers(), "a server that is {fault} answers");
                     fault.end(server.nginx()?, &name, &lab.router)?;
                     wait_until("it answers again", SOON, || Ok(answers().then_some(())))?;
@@ -84,6 +81,11 @@ fn scenario_a_stopped_or_cut_off_nginx_goes_on_when_it_can() {
         }
         Ok(())
     });
+}
+
+/// A server's nginx by its own address.
+fn web(server: &Server) -> SocketAddr {
+    SocketAddr::new(server.v4().into(), 80)
 }
 
 /// Whether an HTTP server answers on this connection, if there is one.

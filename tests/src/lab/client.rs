@@ -10,7 +10,7 @@ use super::netns::Netns;
 use super::run::Run;
 use super::wrk::{RunningWrk, Wrk, WrkReport};
 use anyhow::Result;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 pub(super) const DEVICE: &str = "eth0";
@@ -81,11 +81,23 @@ impl Client {
     /// what is under way.
     pub fn download(
         &self,
-        from: IpAddr,
+        from: SocketAddr,
         content: &Content,
         progress: impl FnMut(u64) -> Result<()>,
     ) -> Result<Arrived> {
-        download::download(&self.netns, &host(from), content, progress)
+        download::download(&self.netns, from, content, progress)
+    }
+
+    /// Takes it off the network, both ways, without anybody being told; or puts it back.
+    pub fn vanish(&self, gone: bool) -> Result<()> {
+        let script = if gone {
+            "table inet vanished {\n\
+             chain in {\ntype filter hook input priority -300\npolicy drop\n}\n\
+             chain out {\ntype filter hook output priority -300\npolicy drop\n}\n}\n"
+        } else {
+            "delete table inet vanished"
+        };
+        self.netns.output("nft", &[script]).map(drop)
     }
 
     /// A way to put frames on its link.

@@ -5,6 +5,7 @@ use super::netns::Netns;
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 use std::io::Read;
+use std::net::SocketAddr;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ pub struct Arrived {
     pub sha256: String,
     /// The offset of the first byte that is not the file's.
     pub wrong: Option<u64>,
-    /// The longest time between two bytes.
+    /// The longest time that curl waited for, without what `progress` took.
     pub pause: Duration,
     /// From curl's start to its end.
     pub took: Duration,
@@ -57,16 +58,16 @@ impl Drop for Curl {
     }
 }
 
-/// Downloads `content` from `http://<host>/`. `progress` is told how many bytes have arrived so far,
+/// Downloads `content` from `http://<from>/`. `progress` is told how many bytes have arrived so far,
 /// and nothing more is read before it returns: what it does, it does at that byte, give or take what
 /// is under way.
 pub(super) fn download(
     netns: &Netns,
-    host: &str,
+    from: SocketAddr,
     content: &Content,
     mut progress: impl FnMut(u64) -> Result<()>,
 ) -> Result<Arrived> {
-    let url = format!("http://{host}/{}", content.path());
+    let url = format!("http://{from}/{}", content.path());
     let start = Instant::now();
     let mut command = netns.command("curl");
     command.args(["-sSfgN", "--max-time", LIMIT, &url]);
@@ -86,13 +87,12 @@ pub(super) fn download(
         if count == 0 {
             break;
         }
-        let now = Instant::now();
-        pause = pause.max(last.map_or(Duration::ZERO, |last| now - last));
-        last = Some(now);
+        pause = pause.max(last.map_or(Duration::ZERO, |last| last.elapsed()));
         hash.update(&piece[..count]);
         wrong = wrong.or_else(|| content.pattern().first_difference(bytes, &piece[..count]));
         bytes += count as u64;
         progress(bytes)?;
+        last = Some(Instant::now());
     }
     let status = curl.0.wait()?;
     let mut says = String::new();

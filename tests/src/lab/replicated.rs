@@ -39,6 +39,15 @@ impl Replicated {
         Self::new("web", Version::V4, 80, to).with("masks", DATE_MASK)
     }
 
+    /// Where the servers listen, when it is not the VIP's port.
+    #[must_use]
+    pub fn at_port(mut self, port: u16) -> Self {
+        for backend in &mut self.backends {
+            *backend = backend.replace(" }", &format!(", port = {port} }}"));
+        }
+        self
+    }
+
     /// A key of `[service.replicate]` and its value, as TOML.
     #[must_use]
     pub fn with(mut self, key: &str, value: &str) -> Self {

@@ -88,6 +88,11 @@ impl TestServer {
         &mut self.0
     }
 
+    /// Whether it has not ended.
+    pub fn runs(&mut self) -> bool {
+        self.0.must_run().is_ok()
+    }
+
     /// What it says of the connections that have ended: one line each, `COUNT SHA256` of what it got.
     pub fn inputs(&self) -> Vec<String> {
         let log = self.0.log();
