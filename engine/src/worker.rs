@@ -115,6 +115,7 @@ impl Worker {
                     dropped += 1;
                     continue;
                 }
+                Verdict::Local => Err(DropReason::NoSession),
             };
             let refused = match way {
                 Ok(way) => self.ports[way]

@@ -32,6 +32,8 @@ pub enum Verdict {
     },
     /// Let go of it; the reason is counted already.
     Drop(DropReason),
+    /// It belongs to a session, the frame is as it came: give it to the replicator.
+    Local,
 }
 
 const _: () = assert!(size_of::<Verdict>() == 4);
@@ -225,8 +227,8 @@ impl Flows {
         let (vip, backend) = match self.known(tables, now, key, item) {
             Some(flow) => flow,
             None => match self.admit_new(tables, now, key, item) {
-                (vip, Ok(backend)) => (vip, backend),
-                (vip, Err(reason)) => return self.drop(vip, reason),
+                Ok(flow) => flow,
+                Err(verdict) => return verdict,
             },
         };
         match self.forward(tables, vip, backend, &item.headers, frame) {
@@ -275,7 +277,8 @@ impl Flows {
         }
     }
 
-    /// A packet of no flow in the table: chooses a backend and remembers it.
+    /// A packet of no flow in the table: chooses a backend and remembers it, or says what becomes
+    /// of the packet otherwise. Sessions have no entry there, so that all of theirs come by here.
     #[inline(never)]
     fn admit_new<K: Tracked>(
         &mut self,
@@ -283,22 +286,26 @@ impl Flows {
         now: Seconds,
         key: &K,
         item: &Work,
-    ) -> (VipRef, Result<BackendRef, DropReason>) {
+    ) -> Result<(VipRef, BackendRef), Verdict> {
         let (address, port, protocol) = key.destination();
         let Some(vip) = tables.vip(address, port, protocol) else {
-            let ours = tables.is_engine_address(address);
-            let reason = if ours {
-                DropReason::NoSession
+            return Err(if tables.is_session(address, port, protocol) {
+                Verdict::Local
+            } else if tables.is_engine_address(address) {
+                self.drop(VipRef::UNKNOWN, DropReason::NoSession)
             } else {
-                DropReason::NoVip
-            };
-            return (VipRef::UNKNOWN, Err(reason));
+                self.drop(VipRef::UNKNOWN, DropReason::NoVip)
+            });
         };
-        let chosen = tables
-            .ring(vip)
-            .and_then(|r| r.select(key.selection_hash()));
-        let Some(backend) = chosen else {
-            return (vip, Err(DropReason::NoBackend));
+        let ring = tables.ring(vip);
+        if ring.is_some_and(|r| r.replicate.is_some()) {
+            let counters = &self.counters.vips[vip.slot()];
+            counters.packets.add(1);
+            counters.bytes.add(u64::from(item.headers.length));
+            return Err(Verdict::Local);
+        }
+        let Some(backend) = ring.and_then(|r| r.select(key.selection_hash())) else {
+            return Err(self.drop(vip, DropReason::NoBackend));
         };
         let segment = segment(&item.headers);
         // A FIN or RST out of nowhere ends nothing that is worth remembering.
@@ -316,7 +323,7 @@ impl Flows {
                 },
             );
         }
-        (vip, Ok(backend))
+        Ok((vip, backend))
     }
 
     fn remember<K: Tracked>(&mut self, tables: &Tables, probe: Probe, entry: Entry<K>) {

@@ -11,5 +11,10 @@
 //! driven by level, not by edge: [`session::Session::drive`] brings a session as far as its legs let
 //! it, and may be called at any time. Nothing here performs I/O; time and seeds are arguments.
 
+pub mod chain;
+pub mod chunks;
 pub mod event;
 pub mod leg;
+pub mod log;
+pub mod mask;
+pub mod spill;

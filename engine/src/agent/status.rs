@@ -77,7 +77,7 @@ impl Agent {
         }
         let service = |ring: &Ring| api::ServiceStatus {
             name: ring.name.to_string(),
-            mode: Mode::Tunnel.name().to_owned(),
+            mode: mode(ring).to_owned(),
             vips: vips.remove(ring.name.as_str()).unwrap_or_default(),
             backends: ring
                 .members
@@ -187,6 +187,13 @@ impl Agent {
         self.workers
             .iter()
             .map(|w| w.handle().vitals.turns.load(Ordering::Relaxed))
+    }
+}
+
+fn mode(ring: &Ring) -> &'static str {
+    match &ring.replicate {
+        None => Mode::Tunnel.name(),
+        Some(policy) => Mode::Replicate(Arc::clone(policy)).name(),
     }
 }
 
