@@ -66,6 +66,16 @@ impl Balancer {
             .ip(&format!("route add default via {}", router_rack_v4()))?;
         self.netns
             .ip(&format!("route add default via {}", router_rack_v6()))?;
+        // So that somebody answers ARP and ND for the engine's addresses, which replicas in the rack
+        // answer to. No program is to send from them: deprecated ones are not chosen.
+        self.netns.ip(&format!(
+            "addr add {}/32 dev {DEVICE} preferred_lft 0",
+            engine_v4(self.index)
+        ))?;
+        self.netns.ip(&format!(
+            "addr add {}/128 dev {DEVICE} nodad preferred_lft 0",
+            engine_v6(self.index)
+        ))?;
         fs::write(self.topology_file(), self.topology())?;
         Ok(())
     }
