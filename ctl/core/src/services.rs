@@ -101,7 +101,11 @@ pub fn parse(file: &str, text: &str) -> Result<ServicesFile, Diagnostics> {
             .any(|b| b.get_ref().is_active());
         let message = format!("service {} has no active backend", service.name.get_ref().0);
         let warning = source.warning(service.backends.span(), message);
-        (!active).then(|| warning.help("its packets are dropped as no_backend"))
+        let help = match service.mode {
+            FileMode::Tunnel => "its packets are dropped as no_backend",
+            FileMode::Replicate => "its clients are refused",
+        };
+        (!active).then(|| warning.help(help))
     }));
     Ok(ServicesFile {
         services,

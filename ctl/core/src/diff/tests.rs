@@ -112,9 +112,12 @@ fn a_change_of_policy_has_a_line_a_key() {
         "~ backend 10.0.0.2: port of the VIP -> 81",
     ];
     let changed = [&["changed a"], &policy[..], &ports].concat();
-    assert_eq!(text(&[before.clone()], &[after.clone()]), changed);
+    assert_eq!(
+        text(std::slice::from_ref(&before), std::slice::from_ref(&after)),
+        changed
+    );
 
-    let changed = text(&[tunnel.clone()], &[after.clone()]);
+    let changed = text(std::slice::from_ref(&tunnel), &[after.clone()]);
     let mode = ["changed a", "~ mode: tunnel -> replicate"];
     assert_eq!(changed, [&mode, &policy[..], &ports[1..]].concat());
     let back = text(&[after], &[tunnel]);
