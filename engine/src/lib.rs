@@ -7,5 +7,6 @@
 
 pub mod agent;
 pub mod mailbox;
+pub mod spill;
 pub mod worker;
 pub mod workers;
