@@ -326,6 +326,7 @@ fn status_of(current: &Snapshot) -> EngineStatus {
                 ring_share: 0.5,
                 next_hop: "52:54:00:12:34:56 via 10.0.0.1 dev eth0".to_owned(),
                 reachable: true,
+                health: s.replicate.as_ref().map(|_| b.health.unwrap_or_default()),
                 ..BackendStatus::default()
             })
             .collect(),

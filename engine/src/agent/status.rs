@@ -1,5 +1,6 @@
 //! `lockstep status`: what every part does, summed over the workers.
 
+use super::convert::health_to_proto;
 use super::{Agent, nexthop};
 use crate::workers::SocketHandle;
 use lockstep_api as api;
@@ -151,6 +152,10 @@ impl Agent {
             flows: sum(|b| &b.flows),
             next_hop: way.map_or("not looked up yet".to_owned(), ToString::to_string),
             reachable: matches!(self.way(way), lockstep_core::NextHop::Via(_)),
+            health: ring
+                .replicate
+                .as_ref()
+                .map(|_| health_to_proto(member.backend.health).unwrap_or_default()),
         }
     }
 
