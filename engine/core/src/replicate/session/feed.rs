@@ -143,6 +143,10 @@ impl Session {
         let resources = &mut *drive.resources;
         self.log
             .release(needed, keep, resources.pool, resources.spill);
+        let spilled = self.log.spilled_bytes();
+        if !self.replicas.iter().any(|r| r.is_live() && r.fed < spilled) {
+            self.log.forget_windows(resources.pool);
+        }
         if !self.log.is_whole() && !self.log_cut {
             self.log_cut = true;
             if let Some(group) = &mut drive.resources.group {
