@@ -13,8 +13,14 @@
 
 pub mod chain;
 pub mod chunks;
+pub mod counters;
 pub mod event;
+pub mod group;
+pub mod histogram;
 pub mod leg;
 pub mod log;
 pub mod mask;
+pub mod replicator;
+pub mod session;
 pub mod spill;
+pub mod stack;

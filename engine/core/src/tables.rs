@@ -13,6 +13,7 @@ pub use preview::ring_share_moved;
 pub use vips::VipIndex;
 
 use crate::maglev::Maglev;
+use crate::replicate::mask::Masks;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -32,7 +33,7 @@ impl BackendRef {
     /// No backend: the slot that nobody ever owns.
     pub const NONE: BackendRef = BackendRef(0);
 
-    const fn new(slot: u32, generation: u8) -> Self {
+    pub(crate) const fn new(slot: u32, generation: u8) -> Self {
         BackendRef(slot << 8 | generation as u32)
     }
 
@@ -155,6 +156,8 @@ pub struct Ring {
     /// The policy of its sessions, when it replicates. Such a service has no Maglev table: each of
     /// its connections goes to all backends.
     pub replicate: Option<Arc<Replicate>>,
+    /// The masks of its policy, compiled.
+    pub masks: Arc<Masks>,
     /// All backends, in the snapshot's order; draining ones have no entries.
     pub members: Vec<Member>,
     /// The Maglev table over the active ones; `None` when there is none.

@@ -2,25 +2,27 @@
 //! kept.
 //!
 //! Two streams have the same hash at an offset exactly when their bytes before it are the same, but
-//! for a chance of about one in 2^60 that nobody can raise who does not know the seed. Masked bytes
-//! count as zeros.
+//! for a chance of about one in 2^64 for each block of 64 bytes between their difference and the
+//! offset. Nobody can raise it who does not know the seed. Masked bytes count as zeros.
 
 use super::mask::Masker;
 use alloc::vec::Vec;
 
 /// Bytes that all lanes take in one step.
-const BLOCK: usize = 32;
-/// What each lane multiplies by: the first digits of pi, made odd.
+const BLOCK: usize = 64;
+/// What makes the lanes differ: the first digits of pi.
 const FACTORS: [u64; 4] = [
     0x243f_6a88_85a3_08d3,
-    0x1319_8a2e_0370_7345,
-    0xa409_3822_299f_31d1,
+    0x1319_8a2e_0370_7344,
+    0xa409_3822_299f_31d0,
     0x082e_fa98_ec4e_6c89,
 ];
 
-/// The hash of a stream, so far. Four lanes of folded multiplication, of eight bytes each.
+/// The hash of a stream, so far. Four lanes of folded multiplication (as in wyhash), which take 16
+/// bytes each: one word changed by what came before, times one changed by the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hash {
+    key: u64,
     lanes: [u64; 4],
     length: u64,
     /// Bytes that do not fill a block yet; zeros behind them.
@@ -35,15 +37,16 @@ impl Hash {
     /// Of an empty stream. Only hashes with the same seed can be compared.
     pub fn new(seed: u64) -> Self {
         let mut state = seed;
-        let lanes = FACTORS.map(|factor| {
-            // SplitMix64 (Steele, Lea, Flood, 2014).
+        // SplitMix64 (Steele, Lea, Flood, 2014).
+        let mut next = || {
             state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
             let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            (z ^ (z >> 31)) ^ factor
-        });
+            z ^ (z >> 31)
+        };
         Self {
-            lanes,
+            key: next(),
+            lanes: FACTORS.map(|_| next()),
             length: 0,
             partial: [0; BLOCK],
         }
@@ -71,13 +74,13 @@ impl Hash {
                 return;
             }
             let block = core::mem::replace(&mut self.partial, [0; BLOCK]);
-            self.lanes = step(self.lanes, &block);
+            self.lanes = step(self.lanes, self.key, &block);
             rest = later;
         }
         let (blocks, tail) = rest.as_chunks::<BLOCK>();
         let mut lanes = self.lanes;
         for block in blocks {
-            lanes = step(lanes, block);
+            lanes = step(lanes, self.key, block);
         }
         self.lanes = lanes;
         self.partial[..tail.len()].copy_from_slice(tail);
@@ -98,11 +101,11 @@ impl Hash {
     pub fn digest(&self) -> Digest {
         let mut lanes = self.lanes;
         if self.filled() > 0 {
-            lanes = step(lanes, &self.partial);
+            lanes = step(lanes, self.key, &self.partial);
         }
         let mut digest = self.length;
         for (lane, factor) in lanes.into_iter().zip(FACTORS) {
-            digest = fold(digest ^ lane, factor).rotate_left(17) ^ lane;
+            digest = fold(digest ^ lane, factor ^ self.key).rotate_left(17) ^ lane;
         }
         Digest(digest)
     }
@@ -119,10 +122,12 @@ impl PartialEq<Digest> for Hash {
 }
 
 #[inline(always)]
-fn step(mut lanes: [u64; 4], block: &[u8; BLOCK]) -> [u64; 4] {
+fn step(mut lanes: [u64; 4], key: u64, block: &[u8; BLOCK]) -> [u64; 4] {
     let (words, _) = block.as_chunks::<8>();
-    for ((lane, word), factor) in lanes.iter_mut().zip(words).zip(FACTORS) {
-        *lane = fold(*lane ^ u64::from_le_bytes(*word), factor);
+    let (pairs, _) = words.as_chunks::<2>();
+    for ((lane, [a, b]), factor) in lanes.iter_mut().zip(pairs).zip(FACTORS) {
+        let (a, b) = (u64::from_le_bytes(*a), u64::from_le_bytes(*b));
+        *lane = fold(*lane ^ a, b ^ factor ^ key);
     }
     lanes
 }

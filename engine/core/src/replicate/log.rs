@@ -255,13 +255,30 @@ impl InputLog {
         let low = pool.is_low();
         let mark = if low { 0 } else { self.memory / 4 * 3 };
         while self.kept() > mark && self.resident < floor && self.spill_one(out) {}
-        if !self.whole {
-            self.drop_chunks(floor, mark, pool);
-        } else if (self.resident < floor && (low || !self.has_room()))
-            || (floor > 0 && self.gates.len() * GATE > self.memory / 2)
+        // Chunks on their way into the file will make room. When they take too long, the caller
+        // gives up.
+        let full = !self.has_room() && self.leaving == 0;
+        if self.whole
+            && ((self.resident < floor && (low || full))
+                || (floor > 0 && self.gates.len() * GATE > self.memory / 2))
         {
             self.cut(out);
+        }
+        if !self.whole {
+            let mark = mark.saturating_sub(self.leaving * CHUNK);
             self.drop_chunks(floor, mark, pool);
+        }
+    }
+
+    /// Whether chunks are on their way into the file, and will make room.
+    pub fn is_spilling(&self) -> bool {
+        self.leaving > 0
+    }
+
+    /// Cuts the log: the disk is too slow. [`InputLog::release`] makes room then.
+    pub fn give_up(&mut self, out: &mut SpillQueue) {
+        if self.whole {
+            self.cut(out);
         }
     }
 
@@ -357,9 +374,10 @@ impl InputLog {
         self.drop_gates();
     }
 
-    /// Gives chunks before `floor` back until no more than `mark` bytes are kept.
+    /// Gives chunks before `floor` back until no more than `mark` bytes are kept, those included that
+    /// the file has not taken yet: a disk that hangs stops nobody.
     fn drop_chunks(&mut self, floor: u64, mark: usize, pool: &mut ChunkPool) {
-        while self.resident < floor && self.kept() > mark {
+        while self.resident < floor && self.kept() + self.leaving * CHUNK > mark {
             let Some(chunk) = self.chunks.pop_front() else {
                 break;
             };

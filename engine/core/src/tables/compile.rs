@@ -1,6 +1,7 @@
 //! From snapshot to tables.
 
 use super::*;
+use crate::replicate::mask::TooManyMasks;
 use alloc::collections::BTreeMap;
 use lockstep_plan::{BackendId, BackendState, Service, TableSize, Weight};
 
@@ -25,6 +26,14 @@ pub enum CompileError {
         service: ServiceName,
         /// The VIP.
         vip: Vip,
+    },
+    /// More masks than are compared with.
+    #[error("service {service}: {source}")]
+    Masks {
+        /// The service.
+        service: ServiceName,
+        /// How many.
+        source: TooManyMasks,
     },
 }
 
@@ -198,10 +207,17 @@ impl Tables {
         for (&member, entries) in takes_flows.iter().zip(shares) {
             members[member].entries = entries;
         }
+        let replicate = service.mode.replicate().cloned();
+        let masks = replicate.as_ref().map_or(&[][..], |policy| &policy.masks);
+        let masks = Masks::new(masks).map_err(|source| CompileError::Masks {
+            service: service.name.clone(),
+            source,
+        })?;
         Ok(Ring {
             name: service.name.clone(),
             idle: service.idle,
-            replicate: service.mode.replicate().cloned(),
+            replicate,
+            masks: Arc::new(masks),
             active: takes_flows
                 .iter()
                 .map(|&i| members[i].backend_ref)

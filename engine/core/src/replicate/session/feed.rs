@@ -1,0 +1,145 @@
+//! The client's bytes, into the log and from there to every replica at its own pace (rules 1, 5, 9).
+
+use super::{Drive, Session, Stage};
+use crate::replicate::event::EventKind;
+use crate::replicate::leg::Leg;
+use crate::replicate::log::Read;
+use crate::replicate::session::replica::ReplicaState;
+
+impl Session {
+    /// Reads the client, as far as the fastest replica in sync keeps up and no slow one is waited
+    /// for. What is not read closes the client's window.
+    pub(super) fn ingest<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) {
+        let refused_at = self.refused_at.take();
+        if self.slowed_at.is_some() || self.usable() < self.quorum() || self.log.is_finished() {
+            return;
+        }
+        let acknowledged = self.committed() - self.unacknowledged(drive);
+        let window = self.lag_limit() / 2;
+        loop {
+            let room = window.saturating_sub(self.log.end() - self.fastest());
+            let front = drive.client.front();
+            if front.is_empty() || room == 0 {
+                break;
+            }
+            let length = front.len().min(usize::try_from(room).unwrap_or(usize::MAX));
+            self.log.gate(acknowledged);
+            let front = &drive.client.front()[..length];
+            let mut taken = self.log.append(front, drive.resources.pool);
+            if taken < length {
+                self.release(drive);
+                let front = &drive.client.front()[taken..length];
+                taken += self.log.append(front, drive.resources.pool);
+            }
+            drive.client.consume(taken);
+            drive.resources.counters.input_bytes.add(taken as u64);
+            if taken < length {
+                self.refused_at = refused_at.or(Some(drive.now));
+                self.again = true;
+                break;
+            }
+        }
+        if drive.client.is_finished() {
+            self.log.finish();
+            self.finish_gate = acknowledged;
+        }
+    }
+
+    /// Without room for the client's bytes for too long, the log stops waiting for the disk.
+    pub(super) fn hurry<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) {
+        let grace = self.policy.grace;
+        if self.log.is_spilling() && self.refused_at.is_some_and(|at| drive.now >= at + grace) {
+            self.log.give_up(drive.resources.spill);
+        }
+    }
+
+    /// Committed bytes that the client has not acknowledged.
+    fn unacknowledged<L: Leg>(&self, drive: &Drive<'_, '_, L>) -> u64 {
+        // The FIN may be counted too: it stands behind all bytes.
+        (drive.client.unacknowledged() as u64).min(self.committed())
+    }
+
+    /// How far the fastest replica in sync has been fed.
+    pub(super) fn fastest(&self) -> u64 {
+        let in_sync = self.replicas.iter().filter(|r| r.is_in_sync());
+        in_sync.map(|r| r.fed).max().unwrap_or(self.log.end())
+    }
+
+    /// Gives each replica what it has not been given and may have.
+    pub(super) fn feed<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) {
+        for index in 0..self.replicas.len() {
+            if self.replicas[index].is_live() {
+                self.feed_one(drive, index);
+            }
+        }
+    }
+
+    fn feed_one<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>, index: usize) {
+        let Some(leg) = drive.legs.get_mut(index).and_then(Option::as_mut) else {
+            return;
+        };
+        let replica = &mut self.replicas[index];
+        // What it has sent counts, read or not: it was offered.
+        let covered = replica.out + leg.readable() as u64;
+        let before = replica.fed;
+        loop {
+            let allowed = self.log.allowed(replica.fed, covered) - replica.fed;
+            if allowed == 0 || leg.room() == 0 {
+                break;
+            }
+            match self.log.read(replica.fed) {
+                Read::Bytes(bytes) => {
+                    let length = bytes
+                        .len()
+                        .min(usize::try_from(allowed).unwrap_or(usize::MAX));
+                    let written = leg.write(&bytes[..length]);
+                    replica.fed += written as u64;
+                    if written < length {
+                        break;
+                    }
+                }
+                Read::Spilled => {
+                    let resources = &mut *drive.resources;
+                    self.log
+                        .request(replica.fed, resources.pool, resources.spill);
+                    self.again = true;
+                    break;
+                }
+                Read::Gone | Read::End => break,
+            }
+        }
+        if replica.fed > before {
+            replica.moved_at = drive.now;
+        }
+        let complete = self.log.is_finished() && replica.fed == self.log.end();
+        if complete && !replica.finished && covered >= self.finish_gate {
+            leg.finish();
+            replica.finished = true;
+        }
+    }
+
+    /// Lets go of what nobody in sync needs any more, and tells when the log is cut.
+    pub(super) fn release<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) {
+        let in_sync = self.replicas.iter().filter(|r| r.is_in_sync());
+        let needed = in_sync.map(|r| r.fed).min();
+        let Some(needed) = needed.or((self.stage != Stage::Serving).then_some(self.log.end()))
+        else {
+            // Without a replica everything is kept: one that comes back needs all of it.
+            return;
+        };
+        // Without rejoin, who lags still reads there, and so does who has not accepted yet.
+        let behind = self.replicas.iter().any(|r| match r.state {
+            ReplicaState::Joining => r.connected,
+            ReplicaState::Lagging => true,
+            ReplicaState::InSync | ReplicaState::Evicted(_) => false,
+        });
+        let keep = self.log.is_whole() && self.policy.rejoin || behind;
+        let resources = &mut *drive.resources;
+        self.log
+            .release(needed, keep, resources.pool, resources.spill);
+        if !self.log.is_whole() && !self.log_cut {
+            self.log_cut = true;
+            self.tell(drive, EventKind::LogCut);
+        }
+    }
+}

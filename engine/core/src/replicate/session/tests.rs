@@ -1,0 +1,5 @@
+//! Sessions over legs made of queues, with servers whose output is a function of their input.
+
+mod properties;
+mod rules;
+mod world;

@@ -1,0 +1,668 @@
+//! A client, servers and the wires between them and a session; time is a number.
+
+use crate::Micros;
+use crate::replicate::chunks::{CHUNK, Chunk, ChunkPool};
+use crate::replicate::counters::ReplicateCounters;
+use crate::replicate::event::{EndCause, EventKind, ReplicaIndex, SessionId};
+use crate::replicate::leg::{Leg, Loss, Phase};
+use crate::replicate::mask::Masks;
+use crate::replicate::session::{
+    Action, Candidate, ReplicaState, Resources, Session, SessionState,
+};
+use crate::replicate::spill::{SpillQueue, SpillReply, SpillRequest};
+use crate::tables::BackendRef;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::time::Duration;
+use lockstep_plan::Replicate;
+
+/// One connection: what is on its way to us, and from us.
+#[derive(Debug)]
+pub struct Wire {
+    pub phase: Phase,
+    /// Received and not consumed.
+    pub inbox: VecDeque<u8>,
+    pub inbox_room: usize,
+    /// The longest front it shows.
+    pub piece: usize,
+    /// The peer's FIN stands behind the inbox.
+    pub peer_finished: bool,
+    /// Sent and not taken by the peer.
+    pub outbox: VecDeque<u8>,
+    pub outbox_room: usize,
+    pub finished: bool,
+    pub aborted: bool,
+}
+
+impl Wire {
+    pub fn new(inbox_room: usize, outbox_room: usize) -> Self {
+        Wire {
+            phase: Phase::Opening,
+            inbox: VecDeque::new(),
+            inbox_room,
+            piece: usize::MAX,
+            peer_finished: false,
+            outbox: VecDeque::new(),
+            outbox_room,
+            finished: false,
+            aborted: false,
+        }
+    }
+
+    /// The peer sends bytes, as many as the window lets it.
+    pub fn receive(&mut self, bytes: &mut VecDeque<u8>, most: usize) -> usize {
+        let room = self.inbox_room - self.inbox.len();
+        let count = bytes.len().min(room).min(most);
+        self.inbox.extend(bytes.drain(..count));
+        count
+    }
+
+    /// The peer takes bytes.
+    pub fn take(&mut self, most: usize) -> Vec<u8> {
+        let count = self.outbox.len().min(most);
+        self.outbox.drain(..count).collect()
+    }
+
+    /// Once both sides have sent everything, it is closed.
+    pub fn settle(&mut self) {
+        let ours = self.finished && self.outbox.is_empty();
+        if self.phase == Phase::Open && ours && self.peer_finished && self.inbox.is_empty() {
+            self.phase = Phase::Closed;
+        }
+    }
+}
+
+impl Leg for Wire {
+    fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    fn readable(&self) -> usize {
+        self.inbox.len()
+    }
+
+    fn front(&mut self) -> &[u8] {
+        let all: &[u8] = self.inbox.make_contiguous();
+        &all[..all.len().min(self.piece)]
+    }
+
+    fn consume(&mut self, count: usize) {
+        assert!(count <= self.inbox.len().min(self.piece));
+        self.inbox.drain(..count);
+    }
+
+    fn is_finished(&self) -> bool {
+        self.peer_finished && self.inbox.is_empty()
+    }
+
+    fn room(&self) -> usize {
+        match self.phase {
+            Phase::Open if !self.finished => self.outbox_room - self.outbox.len(),
+            Phase::Open | Phase::Opening | Phase::Closed | Phase::Lost(_) => 0,
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> usize {
+        let count = bytes.len().min(self.room());
+        self.outbox.extend(&bytes[..count]);
+        count
+    }
+
+    fn unacknowledged(&self) -> usize {
+        self.outbox.len()
+    }
+
+    fn finish(&mut self) {
+        assert!(!self.finished, "once is enough");
+        self.finished = true;
+    }
+
+    fn abort(&mut self) {
+        self.aborted = true;
+        self.phase = Phase::Lost(Loss::Aborted);
+        self.inbox.clear();
+        self.outbox.clear();
+    }
+}
+
+/// What a server says: a function of what it has read.
+#[derive(Debug, Clone)]
+pub struct Program {
+    state: u64,
+    /// Ends by itself once it has said this much.
+    pub ends_at: Option<usize>,
+    /// Ends when the client has.
+    pub follows: bool,
+    said: usize,
+}
+
+impl Program {
+    pub fn new() -> Self {
+        Program {
+            state: 0x9e37_79b9_7f4a_7c15,
+            ends_at: None,
+            follows: true,
+            said: 0,
+        }
+    }
+
+    /// The first words, before any input.
+    pub fn greet(&mut self, out: &mut VecDeque<u8>) {
+        self.say(out, 5);
+    }
+
+    /// `Z` asks for 3,000 bytes, another letter for as many as its place in the alphabet; a dot
+    /// for none.
+    pub fn read(&mut self, byte: u8, out: &mut VecDeque<u8>) {
+        self.state = (self.state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        let count = match byte {
+            b'Z' => 3_000,
+            b'.' => 0,
+            other => usize::from(other % 32),
+        };
+        self.say(out, count);
+    }
+
+    fn say(&mut self, out: &mut VecDeque<u8>, count: usize) {
+        for _ in 0..count {
+            if self.ends_at.is_some_and(|end| self.said >= end) {
+                return;
+            }
+            self.state = self.state.rotate_left(7).wrapping_add(0x632b_e5ab);
+            out.push_back((self.state >> 13) as u8);
+            self.said += 1;
+        }
+    }
+
+    fn has_ended(&self, client_finished: bool) -> bool {
+        self.ends_at.is_some_and(|end| self.said >= end) || (self.follows && client_finished)
+    }
+}
+
+/// A server, and its side of the connection.
+#[derive(Debug)]
+pub struct Server {
+    pub up: bool,
+    /// Stopped: it takes and says nothing, its kernel still does.
+    pub frozen: bool,
+    pub program: Program,
+    pub running: Program,
+    pub pending: VecDeque<u8>,
+    /// What it has read on this connection.
+    pub read: Vec<u8>,
+    /// What it has said on this connection, corrupt or not.
+    pub said: u64,
+    /// The byte of its output that it gets wrong, on every connection.
+    pub corrupt_at: Option<u64>,
+    pub saw_end: bool,
+}
+
+impl Server {
+    fn new() -> Self {
+        Server {
+            up: true,
+            frozen: false,
+            program: Program::new(),
+            running: Program::new(),
+            pending: VecDeque::new(),
+            read: Vec::new(),
+            said: 0,
+            corrupt_at: None,
+            saw_end: false,
+        }
+    }
+
+    fn accept(&mut self) {
+        self.running = self.program.clone();
+        self.pending.clear();
+        self.read.clear();
+        self.said = 0;
+        self.saw_end = false;
+        self.running.greet(&mut self.pending);
+        self.spoil(0);
+    }
+
+    fn spoil(&mut self, from: usize) {
+        let Some(at) = self.corrupt_at else { return };
+        let first = self.said;
+        if let Some(index) = at.checked_sub(first).map(|i| i as usize)
+            && index >= from
+            && let Some(byte) = self.pending.get_mut(index)
+        {
+            *byte ^= 0xff;
+        }
+    }
+
+    /// Reads and answers.
+    pub fn work(&mut self, wire: &mut Wire, take: usize, give: usize) {
+        if self.frozen || wire.phase != Phase::Open {
+            return;
+        }
+        for byte in wire.take(take) {
+            self.read.push(byte);
+            let from = self.pending.len();
+            self.running.read(byte, &mut self.pending);
+            self.spoil(from);
+        }
+        self.said += wire.receive(&mut self.pending, give) as u64;
+        self.saw_end |= wire.finished && wire.outbox.is_empty();
+        if self.running.has_ended(self.saw_end) && self.pending.is_empty() {
+            wire.peer_finished = true;
+        }
+    }
+}
+
+/// Everything.
+pub struct World {
+    pub now: Micros,
+    pub session: Session,
+    pub client: Wire,
+    pub legs: Vec<Option<Wire>>,
+    pub servers: Vec<Server>,
+    /// What the client has not sent yet, and whether it ends behind it.
+    pub sending: VecDeque<u8>,
+    pub ends: bool,
+    pub sent: Vec<u8>,
+    /// What it had read when it sent each byte.
+    pub had: Vec<usize>,
+    /// What one server alone would have answered so far.
+    ideal: (Program, VecDeque<u8>),
+    pub received: Vec<u8>,
+    pub events: Vec<EventKind>,
+    pub answered: bool,
+    pub refused: bool,
+    pub ended: Option<EndCause>,
+    pub pool: ChunkPool,
+    pub spill: SpillQueue,
+    pub disk_hangs: bool,
+    pub files: BTreeMap<u64, Vec<u8>>,
+    pub counters: ReplicateCounters,
+    pub replica_rooms: (usize, usize),
+    pub rtts: Vec<Option<Duration>>,
+    pub down: Vec<bool>,
+    pub draining: Vec<bool>,
+    pub listed: usize,
+}
+
+/// A policy with a part replaced.
+pub fn policy(change: impl FnOnce(&mut Replicate)) -> Replicate {
+    let mut policy = Replicate::DEFAULT;
+    change(&mut policy);
+    policy
+}
+
+pub fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+impl World {
+    pub fn new(policy: Replicate, servers: usize) -> Self {
+        Self::with_prefix(policy, servers, &[])
+    }
+
+    pub fn with_prefix(policy: Replicate, servers: usize, prefix: &[u8]) -> Self {
+        let masks = Masks::new(&policy.masks).unwrap();
+        let now = Micros::new(1_000_000);
+        let id = SessionId {
+            worker: 0,
+            number: 1,
+        };
+        let session = Session::new(
+            now,
+            id,
+            Arc::new(policy),
+            Arc::new(masks),
+            (0..servers).map(|i| candidate(i, None, false, false)),
+            prefix,
+            42,
+        );
+        World {
+            now,
+            session,
+            client: Wire::new(64 << 10, 64 << 10),
+            legs: (0..super::super::MAX_REPLICAS).map(|_| None).collect(),
+            servers: (0..servers).map(|_| Server::new()).collect(),
+            sending: VecDeque::new(),
+            ends: false,
+            sent: Vec::new(),
+            had: Vec::new(),
+            ideal: ideal(),
+            received: Vec::new(),
+            events: Vec::new(),
+            answered: false,
+            refused: false,
+            ended: None,
+            pool: ChunkPool::new(1 << 20),
+            spill: SpillQueue::new(64),
+            disk_hangs: false,
+            files: BTreeMap::new(),
+            counters: ReplicateCounters::default(),
+            replica_rooms: (8 << 10, 8 << 10),
+            rtts: alloc::vec![None; servers],
+            down: alloc::vec![false; servers],
+            draining: alloc::vec![false; servers],
+            listed: servers,
+        }
+    }
+
+    /// With all servers connected, and the client.
+    pub fn opened(policy: Replicate, servers: usize) -> Self {
+        let mut world = World::new(policy, servers);
+        world.settle();
+        assert!(world.answered);
+        world
+    }
+
+    /// Drives the session and does what it says, until it says nothing any more.
+    pub fn drive(&mut self) {
+        loop {
+            let mut actions = Vec::new();
+            let mut resources = Resources {
+                pool: &mut self.pool,
+                spill: &mut self.spill,
+                counters: &self.counters,
+                group: None,
+            };
+            let (client, legs) = (&mut self.client, &mut self.legs[..]);
+            self.session
+                .drive(self.now, client, legs, &mut resources, &mut actions);
+            let mut again = false;
+            for action in actions {
+                again |= self.obey(action);
+            }
+            if !again && !self.answer_spill() {
+                return;
+            }
+        }
+    }
+
+    fn obey(&mut self, action: Action) -> bool {
+        assert!(self.ended.is_none(), "{action:?} after the end");
+        match action {
+            Action::Connect(index) => {
+                let index = usize::from(index);
+                assert!(self.legs[index].is_none());
+                let (inbox, outbox) = self.replica_rooms;
+                let mut wire = Wire::new(inbox, outbox);
+                if !self.servers[index].up {
+                    wire.phase = Phase::Lost(Loss::Refused);
+                }
+                self.legs[index] = Some(wire);
+                return true;
+            }
+            Action::Release(index) => {
+                let wire = self.legs[usize::from(index)].take().expect("a leg");
+                assert!(matches!(wire.phase, Phase::Lost(_) | Phase::Closed));
+            }
+            Action::Answer => {
+                self.answered = true;
+                self.client.phase = Phase::Open;
+                return true;
+            }
+            Action::Refuse => self.refused = true,
+            Action::Event(event) => self.events.push(event),
+            Action::Ended(cause) => {
+                self.ended = Some(cause);
+                assert!(self.legs.iter().all(Option::is_none));
+            }
+        }
+        false
+    }
+
+    /// The thread that owns the files, at once.
+    fn answer_spill(&mut self) -> bool {
+        let mut any = false;
+        if self.disk_hangs {
+            return false;
+        }
+        while let Some(request) = self.spill.pop() {
+            let reply = match request {
+                SpillRequest::Append {
+                    session,
+                    offset,
+                    chunk,
+                } => {
+                    self.files.insert(offset, chunk.bytes().to_vec());
+                    SpillReply::Appended {
+                        session,
+                        offset,
+                        chunk,
+                    }
+                }
+                SpillRequest::Read {
+                    session,
+                    offset,
+                    mut chunk,
+                } => {
+                    fill(&mut chunk, &self.files[&offset]);
+                    SpillReply::Filled {
+                        session,
+                        offset,
+                        chunk,
+                    }
+                }
+                SpillRequest::Remove { .. } => {
+                    self.files.clear();
+                    continue;
+                }
+            };
+            any = true;
+            let mut resources = Resources {
+                pool: &mut self.pool,
+                spill: &mut self.spill,
+                counters: &self.counters,
+                group: None,
+            };
+            self.session.spilled(reply, &mut resources);
+        }
+        any
+    }
+
+    /// One round of everybody, with these numbers of bytes at most.
+    pub fn round(&mut self, take: usize, give: usize) {
+        for index in 0..self.servers.len() {
+            self.serve(index, take, give);
+        }
+        self.client_sends(take);
+        self.client_reads(give);
+    }
+
+    pub fn serve(&mut self, index: usize, take: usize, give: usize) {
+        let server = &mut self.servers[index];
+        let Some(wire) = &mut self.legs[index] else {
+            return;
+        };
+        if wire.phase == Phase::Opening && server.up && !server.frozen {
+            wire.phase = Phase::Open;
+            server.accept();
+        }
+        server.work(wire, take, give);
+        wire.settle();
+    }
+
+    pub fn client_sends(&mut self, most: usize) {
+        if self.client.phase != Phase::Open || self.client.peer_finished {
+            return;
+        }
+        let first = self.client.inbox.len();
+        self.client.receive(&mut self.sending, most);
+        for byte in self.client.inbox.iter().skip(first) {
+            self.sent.push(*byte);
+            self.ideal.0.read(*byte, &mut self.ideal.1);
+        }
+        self.had.resize(self.sent.len(), self.received.len());
+        if self.sending.is_empty() && self.ends {
+            self.client.peer_finished = true;
+        }
+        self.client.settle();
+    }
+
+    pub fn client_reads(&mut self, most: usize) {
+        let bytes = self.client.take(most);
+        self.received.extend(bytes);
+        self.client.settle();
+    }
+
+    /// Goes on without time passing until nothing changes.
+    pub fn settle(&mut self) {
+        for _ in 0..100_000 {
+            let before = self.fingerprint();
+            self.drive();
+            self.round(usize::MAX, usize::MAX);
+            if self.ended.is_some() || before == self.fingerprint() {
+                return;
+            }
+        }
+        panic!("it never settles");
+    }
+
+    fn fingerprint(&self) -> impl PartialEq + use<> {
+        let legs: Vec<_> = self
+            .legs
+            .iter()
+            .flatten()
+            .map(|l| {
+                (
+                    l.inbox.len(),
+                    l.outbox.len(),
+                    l.phase,
+                    l.finished,
+                    l.peer_finished,
+                )
+            })
+            .collect();
+        let read: Vec<_> = self
+            .servers
+            .iter()
+            .map(|s| (s.read.len(), s.said))
+            .collect();
+        let client = (
+            self.client.inbox.len(),
+            self.client.finished,
+            self.client.phase,
+            self.client.peer_finished,
+        );
+        (
+            legs,
+            read,
+            client,
+            self.received.len(),
+            self.sent.len(),
+            self.events.len(),
+        )
+    }
+
+    /// Lets time pass, from deadline to deadline, settling at each.
+    pub fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        let mut steps = 0;
+        while self.ended.is_none() {
+            self.settle();
+            match self.session.next_deadline() {
+                Some(at) if at <= end => {
+                    assert!(at > self.now, "a deadline that has passed");
+                    self.now = at;
+                }
+                _ => break,
+            }
+            steps += 1;
+            assert!(steps < 100_000, "it is woken for nothing");
+        }
+        self.now = end;
+        if self.ended.is_none() {
+            self.settle();
+        }
+    }
+
+    /// The client sends this, and everything is done about it that can be done at once.
+    pub fn say(&mut self, bytes: &[u8]) {
+        self.sending.extend(bytes);
+        self.settle();
+    }
+
+    /// The process is killed: RST, and nobody listens any more.
+    pub fn kill(&mut self, index: usize) {
+        self.servers[index].up = false;
+        self.reset(index);
+    }
+
+    pub fn reset(&mut self, index: usize) {
+        if let Some(wire) = &mut self.legs[index] {
+            wire.phase = match wire.phase {
+                Phase::Opening => Phase::Lost(Loss::Refused),
+                Phase::Open => Phase::Lost(Loss::Reset),
+                other => other,
+            };
+        }
+    }
+
+    /// The process ends and its kernel says FIN, whatever was under way.
+    pub fn hang_up(&mut self, index: usize) {
+        let server = &mut self.servers[index];
+        server.up = false;
+        server.frozen = true;
+        server.pending.clear();
+        if let Some(wire) = &mut self.legs[index] {
+            wire.peer_finished = true;
+        }
+    }
+
+    pub fn update(&mut self) {
+        let candidates: Vec<_> = (0..self.listed)
+            .map(|i| candidate(i, self.rtts[i], self.down[i], self.draining[i]))
+            .collect();
+        self.session.update(self.now, candidates.into_iter());
+    }
+
+    /// A server that the service did not have before.
+    pub fn add_server(&mut self) {
+        self.servers.push(Server::new());
+        self.rtts.push(None);
+        self.down.push(false);
+        self.draining.push(false);
+        self.listed += 1;
+        self.update();
+    }
+
+    /// What one server alone would have answered to what the client has sent.
+    pub fn expected(&self) -> &VecDeque<u8> {
+        &self.ideal.1
+    }
+
+    pub fn state(&self, index: usize) -> ReplicaState {
+        self.session.report().replicas[index].state
+    }
+
+    pub fn primary(&self) -> Option<ReplicaIndex> {
+        self.session.report().primary
+    }
+
+    pub fn protection(&self) -> SessionState {
+        self.session.state()
+    }
+
+    pub fn has(&self, event: EventKind) -> bool {
+        self.events.contains(&event)
+    }
+}
+
+fn ideal() -> (Program, VecDeque<u8>) {
+    let (mut program, mut out) = (Program::new(), VecDeque::new());
+    program.greet(&mut out);
+    (program, out)
+}
+
+fn fill(chunk: &mut Chunk, bytes: &[u8]) {
+    assert_eq!(bytes.len(), CHUNK);
+    chunk.bytes_mut().copy_from_slice(bytes);
+}
+
+pub fn candidate(index: usize, rtt: Option<Duration>, down: bool, draining: bool) -> Candidate {
+    Candidate {
+        backend: BackendRef::new(index as u32 + 1, 0),
+        rtt,
+        down,
+        draining,
+    }
+}
