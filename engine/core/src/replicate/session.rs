@@ -41,7 +41,7 @@ use replica::Replica;
 use thiserror::Error;
 
 /// Replicas of a session at most. Of a service with more backends, the first ones are taken.
-pub const MAX_REPLICAS: usize = 16;
+pub const MAX_REPLICAS: usize = 128;
 
 /// How soon a session is driven again that had no memory or no way to the disk.
 const RETRY: Duration = Duration::from_millis(5);
