@@ -15,6 +15,7 @@ mod bulk;
 mod client;
 mod cpu;
 mod crowd;
+mod delay;
 mod network;
 mod server;
 mod switchover;
@@ -77,6 +78,7 @@ pub struct Arguments {
 enum Row {
     Bulk(bulk::Row),
     Switchover(switchover::Row),
+    Delay(delay::Row),
     Crowd(crowd::Row),
 }
 
@@ -104,6 +106,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             eprintln!("switchovers: {fault:?}");
             rows.push(Row::Switchover(switchover::run(fault, cpus, arguments)?));
         }
+        eprintln!("commit delay");
+        rows.push(Row::Delay(delay::run(cpus)?));
         eprintln!("many sessions");
         rows.extend(crowd::run(cpus, arguments)?.into_iter().map(Row::Crowd));
     }

@@ -80,6 +80,7 @@ impl Agent {
             name: ring.name.to_string(),
             mode: mode(ring).to_owned(),
             vips: vips.remove(ring.name.as_str()).unwrap_or_default(),
+            sessions: self.sessions_of(tables, ring),
             backends: ring
                 .members
                 .iter()
@@ -87,6 +88,16 @@ impl Agent {
                 .collect(),
         };
         tables.rings().iter().map(service).collect()
+    }
+
+    /// Sessions of a service, over all workers.
+    fn sessions_of(&self, tables: &Tables, ring: &Ring) -> u64 {
+        let vips = tables
+            .vips()
+            .filter(|(_, _, owner)| owner.name == ring.name);
+        let workers = || self.workers.iter().filter_map(|w| w.sessions());
+        vips.map(|(vip, _, _)| workers().map(|c| c.by_vip.of(vip).get()).sum::<u64>())
+            .sum()
     }
 
     fn vip(&self, vip_ref: VipRef, vip: Vip) -> api::VipStatus {

@@ -4,6 +4,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::time::{ClockId, clock_gettime};
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -25,6 +26,8 @@ pub enum Wish {
     Upload(u64),
     /// Everything back.
     Echo,
+    /// The same; at the end the server prints when it sent what ([`now`]).
+    TimedEcho,
 }
 
 impl Wish {
@@ -34,6 +37,7 @@ impl Wish {
             Wish::Download(count) => (1_u64, count),
             Wish::Upload(count) => (2, count),
             Wish::Echo => (3, 0),
+            Wish::TimedEcho => (4, 0),
         };
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&kind.to_be_bytes());
@@ -48,6 +52,7 @@ impl Wish {
             (1, count) => Some(Wish::Download(count)),
             (2, count) => Some(Wish::Upload(count)),
             (3, _) => Some(Wish::Echo),
+            (4, _) => Some(Wish::TimedEcho),
             _ => None,
         }
     }
@@ -142,6 +147,30 @@ struct Connection {
     done: u64,
     /// What the socket has not taken of an echo.
     owed: Vec<u8>,
+    /// When it was sent.
+    times: Vec<u64>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if self.wish == Some(Wish::TimedEcho) {
+            let times: Vec<String> = self.times.iter().map(u64::to_string).collect();
+            println!("{TIMES}{}", times.join(" "));
+        }
+    }
+}
+
+/// What a line of times begins with.
+pub const TIMES: &str = "sent at ";
+
+/// Microseconds by the clock that all programs of a machine share.
+pub fn now() -> Result<u64> {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
+    let (seconds, nanoseconds) = (
+        time.tv_sec().cast_unsigned(),
+        time.tv_nsec().cast_unsigned(),
+    );
+    Ok(seconds * 1_000_000 + nanoseconds / 1_000)
 }
 
 enum Then {
@@ -159,6 +188,7 @@ impl Connection {
             wish: None,
             done: 0,
             owed: Vec::new(),
+            times: Vec::new(),
         }
     }
 
@@ -173,7 +203,7 @@ impl Connection {
         match wish {
             Wish::Download(count) => self.download(count, stream),
             Wish::Upload(count) => self.upload(count, scratch),
-            Wish::Echo => self.echo(scratch),
+            Wish::Echo | Wish::TimedEcho => self.echo(scratch),
         }
     }
 
@@ -228,6 +258,9 @@ impl Connection {
                     Some(count) => self.owed.extend_from_slice(&scratch[..count]),
                     None => return Ok(Then::Wait(EpollFlags::EPOLLIN)),
                 }
+            }
+            if self.wish == Some(Wish::TimedEcho) {
+                self.times.push(now()?);
             }
             match self.socket.write(&self.owed) {
                 Ok(count) => drop(self.owed.drain(..count)),

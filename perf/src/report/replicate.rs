@@ -140,7 +140,11 @@ fn others(text: &mut String, rows: &[Value]) {
     });
     let delay = of(rows, "commit-delay").map(|row| {
         vec![
-            "commit delay of `quorum = 2` over the slower of the two, p99: µs".to_owned(),
+            format!(
+                "from the slower of the two that agree to the client under `quorum = 2`, p99: µs \
+                 (with one replica: {})",
+                number(&row["primary_p99_us"], 0)
+            ),
             thousands(&row["replicas"]),
             number(&row["p99_us"], 0),
             goal(&row["goal_p99_us"], 0),

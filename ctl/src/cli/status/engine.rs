@@ -55,6 +55,7 @@ struct Interface {
 struct Service {
     name: String,
     mode: String,
+    sessions: u64,
     vips: Vec<Vip>,
     backends: Vec<Backend>,
 }
@@ -178,6 +179,7 @@ impl From<api::ServiceStatus> for Service {
         Service {
             name: s.name,
             mode: s.mode,
+            sessions: s.sessions,
             vips: s.vips.into_iter().map(Vip::from).collect(),
             backends: s.backends.into_iter().map(Backend::from).collect(),
         }

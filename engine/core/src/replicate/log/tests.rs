@@ -570,6 +570,25 @@ fn it_reads_ahead_once() {
     world.close();
 }
 
+#[test]
+fn it_asks_for_no_more_than_the_queue_takes() {
+    let mut world = World::new(MIB, 64 << 20, 1024, 2);
+    while world.log.spilled_bytes() < MIB.into() {
+        world.append(1448);
+        world.release_all();
+        world.settle();
+    }
+    for _ in 0..3 {
+        assert!(world.join());
+        assert_eq!(world.queue.len(), 2);
+    }
+    while world.joining < world.log.end() {
+        world.settle();
+        assert!(world.join());
+    }
+    world.close();
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Append(usize),
@@ -621,7 +640,7 @@ proptest! {
     fn a_log_is_the_stream_whatever_happens(
         memory in prop_oneof![Just(0_u32), 65_536_u32..300_000],
         disk in prop_oneof![Just(0_u64), 0_u64..600_000, Just(64 << 20)],
-        requests in prop_oneof![Just(0_usize), 1_usize..64],
+        requests in prop_oneof![Just(0_usize), 1_usize..4, 4_usize..64],
         steps in steps(),
         places in prop::collection::vec(any::<prop::sample::Index>(), 4),
     ) {
