@@ -2,6 +2,7 @@ use super::super::{ReplicatorConfig, SwitchoverError};
 use super::world::*;
 use crate::fixtures::{addresses, backend, via_router};
 use crate::replicate::event::{EndCause, EventKind, SessionId};
+use crate::replicate::session::ReplicaState;
 use crate::replicate::stack::peer::{self, Peer};
 use crate::replicate::stack::segment::{Bare, SynOptions};
 use crate::tables::{PortId, Tables};
@@ -84,12 +85,7 @@ fn a_replica_that_dies_is_replaced_in_the_middle_of_the_answer() {
             got.extend(world.clients[0].read(socket));
             if got.len() > 100_000 && !world.servers[primary].dead {
                 if reset {
-                    let talk = world.servers[primary].talks[0].socket;
-                    world.servers[primary].peer.get(talk).abort();
-                    let now = world.now;
-                    for packet in world.servers[primary].peer.poll(now) {
-                        world.launch(packet);
-                    }
+                    world.reset(primary);
                 }
                 world.servers[primary].dead = true;
             }
@@ -291,6 +287,38 @@ fn each_replica_is_told_the_clients_address_where_it_asks() {
     assert_eq!(got[12..16], [0x21, 0x11, 0, 12]);
     assert_eq!(got[16..20], [198, 51, 100, 7]);
     assert_eq!(got[28], b'x');
+}
+
+#[test]
+fn connections_of_one_client_are_a_group_and_an_evicted_replica_leaves_all_of_them() {
+    let policy = Replicate {
+        group: Grouping::Client,
+        rejoin: false,
+        ..Replicate::DEFAULT
+    };
+    let mut world = World::new(config(), policy);
+    let sockets = [4_000, 4_001, 4_002].map(|port| {
+        let socket = world.connect(port);
+        world.until(50, "open", |w| w.is_open(socket));
+        socket
+    });
+    assert_eq!(world.replicator.groups.len(), 1);
+    for socket in sockets {
+        world.exchange(socket, &bytes(50_000), 2_000);
+    }
+    world.reset(1);
+    world.until(100, "evicted everywhere", |w| {
+        (1..=3).all(|number| {
+            let replica = w.details(number).report.replicas[1];
+            matches!(replica.state, ReplicaState::Evicted(_))
+        })
+    });
+    for socket in sockets {
+        world.exchange(socket, &bytes(50_000), 2_000);
+        world.clients[0].get(socket).close();
+    }
+    world.until(5_000, "gone", |w| w.replicator.is_empty());
+    world.assert_whole();
 }
 
 #[test]

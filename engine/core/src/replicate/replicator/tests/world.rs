@@ -334,6 +334,15 @@ impl World {
         );
     }
 
+    /// A replica resets its first connection.
+    pub fn reset(&mut self, server: usize) {
+        let talk = self.servers[server].talks[0].socket;
+        self.servers[server].peer.get(talk).abort();
+        for packet in self.servers[server].peer.poll(self.now) {
+            self.launch(packet);
+        }
+    }
+
     /// Runs for a while.
     pub fn run(&mut self, milliseconds: u64) {
         for _ in 0..milliseconds {
@@ -392,6 +401,7 @@ impl World {
         assert_eq!(replicator.replicas.free(), config.connections);
         assert_eq!(replicator.ports.available(), config.ports.len());
         assert_eq!(replicator.half_open, 0);
+        assert_eq!(replicator.groups.len(), 0);
         let pool = &replicator.shared.pool;
         assert_eq!(pool.free(), pool.total());
         assert_eq!(replicator.wheel.next(), None);
