@@ -7,8 +7,9 @@ use lockstep_ctl_core::health::{Monitor, Outcome};
 use lockstep_plan::health::Verdict;
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
-use surge_ping::{Client, Config, ICMP, PingIdentifier, PingSequence, SurgeError};
+use surge_ping::{Client, Config, ICMP, IcmpPacket, PingIdentifier, PingSequence, SurgeError};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -89,7 +90,8 @@ struct Sockets {
 
 #[derive(Default)]
 struct Lazy {
-    client: Option<Client>,
+    /// Shared, not cloned: a clone that is dropped marks the client as ended (surge-ping 0.8.4).
+    client: Option<Arc<Client>>,
     /// Whether it was said that there is none.
     warned: bool,
 }
@@ -108,10 +110,10 @@ impl Sockets {
 }
 
 impl Lazy {
-    fn open(&mut self, kind: ICMP, version: &str) -> Option<Client> {
+    fn open(&mut self, kind: ICMP, version: &str) -> Option<Arc<Client>> {
         if self.client.is_none() {
             match Client::new(&Config::builder().kind(kind).build()) {
-                Ok(client) => self.client = Some(client),
+                Ok(client) => self.client = Some(Arc::new(client)),
                 Err(error) if !self.warned => {
                     tracing::warn!(
                         "cannot ping backends over {version} ({error}): their health stays \
@@ -134,11 +136,20 @@ async fn ping(client: &Client, address: IpAddr, sequence: PingSequence) -> Outco
     let mut pinger = client.pinger(address, identifier).await;
     pinger.timeout(TIMEOUT);
     match pinger.ping(sequence, &PAYLOAD).await {
-        Ok((_, rtt)) => Outcome::Answered(rtt),
+        Ok((packet, rtt)) if is_answer(&packet) => Outcome::Answered(rtt),
         // A packet filter of this host: it says nothing about the backend.
         Err(SurgeError::IOError(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
             Outcome::Unasked
         }
-        Err(_) => Outcome::Missed,
+        Ok(_) | Err(_) => Outcome::Missed,
+    }
+}
+
+/// Whether a packet is an echo reply (RFC 792, RFC 4443) and not an error about our request, of
+/// which the backend itself may be the sender.
+fn is_answer(packet: &IcmpPacket) -> bool {
+    match packet {
+        IcmpPacket::V4(packet) => packet.get_icmp_type().0 == 0,
+        IcmpPacket::V6(packet) => packet.get_icmpv6_type().0 == 129,
     }
 }

@@ -52,7 +52,7 @@ impl Replicator {
             return Err(DropReason::NoSession);
         };
         if segment.is_opening() {
-            if self.half_open >= HALF_OPEN.min(self.config.sessions) {
+            if self.half_open >= self.gate() {
                 self.answer_with_cookie(now, segment, packet, way, out);
                 return Ok(());
             }
@@ -69,6 +69,12 @@ impl Replicator {
         }
         self.reset(segment, way, out);
         Err(DropReason::NoSession)
+    }
+
+    /// How many sessions may be half-open: never all, or a flood would leave none to those who
+    /// answer cookies.
+    fn gate(&self) -> usize {
+        HALF_OPEN.min(self.config.sessions / 2)
     }
 
     /// RFC 9293 section 3.10.7.1, no more than a few in a millisecond.

@@ -5,16 +5,13 @@ use super::{Drive, RETRY, Session, Stage};
 use crate::Micros;
 use crate::replicate::event::{EventKind, EvictCause, ReplicaIndex, SwitchCause};
 use crate::replicate::leg::Leg;
-use crate::replicate::log::Read;
-
-/// The least memory of a log, as [`crate::replicate::log::InputLog::new`] has it.
-const MIN_LOG: u64 = 64 << 10;
+use crate::replicate::log::{MIN_MEMORY, Read};
 
 impl Session {
     /// Bytes a replica in sync may be behind: not more than half of what is kept in memory, so that
     /// the others can go on while it is waited for.
     pub(super) fn lag_limit(&self) -> u64 {
-        let memory = u64::from(self.policy.log_memory).max(MIN_LOG);
+        let memory = u64::from(self.policy.log_memory).max(MIN_MEMORY as u64);
         u64::from(self.policy.max_lag).clamp(2, memory / 4)
     }
 
@@ -89,6 +86,8 @@ impl Session {
             let since = match replica.state {
                 ReplicaState::Lagging => replica.since,
                 ReplicaState::Joining if replica.is_live() => replica.moved_at,
+                // It waits for its group, and what it waits for may go.
+                ReplicaState::Joining if !replica.connected && !self.log.is_whole() => drive.now,
                 ReplicaState::Joining | ReplicaState::InSync | ReplicaState::Evicted(_) => continue,
             };
             if self.log.read(replica.fed) == Read::Gone {
