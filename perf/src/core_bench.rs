@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use lockstep_core::tables::{NextHop, PortId, Route};
 use lockstep_core::{BURST, Dataplane, DataplaneConfig, EngineAddresses, Seconds, Tables, Verdict};
 use lockstep_plan::{
-    Backend, BackendState, DropReason, IdleTimeouts, Mode, Service, ServiceName, Snapshot,
+    Backend, BackendState, DropReason, Health, IdleTimeouts, Mode, Service, ServiceName, Snapshot,
     TableSize, Weight,
 };
 use lockstep_wire::{LinkHeader, STEER_ETHERTYPE, checksum};
@@ -276,6 +276,8 @@ fn tables() -> Tables {
             address: Ipv4Addr::new(10, 0, 0, n).into(),
             weight: Weight::DEFAULT,
             state: BackendState::Active,
+            port: None,
+            health: Health::UNKNOWN,
         })
         .collect();
     let vips = [

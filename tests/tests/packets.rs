@@ -11,7 +11,8 @@ use lockstep_core::{
     Dataplane, DataplaneConfig, EngineAddresses, NextHop, PortId, Route, Seconds, Tables, Verdict,
 };
 use lockstep_plan::{
-    Backend, BackendState, IdleTimeouts, Mode, Service, ServiceName, Snapshot, TableSize, Weight,
+    Backend, BackendState, Health, IdleTimeouts, Mode, Service, ServiceName, Snapshot, TableSize,
+    Weight,
 };
 use lockstep_wire::{LinkHeader, STEER_ETHERTYPE};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -297,6 +298,8 @@ fn dataplane(server: IpAddr, vlan: Option<u16>) -> Dataplane {
             address: server,
             weight: Weight::DEFAULT,
             state: BackendState::Active,
+            port: None,
+            health: Health::UNKNOWN,
         }],
         table_size: TableSize::DEFAULT,
         idle: IdleTimeouts::DEFAULT,

@@ -9,7 +9,7 @@ use lockstep_core::{
     Verdict,
 };
 use lockstep_plan::{
-    Backend, BackendState, DropReason, IdleTimeouts, Mode, Service, ServiceName, Snapshot,
+    Backend, BackendState, DropReason, Health, IdleTimeouts, Mode, Service, ServiceName, Snapshot,
     TableSize, Weight,
 };
 use lockstep_wire::{LinkHeader, STEER_ETHERTYPE};
@@ -78,6 +78,8 @@ fn backend(number: u8) -> Backend {
         address: IpAddr::V4(Ipv4Addr::new(10, 0, 1, number)),
         weight: Weight::DEFAULT,
         state: BackendState::Active,
+        port: None,
+        health: Health::UNKNOWN,
     }
 }
 

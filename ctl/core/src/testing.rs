@@ -1,7 +1,7 @@
 //! Services in a line, for the tests.
 
 use lockstep_plan::{
-    Backend, BackendState, IdleTimeouts, Mode, Service, ServiceName, TableSize, Weight,
+    Backend, BackendState, Health, IdleTimeouts, Mode, Service, ServiceName, TableSize, Weight,
 };
 
 /// A backend named by its address.
@@ -11,6 +11,8 @@ pub fn backend(address: &str) -> Backend {
         address: address.parse().unwrap(),
         weight: Weight::DEFAULT,
         state: BackendState::Active,
+        port: None,
+        health: Health::UNKNOWN,
     }
 }
 

@@ -32,6 +32,8 @@ pub enum Verdict {
     },
     /// Let go of it; the reason is counted already.
     Drop(DropReason),
+    /// It belongs to a session, the frame is as it came: give it to the replicator.
+    Local,
 }
 
 const _: () = assert!(size_of::<Verdict>() == 4);
@@ -64,6 +66,14 @@ struct Flows {
     seed: HashSeed,
     /// Identification of outer IPv4 headers whose packet may be fragmented.
     identification: u16,
+}
+
+/// Why no backend is chosen for a packet.
+#[derive(Debug, Clone, Copy)]
+enum Refusal {
+    /// It goes to a session.
+    Session,
+    Drop(DropReason),
 }
 
 /// A packet between two passes.
@@ -226,7 +236,7 @@ impl Flows {
             Some(flow) => flow,
             None => match self.admit_new(tables, now, key, item) {
                 (vip, Ok(backend)) => (vip, backend),
-                (vip, Err(reason)) => return self.drop(vip, reason),
+                (vip, Err(refusal)) => return self.refuse(vip, refusal, &item.headers),
             },
         };
         match self.forward(tables, vip, backend, &item.headers, frame) {
@@ -275,7 +285,8 @@ impl Flows {
         }
     }
 
-    /// A packet of no flow in the table: chooses a backend and remembers it.
+    /// A packet of no flow in the table: chooses a backend and remembers it, or says what becomes
+    /// of the packet otherwise. Sessions have no entry there, so that all of theirs come by here.
     #[inline(never)]
     fn admit_new<K: Tracked>(
         &mut self,
@@ -283,22 +294,24 @@ impl Flows {
         now: Seconds,
         key: &K,
         item: &Work,
-    ) -> (VipRef, Result<BackendRef, DropReason>) {
+    ) -> (VipRef, Result<BackendRef, Refusal>) {
         let (address, port, protocol) = key.destination();
         let Some(vip) = tables.vip(address, port, protocol) else {
-            let ours = tables.is_engine_address(address);
-            let reason = if ours {
-                DropReason::NoSession
+            let refusal = if tables.is_session(address, port, protocol) {
+                Refusal::Session
+            } else if tables.is_engine_address(address) {
+                Refusal::Drop(DropReason::NoSession)
             } else {
-                DropReason::NoVip
+                Refusal::Drop(DropReason::NoVip)
             };
-            return (VipRef::UNKNOWN, Err(reason));
+            return (VipRef::UNKNOWN, Err(refusal));
         };
-        let chosen = tables
-            .ring(vip)
-            .and_then(|r| r.select(key.selection_hash()));
-        let Some(backend) = chosen else {
-            return (vip, Err(DropReason::NoBackend));
+        let ring = tables.ring(vip);
+        if ring.is_some_and(|r| r.replicate.is_some()) {
+            return (vip, Err(Refusal::Session));
+        }
+        let Some(backend) = ring.and_then(|r| r.select(key.selection_hash())) else {
+            return (vip, Err(Refusal::Drop(DropReason::NoBackend)));
         };
         let segment = segment(&item.headers);
         // A FIN or RST out of nowhere ends nothing that is worth remembering.
@@ -317,6 +330,23 @@ impl Flows {
             );
         }
         (vip, Ok(backend))
+    }
+
+    /// The verdict on a packet that no backend is chosen for.
+    #[cold]
+    #[inline(never)]
+    fn refuse(&self, vip: VipRef, refusal: Refusal, headers: &Headers) -> Verdict {
+        match refusal {
+            Refusal::Drop(reason) => self.drop(vip, reason),
+            Refusal::Session => {
+                if vip != VipRef::UNKNOWN {
+                    let counters = &self.counters.vips[vip.slot()];
+                    counters.packets.add(1);
+                    counters.bytes.add(u64::from(headers.length));
+                }
+                Verdict::Local
+            }
+        }
     }
 
     fn remember<K: Tracked>(&mut self, tables: &Tables, probe: Probe, entry: Entry<K>) {

@@ -8,7 +8,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
-use lockstep_plan::{BackendState, DropReason, Protocol};
+use lockstep_plan::{BackendState, Commit, DropReason, Protocol, Replicate};
 use lockstep_wire::{FlowKey, Headers, ParseError};
 
 /// What would become of a packet.
@@ -25,6 +25,8 @@ pub enum Fate {
     },
     /// It is none of ours: the XDP program leaves it to the kernel.
     Pass,
+    /// It goes to a session of the engine's own.
+    Session,
     /// It is dropped.
     Drop(DropReason),
 }
@@ -126,7 +128,7 @@ fn finish(tables: &Tables, fate: Fate, key: &FlowKey, steps: Vec<String>) -> Exp
     let vip = tables.vip(tuple.to.ip(), tuple.to.port(), tuple.protocol);
     let service = match &fate {
         Fate::Forward { service, .. } => Some(service.clone()),
-        Fate::Pass | Fate::Drop(_) => vip.and_then(|v| tables.service_name(v)),
+        Fate::Pass | Fate::Session | Fate::Drop(_) => vip.and_then(|v| tables.service_name(v)),
     };
     Explanation {
         fate,
@@ -148,6 +150,15 @@ fn walk(
     let vip = tables.vip(tuple.to.ip(), tuple.to.port(), tuple.protocol);
     let Some(ring) = vip.and_then(|v| tables.ring(v)) else {
         let name = tuple.protocol_name();
+        if tables.is_session(tuple.to.ip(), tuple.to.port(), tuple.protocol) {
+            steps.push(format!(
+                "{} is an engine address and a port of connections to replicas: the packet goes \
+                 to the session of that connection, or is dropped as {} where there is none",
+                tuple.to,
+                DropReason::NoSession
+            ));
+            return Fate::Session;
+        }
         if tables.is_engine_address(tuple.to.ip()) {
             steps.push(format!(
                 "{} is an engine address and no session has this flow",
@@ -173,6 +184,10 @@ fn walk(
     {
         return reach(tables, ports, ring, backend, headers, steps);
     }
+    if let Some(policy) = &ring.replicate {
+        steps.push(replicates(ring, policy));
+        return Fate::Session;
+    }
     if known.is_none() {
         steps.push("the flow table does not have it: a new flow".to_string());
     }
@@ -186,6 +201,18 @@ fn walk(
             Fate::Drop(DropReason::NoBackend)
         }
     }
+}
+
+fn replicates(ring: &Ring, policy: &Replicate) -> String {
+    let backends = ring.members.len();
+    let commit = match policy.commit {
+        Commit::Primary => "what the primary answers".to_string(),
+        Commit::Quorum(quorum) => format!("what {quorum} of them answer alike"),
+    };
+    format!(
+        "the service replicates: the packet goes to a session, all {backends} backends get what \
+         the client sends and the client gets {commit}"
+    )
 }
 
 /// The service and the backend of a flow's entry, when the dataplane goes by it.
@@ -235,6 +262,7 @@ fn owner<'a>(
     [to.port(), 0]
         .into_iter()
         .filter_map(|port| tables.ring(tables.vip(to.ip(), port, protocol)?))
+        .filter(|ring| ring.replicate.is_none())
         .find_map(|ring| Some((ring, ring.member(backend)?)))
 }
 

@@ -1,10 +1,12 @@
 //! Snapshots, ways and packets that several tests use.
 
 use crate::tables::{EngineAddresses, NextHop, PortId, Route, Tables};
+use alloc::sync::Arc;
 use core::net::IpAddr;
 use etherparse::PacketBuilder;
 use lockstep_plan::{
-    Backend, BackendState, IdleTimeouts, Mode, Service, ServiceName, Snapshot, TableSize, Weight,
+    Backend, BackendState, Health, IdleTimeouts, Mode, Replicate, Service, ServiceName, Snapshot,
+    TableSize, Weight,
 };
 use lockstep_wire::{LinkHeader, STEER_ETHERTYPE};
 use std::string::ToString;
@@ -46,6 +48,8 @@ pub fn backend(address: &str) -> Backend {
         address: address.parse().unwrap(),
         weight: Weight::DEFAULT,
         state: BackendState::Active,
+        port: None,
+        health: Health::UNKNOWN,
     }
 }
 
@@ -64,6 +68,14 @@ pub fn service(name: &str, vips: &[&str], backends: Vec<Backend>) -> Service {
         backends,
         table_size: TableSize::new(5_003).unwrap(),
         idle: IdleTimeouts::DEFAULT,
+    }
+}
+
+/// A service that replicates under the default policy.
+pub fn replicated(name: &str, vips: &[&str], backends: Vec<Backend>) -> Service {
+    Service {
+        mode: Mode::Replicate(Arc::new(Replicate::DEFAULT)),
+        ..service(name, vips, backends)
     }
 }
 

@@ -20,5 +20,7 @@ pub mod histogram;
 pub mod leg;
 pub mod log;
 pub mod mask;
+pub mod replicator;
 pub mod session;
 pub mod spill;
+pub mod stack;

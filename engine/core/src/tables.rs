@@ -13,12 +13,16 @@ pub use preview::ring_share_moved;
 pub use vips::VipIndex;
 
 use crate::maglev::Maglev;
+use crate::replicate::mask::Masks;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use lockstep_plan::{Backend, DropReason, IdleTimeouts, ServiceName, Snapshot, Vip};
+use core::ops::RangeInclusive;
+use lockstep_plan::{
+    Backend, DropReason, IdleTimeouts, Protocol, Replicate, ServiceName, Snapshot, Vip,
+};
 use lockstep_wire::{LinkHeader, Outer};
 
 /// A backend's slot (24 bits) and the generation of its owner (8 bits), as a flow entry keeps it.
@@ -115,7 +119,7 @@ impl EngineAddresses {
 #[derive(Debug, Clone, Copy)]
 pub struct Hop {
     generation: u8,
-    /// The tunnel header.
+    /// The tunnel header; a replica's is not used.
     pub outer: Outer,
     /// The way there, or the reason packets for it are dropped.
     pub route: Result<Route, DropReason>,
@@ -149,6 +153,11 @@ pub struct Ring {
     pub name: ServiceName,
     /// Idle times of its flows.
     pub idle: IdleTimeouts,
+    /// The policy of its sessions, when it replicates. Such a service has no Maglev table: each of
+    /// its connections goes to all backends.
+    pub replicate: Option<Arc<Replicate>>,
+    /// The masks of its policy, compiled.
+    pub masks: Arc<Masks>,
     /// All backends, in the snapshot's order; draining ones have no entries.
     pub members: Vec<Member>,
     /// The Maglev table over the active ones; `None` when there is none.
@@ -181,6 +190,8 @@ impl Ring {
 pub struct Tables {
     epoch: u64,
     addresses: EngineAddresses,
+    /// Local ports of connections to replicas; none where the engine holds no sessions.
+    session_ports: Option<RangeInclusive<u16>>,
     index: Arc<VipIndex>,
     vips: Vec<VipSlot>,
     rings: Arc<Vec<Ring>>,
@@ -244,18 +255,39 @@ impl Tables {
         })
     }
 
+    /// These tables, with the local ports of the engine's connections to replicas. Tables that are
+    /// compiled in succession keep them: they are the engine's for its life.
+    pub fn with_session_ports(self, ports: RangeInclusive<u16>) -> Self {
+        Tables {
+            session_ports: Some(ports),
+            ..self
+        }
+    }
+
+    /// Whether a packet to this destination can belong to a connection to a replica.
+    pub fn is_session(&self, address: IpAddr, port: u16, protocol: u8) -> bool {
+        let ports = self.session_ports.as_ref();
+        protocol == Protocol::Tcp.number()
+            && ports.is_some_and(|ports| ports.contains(&port))
+            && self.is_engine_address(address)
+    }
+
     /// Whether an address is one of the engine's own.
     pub fn is_engine_address(&self, address: IpAddr) -> bool {
         self.addresses.has(address)
     }
 
     /// The room each VIP's packets need in front, in bytes: the tunnel header, and a VLAN tag
-    /// where most of the service's reachable backends are behind one.
+    /// where most of the service's reachable backends are behind one. None where sessions are:
+    /// their packets end here.
     pub fn rooms(&self) -> impl Iterator<Item = (Vip, u16)> {
         self.vips().map(|(_, vip, ring)| (vip, self.room(ring)))
     }
 
     fn room(&self, ring: &Ring) -> u16 {
+        if ring.replicate.is_some() {
+            return 0;
+        }
         let hops = || ring.members.iter().filter_map(|m| self.hop(m.backend_ref));
         let (tagged, plain) = hops()
             .filter_map(|h| h.route.ok())

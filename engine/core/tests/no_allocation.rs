@@ -6,7 +6,7 @@ use etherparse::PacketBuilder;
 use lockstep_core::tables::{NextHop, PortId, Route};
 use lockstep_core::{BURST, Dataplane, DataplaneConfig, EngineAddresses, Seconds, Tables, Verdict};
 use lockstep_plan::{
-    Backend, BackendState, DropReason, IdleTimeouts, Mode, Service, ServiceName, Snapshot,
+    Backend, BackendState, DropReason, Health, IdleTimeouts, Mode, Service, ServiceName, Snapshot,
     TableSize, Weight,
 };
 use lockstep_wire::{LinkHeader, STEER_ETHERTYPE};
@@ -18,6 +18,8 @@ fn tables() -> Tables {
         address: "10.0.0.1".parse().unwrap(),
         weight: Weight::DEFAULT,
         state: BackendState::Active,
+        port: None,
+        health: Health::UNKNOWN,
     };
     let service = Service {
         name: ServiceName::new("web").unwrap(),

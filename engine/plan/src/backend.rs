@@ -1,8 +1,10 @@
 //! Backends: the real servers behind a service.
 
+use crate::Health;
 use alloc::string::String;
 use core::fmt;
 use core::net::IpAddr;
+use core::num::NonZeroU16;
 
 /// A share of new flows relative to the other backends of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -63,6 +65,10 @@ pub struct Backend {
     pub weight: Weight,
     /// Whether it takes new flows.
     pub state: BackendState,
+    /// Where a replica listens, when that is not the VIP's port.
+    pub port: Option<NonZeroU16>,
+    /// What the daemon knows of it. It belongs to nobody's configuration.
+    pub health: Health,
 }
 
 impl Backend {

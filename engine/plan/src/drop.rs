@@ -54,9 +54,9 @@ reasons! {
     /// For no VIP of the snapshot in force.
     NoVip = "no_vip",
         "No service answers there. Expected for a moment while a VIP is removed.";
-    /// For an engine address, and no session of ours is there.
+    /// For an engine address or the VIP of a replicated service, and no session is there.
     NoSession = "no_session",
-        "An engine address got a packet that belongs to no session. Nothing should connect to engine addresses.";
+        "A packet of no session, answered with RST. From before a restart, behind an end, or a scan: nothing should connect to engine addresses.";
     /// The service has no backend that takes flows.
     NoBackend = "no_backend",
         "Every backend of the service is gone or draining. See `lockstep status`.";
@@ -78,9 +78,21 @@ reasons! {
     /// The room in front of the packet does not fit the tunnel.
     NoRoom = "no_room",
         "The XDP program made another amount of room than the tunnel needs. Expected for a moment after a service changed IP version or VLAN.";
+    /// The TCP checksum of a packet for a session is wrong.
+    BadTransportChecksum = "bad_transport_checksum",
+        "The TCP checksum does not match. Check the sender's offloads: AF_XDP sees frames as sent (`ethtool -K DEV tx off` on a veth peer).";
+    /// A SYN, and there are as many sessions as there may be.
+    SessionsFull = "sessions_full",
+        "A worker has all the sessions it may have. Raise max in topology.toml's [sessions], or add workers.";
+    /// A SYN, and too few connections to replicas are left.
+    ConnectionsFull = "connections_full",
+        "A worker has no connection or local port left for replicas. Raise connections, or widen ports, in topology.toml's [sessions].";
     /// The TX ring was full.
     TxFull = "tx_full",
         "The device takes packets slower than the engine makes them. See the interface's own drops.";
+    /// A packet for another worker's session, and that one has too many waiting.
+    HandoverFull = "handover_full",
+        "The worker that owns the packet's session does not keep up. See the state of the workers in `lockstep status`.";
 }
 
 impl fmt::Display for DropReason {

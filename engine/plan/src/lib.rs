@@ -10,6 +10,7 @@ extern crate alloc;
 
 mod backend;
 mod drop;
+pub mod health;
 pub mod mask;
 mod replicate;
 mod service;
@@ -18,6 +19,7 @@ mod vip;
 
 pub use backend::{Backend, BackendId, BackendState, Weight};
 pub use drop::{DropReason, ParseDropReasonError};
+pub use health::Health;
 pub use replicate::{Commit, Divergence, Grouping, Replicate};
 pub use service::{IdleTimeouts, Mode, Service, ServiceName, TableSize};
 pub use snapshot::{Limits, PlanError, Snapshot};

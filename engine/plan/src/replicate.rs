@@ -108,6 +108,11 @@ impl Replicate {
         client_timeout: Duration::from_secs(60),
     };
 
+    /// The backends without which a service under this policy can serve nobody.
+    pub fn needed(&self) -> u8 {
+        self.quorum().max(self.min_sync.get())
+    }
+
     /// The replicas that must agree before a byte goes out.
     pub const fn quorum(&self) -> u8 {
         match self.commit {

@@ -1,7 +1,8 @@
 //! Services: virtual addresses, and the backends behind them.
 
-use crate::{Backend, Vip};
+use crate::{Backend, Replicate, Vip};
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -32,18 +33,29 @@ impl fmt::Display for ServiceName {
 }
 
 /// How a service's packets reach its backends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mode {
     /// IP in IP (RFC 2003, RFC 2473) to the backend, which answers the client itself: direct
     /// server return.
     Tunnel,
+    /// The engine ends the client's TCP and gives every backend a copy of it.
+    Replicate(Arc<Replicate>),
 }
 
 impl Mode {
     /// The mode's name in `services.toml`.
-    pub const fn name(self) -> &'static str {
+    pub const fn name(&self) -> &'static str {
         match self {
             Mode::Tunnel => "tunnel",
+            Mode::Replicate(_) => "replicate",
+        }
+    }
+
+    /// The policy of a service that replicates.
+    pub const fn replicate(&self) -> Option<&Arc<Replicate>> {
+        match self {
+            Mode::Tunnel => None,
+            Mode::Replicate(policy) => Some(policy),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The snapshot: everything the engine forwards by, as one unit with a number.
 
 use crate::vip::is_unicast;
-use crate::{Mode, Service, ServiceName, Vip};
+use crate::{Mode, Protocol, Replicate, Service, ServiceName, Vip};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::net::IpAddr;
@@ -103,6 +103,79 @@ pub enum PlanError {
          version for all (the clients' version does not matter)"
     )]
     MixedTunnel(ServiceName),
+    /// A port of a backend that gets the client's packets whole.
+    #[error(
+        "service {service}: backend {address} has a port, but packets in a tunnel keep that of \
+         the VIP; leave `port` out, or use mode = \"replicate\""
+    )]
+    TunnelPort {
+        /// The service.
+        service: ServiceName,
+        /// The backend's address.
+        address: IpAddr,
+    },
+    /// A VIP whose packets are no TCP connection.
+    #[error(
+        "service {service}: VIP {vip} is not TCP, and mode = \"replicate\" replicates TCP only"
+    )]
+    ReplicateVip {
+        /// The service.
+        service: ServiceName,
+        /// The VIP.
+        vip: Vip,
+    },
+    /// A VIP of every port and a backend of one.
+    #[error(
+        "service {service}: VIP {vip} stands for every port, each to the same port of a replica, \
+         but backend {address} has a port of its own; name the VIP's port, or leave out the backend's"
+    )]
+    EveryPort {
+        /// The service.
+        service: ServiceName,
+        /// The VIP.
+        vip: Vip,
+        /// The address of the first backend with a port.
+        address: IpAddr,
+    },
+    /// More replicas have to agree than there are.
+    #[error(
+        "service {service}: a quorum of {quorum} can never be reached by {backends} backends; \
+         add backends or lower `quorum`"
+    )]
+    Quorum {
+        /// The service.
+        service: ServiceName,
+        /// The quorum.
+        quorum: u8,
+        /// How many backends there are.
+        backends: usize,
+    },
+    /// More replicas have to accept than there are.
+    #[error(
+        "service {service}: min_sync = {min_sync} can never be reached by {backends} backends; \
+         add backends or lower `min_sync`"
+    )]
+    MinSync {
+        /// The service.
+        service: ServiceName,
+        /// The replicas that have to accept.
+        min_sync: u8,
+        /// How many backends there are.
+        backends: usize,
+    },
+    /// A client would be answered before as many replicas are there as have to agree.
+    #[error(
+        "service {service}: min_sync = {min_sync} is less than the quorum of {quorum}; raise it, or \
+         leave it out"
+    )]
+    MinSyncBelowQuorum {
+        /// The service.
+        service: ServiceName,
+        /// The replicas that have to accept.
+        min_sync: u8,
+        /// The quorum.
+        quorum: u8,
+    },
     /// A backend that is itself a VIP: its packets would come back to the balancer.
     #[error("service {service}: backend {address} is a VIP of service {owner}: packets would loop")]
     BackendIsVip {
@@ -203,16 +276,9 @@ fn backend_conflicts(
             });
         }
     }
-    let v4 = service
-        .backends
-        .iter()
-        .filter(|b| b.address.is_ipv4())
-        .count();
-    match service.mode {
-        Mode::Tunnel if v4 != 0 && v4 != service.backends.len() => {
-            errors.push(PlanError::MixedTunnel(name()));
-        }
-        Mode::Tunnel => {}
+    match &service.mode {
+        Mode::Tunnel => tunnel_conflicts(service, errors),
+        Mode::Replicate(policy) => replicate_conflicts(service, policy, errors),
     }
     let (count, limit) = (service.backends.len(), Limits::BACKENDS_PER_SERVICE);
     if count > limit {
@@ -220,6 +286,64 @@ fn backend_conflicts(
             what: "backends of one service",
             count,
             limit,
+        });
+    }
+}
+
+fn tunnel_conflicts(service: &Service, errors: &mut Vec<PlanError>) {
+    let v4 = service
+        .backends
+        .iter()
+        .filter(|b| b.address.is_ipv4())
+        .count();
+    if v4 != 0 && v4 != service.backends.len() {
+        errors.push(PlanError::MixedTunnel(service.name.clone()));
+    }
+    let ported = service.backends.iter().filter(|b| b.port.is_some());
+    errors.extend(ported.map(|b| PlanError::TunnelPort {
+        service: service.name.clone(),
+        address: b.address,
+    }));
+}
+
+fn replicate_conflicts(service: &Service, policy: &Replicate, errors: &mut Vec<PlanError>) {
+    let name = || service.name.clone();
+    let ported = service.backends.iter().find(|b| b.port.is_some());
+    for &vip in &service.vips {
+        if vip.protocol() != Protocol::Tcp {
+            let service = name();
+            errors.push(PlanError::ReplicateVip { service, vip });
+        }
+        if vip.port() == 0
+            && let Some(backend) = ported
+        {
+            errors.push(PlanError::EveryPort {
+                service: name(),
+                vip,
+                address: backend.address,
+            });
+        }
+    }
+    let (quorum, min_sync) = (policy.quorum(), policy.min_sync.get());
+    let backends = service.backends.len();
+    if usize::from(quorum) > backends {
+        errors.push(PlanError::Quorum {
+            service: name(),
+            quorum,
+            backends,
+        });
+    } else if usize::from(min_sync) > backends {
+        errors.push(PlanError::MinSync {
+            service: name(),
+            min_sync,
+            backends,
+        });
+    }
+    if min_sync < quorum {
+        errors.push(PlanError::MinSyncBelowQuorum {
+            service: name(),
+            min_sync,
+            quorum,
         });
     }
 }

@@ -2,11 +2,19 @@
 
 use lockstep_api as api;
 use lockstep_plan as plan;
+use plan::mask::PatternError;
 use plan::{
     Backend, BackendState, IdleTimeouts, Mode, ParseVipError, PlanError, Protocol, Service,
     ServiceName, Snapshot, TableSize, Vip, Weight,
 };
 use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+mod replicate;
+
+pub use replicate::health_to_proto;
+use replicate::{health_from_proto, replicate_from_proto, replicate_to_proto};
 
 /// Why a message is no snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +52,17 @@ pub enum Problem {
     /// No weight.
     #[error("{0} is not a weight (1 to {max})", max = Weight::MAX)]
     Weight(u32),
+    /// No number of replicas.
+    #[error("{0} is not a number of replicas (1 to 255)")]
+    Replicas(u32),
+    /// No pattern.
+    #[error("{pattern:?}: {error}")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        error: PatternError,
+    },
     /// No table size.
     #[error("{0} is not a prime from {min} to {max}", min = TableSize::MIN, max = TableSize::MAX)]
     TableSize(u32),
@@ -111,7 +130,7 @@ fn service(at: usize, message: &api::Service, errors: &mut Vec<ConvertError>) ->
         "name",
         name.ok_or_else(|| Problem::Name(message.name.clone())),
     );
-    let mode = fields.take("mode", mode(message.mode));
+    let mode = mode(message, &mut fields);
     let size = message.table_size;
     let table_size = fields.take(
         "table_size",
@@ -163,6 +182,9 @@ fn backend(at: usize, message: &api::Backend, fields: &mut Fields<'_>) -> Option
     let weight = weight.ok_or(Problem::Weight(message.weight));
     let weight = fields.take(field("weight"), weight);
     let state = fields.take(field("state"), backend_state(message.state));
+    let port = u16::try_from(message.port).map_err(|_| Problem::Port(message.port));
+    let port = fields.take(field("port"), port);
+    let health = fields.take(field("health"), health_from_proto(message.health.as_ref()));
     let address = address?;
     let name = match message.name.as_str() {
         "" => address.to_string(),
@@ -173,6 +195,8 @@ fn backend(at: usize, message: &api::Backend, fields: &mut Fields<'_>) -> Option
         address,
         weight: weight?,
         state: state?,
+        port: NonZeroU16::new(port?),
+        health: health?,
     })
 }
 
@@ -180,11 +204,16 @@ fn address(text: &str) -> Result<IpAddr, Problem> {
     text.parse().map_err(|_| Problem::Address(text.to_owned()))
 }
 
-fn mode(number: i32) -> Result<Mode, Problem> {
-    match api::Mode::try_from(number) {
-        Ok(api::Mode::Tunnel) => Ok(Mode::Tunnel),
-        Ok(api::Mode::Unspecified) => Err(Problem::Missing),
-        Err(_) => Err(Problem::Unknown(number)),
+fn mode(message: &api::Service, fields: &mut Fields<'_>) -> Option<Mode> {
+    match api::Mode::try_from(message.mode) {
+        Ok(api::Mode::Tunnel) => Some(Mode::Tunnel),
+        Ok(api::Mode::Replicate) => {
+            let policy = message.replicate.as_ref().ok_or(Problem::Missing);
+            let policy = replicate_from_proto(fields.take("replicate", policy)?, fields)?;
+            Some(Mode::Replicate(Arc::new(policy)))
+        }
+        Ok(api::Mode::Unspecified) => fields.take("mode", Err(Problem::Missing)),
+        Err(_) => fields.take("mode", Err(Problem::Unknown(message.mode))),
     }
 }
 
@@ -209,6 +238,7 @@ fn backend_state(number: i32) -> Result<BackendState, Problem> {
 fn service_to_proto(service: &Service) -> api::Service {
     let mode = match service.mode {
         Mode::Tunnel => api::Mode::Tunnel,
+        Mode::Replicate(_) => api::Mode::Replicate,
     };
     api::Service {
         name: service.name.to_string(),
@@ -222,6 +252,7 @@ fn service_to_proto(service: &Service) -> api::Service {
             tcp_fin: service.idle.tcp_fin,
             udp: service.idle.udp,
         }),
+        replicate: service.mode.replicate().map(|p| replicate_to_proto(p)),
     }
 }
 
@@ -256,6 +287,8 @@ fn backend_to_proto(backend: &Backend) -> api::Backend {
         address: backend.address.to_string(),
         weight: backend.weight.get().into(),
         state: backend_state_to_proto(backend.state).into(),
+        port: backend.port.map_or(0, |p| p.get().into()),
+        health: health_to_proto(backend.health),
     }
 }
 

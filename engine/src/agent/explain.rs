@@ -83,6 +83,7 @@ fn message(explanation: Explanation) -> api::Explanation {
             message.backend_name = name;
             message.backend = address.to_string();
         }
+        Fate::Session => message.verdict = "session".to_owned(),
         Fate::Pass => message.verdict = "pass".to_owned(),
         Fate::Drop(reason) => {
             message.verdict = "drop".to_owned();

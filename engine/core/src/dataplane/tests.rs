@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::fixtures::{
-    BALANCER_MAC, ROUTER_MAC, VIP, VIP_UDP, VIP6, addresses, backend, compile, draining, route,
-    service, steered, tcp, three, udp, web,
+    BALANCER_MAC, ROUTER_MAC, VIP, VIP_UDP, VIP6, addresses, backend, compile, draining,
+    replicated, route, service, steered, tcp, three, udp, web,
 };
 use crate::tables::{NextHop, Route};
 use etherparse::{IpNumber, NetSlice, SlicedPacket};
@@ -508,6 +508,94 @@ fn counters_say_what_was_forwarded_and_start_anew_with_a_new_owner() {
     assert_eq!(dataplane.counters().epoch.get(), 2);
 }
 
+#[test]
+fn packets_of_sessions_go_to_the_replicator_as_they_came() {
+    let tables = Tables::default().with_session_ports(16_384..=65_535);
+    let tables = compile(
+        &tables,
+        1,
+        vec![
+            replicated("game", &[VIP, VIP6], three()),
+            service("dns", &[VIP_UDP], three()),
+        ],
+    );
+    assert_eq!(
+        tables.rooms().map(|(_, room)| room).collect::<Vec<_>>(),
+        [0, 0, 20]
+    );
+    let mut dataplane = dataplane(tables);
+    let drop = Verdict::Drop;
+    let rows = [
+        (tcp(CLIENT, VIP, "S"), Verdict::Local),
+        (tcp(CLIENT, VIP, "A"), Verdict::Local),
+        (tcp(CLIENT6, VIP6, "R"), Verdict::Local),
+        // Answers of replicas,
+        (
+            tcp(("10.0.0.1", 80), "192.0.2.1:16384/tcp", "SA"),
+            Verdict::Local,
+        ),
+        (
+            tcp(("fd00::1", 80), "[2001:db8:ffff::1]:65535/tcp", "SA"),
+            Verdict::Local,
+        ),
+        // and what is none of them.
+        (
+            tcp(("10.0.0.1", 80), "192.0.2.1:16383/tcp", "SA"),
+            drop(DropReason::NoSession),
+        ),
+        (
+            udp(("10.0.0.1", 80), "192.0.2.1:16384/udp", b"?"),
+            drop(DropReason::NoSession),
+        ),
+        (
+            tcp(("10.0.0.1", 80), "192.0.2.2:16384/tcp", "SA"),
+            drop(DropReason::NoVip),
+        ),
+    ];
+    let mut bytes = 0;
+    for (frame, expected) in &rows {
+        let (verdict, out) = one(&mut dataplane, T0, frame);
+        assert_eq!(verdict, *expected);
+        assert_eq!(out, *frame);
+    }
+    for (frame, _) in &rows[..3] {
+        bytes += frame.len() - 14;
+    }
+    assert!(dataplane.flows_v4().is_empty() && dataplane.flows_v6().is_empty());
+    let counted = |count: fn(&crate::counters::VipCounters) -> u64| -> u64 {
+        dataplane.counters().vips.iter().map(count).sum()
+    };
+    assert_eq!(counted(|v| v.packets.get()), 3);
+    assert_eq!(counted(|v| v.bytes.get()), bytes as u64);
+}
+
+#[test]
+fn flows_of_a_tunnel_become_sessions_when_the_service_replicates() {
+    let mut dataplane = dataplane(compile(
+        &Tables::default(),
+        1,
+        vec![service("web", &[VIP], three())],
+    ));
+    let frame = tcp(CLIENT, VIP, "S");
+    goes_to(&mut dataplane, T0, &frame);
+    let tables = compile(
+        dataplane.tables(),
+        2,
+        vec![replicated("web", &[VIP], three())],
+    );
+    dataplane.adopt(Arc::new(tables));
+    let data = tcp(CLIENT, VIP, "A");
+    assert_eq!(
+        one(&mut dataplane, T0, &data),
+        (Verdict::Local, data.clone())
+    );
+    assert!(dataplane.flows_v4().is_empty());
+
+    let tables = compile(dataplane.tables(), 3, vec![service("web", &[VIP], three())]);
+    dataplane.adopt(Arc::new(tables));
+    goes_to(&mut dataplane, T0, &data);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
@@ -553,6 +641,7 @@ fn check_hostile(mut frames: Vec<Vec<u8>>) -> Result<(), TestCaseError> {
                 prop_assert_ne!(*reason, DropReason::TxFull, "a verdict was not given");
                 dropped += 1;
             }
+            Verdict::Local => prop_assert!(false, "no service replicates"),
         }
     }
     let counted: u64 = dataplane

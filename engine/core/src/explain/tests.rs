@@ -3,7 +3,7 @@
 use super::*;
 use crate::dataplane::{Dataplane, DataplaneConfig};
 use crate::fixtures::{
-    VIP, VIP6, backend, compile, draining, service, steered, tcp, three, udp, web,
+    VIP, VIP6, backend, compile, draining, replicated, service, steered, tcp, three, udp, web,
 };
 use crate::time::Seconds;
 use alloc::sync::Arc;
@@ -240,4 +240,64 @@ fn a_way_that_is_closed_is_named_with_its_remedy() {
     );
     let explanation = frame(&none, &["eth0"], &tcp(CLIENT, VIP, "S"), None);
     assert_eq!(explanation.fate, Fate::Drop(DropReason::NoBackend));
+}
+
+#[test]
+fn a_packet_of_a_session_is_explained_as_the_dataplane_decides() {
+    let tables = Tables::default().with_session_ports(16_384..=65_535);
+    let tables = compile(&tables, 1, vec![replicated("game", &[VIP], three())]);
+    let explained = |packet: &[u8]| frame(&tables, &["eth0"], packet, None);
+    let client = explained(&tcp(CLIENT, VIP, "S"));
+    assert_eq!(client.fate, Fate::Session);
+    assert_eq!(client.service.as_deref(), Some("game"));
+    let text = client.steps.join("\n");
+    assert!(
+        text.contains("the service replicates: the packet goes to a session, all 3 backends"),
+        "{text}"
+    );
+
+    let replica = explained(&tcp(("10.0.0.1", 80), "192.0.2.1:16384/tcp", "SA"));
+    assert_eq!(replica.fate, Fate::Session);
+    assert_eq!(replica.service, None);
+    let other = explained(&tcp(("10.0.0.1", 80), "192.0.2.1:22/tcp", "SA"));
+    assert_eq!(other.fate, Fate::Drop(DropReason::NoSession));
+}
+
+/// An entry that a tunnel left behind does not outlive the change to replication; one of a VIP of
+/// every port does when its port alone replicates.
+#[test]
+fn a_known_flow_and_a_service_that_replicates_are_decided_on_as_the_dataplane_does() {
+    let all = "203.0.113.10:0/tcp";
+    let rows = [
+        (vec![replicated("web", &[all], three())], true),
+        (
+            vec![
+                service("web", &[all], three()),
+                replicated("game", &[VIP], three()),
+            ],
+            false,
+        ),
+    ];
+    for (after, is_session) in rows {
+        let mut dataplane = Dataplane::new(&DataplaneConfig {
+            flows_v4: 9,
+            flows_v6: 9,
+            seed: 1,
+        });
+        let before = vec![service("web", &[all], three())];
+        dataplane.adopt(Arc::new(compile(&Tables::default(), 1, before)));
+        let mut verdicts = [crate::Verdict::Drop(DropReason::TxFull)];
+        let opening = tcp(CLIENT, VIP, "S");
+        dataplane.process(Seconds::new(0), &mut [steered(20, &opening)], &mut verdicts);
+        let tables = Arc::new(compile(dataplane.tables(), 2, after));
+        dataplane.adopt(Arc::clone(&tables));
+
+        let packet = tcp(CLIENT, VIP, "A");
+        let known = dataplane.known(Seconds::new(1), &flow_of(&packet).unwrap());
+        assert!(known.is_some());
+        let explained = frame(&tables, &["eth0"], &packet, known);
+        assert_eq!(explained.fate == Fate::Session, is_session, "{explained:?}");
+        dataplane.process(Seconds::new(1), &mut [steered(20, &packet)], &mut verdicts);
+        assert_eq!(verdicts[0] == crate::Verdict::Local, is_session);
+    }
 }

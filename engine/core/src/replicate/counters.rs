@@ -1,7 +1,9 @@
 //! Counters of sessions: one set per worker, written by it alone, read by the agent at any time.
 
 use super::histogram::Histogram;
-use crate::counters::Count;
+use crate::counters::{Count, VIP_SLOTS};
+use crate::tables::VipRef;
+use alloc::boxed::Box;
 
 /// What happened to the sessions of a worker.
 #[derive(Debug, Default)]
@@ -26,6 +28,30 @@ pub struct ReplicateCounters {
     pub log_cuts: Count,
     /// Sessions that were without a replica.
     pub orphaned: Count,
+    /// Sessions there are.
+    pub sessions: Count,
+    /// The same by VIP slot.
+    pub by_vip: ByVip,
+    /// Sessions whose client has not acknowledged the SYN-ACK.
+    pub half_open: Count,
+    /// Connections to replicas that are in use.
+    pub connections: Count,
+    /// Connections in TIME-WAIT.
+    pub time_wait: Count,
+    /// Bytes of memory that input logs hold.
+    pub log_memory: Count,
+    /// SYNs answered with a cookie.
+    pub cookies_sent: Count,
+    /// Sessions opened by the answer to a cookie.
+    pub cookies_accepted: Count,
+    /// RSTs sent for packets of no session.
+    pub resets: Count,
+    /// Connections to replicas that could not be opened: no connection, port or route left.
+    pub unconnected: Count,
+    /// Packets that found no frame or no room on the ring, and wait for their retransmission.
+    pub unsent: Count,
+    /// Events that nobody took in time.
+    pub events_lost: Count,
     /// From when the first replica has a byte until it is committed.
     pub commit_delay: Histogram,
     /// Of a switchover: from the last byte to the client before it to the first one after.
@@ -34,4 +60,22 @@ pub struct ReplicateCounters {
     pub input_bytes: Count,
     /// Bytes sent to clients.
     pub output_bytes: Count,
+}
+
+/// A number for each VIP, by its slot.
+#[derive(Debug)]
+pub struct ByVip(Box<[Count]>);
+
+impl ByVip {
+    /// A VIP's number.
+    pub fn of(&self, vip: VipRef) -> &Count {
+        // Every VIP's slot is below the length; slot 0 is nobody's.
+        self.0.get(vip.slot()).unwrap_or(&self.0[0])
+    }
+}
+
+impl Default for ByVip {
+    fn default() -> Self {
+        ByVip((0..VIP_SLOTS).map(|_| Count::default()).collect())
+    }
 }

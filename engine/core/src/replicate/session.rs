@@ -13,6 +13,7 @@ mod divergence;
 mod election;
 mod feed;
 mod health;
+mod member;
 mod open;
 mod replica;
 mod report;
@@ -35,6 +36,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 use lockstep_plan::{Divergence, Replicate};
+use member::Membership;
 use replica::Replica;
 use thiserror::Error;
 
@@ -130,6 +132,7 @@ pub struct Session {
     id: SessionId,
     policy: Arc<Replicate>,
     masks: Arc<Masks>,
+    membership: Option<Membership>,
     seed: u64,
     began_at: Micros,
     stage: Stage,
@@ -138,7 +141,7 @@ pub struct Session {
     log: InputLog,
     /// Whether its cut was told of.
     log_cut: bool,
-    /// What the client had acknowledged when it sent its FIN.
+    /// The gate before the client's FIN.
     finish_gate: u64,
     /// What the client was sent. Its length is the committed offset.
     chain: Chain,
@@ -207,6 +210,7 @@ impl Session {
     ) -> Self {
         let mut session = Session {
             id,
+            membership: None,
             seed,
             began_at: now,
             stage: Stage::Opening,
@@ -271,6 +275,10 @@ impl Session {
         if matches!(self.stage, Stage::Ended(_)) || self.has_lost_client(drive) {
             return;
         }
+        if !self.follow_group(drive) {
+            self.refuse(drive);
+            return;
+        }
         self.observe(drive);
         match self.stage {
             Stage::Opening => self.open(drive),
@@ -280,6 +288,7 @@ impl Session {
         }
         if !matches!(self.stage, Stage::Ended(_)) {
             self.reconnect(drive);
+            self.tell_group(drive);
         }
     }
 

@@ -1,13 +1,14 @@
 //! From snapshot to tables.
 
 use super::*;
+use crate::replicate::mask::TooManyMasks;
 use alloc::collections::BTreeMap;
-use lockstep_plan::{BackendId, BackendState, Mode, Service, TableSize, Weight};
+use lockstep_plan::{BackendId, BackendState, Service, TableSize, Weight};
 
 /// Why a snapshot cannot be put into tables on this engine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CompileError {
-    /// Tunnels need a source address of the backends' IP version.
+    /// Tunnels and connections to replicas need a source address of the backends' IP version.
     #[error(
         "service {service}: its backends are reached over {version}, but topology.toml has no \
          {version} address under [engine] addresses"
@@ -26,6 +27,14 @@ pub enum CompileError {
         /// The VIP.
         vip: Vip,
     },
+    /// More masks than are compared with.
+    #[error("service {service}: {source}")]
+    Masks {
+        /// The service.
+        service: ServiceName,
+        /// How many.
+        source: TooManyMasks,
+    },
 }
 
 /// Slots wait in the free list until that many are in it, so that a flow entry which names an
@@ -34,7 +43,7 @@ const REUSE_DELAY: usize = 64;
 
 /// What the previous tables hold, by what it is known by across snapshots.
 struct Previous<'a> {
-    vips: BTreeMap<Vip, (VipRef, &'a ServiceName)>,
+    vips: BTreeMap<Vip, (VipRef, &'a Ring)>,
     backends: BTreeMap<(&'a ServiceName, BackendId), BackendRef>,
     rings: BTreeMap<&'a ServiceName, &'a Ring>,
 }
@@ -44,7 +53,7 @@ impl<'a> Previous<'a> {
         Previous {
             vips: tables
                 .vips()
-                .map(|(r, vip, ring)| (vip, (r, &ring.name)))
+                .map(|(r, vip, ring)| (vip, (r, ring)))
                 .collect(),
             backends: tables.backends(),
             rings: tables.rings.iter().map(|r| (&r.name, r)).collect(),
@@ -64,6 +73,7 @@ impl Tables {
         let mut tables = Tables {
             epoch: snapshot.epoch(),
             addresses,
+            session_ports: previous.session_ports.clone(),
             index: Arc::default(),
             rings: Arc::default(),
             vips: previous.vips.clone(),
@@ -80,10 +90,14 @@ impl Tables {
                     let service = service.name.clone();
                     return Err(CompileError::VipIsEngineAddress { service, vip });
                 }
+                // In another mode it is another VIP: flows in a tunnel are no sessions.
                 let kept = old
                     .vips
                     .remove(&vip)
-                    .filter(|(_, owner)| **owner == service.name)
+                    .filter(|(_, owner)| owner.name == service.name)
+                    .filter(|(_, owner)| {
+                        owner.replicate.is_some() == service.mode.replicate().is_some()
+                    })
                     .map(|(vip_ref, _)| vip_ref.slot);
                 let slot = kept.unwrap_or_else(|| tables.take_vip());
                 let entry = &mut tables.vips[usize::from(slot)];
@@ -118,6 +132,7 @@ impl Tables {
         Tables {
             epoch: 0,
             addresses: EngineAddresses::default(),
+            session_ports: None,
             index: Arc::default(),
             // Slot 0 of both is nobody's: VipRef::UNKNOWN and BackendRef::NONE point there, with
             // another generation.
@@ -176,12 +191,15 @@ impl Tables {
         let takes_flows: Vec<usize> = (0..members.len())
             .filter(|&i| members[i].backend.state == BackendState::Active)
             .collect();
-        let maglev = maglev(
-            service,
-            &members,
-            &takes_flows,
-            old.rings.get(&service.name).copied(),
-        );
+        let maglev = match service.mode.replicate() {
+            None => maglev(
+                service,
+                &members,
+                &takes_flows,
+                old.rings.get(&service.name).copied(),
+            ),
+            Some(_) => None,
+        };
         let shares = maglev
             .as_ref()
             .map(|m| m.shares(takes_flows.len()))
@@ -189,9 +207,17 @@ impl Tables {
         for (&member, entries) in takes_flows.iter().zip(shares) {
             members[member].entries = entries;
         }
+        let replicate = service.mode.replicate().cloned();
+        let masks = replicate.as_ref().map_or(&[][..], |policy| &policy.masks);
+        let masks = Masks::new(masks).map_err(|source| CompileError::Masks {
+            service: service.name.clone(),
+            source,
+        })?;
         Ok(Ring {
             name: service.name.clone(),
             idle: service.idle,
+            replicate,
+            masks: Arc::new(masks),
             active: takes_flows
                 .iter()
                 .map(|&i| members[i].backend_ref)
@@ -202,7 +228,6 @@ impl Tables {
     }
 
     fn outer(&self, service: &Service, backend: IpAddr) -> Result<Outer, CompileError> {
-        let Mode::Tunnel = service.mode;
         let missing = |version| CompileError::NoEngineAddress {
             service: service.name.clone(),
             version,

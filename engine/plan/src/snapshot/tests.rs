@@ -1,9 +1,11 @@
 //! Each conflict, alone and together.
 
 use super::*;
-use crate::{Backend, BackendState, IdleTimeouts, TableSize, Weight};
+use crate::{Backend, BackendState, Commit, Health, IdleTimeouts, TableSize, Weight};
 use alloc::string::ToString;
+use alloc::sync::Arc;
 use alloc::vec;
+use core::num::{NonZeroU8, NonZeroU16};
 
 fn backend(address: &str) -> Backend {
     Backend {
@@ -11,6 +13,8 @@ fn backend(address: &str) -> Backend {
         address: address.parse().unwrap(),
         weight: Weight::DEFAULT,
         state: BackendState::Active,
+        port: None,
+        health: Health::UNKNOWN,
     }
 }
 
@@ -92,4 +96,85 @@ fn limits_are_named_with_the_count() {
         found,
         ["VIPs: 16385 are more than the 16384 an engine holds"]
     );
+}
+
+/// A service that replicates to these backends, the first one on port 5202.
+fn replicated(vips: &[&str], backends: &[&str], policy: Replicate) -> Service {
+    let mut service = Service {
+        mode: Mode::Replicate(Arc::new(policy)),
+        ..service("game", vips, backends)
+    };
+    if let Some(first) = service.backends.first_mut() {
+        first.port = NonZeroU16::new(5202);
+    }
+    service
+}
+
+#[test]
+fn a_service_replicates_to_backends_of_both_ip_versions() {
+    let policy = Replicate {
+        commit: Commit::Quorum(NonZeroU8::new(2).unwrap()),
+        min_sync: NonZeroU8::new(2).unwrap(),
+        ..Replicate::DEFAULT
+    };
+    let service = replicated(&["203.0.113.1:80/tcp"], &["10.0.0.1", "fd00::1"], policy);
+    assert_eq!(service.mode.name(), "replicate");
+    assert!(Snapshot::new(1, vec![service]).is_ok());
+    // Every port, when no backend has one of its own.
+    let mut every = replicated(&["203.0.113.1:0/tcp"], &["10.0.0.1"], Replicate::DEFAULT);
+    every.backends[0].port = None;
+    assert!(Snapshot::new(1, vec![every]).is_ok());
+}
+
+#[test]
+fn a_policy_that_cannot_hold_says_why() {
+    let policy = |quorum, min_sync| Replicate {
+        commit: NonZeroU8::new(quorum).map_or(Commit::Primary, Commit::Quorum),
+        min_sync: NonZeroU8::new(min_sync).unwrap(),
+        ..Replicate::DEFAULT
+    };
+    let vip = "203.0.113.1:80/tcp";
+    let two = ["10.0.0.1", "10.0.0.2"];
+    let mut tunnel = service("web", &[vip], &["10.0.0.1"]);
+    tunnel.backends[0].port = NonZeroU16::new(80);
+    let rows: [(Service, &[&str]); 7] = [
+        (
+            tunnel,
+            &["service web: backend 10.0.0.1 has a port, but packets in a tunnel keep"],
+        ),
+        (
+            replicated(&["203.0.113.1:53/udp"], &two, policy(0, 1)),
+            &["VIP 203.0.113.1:53/udp is not TCP"],
+        ),
+        (
+            replicated(&["203.0.113.1:0/tcp"], &two, policy(0, 1)),
+            &[
+                "VIP 203.0.113.1:0/tcp stands for every port, each to the same port of a replica, \
+               but backend 10.0.0.1 has a port of its own",
+            ],
+        ),
+        (
+            replicated(&[vip], &two, policy(3, 3)),
+            &["a quorum of 3 can never be reached by 2 backends"],
+        ),
+        (
+            replicated(&[vip], &two, policy(2, 3)),
+            &["min_sync = 3 can never be reached by 2 backends"],
+        ),
+        (
+            replicated(&[vip], &two, policy(2, 1)),
+            &["min_sync = 1 is less than the quorum of 2"],
+        ),
+        (
+            replicated(&[vip], &[], policy(2, 1)),
+            &["can never be reached by 0 backends", "less than the quorum"],
+        ),
+    ];
+    for (service, expected) in rows {
+        let found = errors(vec![service]);
+        assert_eq!(found.len(), expected.len(), "{found:#?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.contains(expected), "{expected} in {found}");
+        }
+    }
 }

@@ -220,6 +220,7 @@ impl Session {
         }
         self.stage = Stage::Ended(cause);
         self.primary = None;
+        self.leave_group(drive);
         let log = core::mem::replace(&mut self.log, InputLog::new(0, 0, self.id));
         log.close(drive.resources.pool, drive.resources.spill);
         if answered {

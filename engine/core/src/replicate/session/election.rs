@@ -164,6 +164,8 @@ impl Session {
         // One that is tried again and again is told of once.
         let counted = replica.first || replica.state != ReplicaState::Joining;
         let counted = counted || cause == EvictCause::Diverged;
+        self.spread(drive, index, cause);
+        let replica = &mut self.replicas[index];
         replica.back_off(drive.now);
         replica.set(ReplicaState::Evicted(cause), drive.now);
         replica.first = false;

@@ -86,6 +86,8 @@ impl Session {
             let since = match replica.state {
                 ReplicaState::Lagging => replica.since,
                 ReplicaState::Joining if replica.is_live() => replica.moved_at,
+                // It waits for its group, and what it waits for may go.
+                ReplicaState::Joining if !replica.connected && !self.log.is_whole() => drive.now,
                 ReplicaState::Joining | ReplicaState::InSync | ReplicaState::Evicted(_) => continue,
             };
             if self.log.read(replica.fed) == Read::Gone {
