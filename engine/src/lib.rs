@@ -8,5 +8,6 @@
 pub mod agent;
 pub mod handover;
 pub mod mailbox;
+pub mod spill;
 pub mod worker;
 pub mod workers;

@@ -122,10 +122,12 @@ struct World {
 
 impl World {
     fn new(memory: u32, disk: u64, chunks: usize, requests: usize) -> Self {
+        let mut queue = SpillQueue::new(requests);
+        assert!(queue.pop().is_none());
         Self {
             log: InputLog::new(memory, disk, SESSION),
             pool: ChunkPool::new(chunks * CHUNK),
-            queue: SpillQueue::new(requests),
+            queue,
             thread: Thread::default(),
             memory: (memory as usize).max(MIN_MEMORY),
             gates: Vec::new(),
@@ -338,6 +340,11 @@ fn past_the_cap_the_rest_is_in_a_file_and_comes_back() {
         world.check();
         turns += 1;
     }
+    let windows = world.log.windows.len();
+    let before = world.pool.free();
+    world.log.forget_windows(&mut world.pool);
+    assert_eq!(world.pool.free(), before + windows);
+    world.check();
     let chunks = world.log.end() / CHUNK as u64;
     assert!(
         turns < chunks * 3 / 2,
@@ -412,6 +419,60 @@ fn a_thread_that_hangs_cuts_the_log_and_stops_nobody() {
     assert!(!world.log.is_whole());
     world.settle();
     world.check();
+    world.close();
+}
+
+/// The same when everything has to go because others need the pool.
+#[test]
+fn a_thread_that_hangs_keeps_a_part_of_a_log_only() {
+    let mut world = World::new(MIB, 64 << 20, 1024, 512);
+    world.append(700 << 10);
+    world
+        .taken
+        .extend((0..800).map_while(|_| world.pool.take()));
+    world.release_all();
+    assert!(world.log.is_whole() && world.log.is_spilling());
+    world.log.give_up(&mut world.queue);
+    world.release_all();
+    assert!(world.log.memory() <= MIB as usize / 4);
+    assert_eq!(world.append(500 << 10), 500 << 10);
+    world.close();
+}
+
+#[test]
+fn a_log_moves_into_its_file_when_others_need_the_pool() {
+    let mut world = World::new(MIB, 64 << 20, 1024, 64);
+    world.append(700 << 10);
+    world
+        .taken
+        .extend((0..800).map_while(|_| world.pool.take()));
+    for _ in 0..10 {
+        world.release_all();
+        world.settle();
+        world.check();
+    }
+    assert!(world.log.is_whole());
+    assert_eq!(world.log.spilled_bytes(), 700 << 10);
+    world.close();
+}
+
+/// An engine without a place for files: nobody waits for a disk that is not there.
+#[test]
+fn a_queue_that_nobody_empties_takes_nothing() {
+    let mut world = World::new(MIB, 64 << 20, 1024, 64);
+    world.queue = SpillQueue::new(64);
+    for _ in 0..4000 {
+        let taken = world.append(1448);
+        world.release_all();
+        assert_eq!(taken + world.append(1448 - taken), 1448);
+        assert!(world.queue.is_empty() && !world.log.is_spilling());
+        world.check();
+    }
+    assert!(!world.log.is_whole());
+    assert!(
+        world.log.end() - world.log.start() > 700 << 10,
+        "it is kept as far as memory goes"
+    );
     world.close();
 }
 
@@ -531,6 +592,25 @@ fn it_reads_ahead_once() {
     world.close();
 }
 
+#[test]
+fn it_asks_for_no_more_than_the_queue_takes() {
+    let mut world = World::new(MIB, 64 << 20, 1024, 2);
+    while world.log.spilled_bytes() < MIB.into() {
+        world.append(1448);
+        world.release_all();
+        world.settle();
+    }
+    for _ in 0..3 {
+        assert!(world.join());
+        assert_eq!(world.queue.len(), 2);
+    }
+    while world.joining < world.log.end() {
+        world.settle();
+        assert!(world.join());
+    }
+    world.close();
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Append(usize),
@@ -545,6 +625,8 @@ enum Step {
     Relief,
     DiskFull(bool),
     Unreadable,
+    GiveUp,
+    ForgetWindows,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -555,6 +637,7 @@ fn step() -> impl Strategy<Value = Step> {
         12 => (0_u64..60_000).prop_map(Step::Advance),
         12 => Just(Step::Release),
         8 => (1_usize..5).prop_map(Step::Join),
+        1 => Just(Step::ForgetWindows),
         10 => (1_usize..20).prop_map(Step::Run),
         10 => (1_usize..20).prop_map(Step::Reply),
         1 => (1_usize..40).prop_map(Step::Pressure),
@@ -568,6 +651,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let rare = prop_oneof![
         300 => step(),
         1 => Just(Step::Unreadable),
+        1 => Just(Step::GiveUp),
         1 => Just(Step::ReleaseForNobody),
     ];
     prop::collection::vec(rare, 0..250)
@@ -578,7 +662,7 @@ proptest! {
     fn a_log_is_the_stream_whatever_happens(
         memory in prop_oneof![Just(0_u32), 65_536_u32..300_000],
         disk in prop_oneof![Just(0_u64), 0_u64..600_000, Just(64 << 20)],
-        requests in prop_oneof![Just(0_usize), 1_usize..64],
+        requests in prop_oneof![Just(0_usize), 1_usize..4, 4_usize..64],
         steps in steps(),
         places in prop::collection::vec(any::<prop::sample::Index>(), 4),
     ) {
@@ -617,6 +701,8 @@ proptest! {
                 Step::Relief => world.taken.drain(..).for_each(|chunk| world.pool.put(chunk)),
                 Step::DiskFull(full) => world.thread.full = full,
                 Step::Unreadable => world.thread.unreadable = true,
+                Step::ForgetWindows => world.log.forget_windows(&mut world.pool),
+                Step::GiveUp => world.log.give_up(&mut world.queue),
             }
             world.check();
             prop_assert!(was_whole || !world.log.is_whole(), "cut is for good");

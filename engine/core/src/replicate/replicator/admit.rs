@@ -12,7 +12,7 @@ use crate::tables::{Ring, Tables, VipRef};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use lockstep_plan::{DropReason, Replicate};
+use lockstep_plan::{DropReason, Grouping, Replicate};
 use lockstep_wire::{TcpFlags, ipv4, ipv6, protocol};
 
 /// The MTU of an interface that the configuration does not tell.
@@ -52,7 +52,7 @@ impl Replicator {
             return Err(DropReason::NoSession);
         };
         if segment.is_opening() {
-            if self.half_open >= HALF_OPEN.min(self.config.sessions) {
+            if self.half_open >= self.gate() {
                 self.answer_with_cookie(now, segment, packet, way, out);
                 return Ok(());
             }
@@ -69,6 +69,12 @@ impl Replicator {
         }
         self.reset(segment, way, out);
         Err(DropReason::NoSession)
+    }
+
+    /// How many sessions may be half-open: never all, or a flood would leave none to those who
+    /// answer cookies.
+    fn gate(&self) -> usize {
+        HALF_OPEN.min(self.config.sessions / 2)
     }
 
     /// RFC 9293 section 3.10.7.1, no more than a few in a millisecond.
@@ -199,6 +205,8 @@ impl Replicator {
             vip,
             legs: Vec::new(),
             ends: Vec::new(),
+            group: (policy.group == Grouping::Client)
+                .then(|| self.groups.of(segment.key.source_address(), &ring.name)),
             half_open,
             dirty: false,
         }));

@@ -46,7 +46,10 @@ pub fn frame(packet: &[u8]) -> Vec<u8> {
 #[derive(Default)]
 pub struct Wiretap {
     pub packets: VecDeque<Vec<u8>>,
-    pub links: VecDeque<LinkHeader>,
+    /// The link header of the last one with a VLAN tag.
+    pub tagged: Option<LinkHeader>,
+    /// Packets whose memory is used again.
+    pub spare: Vec<Vec<u8>>,
     /// Refuse everything.
     pub full: bool,
 }
@@ -63,10 +66,12 @@ impl Transmit for Wiretap {
             return false;
         }
         // What a frame has in it before is anybody's guess.
-        let mut packet = vec![0xa5; length];
+        let mut packet = self.spare.pop().unwrap_or_default();
+        packet.clear();
+        packet.resize(length, 0xa5);
         write(&mut packet);
         self.packets.push_back(packet);
-        self.links.push_back(*link);
+        self.tagged = link.vlan.map(|_| *link).or(self.tagged);
         true
     }
 

@@ -4,9 +4,11 @@ use super::super::*;
 use crate::fixtures::{addresses, backend, replicated, via_router};
 use crate::replicate::event::EventKind;
 use crate::replicate::stack::peer::{Peer, Wiretap, frame};
+use crate::replicate::stack::segment::{Bare, SynOptions};
 use core::net::IpAddr;
 use core::time::Duration;
 use lockstep_plan::{Backend, Mode, Replicate, Snapshot};
+use lockstep_wire::TcpFlags;
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::State;
 use std::collections::{BTreeMap, HashMap};
@@ -45,6 +47,30 @@ pub struct Talk {
     closing: bool,
 }
 
+/// A SYN as a client's host writes it.
+pub fn syn(from: SocketAddr, sequence: u32) -> Vec<u8> {
+    written(&Bare {
+        source: from,
+        destination: VIP.parse().unwrap(),
+        sequence,
+        acknowledgment: 0,
+        flags: TcpFlags::SYN,
+        window: 64_240,
+        options: SynOptions {
+            mss: Some(1_460),
+            scale: Some(7),
+            sack: true,
+        },
+    })
+}
+
+/// The packet of a segment.
+pub fn written(segment: &Bare) -> Vec<u8> {
+    let mut packet = std::vec![0; segment.length()];
+    segment.write(&mut packet);
+    packet
+}
+
 /// A deterministic server: writes every byte back, plus one, and closes when its peer has.
 pub struct Server {
     pub peer: Peer,
@@ -58,7 +84,7 @@ pub struct Server {
 const BUFFER: usize = 32_768;
 
 impl Server {
-    fn new(address: &str, seed: u64) -> Server {
+    pub fn new(address: &str, seed: u64) -> Server {
         let mut peer = Peer::new(address, seed);
         let listener = peer.listen(80, BUFFER);
         Server {
@@ -112,10 +138,14 @@ pub struct World {
     /// Packets under way, by when they arrive.
     air: BTreeMap<(Micros, u64), Vec<u8>>,
     serial: u64,
+    /// Segments to addresses of nobody.
+    pub lost: Vec<Vec<u8>>,
     pub drops: HashMap<DropReason, u64>,
     pub events: Vec<EventKind>,
-    /// The most packets sent in a millisecond.
-    pub sent: u64,
+    /// Allocations of the replicator.
+    pub allocations: u64,
+    /// Packets it was given.
+    pub received: u64,
 }
 
 pub fn config() -> ReplicatorConfig {
@@ -167,9 +197,11 @@ impl World {
             dice: Dice(1),
             air: BTreeMap::new(),
             serial: 0,
+            lost: Vec::new(),
             drops: HashMap::new(),
             events: Vec::new(),
-            sent: 0,
+            allocations: 0,
+            received: 0,
         }
     }
 
@@ -199,6 +231,12 @@ impl World {
         }
     }
 
+    /// Nothing arrives any more, not even what is under way.
+    pub fn cut(&mut self) {
+        self.air.clear();
+        self.weather.lost = 1_000;
+    }
+
     /// A millisecond passes.
     pub fn step(&mut self) {
         let now = self.now;
@@ -222,10 +260,18 @@ impl World {
             let packet = entry.remove();
             self.arrive(packet);
         }
-        self.replicator.poll(now, &self.tables, &mut self.out);
-        self.replicator.tick(now, &self.tables, &mut self.out);
+        let Self {
+            replicator,
+            tables,
+            out,
+            ..
+        } = self;
+        let counted = allocation_counter::measure(|| {
+            replicator.poll(now, tables, out);
+            replicator.tick(now, tables, out);
+        });
+        self.allocations += counted.count_total;
         while let Some(packet) = self.out.packets.pop_front() {
-            self.sent += 1;
             self.launch(packet);
         }
         while let Some(event) = self.replicator.events().pop() {
@@ -236,8 +282,8 @@ impl World {
 
     fn arrive(&mut self, packet: Vec<u8>) {
         let to = destination(&packet);
-        if let Some(server) = REPLICAS.iter().position(|r| *r == std::format!("{to}")) {
-            self.servers[server].peer.deliver(packet);
+        if let Some(server) = self.servers.iter_mut().find(|s| s.peer.address() == to) {
+            server.peer.deliver(packet);
         } else if let Some(client) = self.clients.iter_mut().find(|c| c.address() == to) {
             client.deliver(packet);
         } else if to == VIP.parse::<SocketAddr>().unwrap().ip()
@@ -245,14 +291,25 @@ impl World {
             || std::format!("{to}") == "2001:db8::10"
         {
             self.receive(&packet);
+        } else {
+            self.lost.push(packet);
         }
     }
 
     pub fn receive(&mut self, packet: &[u8]) {
         let mut frame = frame(packet);
-        let received =
-            self.replicator
-                .receive(self.now, &self.tables, PortId(0), &mut frame, &mut self.out);
+        let mut received = Ok(());
+        let Self {
+            replicator,
+            tables,
+            out,
+            ..
+        } = self;
+        let counted = allocation_counter::measure(|| {
+            received = replicator.receive(self.now, tables, PortId(0), &mut frame, out);
+        });
+        self.allocations += counted.count_total;
+        self.received += 1;
         if let Err(reason) = received {
             *self.drops.entry(reason).or_default() += 1;
         }
@@ -275,6 +332,36 @@ impl World {
             "not within {milliseconds} ms: {what}; {:?}",
             self.replicator
         );
+    }
+
+    /// A replica resets its first connection.
+    pub fn reset(&mut self, server: usize) {
+        let talk = self.servers[server].talks[0].socket;
+        self.servers[server].peer.get(talk).abort();
+        for packet in self.servers[server].peer.poll(self.now) {
+            self.launch(packet);
+        }
+    }
+
+    /// Runs for a while.
+    pub fn run(&mut self, milliseconds: u64) {
+        for _ in 0..milliseconds {
+            self.step();
+        }
+    }
+
+    pub fn count(&self, reason: DropReason) -> u64 {
+        self.drops.get(&reason).copied().unwrap_or(0)
+    }
+
+    pub fn counters(&self) -> &ReplicateCounters {
+        self.replicator.counters()
+    }
+
+    /// A session of this worker.
+    pub fn details(&self, number: u64) -> SessionDetails {
+        let id = SessionId { worker: 0, number };
+        self.replicator.session(id).expect("there is that session")
     }
 
     pub fn connect(&mut self, port: u16) -> SocketHandle {
@@ -314,6 +401,7 @@ impl World {
         assert_eq!(replicator.replicas.free(), config.connections);
         assert_eq!(replicator.ports.available(), config.ports.len());
         assert_eq!(replicator.half_open, 0);
+        assert_eq!(replicator.groups.len(), 0);
         let pool = &replicator.shared.pool;
         assert_eq!(pool.free(), pool.total());
         assert_eq!(replicator.wheel.next(), None);

@@ -4,6 +4,7 @@ use crate::Micros;
 use crate::replicate::chunks::{CHUNK, Chunk, ChunkPool};
 use crate::replicate::counters::ReplicateCounters;
 use crate::replicate::event::{EndCause, EventKind, ReplicaIndex, SessionId};
+use crate::replicate::group::Group;
 use crate::replicate::leg::{Leg, Loss, Phase};
 use crate::replicate::mask::Masks;
 use crate::replicate::session::{
@@ -12,8 +13,10 @@ use crate::replicate::session::{
 use crate::replicate::spill::{SpillQueue, SpillReply, SpillRequest};
 use crate::tables::BackendRef;
 use alloc::collections::{BTreeMap, VecDeque};
+use alloc::rc::Rc;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::cell::RefCell;
 use core::time::Duration;
 use lockstep_plan::Replicate;
 
@@ -274,6 +277,7 @@ pub struct World {
     pub refused: bool,
     pub ended: Option<EndCause>,
     pub pool: ChunkPool,
+    pub group: Option<Rc<RefCell<Group>>>,
     pub spill: SpillQueue,
     pub disk_hangs: bool,
     pub files: BTreeMap<u64, Vec<u8>>,
@@ -334,6 +338,7 @@ impl World {
             refused: false,
             ended: None,
             pool: ChunkPool::new(1 << 20),
+            group: None,
             spill: SpillQueue::new(64),
             disk_hangs: false,
             files: BTreeMap::new(),
@@ -358,15 +363,17 @@ impl World {
     pub fn drive(&mut self) {
         loop {
             let mut actions = Vec::new();
+            let mut group = self.group.as_ref().map(|group| group.borrow_mut());
             let mut resources = Resources {
                 pool: &mut self.pool,
                 spill: &mut self.spill,
                 counters: &self.counters,
-                group: None,
+                group: group.as_deref_mut(),
             };
             let (client, legs) = (&mut self.client, &mut self.legs[..]);
             self.session
                 .drive(self.now, client, legs, &mut resources, &mut actions);
+            drop(group);
             let mut again = false;
             for action in actions {
                 again |= self.obey(action);
