@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod handover;
 pub mod mailbox;
 pub mod worker;
 pub mod workers;

@@ -182,10 +182,9 @@ impl Session {
             if !replica.connected {
                 continue;
             }
-            let (counts, finished) = (
-                matches!(replica.state, ReplicaState::InSync | ReplicaState::Lagging),
-                replica.finished,
-            );
+            let counts =
+                replica.is_in_sync() || (replica.state == ReplicaState::Lagging && !replica.ended);
+            let finished = replica.finished;
             let Some(leg) = drive.leg(index) else {
                 continue;
             };

@@ -142,6 +142,9 @@ impl Session {
     /// Joining replicas that have caught up, with their output checked, are in sync; so are
     /// lagging ones that have caught up.
     pub(super) fn admit<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) -> bool {
+        if self.closed {
+            return false;
+        }
         let committed = self.committed();
         let close = u64::from(self.policy.max_lag);
         let near = self.lag_limit() / 2;

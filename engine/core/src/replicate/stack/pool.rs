@@ -5,6 +5,11 @@ use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
+/// Bytes of memory that buffers are cut from. Zeroed blocks of that size come from the system
+/// untouched; on huge pages, which an allocator may choose for larger ones, every byte that is
+/// used would cost megabytes.
+const SLAB: usize = 1 << 20;
+
 /// Connections of one kind that are not in use.
 ///
 /// The one given back last is lent first: its buffers have been touched already. The memory of
@@ -23,10 +28,12 @@ impl Pool {
     /// Makes connections whose receive buffers have so many bytes each, and their send buffers as
     /// many. The buffers are touched only where bytes arrive.
     pub fn new(connections: usize, buffer: usize) -> Self {
-        // Zeroed memory of that size comes from the system untouched.
-        let memory: &'static mut [u8] =
-            Box::leak(vec![0; 2 * connections * buffer].into_boxed_slice());
-        let mut buffers = memory.chunks_exact_mut(buffer.max(1));
+        let per_slab = (SLAB / buffer.max(1)).max(1);
+        let slabs = (2 * connections).div_ceil(per_slab);
+        let mut buffers = (0..slabs).flat_map(|_| {
+            let slab: &'static mut [u8] = Box::leak(vec![0; per_slab * buffer].into_boxed_slice());
+            slab.chunks_exact_mut(buffer.max(1))
+        });
         let mut buffer = || buffers.next().unwrap_or(&mut []);
         let free = (0..connections).map(|_| Box::new(Connection::new(buffer(), buffer())));
         Pool {
