@@ -8,6 +8,7 @@
 mod admit;
 mod events;
 mod flows;
+mod groups;
 mod proxy;
 mod random;
 mod report;
@@ -37,6 +38,7 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::ops::RangeInclusive;
 use flows::Flows;
+use groups::{GroupPlace, Groups};
 use lockstep_plan::{DropReason, Grouping};
 use lockstep_wire::{FlowKey, LinkHeader, protocol};
 use random::Random;
@@ -91,6 +93,8 @@ struct Served {
     legs: Vec<Option<Box<Connection>>>,
     /// Where each leg goes from and to.
     ends: Vec<Option<LegEnds>>,
+    /// The group it belongs to, where connections are grouped.
+    group: Option<GroupPlace>,
     /// Counted as half-open.
     half_open: bool,
     /// In the list of those to be served.
@@ -117,6 +121,7 @@ pub struct Replicator {
     clients: Pool,
     replicas: Pool,
     flows: Flows,
+    groups: Groups,
     ports: Ports,
     wheel: Wheel,
     time_wait: TimeWait,
@@ -128,6 +133,8 @@ pub struct Replicator {
     dirty: Vec<u32>,
     /// Those being served, while they are.
     serving: Vec<u32>,
+    /// Some were marked for what happened to others of their group.
+    regrouped: bool,
     shared: Shared,
     /// The next session that has to see new tables.
     adopting: Option<u32>,
@@ -148,6 +155,9 @@ struct Shared {
     scratch: Scratch,
 }
 
+/// How often a poll goes over sessions that others of their group have set in motion.
+const ROUNDS: usize = 4;
+
 /// RSTs for packets of no session, in each millisecond.
 const RESETS_PER_TICK: u32 = 2;
 
@@ -165,6 +175,7 @@ impl Replicator {
             clients,
             replicas,
             flows: Flows::new(count, random.next()),
+            groups: Groups::new([random.next(), random.next()]),
             ports: Ports::new(config.ports.clone()),
             wheel: Wheel::new(count),
             time_wait: TimeWait::new(count * 4, random.next()),
@@ -173,6 +184,7 @@ impl Replicator {
             half_open: 0,
             dirty: Vec::with_capacity(count),
             serving: Vec::with_capacity(count),
+            regrouped: false,
             shared: Shared {
                 pool: ChunkPool::new(config.log_memory),
                 spill: SpillQueue::new(SPILL_QUEUE),
@@ -288,12 +300,18 @@ impl Replicator {
 
     /// Drives the sessions that got packets, and sends. To be called after every burst.
     pub fn poll(&mut self, now: Micros, tables: &Tables, out: &mut impl Transmit) {
-        core::mem::swap(&mut self.dirty, &mut self.serving);
-        let mut serving = core::mem::take(&mut self.serving);
-        for place in serving.drain(..) {
-            self.serve(now, tables, place, out);
+        for _ in 0..ROUNDS {
+            self.regrouped = false;
+            core::mem::swap(&mut self.dirty, &mut self.serving);
+            let mut serving = core::mem::take(&mut self.serving);
+            for place in serving.drain(..) {
+                self.serve(now, tables, place, out);
+            }
+            self.serving = serving;
+            if !self.regrouped {
+                break;
+            }
         }
-        self.serving = serving;
     }
 
     /// Sees to timers, to new tables and to what has waited long enough. To be called every
@@ -345,7 +363,8 @@ impl Replicator {
             self.shared.pool.put(reply.into_chunk());
             return;
         };
-        let mut resources = self.shared.resources();
+        let group = self.groups.get(served.group);
+        let mut resources = self.shared.resources(group);
         served.session.spilled(reply, &mut resources);
         self.mark(place);
     }
