@@ -46,7 +46,7 @@ lint: deps ## formatting, clippy, documentation, and the crates that know no ope
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --quiet --workspace --no-deps
 	cargo check --locked --target x86_64-unknown-none $(NO_OS)
 
-demo: deps ## show real HTTP traffic through a virtual IP to three servers
+demo: deps ## show real HTTP traffic through a virtual IP, and a download whose server is killed
 	cargo build --locked --release --workspace --bins
 	$(SUDO) target/release/lockstep-demo
 

@@ -136,7 +136,7 @@ impl Event {
 impl Balancer {
     /// Every session of the engine.
     pub fn sessions(&self) -> Result<Vec<Session>> {
-        let json = self.cli(&["sessions"])?;
+        let json = self.cli(&["sessions", "--limit", "0"])?;
         let list = json["sessions"].as_array();
         let list = list.with_context(|| format!("no sessions: {json}"))?;
         let parse = |value| Session::parse(value).with_context(|| format!("{value}"));
