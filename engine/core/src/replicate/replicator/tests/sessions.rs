@@ -7,8 +7,8 @@ use crate::replicate::stack::peer::{self, Peer};
 use crate::replicate::stack::segment::{Bare, SynOptions};
 use crate::tables::{PortId, Tables};
 use core::net::SocketAddr;
-use lockstep_plan::Grouping;
-use lockstep_plan::{Replicate, Snapshot};
+use core::num::NonZeroU16;
+use lockstep_plan::{Backend, Grouping, Replicate, Snapshot};
 use lockstep_wire::TcpFlags;
 use smoltcp::socket::tcp::State;
 use std::string::ToString;
@@ -225,6 +225,25 @@ fn a_client_behind_a_vlan_or_over_ipv6_is_answered_the_same_way() {
         (link.destination, link.source),
         (peer::PEER_MAC, peer::OUR_MAC)
     );
+}
+
+#[test]
+fn replicas_may_be_reached_over_ipv6_and_at_other_ports() {
+    let mut world = World::default();
+    let hosts = ["2001:db8:2::1", "2001:db8:2::2"];
+    world.servers = (0..).zip(hosts).map(|(n, h)| Server::new(h, n)).collect();
+    let replicas = hosts.map(|host| Backend {
+        port: NonZeroU16::new(Server::OTHER_PORT),
+        ..backend(host)
+    });
+    world.tables = tables(&world.tables, 2, Replicate::DEFAULT, replicas.to_vec());
+    let socket = world.connect(4_000);
+    world.until(50, "open", |w| w.is_open(socket));
+    world.exchange(socket, &bytes(100_000), 2_000);
+    assert!(world.servers.iter().all(|s| s.accepted == 1));
+    world.clients[0].get(socket).close();
+    world.until(5_000, "gone", |w| w.replicator.is_empty());
+    world.assert_whole();
 }
 
 #[test]
