@@ -96,6 +96,12 @@ impl Transmit for Links {
         self.transmitted += u64::from(sent);
         sent
     }
+
+    fn has_room(&mut self, interface: PortId) -> bool {
+        // Without a socket there is nothing to wait for: `transmit` says what becomes of it.
+        let way = out(&self.ways_out, interface);
+        !self.pool.is_empty() && way.is_none_or(|way| self.ports[way].has_room())
+    }
 }
 
 /// Writes a packet with its link header; `None` when it does not fit the frame.

@@ -254,7 +254,7 @@ impl Port {
             frame.home() == self.handle.home(),
             "the frame is of another UMEM"
         );
-        if frame.is_empty() || !self.has_tx_room() {
+        if frame.is_empty() || !self.has_room() {
             self.counters.send_refused += 1;
             return Err(frame);
         }
@@ -393,8 +393,9 @@ impl Port {
         }
     }
 
+    /// Whether [`Port::send`] would take a frame.
     #[inline]
-    fn has_tx_room(&mut self) -> bool {
+    pub fn has_room(&mut self) -> bool {
         if self.tx_room == 0 {
             self.tx_room = self.tx.nb_free_exact() as usize - self.staged.len();
         }

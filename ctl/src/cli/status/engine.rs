@@ -93,6 +93,16 @@ struct Health {
     rtt_seconds: Option<f64>,
 }
 
+impl Backend {
+    /// All of a service's replicas get every session: they have no share.
+    fn share(&self) -> String {
+        match self.health {
+            None => percent(self.ring_share),
+            Some(_) => "-".to_owned(),
+        }
+    }
+}
+
 impl From<api::Health> for Health {
     fn from(health: api::Health) -> Self {
         Health {
@@ -382,7 +392,7 @@ impl Engine {
                     b.address.clone(),
                     b.state.to_owned(),
                     b.weight.to_string(),
-                    percent(b.ring_share),
+                    b.share(),
                     count(b.flows),
                     count(b.new_flows),
                     count(b.packets),

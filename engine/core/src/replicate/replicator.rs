@@ -8,6 +8,7 @@
 mod admit;
 mod events;
 mod flows;
+mod groups;
 mod proxy;
 mod random;
 mod report;
@@ -37,6 +38,7 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::ops::RangeInclusive;
 use flows::Flows;
+use groups::{GroupPlace, Groups};
 use lockstep_plan::{DropReason, Grouping};
 use lockstep_wire::{FlowKey, LinkHeader, protocol};
 use random::Random;
@@ -45,8 +47,6 @@ use random::Random;
 /// with cookies.
 pub const HALF_OPEN: usize = 256;
 
-/// Requests to the spill thread that wait in the worker at most.
-const SPILL_QUEUE: usize = 256;
 /// Events that wait in the worker at most.
 const EVENT_QUEUE: usize = 1_024;
 /// Sessions that one tick looks at for their timers, and as many for new tables.
@@ -91,6 +91,8 @@ struct Served {
     legs: Vec<Option<Box<Connection>>>,
     /// Where each leg goes from and to.
     ends: Vec<Option<LegEnds>>,
+    /// The group it belongs to, where connections are grouped.
+    group: Option<GroupPlace>,
     /// Counted as half-open.
     half_open: bool,
     /// In the list of those to be served.
@@ -117,6 +119,7 @@ pub struct Replicator {
     clients: Pool,
     replicas: Pool,
     flows: Flows,
+    groups: Groups,
     ports: Ports,
     wheel: Wheel,
     time_wait: TimeWait,
@@ -128,6 +131,8 @@ pub struct Replicator {
     dirty: Vec<u32>,
     /// Those being served, while they are.
     serving: Vec<u32>,
+    /// Some were marked for what happened to others of their group.
+    regrouped: bool,
     shared: Shared,
     /// The next session that has to see new tables.
     adopting: Option<u32>,
@@ -148,6 +153,9 @@ struct Shared {
     scratch: Scratch,
 }
 
+/// How often a poll goes over sessions that others of their group have set in motion.
+const ROUNDS: usize = 4;
+
 /// RSTs for packets of no session, in each millisecond.
 const RESETS_PER_TICK: u32 = 2;
 
@@ -165,6 +173,7 @@ impl Replicator {
             clients,
             replicas,
             flows: Flows::new(count, random.next()),
+            groups: Groups::new([random.next(), random.next()]),
             ports: Ports::new(config.ports.clone()),
             wheel: Wheel::new(count),
             time_wait: TimeWait::new(count * 4, random.next()),
@@ -173,9 +182,10 @@ impl Replicator {
             half_open: 0,
             dirty: Vec::with_capacity(count),
             serving: Vec::with_capacity(count),
+            regrouped: false,
             shared: Shared {
                 pool: ChunkPool::new(config.log_memory),
-                spill: SpillQueue::new(SPILL_QUEUE),
+                spill: SpillQueue::new(0),
                 events: EventQueue::new(EVENT_QUEUE),
                 counters: Arc::new(ReplicateCounters::default()),
                 actions: Vec::with_capacity(256),
@@ -188,6 +198,14 @@ impl Replicator {
             last_tick: Micros::ZERO,
             config,
         }
+    }
+
+    /// The same with somebody who writes to files, and so many requests to them that may wait.
+    /// Without, what has no room in memory is cut.
+    #[must_use]
+    pub fn with_spill(mut self, requests: usize) -> Self {
+        self.shared.spill = SpillQueue::new(requests);
+        self
     }
 
     /// Takes a packet in, and answers at most by one packet. What else there is to send goes with
@@ -288,12 +306,18 @@ impl Replicator {
 
     /// Drives the sessions that got packets, and sends. To be called after every burst.
     pub fn poll(&mut self, now: Micros, tables: &Tables, out: &mut impl Transmit) {
-        core::mem::swap(&mut self.dirty, &mut self.serving);
-        let mut serving = core::mem::take(&mut self.serving);
-        for place in serving.drain(..) {
-            self.serve(now, tables, place, out);
+        for _ in 0..ROUNDS {
+            self.regrouped = false;
+            core::mem::swap(&mut self.dirty, &mut self.serving);
+            let mut serving = core::mem::take(&mut self.serving);
+            for place in serving.drain(..) {
+                self.serve(now, tables, place, out);
+            }
+            self.serving = serving;
+            if !self.regrouped {
+                break;
+            }
         }
-        self.serving = serving;
     }
 
     /// Sees to timers, to new tables and to what has waited long enough. To be called every
@@ -345,7 +369,8 @@ impl Replicator {
             self.shared.pool.put(reply.into_chunk());
             return;
         };
-        let mut resources = self.shared.resources();
+        let group = self.groups.get(served.group);
+        let mut resources = self.shared.resources(group);
         served.session.spilled(reply, &mut resources);
         self.mark(place);
     }

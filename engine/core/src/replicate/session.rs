@@ -40,8 +40,8 @@ use member::Membership;
 use replica::Replica;
 use thiserror::Error;
 
-/// Replicas of a session at most. Of a service with more backends, the first ones are taken.
-pub const MAX_REPLICAS: usize = 128;
+/// Replicas of a session at most. No plan has a service with more.
+pub const MAX_REPLICAS: usize = lockstep_plan::Limits::REPLICAS;
 
 /// How soon a session is driven again that had no memory or no way to the disk.
 const RETRY: Duration = Duration::from_millis(5);
@@ -157,8 +157,10 @@ pub struct Session {
     asked: Option<ReplicaIndex>,
     /// When the client was last given a byte.
     committed_at: Option<Micros>,
-    /// Since the switchover nothing was committed; and when the last byte before it was.
-    resuming: Option<Micros>,
+    /// Whether nothing was committed since the last switchover.
+    resumes: bool,
+    /// Since when the client has waited for it, if it did.
+    waited_from: Option<Micros>,
     /// Since when a replica has had bytes that the client was not sent.
     available_at: Option<Micros>,
     /// Since when others are ahead of the primary, which stands at this position.
@@ -167,7 +169,8 @@ pub struct Session {
     ended_at: Option<Micros>,
     /// Whether the client was sent a FIN.
     closed: bool,
-    /// Since when too few replicas are in sync to commit anything.
+    /// Since when too few replicas are in sync to commit anything, or, behind the client's FIN, none
+    /// is left.
     orphaned_at: Option<Micros>,
     /// Since when replicas contradict each other, and nobody has a quorum.
     disputed_at: Option<Micros>,
@@ -227,7 +230,8 @@ impl Session {
             switchovers: 0,
             asked: None,
             committed_at: None,
-            resuming: None,
+            resumes: false,
+            waited_from: None,
             available_at: None,
             stalled: None,
             ended_at: None,
@@ -294,10 +298,10 @@ impl Session {
 
     /// One pass after the other, as long as one changes who is in sync, or primary.
     fn serve<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) {
-        self.ingest(drive);
-        self.feed(drive);
         self.measure(drive);
         loop {
+            self.ingest(drive);
+            self.feed(drive);
             self.catch_up(drive);
             let mut changed = self.commit(drive);
             changed |= self.judge(drive);
@@ -306,13 +310,12 @@ impl Session {
             }
             changed |= self.admit(drive);
             changed |= self.vote(drive);
+            changed |= self.keep_pace(drive);
             changed |= self.replace(drive);
             if !changed {
                 break;
             }
         }
-        self.feed(drive);
-        self.keep_pace(drive);
         self.hurry(drive);
         self.release(drive);
         self.finish(drive);

@@ -122,10 +122,12 @@ struct World {
 
 impl World {
     fn new(memory: u32, disk: u64, chunks: usize, requests: usize) -> Self {
+        let mut queue = SpillQueue::new(requests);
+        assert!(queue.pop().is_none());
         Self {
             log: InputLog::new(memory, disk, SESSION),
             pool: ChunkPool::new(chunks * CHUNK),
-            queue: SpillQueue::new(requests),
+            queue,
             thread: Thread::default(),
             memory: (memory as usize).max(MIN_MEMORY),
             gates: Vec::new(),
@@ -451,6 +453,26 @@ fn a_log_moves_into_its_file_when_others_need_the_pool() {
     }
     assert!(world.log.is_whole());
     assert_eq!(world.log.spilled_bytes(), 700 << 10);
+    world.close();
+}
+
+/// An engine without a place for files: nobody waits for a disk that is not there.
+#[test]
+fn a_queue_that_nobody_empties_takes_nothing() {
+    let mut world = World::new(MIB, 64 << 20, 1024, 64);
+    world.queue = SpillQueue::new(64);
+    for _ in 0..4000 {
+        let taken = world.append(1448);
+        world.release_all();
+        assert_eq!(taken + world.append(1448 - taken), 1448);
+        assert!(world.queue.is_empty() && !world.log.is_spilling());
+        world.check();
+    }
+    assert!(!world.log.is_whole());
+    assert!(
+        world.log.end() - world.log.start() > 700 << 10,
+        "it is kept as far as memory goes"
+    );
     world.close();
 }
 

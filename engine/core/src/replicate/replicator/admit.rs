@@ -12,7 +12,7 @@ use crate::tables::{Ring, Tables, VipRef};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use lockstep_plan::{DropReason, Replicate};
+use lockstep_plan::{DropReason, Grouping, Replicate};
 use lockstep_wire::{TcpFlags, ipv4, ipv6, protocol};
 
 /// The MTU of an interface that the configuration does not tell.
@@ -205,6 +205,8 @@ impl Replicator {
             vip,
             legs: Vec::new(),
             ends: Vec::new(),
+            group: (policy.group == Grouping::Client)
+                .then(|| self.groups.of(segment.key.source_address(), &ring.name)),
             half_open,
             dirty: false,
         }));

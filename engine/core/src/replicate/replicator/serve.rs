@@ -1,9 +1,11 @@
 //! One session's turn: drive it, do what it wants done, send, and set its timer.
 
 use super::events::SessionEvent;
+use super::groups::GroupPlace;
 use super::{LegEnds, Replicator, Served, Shared};
 use crate::Micros;
 use crate::replicate::event::{Event, EventKind, ReplicaIndex};
+use crate::replicate::group::Group;
 use crate::replicate::leg::Leg;
 use crate::replicate::session::{Action, Candidate, Resources};
 use crate::replicate::stack::ports::PortOwner;
@@ -16,12 +18,12 @@ use lockstep_plan::health::Verdict;
 use lockstep_wire::{FlowKey, FlowKey4, FlowKey6, protocol};
 
 impl Shared {
-    pub(super) fn resources(&mut self) -> Resources<'_> {
+    pub(super) fn resources<'a>(&'a mut self, group: Option<&'a mut Group>) -> Resources<'a> {
         Resources {
             pool: &mut self.pool,
             spill: &mut self.spill,
             counters: &self.counters,
-            group: None,
+            group,
         }
     }
 }
@@ -79,6 +81,7 @@ impl Replicator {
         };
         served.dirty = false;
         let mut actions = core::mem::take(&mut self.shared.actions);
+        let group = served.group;
         let Served {
             session,
             client,
@@ -89,7 +92,7 @@ impl Replicator {
             now,
             client,
             legs,
-            &mut self.shared.resources(),
+            &mut self.shared.resources(self.groups.get(group)),
             &mut actions,
         );
         self.conclude(now, tables, place, served, actions, out);
@@ -105,6 +108,7 @@ impl Replicator {
         mut actions: alloc::vec::Vec<Action>,
         out: &mut impl Transmit,
     ) {
+        self.follow_group(served.group);
         let mut over = false;
         for action in actions.drain(..) {
             match action {
@@ -134,6 +138,35 @@ impl Replicator {
         self.sessions[place as usize] = Some(served);
         if rest {
             self.mark(place);
+        }
+    }
+
+    /// What a session does may let others of its group go on.
+    fn follow_group(&mut self, group: Option<GroupPlace>) {
+        let Some(group) = self.groups.get(group) else {
+            return;
+        };
+        if !group.take_changed() {
+            return;
+        }
+        let Self {
+            flows,
+            sessions,
+            dirty,
+            ..
+        } = self;
+        for id in group.sessions() {
+            let Some(place) = flows.named(id.number) else {
+                continue;
+            };
+            // The one that did it is not there now.
+            if let Some(served) = &mut sessions[place as usize]
+                && !served.dirty
+            {
+                served.dirty = true;
+                dirty.push(place);
+                self.regrouped = true;
+            }
         }
     }
 
@@ -319,6 +352,9 @@ impl Replicator {
         self.flows.remove(&served.key, served.session.id().number);
         self.shared.counters.by_vip.of(served.vip).subtract(1);
         self.places.push(place);
+        if let Some(group) = served.group {
+            self.groups.release(group);
+        }
         self.clients.put(served.client);
     }
 
@@ -349,6 +385,7 @@ impl Replicator {
             return;
         };
         let mut actions = core::mem::take(&mut self.shared.actions);
+        let group = served.group;
         let Served {
             session,
             client,
@@ -359,7 +396,7 @@ impl Replicator {
             now,
             client,
             legs,
-            &mut self.shared.resources(),
+            &mut self.shared.resources(self.groups.get(group)),
             &mut actions,
         );
         self.conclude(now, tables, place, served, actions, out);

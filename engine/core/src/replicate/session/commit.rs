@@ -22,14 +22,18 @@ impl Session {
                 continue;
             }
             let position = replica.out + leg.readable() as u64;
+            replica.ended = leg.is_finished();
             if position > replica.position {
+                let counters = &drive.resources.counters.by_backend;
+                let bytes = counters.of(replica.candidate.backend);
+                bytes.output.add(position - replica.position);
                 replica.position = position;
                 replica.moved_at = now;
             }
-            replica.ended = leg.is_finished();
             available |= replica.is_in_sync() && position > committed;
         }
-        if !available {
+        // Where the client's window is closed, it is the client that is waited for.
+        if !available || drive.client.room() == 0 {
             self.available_at = None;
         } else if self.available_at.is_none() {
             self.available_at = Some(now);
@@ -276,11 +280,13 @@ impl Session {
     /// Times of what was committed: how long it waited, and how long the client did.
     fn account<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) {
         let counters = drive.resources.counters;
-        if let Some(since) = self.available_at.take() {
+        let since = self.available_at.take();
+        if let Some(since) = since {
             counters.commit_delay.record(as_micros(drive.now, since));
         }
-        if let Some(last) = self.resuming.take() {
-            let gap = as_micros(drive.now, last);
+        let waited_from = self.waited_from.take().or(since).unwrap_or(drive.now);
+        if core::mem::take(&mut self.resumes) {
+            let gap = as_micros(drive.now, waited_from);
             counters.gap.record(gap);
             self.tell(drive, EventKind::Resumed { gap });
         }

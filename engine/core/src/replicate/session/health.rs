@@ -32,12 +32,12 @@ impl Session {
         }
     }
 
-    /// Waits for slow replicas for a while, then goes on without them.
-    pub(super) fn keep_pace<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) {
-        self.end_lagging(drive);
+    /// Waits for slow replicas for a while, then goes on without them. Whether anything changed.
+    pub(super) fn keep_pace<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) -> bool {
+        let ended = self.end_lagging(drive);
         if self.log.is_finished() {
             self.slowed_at = None;
-            return;
+            return ended;
         }
         // Once it is waited for, it has to come back well below the limit.
         let limit = match self.slowed_at {
@@ -53,12 +53,12 @@ impl Session {
         };
         let mut in_sync = self.replicas.iter().filter(|r| r.is_in_sync()).count();
         if in_sync <= self.needed() || !(0..self.replicas.len()).any(|i| is_slow(self, i)) {
-            self.slowed_at = None;
-            return;
+            // Whoever was waited for has come: the client is read again.
+            return ended | self.slowed_at.take().is_some();
         }
         let since = *self.slowed_at.get_or_insert(drive.now);
         if drive.now < since + self.policy.grace {
-            return;
+            return ended;
         }
         while in_sync > self.needed() {
             let slow = (0..self.replicas.len()).filter(|i| is_slow(self, *i));
@@ -75,12 +75,12 @@ impl Session {
             }
         }
         self.slowed_at = None;
-        self.again = true;
-        self.replace(drive);
+        true
     }
 
     /// Evicts who lags, or joins, for too long, or behind what is kept.
-    fn end_lagging<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) {
+    fn end_lagging<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) -> bool {
+        let mut changed = false;
         for index in 0..self.replicas.len() {
             let replica = &self.replicas[index];
             let since = match replica.state {
@@ -92,10 +92,13 @@ impl Session {
             };
             if self.log.read(replica.fed) == Read::Gone {
                 self.evict(drive, index, EvictCause::LogCut);
+                changed = true;
             } else if drive.now >= since + self.policy.lag_timeout {
                 self.evict(drive, index, EvictCause::Lagging);
+                changed = true;
             }
         }
+        changed
     }
 
     /// When to be driven again, if nothing happens before.

@@ -2,12 +2,13 @@ use super::super::{ReplicatorConfig, SwitchoverError};
 use super::world::*;
 use crate::fixtures::{addresses, backend, via_router};
 use crate::replicate::event::{EndCause, EventKind, SessionId};
+use crate::replicate::session::ReplicaState;
 use crate::replicate::stack::peer::{self, Peer};
 use crate::replicate::stack::segment::{Bare, SynOptions};
 use crate::tables::{PortId, Tables};
 use core::net::SocketAddr;
-use lockstep_plan::Grouping;
-use lockstep_plan::{Replicate, Snapshot};
+use core::num::NonZeroU16;
+use lockstep_plan::{Backend, Grouping, Replicate, Snapshot};
 use lockstep_wire::TcpFlags;
 use smoltcp::socket::tcp::State;
 use std::string::ToString;
@@ -84,12 +85,7 @@ fn a_replica_that_dies_is_replaced_in_the_middle_of_the_answer() {
             got.extend(world.clients[0].read(socket));
             if got.len() > 100_000 && !world.servers[primary].dead {
                 if reset {
-                    let talk = world.servers[primary].talks[0].socket;
-                    world.servers[primary].peer.get(talk).abort();
-                    let now = world.now;
-                    for packet in world.servers[primary].peer.poll(now) {
-                        world.launch(packet);
-                    }
+                    world.reset(primary);
                 }
                 world.servers[primary].dead = true;
             }
@@ -232,6 +228,25 @@ fn a_client_behind_a_vlan_or_over_ipv6_is_answered_the_same_way() {
 }
 
 #[test]
+fn replicas_may_be_reached_over_ipv6_and_at_other_ports() {
+    let mut world = World::default();
+    let hosts = ["2001:db8:2::1", "2001:db8:2::2"];
+    world.servers = (0..).zip(hosts).map(|(n, h)| Server::new(h, n)).collect();
+    let replicas = hosts.map(|host| Backend {
+        port: NonZeroU16::new(Server::OTHER_PORT),
+        ..backend(host)
+    });
+    world.tables = tables(&world.tables, 2, Replicate::DEFAULT, replicas.to_vec());
+    let socket = world.connect(4_000);
+    world.until(50, "open", |w| w.is_open(socket));
+    world.exchange(socket, &bytes(100_000), 2_000);
+    assert!(world.servers.iter().all(|s| s.accepted == 1));
+    world.clients[0].get(socket).close();
+    world.until(5_000, "gone", |w| w.replicator.is_empty());
+    world.assert_whole();
+}
+
+#[test]
 fn ports_of_a_client_can_be_used_again_at_once() {
     let mut world = World::default();
     for _ in 0..20 {
@@ -291,6 +306,38 @@ fn each_replica_is_told_the_clients_address_where_it_asks() {
     assert_eq!(got[12..16], [0x21, 0x11, 0, 12]);
     assert_eq!(got[16..20], [198, 51, 100, 7]);
     assert_eq!(got[28], b'x');
+}
+
+#[test]
+fn connections_of_one_client_are_a_group_and_an_evicted_replica_leaves_all_of_them() {
+    let policy = Replicate {
+        group: Grouping::Client,
+        rejoin: false,
+        ..Replicate::DEFAULT
+    };
+    let mut world = World::new(config(), policy);
+    let sockets = [4_000, 4_001, 4_002].map(|port| {
+        let socket = world.connect(port);
+        world.until(50, "open", |w| w.is_open(socket));
+        socket
+    });
+    assert_eq!(world.replicator.groups.len(), 1);
+    for socket in sockets {
+        world.exchange(socket, &bytes(50_000), 2_000);
+    }
+    world.reset(1);
+    world.until(100, "evicted everywhere", |w| {
+        (1..=3).all(|number| {
+            let replica = w.details(number).report.replicas[1];
+            matches!(replica.state, ReplicaState::Evicted(_))
+        })
+    });
+    for socket in sockets {
+        world.exchange(socket, &bytes(50_000), 2_000);
+        world.clients[0].get(socket).close();
+    }
+    world.until(5_000, "gone", |w| w.replicator.is_empty());
+    world.assert_whole();
 }
 
 #[test]

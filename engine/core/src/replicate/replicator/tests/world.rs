@@ -74,7 +74,8 @@ pub fn written(segment: &Bare) -> Vec<u8> {
 /// A deterministic server: writes every byte back, plus one, and closes when its peer has.
 pub struct Server {
     pub peer: Peer,
-    listener: SocketHandle,
+    /// One for each port.
+    listeners: [(u16, SocketHandle); 2],
     pub talks: Vec<Talk>,
     pub accepted: usize,
     /// Takes no part in anything any more.
@@ -84,12 +85,15 @@ pub struct Server {
 const BUFFER: usize = 32_768;
 
 impl Server {
+    /// It listens there as well as at the VIP's port.
+    pub const OTHER_PORT: u16 = 8_080;
+
     pub fn new(address: &str, seed: u64) -> Server {
         let mut peer = Peer::new(address, seed);
-        let listener = peer.listen(80, BUFFER);
+        let listeners = [80, Server::OTHER_PORT].map(|port| (port, peer.listen(port, BUFFER)));
         Server {
             peer,
-            listener,
+            listeners,
             talks: Vec::new(),
             accepted: 0,
             dead: false,
@@ -97,14 +101,17 @@ impl Server {
     }
 
     fn work(&mut self) {
-        if !matches!(self.peer.state(self.listener), State::Listen) {
+        for (port, listener) in &mut self.listeners {
+            if self.peer.state(*listener) == State::Listen {
+                continue;
+            }
             self.accepted += 1;
             self.talks.push(Talk {
-                socket: self.listener,
+                socket: *listener,
                 pending: Vec::new(),
                 closing: false,
             });
-            self.listener = self.peer.listen(80, BUFFER);
+            *listener = self.peer.listen(*port, BUFFER);
         }
         let peer = &mut self.peer;
         self.talks.retain_mut(|talk| {
@@ -334,6 +341,15 @@ impl World {
         );
     }
 
+    /// A replica resets its first connection.
+    pub fn reset(&mut self, server: usize) {
+        let talk = self.servers[server].talks[0].socket;
+        self.servers[server].peer.get(talk).abort();
+        for packet in self.servers[server].peer.poll(self.now) {
+            self.launch(packet);
+        }
+    }
+
     /// Runs for a while.
     pub fn run(&mut self, milliseconds: u64) {
         for _ in 0..milliseconds {
@@ -392,6 +408,7 @@ impl World {
         assert_eq!(replicator.replicas.free(), config.connections);
         assert_eq!(replicator.ports.available(), config.ports.len());
         assert_eq!(replicator.half_open, 0);
+        assert_eq!(replicator.groups.len(), 0);
         let pool = &replicator.shared.pool;
         assert_eq!(pool.free(), pool.total());
         assert_eq!(replicator.wheel.next(), None);
