@@ -329,7 +329,10 @@ fn every_test_of_the_failure_matrix_exists() {
             found.extend(unknown.map(|name| format!("{}: no test {name}", page.path)));
         }
     }
-    assert!(rows > 40, "the failure matrices have their tables otherwise now");
+    assert!(
+        rows > 40,
+        "the failure matrices have their tables otherwise now"
+    );
     assert_none("The tests of the failure matrix:", found);
 }
 
