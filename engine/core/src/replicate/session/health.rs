@@ -114,7 +114,7 @@ impl Session {
             Stage::Ended(_) => return None,
         };
         let ours = [
-            self.stall_deadline(),
+            self.stalled.map(|stall| stall.until),
             self.ended_at.map(|at| at + policy.fin_timeout),
             self.orphan_deadline(),
             self.dispute_deadline(),

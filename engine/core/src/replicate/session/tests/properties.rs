@@ -231,7 +231,7 @@ impl Run {
                 .replicas
                 .iter()
                 .filter(|r| r.state == ReplicaState::InSync);
-            let voters = voters.filter(|r| !r.diverged);
+            let voters = voters.filter(|r| !self.case.quorum || !r.diverged);
             let (yes, no): (Vec<&ReplicaReport>, Vec<_>) = voters.partition(|r| r.ended);
             assert!(yes.len() > no.len(), "closed against the majority");
         }

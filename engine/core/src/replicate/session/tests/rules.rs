@@ -464,6 +464,32 @@ fn rule_7_a_difference_is_counted() {
 }
 
 #[test]
+fn rule_7_one_that_differs_still_saves_the_session_from_a_crash_or_a_freeze() {
+    for freezes in [false, true] {
+        let mut world = World::new(min_sync(2), 2);
+        world.servers[1].corrupt_at = Some(3);
+        world.settle();
+        world.sending.extend(b"Z");
+        world.drive();
+        world.client_sends(9);
+        world.drive();
+        world.serve(0, 9, 500);
+        world.drive();
+        if freezes {
+            world.servers[0].frozen = true;
+        } else {
+            world.hang_up(0);
+        }
+        let wait = Replicate::DEFAULT.dead_after - Duration::from_micros(1);
+        world.pass(wait);
+        assert!(!world.client.finished);
+        assert_eq!(world.received.len() < 3005, freezes);
+        world.pass(Duration::from_micros(1));
+        complete(&world);
+    }
+}
+
+#[test]
 fn rule_7_a_difference_in_what_comes_late_is_noticed() {
     let mut world = World::new(min_sync(2), 2);
     world.servers[1].corrupt_at = Some(40_000);
