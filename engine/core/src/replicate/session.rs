@@ -320,13 +320,12 @@ impl Session {
             changed |= self.admit(drive);
             changed |= self.vote(drive);
             changed |= self.keep_pace(drive);
+            changed |= self.let_go(drive);
             changed |= self.replace(drive);
             if !changed {
                 break;
             }
         }
-        self.hurry(drive);
-        self.release(drive);
         self.finish(drive);
     }
 

@@ -966,3 +966,27 @@ fn rule_8_a_disk_that_hangs_costs_the_log_not_the_client() {
     assert!(world.has(EventKind::LogCut));
     complete(&world);
 }
+
+#[test]
+fn rule_8_who_is_fed_from_disk_keeps_its_input_as_the_last_one_left() {
+    let policy = small_log(|p| {
+        p.log_disk = 1 << 20;
+        p.rejoin = false;
+    });
+    let mut world = World::new(policy, 2);
+    // So that it is still within the first chunk, and nothing is given up before it lags.
+    world.replica_rooms = (8 << 10, 2 << 10);
+    world.settle();
+    world.servers[1].frozen = true;
+    world.sending.extend([b'a'; 100_000]);
+    world.pass(Replicate::DEFAULT.grace * 2);
+    assert_eq!(world.state(1), ReplicaState::Lagging);
+    assert!(world.session.report().memory < 100_000 && !world.files.is_empty());
+    world.kill(0);
+    world.settle();
+    assert_eq!(world.state(1), ReplicaState::InSync);
+    world.servers[1].frozen = false;
+    world.pass(millis(50));
+    assert_eq!(world.servers[1].read.len(), 100_000);
+    complete(&world);
+}
