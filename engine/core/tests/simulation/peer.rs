@@ -64,6 +64,8 @@ pub struct Peer {
     finished: bool,
     /// What was unread at the end: smoltcp forgets it with the connection, a kernel does not.
     kept: Vec<u8>,
+    /// The first sequence number behind the window it has told of last.
+    edge: u32,
     /// An RST has ended it while something was still to be said.
     reset: bool,
 }
@@ -91,6 +93,7 @@ impl Peer {
             queues,
             finished: false,
             kept: Vec::new(),
+            edge: 0,
             reset: false,
         }
     }
@@ -147,7 +150,8 @@ impl Peer {
         self.reset
     }
 
-    pub fn deliver(&mut self, now: Micros, packet: Vec<u8>) {
+    pub fn deliver(&mut self, now: Micros, mut packet: Vec<u8>) {
+        self.hide_fin_outside(&mut packet);
         let before = self.handle.map(|_| self.state());
         self.queues.incoming = Some(packet);
         self.interface
@@ -171,7 +175,34 @@ impl Peer {
     pub fn send(&mut self, now: Micros) -> Vec<Vec<u8>> {
         self.interface
             .poll(instant(now), &mut self.queues, &mut self.sockets);
-        std::mem::take(&mut self.queues.outgoing)
+        let sent = std::mem::take(&mut self.queues.outgoing);
+        if let Some(last) = sent.last() {
+            let tcp = &last[transport(last)..];
+            let acknowledged = u32::from_be_bytes(tcp[8..12].try_into().unwrap());
+            let window = u16::from_be_bytes([tcp[14], tcp[15]]);
+            self.edge = acknowledged.wrapping_add(u32::from(window));
+        }
+        sent
+    }
+
+    /// smoltcp takes a FIN at the end of a segment whose last bytes are outside its window, and
+    /// with it for granted that they were there. A kernel waits for them: so does this.
+    fn hide_fin_outside(&self, packet: &mut [u8]) {
+        const FIN: u8 = 1;
+        let at = transport(packet);
+        let Some(tcp) = packet.get_mut(at..).filter(|tcp| tcp.len() >= 20) else {
+            return;
+        };
+        let sequence = u32::from_be_bytes(tcp[4..8].try_into().unwrap());
+        let length = tcp.len().saturating_sub(usize::from(tcp[12] >> 4) * 4);
+        let end = sequence.wrapping_add(length as u32);
+        if tcp[13] & FIN != 0 && length > 0 && (self.edge.wrapping_sub(end) as i32) < 0 {
+            tcp[13] &= !FIN;
+            // RFC 1624: a word less by one makes the checksum more by one.
+            let sum = u16::from_be_bytes([tcp[16], tcp[17]]);
+            let sum = sum.checked_add(1).unwrap_or(1);
+            tcp[16..18].copy_from_slice(&sum.to_be_bytes());
+        }
     }
 
     /// When it has to send again, if nothing happens before.
@@ -201,4 +232,9 @@ impl Peer {
     pub fn write(&mut self, bytes: &[u8]) -> usize {
         self.socket().send_slice(bytes).unwrap_or(0)
     }
+}
+
+/// Where the TCP header begins; nothing here has IP options.
+fn transport(packet: &[u8]) -> usize {
+    if packet[0] >> 4 == 4 { 20 } else { 40 }
 }

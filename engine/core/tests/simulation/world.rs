@@ -127,6 +127,8 @@ pub struct World {
     open: usize,
     seen: Seen,
     trace: bool,
+    /// The session whose client's packets are told of.
+    watched: Option<u32>,
 }
 
 impl World {
@@ -151,6 +153,7 @@ impl World {
             open: scenario.sessions as usize,
             seen: Seen::default(),
             trace: std::env::var_os("SIM_TRACE").is_some(),
+            watched: std::env::var("SIM_WATCH").ok().and_then(|n| n.parse().ok()),
             config,
             dice,
             scenario,
@@ -240,6 +243,9 @@ impl World {
                 if let Some(client) = &mut self.clients[session as usize]
                     && !client.is_cut
                 {
+                    if self.watched == Some(session) {
+                        eprintln!("{:>12} > {}", self.now.get(), summary(&packet));
+                    }
                     client.peer.deliver(self.now, packet);
                 }
                 self.wake_client(session)
@@ -331,6 +337,9 @@ impl World {
         if !cut {
             let weather = self.scenario.client_weather;
             for packet in packets {
+                if self.watched == Some(session) {
+                    eprintln!("{:>12} < {}", self.now.get(), summary(&packet));
+                }
                 self.launch(weather, packet, |packet| Event::ToEngine { packet, mac });
             }
         }
@@ -555,4 +564,24 @@ fn destination(packet: &[u8]) -> IpAddr {
         let octets: [u8; 16] = packet[24..40].try_into().unwrap();
         octets.into()
     }
+}
+
+/// A packet in a line.
+fn summary(packet: &[u8]) -> String {
+    let Ok(parsed) = etherparse::SlicedPacket::from_ip(packet) else {
+        return "garbled".into();
+    };
+    let Some(etherparse::TransportSlice::Tcp(tcp)) = parsed.transport else {
+        return "not TCP".into();
+    };
+    let flags = [
+        (tcp.syn(), "S"),
+        (tcp.fin(), "F"),
+        (tcp.rst(), "R"),
+        (tcp.ack(), "A"),
+    ];
+    let flags = flags.map(|(is, name)| if is { name } else { "" }).concat();
+    let (sequence, acknowledged) = (tcp.sequence_number(), tcp.acknowledgment_number());
+    let (length, window) = (tcp.payload().len(), tcp.window_size());
+    format!("{flags} {sequence}+{length} ack {acknowledged} window {window}")
 }
