@@ -15,8 +15,9 @@ PACKAGES=(
     libelf-dev:/usr/include/libelf.h zlib1g-dev:/usr/include/zlib.h
     libbpf-dev:/usr/include/bpf/bpf_helpers.h linux-libc-dev:/usr/include/linux/bpf.h
     libc6-dev:/usr/include/stdio.h ca-certificates:/etc/ssl/certs/ca-certificates.crt
-    curl:curl ethtool:ethtool iperf3:iperf3 iproute2:ip nftables:nft nginx-light:nginx
-    procps:sysctl tcpdump:tcpdump valgrind:valgrind wrk:wrk
+    curl:curl ethtool:ethtool haproxy:haproxy iperf3:iperf3 iproute2:ip nftables:nft nginx-light:nginx
+    postgresql:psql procps:sysctl redis-server:redis-server tcpdump:tcpdump util-linux:setpriv
+    valgrind:valgrind wrk:wrk
 )
 
 fail() {
@@ -38,7 +39,10 @@ missing_packages() {
     done
 }
 
-# Debian starts a service when its package is installed. nginx is wanted as a program only: while
+# The packages that come with a service of the system, PACKAGE:SERVICE.
+SERVICES=(haproxy:haproxy nginx-light:nginx postgresql:postgresql redis-server:redis-server)
+
+# Debian starts a service when its package is installed. These are wanted as programs only: while
 # packages are installed, policy-rc.d (invoke-rc.d(8)) forbids every start.
 install_packages() {
     local packages=("$@") sudo='' policy=/usr/sbin/policy-rc.d
@@ -60,10 +64,13 @@ install_packages() {
     $sudo apt-get update -qq
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
         "${packages[@]}" >/dev/null
-    if [[ " ${packages[*]} " == *" nginx-light "* ]] && [ -d /run/systemd/system ]; then
-        $sudo systemctl disable --quiet --now nginx ||
-            echo "The system's nginx could not be disabled: it may start at the next boot." >&2
-    fi
+    [ -d /run/systemd/system ] || return 0
+    local entry
+    for entry in "${SERVICES[@]}"; do
+        [[ " ${packages[*]} " == *" ${entry%%:*} "* ]] || continue
+        $sudo systemctl disable --quiet --now "${entry#*:}" ||
+            echo "The system's ${entry#*:} could not be disabled: it may start at the next boot." >&2
+    done
 }
 
 check_rust() {

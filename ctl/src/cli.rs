@@ -1,8 +1,8 @@
 //! `lockstep`: the command line.
 //!
 //! One file a command. What only reads a file works anywhere (`check`, `topology`); what shows
-//! traffic asks the engine, also when the daemon is gone (`status`, `flows`, `explain`,
-//! `metrics`); what changes services goes to the daemon (`diff`, `apply`, `drain`, `undrain`).
+//! traffic asks the engine, also when the daemon is gone (`status`, `flows`, `sessions`, `events`,
+//! `explain`, `metrics`); what changes services goes to the daemon (`diff`, `apply`, `drain`, `undrain`).
 
 use crate::transport::ConnectError;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -19,11 +19,13 @@ mod completions;
 mod decap;
 mod diff;
 mod drain;
+mod events;
 mod explain;
 mod flows;
 mod metrics;
 mod output;
 mod pcap;
+mod sessions;
 mod status;
 mod topology;
 mod units;
@@ -84,6 +86,14 @@ enum Command {
     Status,
     /// List live flows
     Flows(flows::Arguments),
+    /// List replicated sessions
+    Sessions(sessions::ListArguments),
+    /// Show one replicated session and its replicas
+    Session(sessions::ShowArguments),
+    /// Make another replica the primary of a session
+    Switchover(sessions::SwitchoverArguments),
+    /// Show what happened to sessions: switchovers, evictions, differences
+    Events(events::Arguments),
     /// Take a backend out of new flows, and remove it at a deadline
     Drain(drain::DrainArguments),
     /// End a drain: the backend takes new flows again
@@ -182,6 +192,10 @@ async fn carry_out(options: Options, out: &mut Out) -> Result<Answer, Failure> {
         Command::Apply(arguments) => apply::run(&global, &arguments, out).await,
         Command::Status => status::run(&global, out).await,
         Command::Flows(arguments) => flows::run(&global, arguments, out).await,
+        Command::Sessions(arguments) => sessions::list(&global, arguments, out).await,
+        Command::Session(arguments) => sessions::show(&global, arguments, out).await,
+        Command::Switchover(arguments) => sessions::switchover(&global, arguments, out).await,
+        Command::Events(arguments) => events::run(&global, arguments, out).await,
         Command::Drain(arguments) => drain::drain(&global, arguments, out).await,
         Command::Undrain(arguments) => drain::undrain(&global, arguments, out).await,
         Command::Explain(arguments) => explain::run(&global, arguments, out).await,

@@ -192,6 +192,9 @@ fn backend_from_proto(message: &api::Backend) -> Result<Backend, ConvertError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lockstep_plan::Health;
+    use lockstep_plan::health::Verdict;
+    use std::time::Duration;
 
     fn snapshot() -> Snapshot {
         let text = r#"
@@ -206,10 +209,43 @@ backends = [{ address = "fd00::1", weight = 7 }, { address = "fd00::2", name = "
 name = "bare"
 vips = ["203.0.113.11:80/tcp"]
 backends = []
+
+[[service]]
+name = "game"
+vips = ["203.0.113.12:80/tcp"]
+mode = "replicate"
+backends = [{ address = "10.0.0.1" }, { address = "fd00::2", port = 81 }]
+[service.replicate]
+commit = { quorum = 2 }
+open_timeout = "1ms"
+stall_timeout = "2ms"
+dead_after = "3ms"
+fin_timeout = "4ms"
+orphan_timeout = "5ms"
+max_lag = "6B"
+grace = "7ms"
+lag_timeout = "8ms"
+divergence = "reset"
+masks = [{ offset = 1, length = 2 }, { pattern = 'Date: .*' }]
+group = "client"
+proxy_protocol = true
+rejoin = false
+log_memory = "9KiB"
+log_disk = "10B"
+keepalive = "11ms"
+client_timeout = "12ms"
 "#;
-        let services = lockstep_ctl_core::services::parse("t.toml", text)
+        let mut services = lockstep_ctl_core::services::parse("t.toml", text)
             .unwrap()
             .services;
+        services[2].backends[0].health = Health {
+            verdict: Verdict::Down,
+            rtt: None,
+        };
+        services[2].backends[1].health = Health {
+            verdict: Verdict::Up,
+            rtt: Some(Duration::from_micros(250)),
+        };
         Snapshot::new(17, services).unwrap()
     }
 
@@ -242,6 +278,40 @@ backends = []
         for (expected, damage) in rows {
             let mut message = snapshot_to_proto(&snapshot());
             damage(&mut message.services[0]);
+            match snapshot_from_proto(&message) {
+                Err(ConvertError::Field { field, .. }) => assert_eq!(field, expected),
+                other => panic!("{expected}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_no_policy_is_refused_by_its_field() {
+        type Damage = fn(&mut api::Service, &mut api::Replicate);
+        let rows: [(&str, Damage); 9] = [
+            ("replicate quorum", |_, p| p.quorum = 256),
+            ("replicate min_sync", |_, p| p.min_sync = 0),
+            ("replicate divergence", |_, p| p.divergence = 0),
+            ("replicate group", |_, p| p.group = 0),
+            ("replicate mask", |_, p| p.masks[0].mask = None),
+            ("replicate mask", |_, p| {
+                p.masks[0].mask = Some(api::mask::Mask::Pattern("(".to_owned()));
+            }),
+            ("backend port", |s, _| s.backends[0].port = 65_536),
+            ("backend health", |s, _| {
+                s.backends[0].health = Some(api::Health {
+                    verdict: 7,
+                    rtt_microseconds: None,
+                });
+            }),
+            ("service mode", |s, _| s.mode = 0),
+        ];
+        for (expected, damage) in rows {
+            let mut message = snapshot_to_proto(&snapshot());
+            let service = &mut message.services[2];
+            let mut policy = service.replicate.take().unwrap();
+            damage(service, &mut policy);
+            service.replicate = Some(policy);
             match snapshot_from_proto(&message) {
                 Err(ConvertError::Field { field, .. }) => assert_eq!(field, expected),
                 other => panic!("{expected}: {other:?}"),

@@ -1,8 +1,8 @@
 //! `lockstepd`: keeps an engine told what `services.toml` says.
 //!
 //! One task owns everything that is decided ([`actor`]); around it are a watcher of the file
-//! ([`watch`]), a link to the engine ([`link`]), what is kept on disk ([`store`]) and the daemon's
-//! own gRPC ([`control`]). They talk to the actor by [`actor::Event`]s only. The daemon never
+//! ([`watch`]), a link to the engine ([`link`]), pings of replicas ([`pinger`]), what is kept on
+//! disk ([`store`]) and the daemon's own gRPC ([`control`]). They talk to the actor by [`actor::Event`]s only. The daemon never
 //! touches a packet: the engine goes on with its last snapshot when the daemon ends.
 
 use crate::transport::{MAX_MESSAGE, Peer, listen_on};
@@ -24,12 +24,15 @@ mod actor;
 mod clock;
 mod control;
 mod link;
+mod pinger;
+mod replicas;
 mod store;
 mod view;
 mod watch;
 
 use actor::Actor;
 use control::ControlService;
+use replicas::Replicas;
 use store::Store;
 
 /// Events that wait for the actor. Whoever has more waits: a full queue holds up the command that
@@ -103,9 +106,11 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let store = Store::open(&options.state_dir, &options.services)?;
     let (events, inbox) = mpsc::channel(EVENTS);
     let watcher = watch::start(&options.services, events.clone())?;
-    let (actor, view) = Actor::new(&options, store)?;
+    let (replicas, wanted) = Replicas::new();
+    let (actor, view) = Actor::new(&options, store, replicas)?;
 
     tokio::spawn(link::keep(options.engine_socket.clone(), events.clone()));
+    tokio::spawn(pinger::run(wanted, events.clone()));
     let actor = tokio::spawn(actor.run(inbox));
     let (stop, stopped) = oneshot::channel::<()>();
     let control = ControlServer::new(ControlService::new(events, view))

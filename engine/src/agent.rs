@@ -5,6 +5,8 @@
 
 mod api;
 pub mod convert;
+mod equip;
+mod events;
 mod explain;
 mod flows;
 mod link;
@@ -12,6 +14,7 @@ mod metrics;
 pub mod nexthop;
 mod preview;
 mod server;
+mod sessions;
 mod status;
 mod steering;
 mod watchdog;
@@ -20,6 +23,8 @@ pub use link::{WorkerLink, WorkerState};
 pub use server::is_served;
 
 use crate::workers::WorkerHandle;
+use equip::EquipError;
+use events::Events;
 use futures::future::join_all;
 use lockstep_bpf::Steer;
 use lockstep_core::tables::CompileError;
@@ -52,6 +57,7 @@ pub struct Agent {
     steering: Steering,
     next_hops: NextHops,
     state: Mutex<State>,
+    events: Events,
     failed: Notify,
 }
 
@@ -78,6 +84,9 @@ pub enum ApplyError {
     /// The snapshot needs what this engine does not have.
     #[error(transparent)]
     Compile(#[from] CompileError),
+    /// The workers cannot hold sessions.
+    #[error(transparent)]
+    Equip(#[from] EquipError),
     /// The XDP program's map was not updated.
     #[error("{0:#}")]
     Steer(#[from] lockstep_bpf::BpfError),
@@ -103,6 +112,8 @@ impl Agent {
                 return Err(error);
             }
         };
+        // What is compiled from these has the ports too.
+        let tables = Tables::default().with_session_ports(topology.sessions().ports.all());
         Ok(Arc::new(Agent {
             topology,
             started: Instant::now(),
@@ -111,8 +122,9 @@ impl Agent {
             next_hops,
             state: Mutex::new(State {
                 snapshot: Snapshot::empty(),
-                tables: Arc::default(),
+                tables: Arc::new(tables),
             }),
+            events: Events::default(),
             failed: Notify::new(),
         }))
     }
@@ -125,6 +137,7 @@ impl Agent {
             () = self.follow_next_hops() => anyhow::bail!("the kernel's next hops ended"),
             () = watchdog::watch(self) => anyhow::bail!("the watchdog ended"),
             () = watchdog::keep_up(self) => anyhow::bail!("the watchdog ended"),
+            () = events::collect(self) => anyhow::bail!("the events of sessions ended"),
             () = self.failed.notified() => anyhow::bail!(
                 "a worker stopped; its reason stands above. Restart the engine when it is mended"
             ),
@@ -171,7 +184,8 @@ impl Agent {
             return Err(ApplyError::Stale { offered, current });
         }
         // Tried before anything changes: a snapshot that this engine cannot take leaves no trace.
-        self.compile(&state.tables, &snapshot).await?;
+        let tried = self.compile(&state.tables, &snapshot).await?;
+        self.equip(&tried).await?;
         self.follow(&[&state.snapshot, &snapshot]).await;
         let tables = Arc::new(self.compile(&state.tables, &snapshot).await?);
         // A VIP that goes is no longer steered before the workers forget it, one that comes is

@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod handover;
 pub mod mailbox;
+pub mod spill;
 pub mod worker;
 pub mod workers;

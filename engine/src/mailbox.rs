@@ -7,8 +7,12 @@ use crossbeam::queue::ArrayQueue;
 use lockstep_core::counters::Count;
 use lockstep_core::dataplane::KnownFlow;
 use lockstep_core::flows::Entry;
-use lockstep_core::{Counters, Seconds, Tables};
+use lockstep_core::replicate::counters::ReplicateCounters;
+use lockstep_core::replicate::event::SessionId;
+use lockstep_core::replicate::replicator::{Replicator, SessionDetails, SwitchoverError};
+use lockstep_core::{Counters, Micros, Seconds, Tables};
 use lockstep_wire::{FlowKey, FlowKey4, FlowKey6};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -21,6 +25,17 @@ pub enum Command {
     Page(Box<FlowPage>),
     /// Look a flow up.
     Known(FlowKey),
+    /// Hold sessions from now on.
+    Equip(Box<Replicator>),
+    /// Fill a page with sessions.
+    Sessions(Box<SessionPage>),
+    /// Make the replica at an address the primary of a session.
+    Switch {
+        /// The session.
+        session: SessionId,
+        /// The replica's address.
+        backend: IpAddr,
+    },
 }
 
 /// What a worker answers, one for each command.
@@ -32,6 +47,17 @@ pub enum Reply {
     Page(Box<FlowPage>),
     /// The flow's entry, if there is one.
     Known(Option<KnownFlow>),
+    /// It holds sessions.
+    Equipped {
+        /// What it counts of them.
+        counters: Arc<ReplicateCounters>,
+        /// The replicator, where there was one already.
+        spare: Option<Box<Replicator>>,
+    },
+    /// The page, filled.
+    Sessions(Box<SessionPage>),
+    /// Whether the session was switched over.
+    Switched(Result<(), SwitchoverError>),
 }
 
 /// Buckets of the flow table that are looked at in one go.
@@ -78,6 +104,59 @@ impl FlowPage {
             v4: Vec::with_capacity(PAGE_FLOWS),
             v6: Vec::with_capacity(PAGE_FLOWS),
         })
+    }
+}
+
+/// Sessions that a page holds.
+pub const PAGE_SESSIONS: usize = 64;
+
+/// Which sessions are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Those from this place on.
+    From(u32),
+    /// This one.
+    One(SessionId),
+    /// No more: everything was seen.
+    Nothing,
+}
+
+/// A part of a worker's sessions. Its memory is the agent's.
+#[derive(Debug)]
+pub struct SessionPage {
+    /// Which ones are wanted; when it comes back, which ones after them.
+    pub wanted: Wanted,
+    /// The worker's clock when it filled the page.
+    pub now: Micros,
+    /// The sessions.
+    pub sessions: Vec<SessionDetails>,
+}
+
+impl SessionPage {
+    /// An empty page, with memory for all it can hold.
+    pub fn of(wanted: Wanted) -> Box<Self> {
+        Box::new(SessionPage {
+            wanted,
+            now: Micros::ZERO,
+            sessions: Vec::with_capacity(PAGE_SESSIONS),
+        })
+    }
+
+    /// Fills the page; a worker without a replicator has no sessions.
+    pub fn fill(&mut self, now: Micros, replicator: Option<&Replicator>) {
+        self.now = now;
+        self.sessions.clear();
+        let next = match (self.wanted, replicator) {
+            (Wanted::From(place), Some(replicator)) => {
+                replicator.sessions(place, &mut self.sessions)
+            }
+            (Wanted::One(id), Some(replicator)) => {
+                self.sessions.extend(replicator.session(id));
+                None
+            }
+            (Wanted::Nothing, _) | (_, None) => None,
+        };
+        self.wanted = next.map_or(Wanted::Nothing, Wanted::From);
     }
 }
 

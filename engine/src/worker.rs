@@ -1,15 +1,21 @@
 //! A worker: one pinned thread that polls its queues, and the loop a packet passes through.
 
+mod links;
+mod sessions;
+
+pub use links::Links;
+pub use sessions::Sessions;
+
 use crate::mailbox::{
     Command, Cursor, FlowPage, Mailbox, PAGE_BUCKETS, PAGE_FLOWS, Reply, STEP_BUCKETS, STEP_FLOWS,
     Vitals,
 };
 use arrayvec::ArrayVec;
 use lockstep_core::flows::{Entry, FlowTable, Key};
-use lockstep_core::{BURST, Dataplane, PortId, Seconds, Verdict};
+use lockstep_core::{BURST, Dataplane, Micros, Seconds, Verdict};
 use lockstep_plan::DropReason;
 use lockstep_topology::Poll;
-use lockstep_xsk::{Burst, FramePool, Port, XskError};
+use lockstep_xsk::{Burst, XskError};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -30,16 +36,14 @@ const SWEEP: usize = 32;
 
 /// Everything a worker's thread owns.
 pub struct Worker {
-    /// Packet memory that is in no ring.
-    pub pool: FramePool,
-    /// Its sockets.
-    pub ports: Vec<Port>,
-    /// For each interface, the socket to send by.
-    pub ways_out: Vec<Option<usize>>,
+    /// Its sockets and packet memory.
+    pub links: Links,
     /// A burst under way.
     pub burst: Burst,
     /// What happens to packets.
     pub dataplane: Dataplane,
+    /// The sessions that end in it.
+    pub sessions: Sessions,
     /// How it waits.
     pub poll: Poll,
     /// From and to the agent.
@@ -50,6 +54,26 @@ pub struct Worker {
     pub epoch: Instant,
 }
 
+/// A moment, in the units that need it.
+#[derive(Debug, Clone, Copy)]
+struct Now {
+    instant: Instant,
+    seconds: Seconds,
+    micros: Micros,
+}
+
+impl Now {
+    fn since(epoch: Instant) -> Self {
+        let instant = Instant::now();
+        let age = instant.duration_since(epoch);
+        Now {
+            instant,
+            seconds: Seconds::new(age.as_secs()),
+            micros: Micros::ZERO + age,
+        }
+    }
+}
+
 impl Worker {
     /// The loop. Returns when the worker is told to stop, or when an interface is gone.
     pub fn run(&mut self) -> Result<(), XskError> {
@@ -57,79 +81,76 @@ impl Worker {
         let mut ticked = Instant::now();
         let mut checked = ticked;
         while !self.vitals.is_stopping() {
-            let now = Instant::now();
-            let seconds = Seconds::new(now.duration_since(self.epoch).as_secs());
+            let now = Now::since(self.epoch);
 
             let mut received = 0;
-            for at in 0..self.ports.len() {
-                received += self.pass(at, seconds);
+            for at in 0..self.links.ports.len() {
+                received += self.pass(at, now);
             }
-            for port in &mut self.ports {
-                port.flush()?;
-                port.reap(&mut self.pool);
-                port.refill(&mut self.pool);
-            }
+            received += self.sessions(now);
+            self.links.flush()?;
 
             self.vitals.turns.fetch_add(1, Ordering::Relaxed);
-            if now.duration_since(ticked) >= TICK {
-                self.tick(seconds);
-                ticked = now;
+            if now.instant.duration_since(ticked) >= TICK {
+                self.tick(now);
+                ticked = now.instant;
             }
-            if now.duration_since(checked) >= CHECK {
-                self.ports.iter().try_for_each(Port::check)?;
-                checked = now;
+            if now.instant.duration_since(checked) >= CHECK {
+                self.links.check()?;
+                checked = now.instant;
             }
             if received > 0 {
                 idle_since = None;
                 continue;
             }
             // Not since the last burst began: forwarding one can take longer than the patience.
-            let since = *idle_since.get_or_insert(now);
-            if self.sleeps(now.duration_since(since)) {
-                lockstep_xsk::wait(&self.ports, NAP)?;
+            let since = *idle_since.get_or_insert(now.instant);
+            if self.sleeps(now.instant.duration_since(since)) {
+                self.sessions.sleep(now.micros, &self.links, NAP)?;
             }
         }
         Ok(())
     }
 
-    /// One burst from one socket: receive, decide, and give each frame to its way out.
-    fn pass(&mut self, at: usize, now: Seconds) -> usize {
-        let received = self.ports[at].receive(&mut self.burst);
+    /// One burst from one socket: receive, decide, and give each frame to its way out or to its
+    /// session.
+    fn pass(&mut self, at: usize, now: Now) -> usize {
+        let from = self.links.receive(at, &mut self.burst);
+        let received = self.burst.len();
         if received == 0 {
             return 0;
         }
         let mut verdicts = [Verdict::Drop(DropReason::NotIp); BURST];
         let mut frames: ArrayVec<&mut [u8], BURST> = self.burst.iter_mut().collect();
-        self.dataplane.process(now, &mut frames, &mut verdicts);
+        self.dataplane
+            .process(now.seconds, &mut frames, &mut verdicts);
         drop(frames);
 
         let (mut sent, mut dropped) = (0, 0);
         for (mut frame, verdict) in self.burst.drain().zip(verdicts) {
-            let way = match verdict {
-                Verdict::Forward { port, length } => match out(&self.ways_out, port) {
-                    Some(way) if frame.set_len(usize::from(length)).is_ok() => Ok(way),
-                    Some(_) | None => Err(DropReason::NoPort),
-                },
+            let done = match verdict {
+                Verdict::Forward { port, length } => {
+                    let done = self.links.forward(port, length, frame);
+                    done.map(|()| sent += 1)
+                }
+                Verdict::Local => {
+                    let (tables, links) = (self.dataplane.tables(), &mut self.links);
+                    let bytes = frame.bytes_mut();
+                    let done = self
+                        .sessions
+                        .receive(now.micros, tables, from, bytes, links);
+                    self.links.pool.put(frame);
+                    done
+                }
                 Verdict::Drop(_) => {
-                    self.pool.put(frame);
+                    self.links.pool.put(frame);
                     dropped += 1;
                     continue;
                 }
-                Verdict::Local => Err(DropReason::NoSession),
             };
-            let refused = match way {
-                Ok(way) => self.ports[way]
-                    .send(frame)
-                    .map_err(|f| (f, DropReason::TxFull)),
-                Err(reason) => Err((frame, reason)),
-            };
-            match refused {
-                Ok(()) => sent += 1,
-                Err((frame, reason)) => {
-                    self.dataplane.count_unsent(reason);
-                    self.pool.put(frame);
-                    dropped += 1;
-                }
+            if let Err(reason) = done {
+                self.dataplane.count_unsent(reason);
+                dropped += 1;
             }
         }
         self.vitals.received.add(received as u64);
@@ -137,6 +158,22 @@ impl Worker {
         self.vitals.dropped.add(dropped);
         self.vitals.bursts.add(1);
         received
+    }
+
+    /// What other workers have for this one's sessions, and then everything that is due: answers to
+    /// one burst go out together. Returns how many packets were received.
+    fn sessions(&mut self, now: Now) -> usize {
+        let tables = self.dataplane.tables();
+        let taken = self.sessions.take(now.micros, tables, &mut self.links);
+        for reason in taken.dropped {
+            self.dataplane.count_unsent(reason);
+            self.vitals.dropped.add(1);
+        }
+        self.sessions.poll(now.micros, tables, &mut self.links);
+        self.vitals
+            .sent
+            .add(std::mem::take(&mut self.links.transmitted));
+        taken.received
     }
 
     fn sleeps(&self, idle: Duration) -> bool {
@@ -148,7 +185,7 @@ impl Worker {
     }
 
     /// What is done between bursts.
-    fn tick(&mut self, now: Seconds) {
+    fn tick(&mut self, now: Now) {
         if let Some((number, command)) = self.mailbox.commands.pop() {
             let reply = self.obey(command, now);
             // The agent has one command under way at a time and takes every reply; were there
@@ -157,19 +194,36 @@ impl Worker {
                 std::mem::forget(reply);
             }
         }
-        self.dataplane.tick(now, SWEEP);
-        let wakeups = self.ports.iter().map(|p| p.counters().tx_wakeups).sum();
-        self.vitals.tx_wakeups.set(wakeups);
+        self.dataplane.tick(now.seconds, SWEEP);
+        let tables = self.dataplane.tables();
+        self.sessions.tick(now.micros, tables, &mut self.links);
+        self.vitals.tx_wakeups.set(self.links.tx_wakeups());
     }
 
-    fn obey(&mut self, command: Command, now: Seconds) -> Reply {
+    fn obey(&mut self, command: Command, now: Now) -> Reply {
         match command {
-            Command::Adopt(tables) => Reply::Retired(self.dataplane.adopt(tables)),
+            Command::Adopt(tables) => {
+                let retired = self.dataplane.adopt(tables);
+                self.sessions.adopt();
+                Reply::Retired(retired)
+            }
             Command::Page(mut page) => {
-                self.fill(&mut page, now);
+                self.fill(&mut page, now.seconds);
                 Reply::Page(page)
             }
-            Command::Known(key) => Reply::Known(self.dataplane.known(now, &key)),
+            Command::Known(key) => Reply::Known(self.dataplane.known(now.seconds, &key)),
+            Command::Equip(replicator) => self.sessions.equip(replicator),
+            Command::Sessions(mut page) => {
+                self.sessions.fill(&mut page, now.micros);
+                Reply::Sessions(page)
+            }
+            Command::Switch { session, backend } => {
+                let tables = self.dataplane.tables();
+                let done = self
+                    .sessions
+                    .switch_to(now.micros, tables, session, backend);
+                Reply::Switched(done)
+            }
         }
     }
 
@@ -196,8 +250,4 @@ fn fill_from<K: Key>(flows: &FlowTable<K>, at: usize, to: &mut Vec<Entry<K>>) ->
         next = flows.scan(next, STEP_BUCKETS, |entry| to.push(*entry))?;
     }
     Some(next)
-}
-
-fn out(ways_out: &[Option<usize>], PortId(port): PortId) -> Option<usize> {
-    ways_out.get(usize::from(port)).copied().flatten()
 }

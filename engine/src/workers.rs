@@ -1,10 +1,13 @@
 //! Starting the workers: memory, sockets, threads pinned to their cores.
 
+use crate::handover::Handover;
 use crate::mailbox::{Mailbox, Vitals};
-use crate::worker::Worker;
+use crate::worker::{Links, Sessions, Worker};
 use anyhow::{Context, anyhow};
+use crossbeam::queue::ArrayQueue;
 use lockstep_bpf::{AttachMode, Steer};
-use lockstep_core::{Dataplane, DataplaneConfig};
+use lockstep_core::replicate::replicator::SessionEvent;
+use lockstep_core::{Dataplane, DataplaneConfig, PortId};
 use lockstep_topology::{BindMode, Topology};
 use lockstep_xsk::{Burst, FrameSize, Port, PortOptions, RingSize, Umem, UmemConfig};
 use std::sync::Arc;
@@ -14,6 +17,10 @@ use std::time::{Duration, Instant};
 
 // What the topology lets a worker poll is what it can wait for.
 const _: () = assert!(lockstep_topology::Worker::MAX_QUEUES <= lockstep_xsk::MAX_WAIT_PORTS);
+
+/// Events of sessions that wait for the agent, of each worker: what a failed server causes at
+/// once, and then some.
+const EVENTS: usize = 4_096;
 
 /// How long a queue may stay busy after its last owner died.
 const BUSY_QUEUE: Duration = Duration::from_secs(3);
@@ -30,6 +37,10 @@ pub struct WorkerHandle {
     pub mailbox: Arc<Mailbox>,
     /// Its signs of life.
     pub vitals: Arc<Vitals>,
+    /// What has happened to its sessions.
+    pub events: Arc<ArrayQueue<SessionEvent>>,
+    /// The start of its clock.
+    pub epoch: Instant,
 }
 
 /// One of a worker's sockets, as the agent holds it.
@@ -51,8 +62,12 @@ pub fn start(
     steers: &[Steer],
     seed: impl Fn() -> u64,
 ) -> anyhow::Result<Vec<WorkerHandle>> {
-    (0..topology.workers().len())
-        .map(|index| start_one(topology, index, steers, seed()))
+    let frame = topology.engine().frame_size.bytes() as usize;
+    let handovers = Handover::between(topology.workers().len(), frame)?;
+    handovers
+        .into_iter()
+        .enumerate()
+        .map(|(index, handover)| start_one(topology, index, steers, seed(), handover))
         .collect()
 }
 
@@ -61,15 +76,21 @@ fn start_one(
     index: usize,
     steers: &[Steer],
     seed: u64,
+    handover: Handover,
 ) -> anyhow::Result<WorkerHandle> {
     let plan = &topology.workers()[index];
     let engine = topology.engine();
     let core = u32::from(plan.core.get());
-    let (umem, mut pool) = Umem::new(&umem_config(topology, plan.queues.len())?)
+    let (umem, pool) = Umem::new(&umem_config(topology, plan.queues.len())?)
         .with_context(|| format!("worker on core {core}"))?;
-    let mut ports = Vec::new();
+    let mut links = Links {
+        ports: Vec::new(),
+        interfaces: Vec::new(),
+        ways_out: vec![None; topology.interfaces().len()],
+        transmitted: 0,
+        pool,
+    };
     let mut sockets = Vec::new();
-    let mut ways_out = vec![None; topology.interfaces().len()];
     for queue in &plan.queues {
         let interface = topology
             .interfaces()
@@ -78,10 +99,10 @@ fn start_one(
             .ok_or_else(|| anyhow!("{queue} is of no interface in topology.toml"))?;
         let mode = topology.interfaces()[interface].mode;
         let native = steers[interface].mode() == AttachMode::Native;
-        let options = port_options(mode, native, pool.total(), plan.queues.len())?;
+        let options = port_options(mode, native, links.pool.total(), plan.queues.len())?;
         let port = Port::bind(
             &umem,
-            &mut pool,
+            &mut links.pool,
             queue.interface.as_str(),
             queue.number,
             &options,
@@ -97,8 +118,10 @@ fn start_one(
             mode: port.mode(),
             fd,
         });
-        ways_out[interface].get_or_insert(ports.len());
-        ports.push(port);
+        links.ways_out[interface].get_or_insert(links.ports.len());
+        // No more interfaces than a worker may have queues, which a byte counts.
+        links.interfaces.push(PortId(interface as u8));
+        links.ports.push(port);
     }
     let dataplane = Dataplane::new(&DataplaneConfig {
         flows_v4: usize::try_from(engine.flows_ipv4.get())?,
@@ -107,16 +130,17 @@ fn start_one(
     });
     let mailbox = Mailbox::new();
     let vitals = Vitals::new(Arc::clone(dataplane.counters()));
+    let events = Arc::new(ArrayQueue::new(EVENTS));
+    let epoch = Instant::now();
     let worker = Worker {
-        pool,
-        ports,
-        ways_out,
+        links,
         burst: Burst::new(&umem),
         dataplane,
+        sessions: Sessions::new(handover, Arc::clone(&events)),
         poll: engine.poll,
         mailbox: Arc::clone(&mailbox),
         vitals: Arc::clone(&vitals),
-        epoch: Instant::now(),
+        epoch,
     };
     spawn(worker, index, core)?;
     Ok(WorkerHandle {
@@ -125,6 +149,8 @@ fn start_one(
         sockets,
         mailbox,
         vitals,
+        events,
+        epoch,
     })
 }
 

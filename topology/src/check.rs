@@ -160,7 +160,7 @@ impl Check<'_> {
     fn addresses(&mut self) {
         let (topology, host) = (self.topology, self.host);
         let engine = topology.engine().addresses.all();
-        let at = topology.origin.engine_key("addresses");
+        let at = topology.origin.key("addresses");
         for interface in topology.interfaces() {
             let name = &interface.name;
             let actual = host.interfaces.get(name.as_str());
@@ -250,7 +250,7 @@ impl Check<'_> {
         let origin = &self.topology.origin;
         let at = ["flows_ipv4", "flows_ipv6", "umem_frames"]
             .iter()
-            .find_map(|key| origin.engine_key(key));
+            .find_map(|key| origin.key(key));
         self.error(at, message, help);
     }
 }

@@ -6,6 +6,7 @@ use crate::model::{
     Addresses, BindMode, Core, Engine, FlowCapacity, FrameSize, Interface, InterfaceName, Queue,
     Topology, UmemFrames, Worker,
 };
+use crate::sessions::Sessions;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -112,7 +113,7 @@ pub fn detect(host: &Host, wishes: &Wishes) -> Result<Topology, DetectError> {
             mode: BindMode::Auto,
         })
         .collect();
-    let topology = Topology::new(engine, interfaces, workers)
+    let topology = Topology::new(engine, Sessions::default(), interfaces, workers)
         .expect("the interfaces and cores are sets, and each queue is dealt out once");
     Ok(fit_memory(topology, host.memory_available / 2))
 }

@@ -8,6 +8,9 @@ use crate::model::{
     Poll, Queue, QueueRange, Topology, UmemFrames, Watchdog, Worker, WorkerOrigin,
 };
 use crate::rules;
+use crate::sessions::{
+    BufferSize, ConnectionCapacity, LogMemory, PortRange, SessionCapacity, Sessions, SpillLimit,
+};
 use serde::Deserialize;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -16,10 +19,15 @@ use toml::Spanned;
 /// The bytes of a Unix socket's path that the kernel takes (`sun_path` less its NUL).
 const SOCKET_PATH_MAX: usize = 107;
 
+/// The bytes of a directory's path: 4,096 with its NUL is `PATH_MAX`, and names are appended.
+const DIRECTORY_MAX: usize = 3_900;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawFile {
     engine: RawEngine,
+    #[serde(default)]
+    sessions: RawSessions,
     #[serde(default)]
     interface: Vec<RawInterface>,
     #[serde(default)]
@@ -39,6 +47,19 @@ struct RawEngine {
     umem_frames: Option<Spanned<i64>>,
     frame_size: Option<Spanned<i64>>,
     watchdog: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RawSessions {
+    max: Option<Spanned<i64>>,
+    connections: Option<Spanned<i64>>,
+    client_buffer: Option<Spanned<i64>>,
+    replica_buffer: Option<Spanned<i64>>,
+    log_memory: Option<Spanned<i64>>,
+    ports: Option<Spanned<String>>,
+    spill: Option<Spanned<String>>,
+    spill_limit: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize)]
@@ -75,6 +96,7 @@ impl Topology {
             complete: true,
         };
         let engine = reader.engine(raw.engine);
+        let sessions = reader.sessions(raw.sessions);
         let interfaces = reader.interfaces(raw.interface);
         let workers = reader.workers(raw.worker);
         let Reader {
@@ -85,6 +107,7 @@ impl Topology {
         } = reader;
         let topology = Topology {
             engine,
+            sessions,
             interfaces,
             workers,
             origin,
@@ -110,8 +133,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn engine(&mut self, raw: RawEngine) -> Engine {
         let socket = self.path("socket", raw.socket, Engine::SOCKET, SOCKET_PATH_MAX);
-        // 4,096 with its NUL is PATH_MAX; object names are appended.
-        let pin_dir = self.path("pin_dir", raw.pin_dir, Engine::PIN_DIR, 3_900);
+        let pin_dir = self.path("pin_dir", raw.pin_dir, Engine::PIN_DIR, DIRECTORY_MAX);
         let addresses = self.addresses(&raw.addresses);
         let flows_ipv4 = self.number(
             "flows_ipv4",
@@ -134,8 +156,8 @@ impl Reader<'_> {
         let frame_size = self.number("frame_size", raw.frame_size, FrameSize::new, "2048, 4096");
         let watchdog = self.watchdog(raw.watchdog);
         Engine {
-            socket,
-            pin_dir,
+            socket: socket.unwrap_or_else(|| Engine::SOCKET.into()),
+            pin_dir: pin_dir.unwrap_or_else(|| Engine::PIN_DIR.into()),
             addresses,
             poll: raw.poll,
             flows_ipv4: flows_ipv4.unwrap_or(FlowCapacity::DEFAULT_IPV4),
@@ -147,24 +169,22 @@ impl Reader<'_> {
     }
 
     fn note(&mut self, key: &'static str, span: std::ops::Range<usize>) {
-        self.origin.engine.push((key, self.source.at(span)));
+        self.origin.keys.push((key, self.source.at(span)));
     }
 
     fn path(
         &mut self,
         key: &'static str,
         raw: Option<Spanned<String>>,
-        default: &str,
+        example: &str,
         max: usize,
-    ) -> PathBuf {
-        let Some(raw) = raw else {
-            return PathBuf::from(default);
-        };
+    ) -> Option<PathBuf> {
+        let raw = raw?;
         self.note(key, raw.span());
         let path = PathBuf::from(raw.get_ref());
         if !path.is_absolute() {
             let message = format!("`{key}` is not an absolute path: \"{}\"", raw.get_ref());
-            let help = format!("such as \"{default}\"");
+            let help = format!("such as \"{example}\"");
             self.found
                 .push(self.source.error(raw.span(), message).help(help));
         } else if raw.get_ref().len() > max || raw.get_ref().contains('\0') {
@@ -173,7 +193,56 @@ impl Reader<'_> {
             self.found
                 .push(self.source.error(raw.span(), message).help(help));
         }
-        path
+        Some(path)
+    }
+
+    fn sessions(&mut self, raw: RawSessions) -> Sessions {
+        let default = Sessions::default();
+        let (sizes, count) = (BufferSize::ALLOWED, SessionCapacity::ALLOWED);
+        let max = self.number("max", raw.max, SessionCapacity::new, count);
+        let connections = self.number(
+            "connections",
+            raw.connections,
+            ConnectionCapacity::new,
+            ConnectionCapacity::ALLOWED,
+        );
+        let client = self.number("client_buffer", raw.client_buffer, BufferSize::new, sizes);
+        let replica = self.number("replica_buffer", raw.replica_buffer, BufferSize::new, sizes);
+        let log_memory = self.number(
+            "log_memory",
+            raw.log_memory,
+            LogMemory::new,
+            LogMemory::ALLOWED,
+        );
+        let spill_limit = self.number(
+            "spill_limit",
+            raw.spill_limit,
+            SpillLimit::new,
+            SpillLimit::ALLOWED,
+        );
+        Sessions {
+            max: max.unwrap_or(default.max),
+            connections: connections.unwrap_or(default.connections),
+            client_buffer: client.unwrap_or(default.client_buffer),
+            replica_buffer: replica.unwrap_or(default.replica_buffer),
+            log_memory: log_memory.unwrap_or(default.log_memory),
+            ports: self.ports(raw.ports).unwrap_or(default.ports),
+            spill: self.path("spill", raw.spill, "/var/lib/lockstep/spill", DIRECTORY_MAX),
+            spill_limit: spill_limit.unwrap_or(default.spill_limit),
+        }
+    }
+
+    fn ports(&mut self, raw: Option<Spanned<String>>) -> Option<PortRange> {
+        let raw = raw?;
+        self.note("ports", raw.span());
+        let parsed = raw.get_ref().parse();
+        parsed
+            .map_err(|error: crate::sessions::ParsePortsError| {
+                let message = format!("`ports` cannot be \"{}\"", raw.get_ref());
+                let message = self.source.error(raw.span(), message);
+                self.found.push(message.help(error.to_string()));
+            })
+            .ok()
     }
 
     fn addresses(&mut self, raw: &Spanned<Vec<Spanned<String>>>) -> Addresses {

@@ -35,6 +35,19 @@
 //! | `frame_size` | bytes of a packet buffer | 2048 (MTU up to 1,734), 4096 (MTU up to 3,782) | 2048 |
 //! | `watchdog` | a worker that shows no life for this long loses its sockets, and the kernel gets its packets | 10 ms to 1 m, with a unit: `"500ms"` | `"1s"` |
 //!
+//! `[sessions]`, once or not at all: what each worker takes when the first service with `mode = "replicate"` comes.
+//!
+//! | key | what | allowed | default |
+//! |---|---|---|---|
+//! | `max` | sessions of each worker | 1 to 1,048,576 | 4,096 |
+//! | `connections` | connections of each worker to replicas; each needs a port of its own | 1 to 65,536 | 16,384 |
+//! | `client_buffer` | bytes of the buffers of a client's connection, each way: the window that it is offered | a power of two from 4,096 to 16,777,216 | 262,144 |
+//! | `replica_buffer` | bytes of the buffers of a replica's connection, each way: how far it may be ahead of what the client was sent | a power of two from 4,096 to 16,777,216 | 131,072 |
+//! | `log_memory` | bytes of each worker's memory for input that is kept | 1,048,576 to 1,099,511,627,776 | 268,435,456 |
+//! | `ports` | local ports of the connections to replicas, split evenly over the workers | `"FIRST-LAST"` from 1024 to 65535, 64 a worker at least | `"16384-65535"` |
+//! | `spill` | the directory for input that has no room in memory; without it such sessions cannot be joined any more | an absolute path | none |
+//! | `spill_limit` | bytes of all files there | 1,048,576 to 1,125,899,906,842,624 | 4,294,967,296 |
+//!
 //! `[[interface]]`, one for each interface that packets are taken from and sent on:
 //!
 //! | key | what | allowed | default |
@@ -62,6 +75,7 @@ mod memory;
 mod model;
 mod render;
 mod rules;
+mod sessions;
 mod show;
 
 pub use check::{VETH_MAX_MTU, check};
@@ -73,6 +87,10 @@ pub use model::{
     ParseQueuesError, Poll, Queue, QueueRange, Topology, UmemFrames, Watchdog, Worker,
 };
 pub use render::render;
+pub use sessions::{
+    BufferSize, ConnectionCapacity, LogMemory, ParsePortsError, PortRange, SessionCapacity,
+    Sessions, SpillLimit,
+};
 pub use show::{WorkerRow, rows, show};
 
 #[cfg(test)]

@@ -40,6 +40,16 @@ pub fn total(topology: &Topology) -> u64 {
     WorkerMemory::of(topology.engine()).total() * topology.workers().len() as u64
 }
 
+/// The most that a worker takes for replicated sessions: its log, and the buffers of every
+/// connection there may be, both ways.
+pub fn sessions(topology: &Topology) -> u64 {
+    let sessions = topology.sessions();
+    let both_ways = |count: u32, bytes: u32| 2 * u64::from(count) * u64::from(bytes);
+    sessions.log_memory.get()
+        + both_ways(sessions.max.get(), sessions.client_buffer.get())
+        + both_ways(sessions.connections.get(), sessions.replica_buffer.get())
+}
+
 /// Bytes for a reader: `512 B`, `16.0 MiB`, `1.2 GiB`.
 pub(crate) fn human(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];

@@ -2,6 +2,7 @@
 //! wrong as a whole (as far as that can be known without the host).
 
 use crate::diagnostics::{Diagnostics, Position};
+use crate::sessions::Sessions;
 use serde::Deserialize;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,6 +17,7 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 pub struct Topology {
     pub(crate) engine: Engine,
+    pub(crate) sessions: Sessions,
     pub(crate) interfaces: Vec<Interface>,
     pub(crate) workers: Vec<Worker>,
     pub(crate) origin: Origin,
@@ -28,11 +30,13 @@ impl Topology {
     /// Every rule that the parts break, without positions.
     pub fn new(
         engine: Engine,
+        sessions: Sessions,
         interfaces: Vec<Interface>,
         workers: Vec<Worker>,
     ) -> Result<Self, Diagnostics> {
         let topology = Topology {
             engine,
+            sessions,
             interfaces,
             workers,
             origin: Origin::default(),
@@ -43,6 +47,11 @@ impl Topology {
     /// What concerns the engine as a whole.
     pub const fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// What is taken for replicated sessions.
+    pub const fn sessions(&self) -> &Sessions {
+        &self.sessions
     }
 
     /// The interfaces that packets are taken from and sent on, in the order of the file.
@@ -70,8 +79,8 @@ impl Topology {
 /// Two topologies are the same when they say the same, wherever it was written.
 impl PartialEq for Topology {
     fn eq(&self, other: &Self) -> bool {
-        (&self.engine, &self.interfaces, &self.workers)
-            == (&other.engine, &other.interfaces, &other.workers)
+        (&self.engine, &self.sessions) == (&other.engine, &other.sessions)
+            && (&self.interfaces, &self.workers) == (&other.interfaces, &other.workers)
     }
 }
 
@@ -81,8 +90,8 @@ impl Eq for Topology {}
 #[derive(Debug, Clone)]
 pub(crate) struct Origin {
     pub(crate) file: String,
-    /// The `[engine]` keys that the file has.
-    pub(crate) engine: Vec<(&'static str, Position)>,
+    /// The `[engine]` and `[sessions]` keys that the file has; none is in both.
+    pub(crate) keys: Vec<(&'static str, Position)>,
     /// The name of each interface.
     pub(crate) interfaces: Vec<Position>,
     pub(crate) workers: Vec<WorkerOrigin>,
@@ -99,7 +108,7 @@ impl Default for Origin {
     fn default() -> Self {
         Origin {
             file: "topology".to_owned(),
-            engine: Vec::new(),
+            keys: Vec::new(),
             interfaces: Vec::new(),
             workers: Vec::new(),
         }
@@ -107,8 +116,8 @@ impl Default for Origin {
 }
 
 impl Origin {
-    pub(crate) fn engine_key(&self, key: &str) -> Option<Position> {
-        let found = self.engine.iter().find(|(name, _)| *name == key);
+    pub(crate) fn key(&self, key: &str) -> Option<Position> {
+        let found = self.keys.iter().find(|(name, _)| *name == key);
         found.map(|(_, position)| *position)
     }
 
@@ -311,6 +320,7 @@ macro_rules! bounded {
         }
     };
 }
+pub(crate) use bounded;
 
 bounded! {
     /// Entries of a flow table.

@@ -2,6 +2,7 @@
 
 use crate::duration;
 use crate::model::{Core, Engine, FlowCapacity, QueueRange, Topology, UmemFrames, Watchdog};
+use crate::sessions::Sessions;
 use std::fmt::Write;
 
 /// The text of a `topology.toml` that [`Topology::parse`] reads back as the same topology.
@@ -11,6 +12,7 @@ pub fn render(topology: &Topology) -> String {
          # `lockstep topology check` compares this with the host, `show` prints it as a table.\n\n",
     );
     engine(&mut text, topology.engine());
+    sessions(&mut text, topology.sessions());
     interfaces(&mut text, topology);
     workers(&mut text, topology);
     text
@@ -96,6 +98,61 @@ fn engine(text: &mut String, engine: &Engine) {
     ];
     for (comment, key, value) in &rows {
         line(text, comment, key, value);
+    }
+}
+
+fn sessions(text: &mut String, sessions: &Sessions) {
+    text.push_str(
+        "\n# What each worker takes for replicated sessions, when the first service asks for them.\n\
+         [sessions]\n",
+    );
+    let rows: [(&str, &str, String); 7] = [
+        (
+            "Sessions of each worker.",
+            "max",
+            sessions.max.get().to_string(),
+        ),
+        (
+            "Connections of each worker to replicas.",
+            "connections",
+            sessions.connections.get().to_string(),
+        ),
+        (
+            "Bytes of the buffers of a client's connection, each way: its window.",
+            "client_buffer",
+            sessions.client_buffer.get().to_string(),
+        ),
+        (
+            "Bytes of the buffers of a replica's connection, each way: how far it may be ahead.",
+            "replica_buffer",
+            sessions.replica_buffer.get().to_string(),
+        ),
+        (
+            "Bytes of each worker's memory for input that is kept.",
+            "log_memory",
+            sessions.log_memory.get().to_string(),
+        ),
+        (
+            "Local ports of connections to replicas, split evenly over the workers.",
+            "ports",
+            quoted(&sessions.ports.to_string()),
+        ),
+        (
+            "Bytes of all files under `spill`.",
+            "spill_limit",
+            sessions.spill_limit.get().to_string(),
+        ),
+    ];
+    for (comment, key, value) in &rows {
+        line(text, comment, key, value);
+    }
+    let comment = "A directory for input that has no room in memory; nowhere without it.";
+    match &sessions.spill {
+        Some(spill) => line(text, comment, "spill", &quoted(&spill.to_string_lossy())),
+        None => {
+            let example = quoted("/var/lib/lockstep/spill");
+            line(text, comment, "# spill", &example);
+        }
     }
 }
 

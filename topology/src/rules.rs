@@ -2,6 +2,7 @@
 
 use crate::diagnostics::{Diagnostic, Diagnostics, Position, suggest};
 use crate::model::{InterfaceName, Queue, Topology, UmemFrames};
+use crate::sessions::PortRange;
 use std::collections::{BTreeMap, BTreeSet};
 
 const DETECT: &str = "`lockstep topology detect` proposes some for this host";
@@ -20,6 +21,7 @@ pub(crate) fn broken_in_part(topology: &Topology) -> Diagnostics {
     cores_twice(topology, &mut found);
     queues_twice(topology, &mut found);
     frames_a_queue(topology, &mut found);
+    ports_a_worker(topology, &mut found);
     found
 }
 
@@ -125,6 +127,18 @@ fn frames_a_queue(topology: &Topology, found: &mut Diagnostics) {
             let at = topology.origin.core(index);
             found.push(error(topology, at, message).help(help));
         }
+    }
+}
+
+/// Each worker has local ports of its own: answers from replicas find it by them.
+fn ports_a_worker(topology: &Topology, found: &mut Diagnostics) {
+    let (ports, workers) = (topology.sessions.ports, topology.workers.len());
+    let needed = workers * usize::from(PortRange::PER_WORKER);
+    if ports.count() < needed {
+        let message = format!("ports {ports} are too few for {workers} workers");
+        let help = format!("{needed} at least, {} a worker", PortRange::PER_WORKER);
+        let at = topology.origin.key("ports");
+        found.push(error(topology, at, message).help(help));
     }
 }
 

@@ -73,5 +73,11 @@ pub fn show(topology: &Topology, host: &Host) -> String {
         human(total(topology)),
         human(host.memory_available),
     ));
+    let sessions = topology.sessions();
+    text.push_str(&format!(
+        "replicated sessions: {} a worker, {} at most for it once a service asks for them\n",
+        sessions.max.get(),
+        human(crate::memory::sessions(topology)),
+    ));
     text
 }

@@ -37,6 +37,16 @@ fn every_key_is_read() {
         frame_size = 4096
         watchdog = "250ms"
 
+        [sessions]
+        max = 100
+        connections = 300
+        client_buffer = 4096
+        replica_buffer = 8192
+        log_memory = 2000000
+        ports = "20000-29999"
+        spill = "/var/spill"
+        spill_limit = 3000000
+
         [[interface]]
         name = "eth0"
         mode = "zero-copy"
@@ -64,6 +74,15 @@ fn every_key_is_read() {
     assert_eq!(engine.umem_frames.get(), 4096);
     assert_eq!(engine.frame_size, FrameSize::Bytes4096);
     assert_eq!(engine.watchdog.get(), Duration::from_millis(250));
+    let sessions = topology.sessions();
+    assert_eq!(sessions.max.get(), 100);
+    assert_eq!(sessions.connections.get(), 300);
+    assert_eq!(sessions.client_buffer.get(), 4_096);
+    assert_eq!(sessions.replica_buffer.get(), 8_192);
+    assert_eq!(sessions.log_memory.get(), 2_000_000);
+    assert_eq!(sessions.ports.share(1, 2), 25_000..=29_999);
+    assert_eq!(sessions.spill.as_deref(), Some("/var/spill".as_ref()));
+    assert_eq!(sessions.spill_limit.get(), 3_000_000);
     let modes: Vec<_> = topology.interfaces().iter().map(|i| i.mode).collect();
     assert_eq!(modes, [BindMode::ZeroCopy, BindMode::Auto]);
     let workers: Vec<_> = topology.workers().iter().collect();
@@ -82,6 +101,44 @@ fn a_key_that_is_left_out_has_its_default() {
     assert_eq!(*topology.engine(), default);
     assert_eq!(default.flows_ipv4.get(), 1_000_000);
     assert_eq!(default.watchdog.get(), Duration::from_secs(1));
+    assert_eq!(*topology.sessions(), Sessions::default());
+}
+
+#[test]
+fn wrong_values_in_the_sessions_section_are_named_with_what_is_allowed() {
+    let rows: &[(&str, &str)] = &[
+        (
+            "max = 0",
+            "t.toml:4:7: `max` cannot be 0; allowed: 1 to 1048576",
+        ),
+        (
+            "client_buffer = 5000",
+            "t.toml:4:17: `client_buffer` cannot be 5000; allowed: a power of two from 4096 to 16777216",
+        ),
+        (
+            "ports = \"80-90\"",
+            "t.toml:4:9: `ports` cannot be \"80-90\"; allowed: FIRST-LAST, ports 1024 to 65535, such as \"16384-65535\"",
+        ),
+        (
+            "ports = \"2000-2062\"",
+            "t.toml:4:9: ports 2000-2062 are too few for 1 workers; 64 at least, 64 a worker",
+        ),
+        (
+            "spill = \"spill\"",
+            "t.toml:4:9: `spill` is not an absolute path: \"spill\"; such as \"/var/lib/lockstep/spill\"",
+        ),
+        (
+            "sessions = 5",
+            "t.toml:4:1: unknown key `sessions`; allowed: max, connections, client_buffer, replica_buffer, log_memory, ports, spill, spill_limit",
+        ),
+    ];
+    for (keys, report) in rows {
+        assert_eq!(
+            said(&file(&format!("[sessions]\n{keys}"))),
+            *report,
+            "for {keys}"
+        );
+    }
 }
 
 #[test]
@@ -290,7 +347,13 @@ fn parts_are_held_to_the_same_rules_as_a_file() {
     let topology = Topology::parse("t.toml", &file("")).unwrap();
     let interfaces = topology.interfaces().to_vec();
     let twice = [topology.workers(), topology.workers()].concat();
-    let found = Topology::new(topology.engine().clone(), interfaces, twice).unwrap_err();
+    let found = Topology::new(
+        topology.engine().clone(),
+        Sessions::default(),
+        interfaces,
+        twice,
+    )
+    .unwrap_err();
     assert_eq!(
         found.to_string(),
         "topology: core 1 has a worker already; one worker a core\n\
@@ -341,6 +404,14 @@ fn a_rendered_file_explains_every_key() {
         "umem_frames",
         "frame_size",
         "watchdog",
+        "max",
+        "connections",
+        "client_buffer",
+        "replica_buffer",
+        "log_memory",
+        "ports",
+        "spill_limit",
+        "# spill",
         "name",
         "mode",
         "core",
@@ -362,6 +433,15 @@ fn topologies() -> impl Strategy<Value = Topology> {
         10u64..=60_000,
         proptest::collection::btree_set(any::<[u8; 16]>(), 1..4),
     );
+    let sessions = (
+        SessionCapacity::MIN..=SessionCapacity::MAX,
+        ConnectionCapacity::MIN..=ConnectionCapacity::MAX,
+        12u32..=24,
+        LogMemory::MIN..=LogMemory::MAX,
+        1_024u16..=60_000,
+        proptest::option::of("/[a-z\"\\\\ \u{e9}]{1,20}"),
+        SpillLimit::MIN..=SpillLimit::MAX,
+    );
     let modes = proptest::sample::select(vec![
         BindMode::Auto,
         BindMode::ZeroCopy,
@@ -371,55 +451,68 @@ fn topologies() -> impl Strategy<Value = Topology> {
     let interfaces = proptest::collection::btree_map("[a-z][a-z0-9.@-]{0,14}", modes, 1..4);
     let cores = proptest::collection::hash_set(0u16..=Core::MAX, 1..5);
     let deal = proptest::collection::vec((any::<prop::sample::Index>(), 1u32..4), 0..8);
-    (engine, interfaces, cores, deal).prop_map(|(engine, interfaces, cores, deal)| {
-        let (path, poll, ipv4, ipv6, frames, big, watchdog, addresses) = engine;
-        let addresses = addresses.into_iter().map(|mut bytes| {
-            bytes[0] = 0x20;
-            IpAddr::from(bytes)
-        });
-        let mut engine = Engine::new(Addresses::new(addresses.collect()).unwrap());
-        engine.socket = path.clone().into();
-        engine.pin_dir = path.into();
-        engine.poll = poll;
-        engine.flows_ipv4 = FlowCapacity::new(ipv4).unwrap();
-        engine.flows_ipv6 = FlowCapacity::new(ipv6).unwrap();
-        engine.umem_frames = UmemFrames::new(1 << frames).unwrap();
-        engine.frame_size = FrameSize::new(if big { 4096 } else { 2048 }).unwrap();
-        engine.watchdog = Watchdog::new(Duration::from_millis(watchdog)).unwrap();
-        let mut workers: Vec<Worker> = cores
-            .into_iter()
-            .map(|core| Worker {
-                core: Core::new(core).unwrap(),
-                queues: Vec::new(),
-            })
-            .collect();
-        let interfaces: Vec<Interface> = interfaces
-            .into_iter()
-            .map(|(name, mode)| Interface {
-                name: InterfaceName::new(&name).unwrap(),
-                mode,
-            })
-            .collect();
-        for interface in &interfaces {
-            // One for each worker first, then stretches to whom it may be.
-            let mut next = 0;
-            let mut give = |worker: &mut Worker, count: u32| {
-                for _ in 0..count {
-                    worker.queues.push(Queue {
-                        interface: interface.name.clone(),
-                        number: next,
-                    });
-                    next += 1;
-                }
+    (engine, sessions, interfaces, cores, deal).prop_map(
+        |(engine, sessions, interfaces, cores, deal)| {
+            let (max, connections, buffer, log_memory, port, spill, spill_limit) = sessions;
+            let sessions = Sessions {
+                max: SessionCapacity::new(max).unwrap(),
+                connections: ConnectionCapacity::new(connections).unwrap(),
+                client_buffer: BufferSize::new(1 << buffer).unwrap(),
+                replica_buffer: BufferSize::new(1 << (36 - buffer)).unwrap(),
+                log_memory: LogMemory::new(log_memory).unwrap(),
+                ports: PortRange::new(port..=65_535).unwrap(),
+                spill: spill.map(Into::into),
+                spill_limit: SpillLimit::new(spill_limit).unwrap(),
             };
-            workers.iter_mut().for_each(|worker| give(worker, 1));
-            for (worker, count) in &deal {
-                let index = worker.index(workers.len());
-                give(&mut workers[index], *count);
+            let (path, poll, ipv4, ipv6, frames, big, watchdog, addresses) = engine;
+            let addresses = addresses.into_iter().map(|mut bytes| {
+                bytes[0] = 0x20;
+                IpAddr::from(bytes)
+            });
+            let mut engine = Engine::new(Addresses::new(addresses.collect()).unwrap());
+            engine.socket = path.clone().into();
+            engine.pin_dir = path.into();
+            engine.poll = poll;
+            engine.flows_ipv4 = FlowCapacity::new(ipv4).unwrap();
+            engine.flows_ipv6 = FlowCapacity::new(ipv6).unwrap();
+            engine.umem_frames = UmemFrames::new(1 << frames).unwrap();
+            engine.frame_size = FrameSize::new(if big { 4096 } else { 2048 }).unwrap();
+            engine.watchdog = Watchdog::new(Duration::from_millis(watchdog)).unwrap();
+            let mut workers: Vec<Worker> = cores
+                .into_iter()
+                .map(|core| Worker {
+                    core: Core::new(core).unwrap(),
+                    queues: Vec::new(),
+                })
+                .collect();
+            let interfaces: Vec<Interface> = interfaces
+                .into_iter()
+                .map(|(name, mode)| Interface {
+                    name: InterfaceName::new(&name).unwrap(),
+                    mode,
+                })
+                .collect();
+            for interface in &interfaces {
+                // One for each worker first, then stretches to whom it may be.
+                let mut next = 0;
+                let mut give = |worker: &mut Worker, count: u32| {
+                    for _ in 0..count {
+                        worker.queues.push(Queue {
+                            interface: interface.name.clone(),
+                            number: next,
+                        });
+                        next += 1;
+                    }
+                };
+                workers.iter_mut().for_each(|worker| give(worker, 1));
+                for (worker, count) in &deal {
+                    let index = worker.index(workers.len());
+                    give(&mut workers[index], *count);
+                }
             }
-        }
-        Topology::new(engine, interfaces, workers).unwrap()
-    })
+            Topology::new(engine, sessions, interfaces, workers).unwrap()
+        },
+    )
 }
 
 proptest! {

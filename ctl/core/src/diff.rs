@@ -1,8 +1,10 @@
 //! The difference of two lists of services, in the operator's words.
 
-use lockstep_plan::{Backend, BackendId, BackendState, Mode, Service, ServiceName, Vip};
+use crate::policy::keys;
+use lockstep_plan::{Backend, BackendId, BackendState, Mode, Replicate, Service, ServiceName, Vip};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::num::NonZeroU16;
 
 /// What differs in one service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +70,22 @@ pub enum Change {
         before: Backend,
         /// Its new state.
         after: BackendState,
+    },
+    /// A replica that listens elsewhere.
+    BackendPort {
+        /// The backend as it was.
+        before: Backend,
+        /// Its new port; `None` for that of the VIP.
+        after: Option<NonZeroU16>,
+    },
+    /// Another value in the policy of replicated sessions.
+    Policy {
+        /// Its key in `services.toml`.
+        key: &'static str,
+        /// The value as it was.
+        before: String,
+        /// The new one.
+        after: String,
     },
     /// Another way to the backends.
     Mode {
@@ -146,12 +164,13 @@ fn vips(before: &Service, after: &Service, changes: &mut Vec<Change>) {
 }
 
 fn settings(before: &Service, after: &Service, changes: &mut Vec<Change>) {
-    if before.mode != after.mode {
+    if before.mode.name() != after.mode.name() {
         changes.push(Change::Mode {
             before: before.mode.clone(),
             after: after.mode.clone(),
         });
     }
+    policy(&before.mode, &after.mode, changes);
     let (old, new) = (before.table_size.get(), after.table_size.get());
     if old != new {
         changes.push(Change::TableSize {
@@ -171,6 +190,18 @@ fn settings(before: &Service, after: &Service, changes: &mut Vec<Change>) {
     ] {
         if before != after {
             changes.push(Change::Idle { key, before, after });
+        }
+    }
+}
+
+/// A service that begins to replicate is compared with the defaults.
+fn policy(before: &Mode, after: &Mode, changes: &mut Vec<Change>) {
+    let Some(new) = after.replicate() else { return };
+    let defaults = Replicate::DEFAULT;
+    let old = before.replicate().map_or(&defaults, |p| p);
+    for ((key, before), (_, after)) in keys(old).into_iter().zip(keys(new)) {
+        if before != after {
+            changes.push(Change::Policy { key, before, after });
         }
     }
 }
@@ -209,6 +240,12 @@ fn backend(before: &Backend, after: &Backend, changes: &mut Vec<Change>) {
             after: after.state,
         });
     }
+    if before.port != after.port {
+        changes.push(Change::BackendPort {
+            before: before.clone(),
+            after: after.port,
+        });
+    }
 }
 
 impl fmt::Display for Change {
@@ -237,6 +274,13 @@ impl fmt::Display for Change {
                 let (old, new) = (state_name(before.state), state_name(*after));
                 write!(f, "~ backend {}: {old} -> {new}", label(before))
             }
+            Change::BackendPort { before, after } => {
+                let (old, new) = (port(before.port), port(*after));
+                write!(f, "~ backend {}: port {old} -> {new}", label(before))
+            }
+            Change::Policy { key, before, after } => {
+                write!(f, "~ replicate.{key}: {before} -> {after}")
+            }
             Change::Mode { before, after } => {
                 write!(f, "~ mode: {} -> {}", before.name(), after.name())
             }
@@ -260,10 +304,15 @@ fn label(backend: &Backend) -> String {
 
 fn details(backend: &Backend) -> String {
     let weight = backend.weight.get();
+    let port = backend.port.map_or(String::new(), |p| format!(" port {p}"));
     match backend.state {
-        BackendState::Active => format!(" weight {weight}"),
-        BackendState::Draining => format!(" weight {weight} draining"),
+        BackendState::Active => format!("{port} weight {weight}"),
+        BackendState::Draining => format!("{port} weight {weight} draining"),
     }
+}
+
+fn port(port: Option<NonZeroU16>) -> String {
+    port.map_or_else(|| "of the VIP".to_owned(), |p| p.to_string())
 }
 
 /// A state's name in commands' output.

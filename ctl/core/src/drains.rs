@@ -108,23 +108,30 @@ impl Drains {
     }
 
     /// The file's services as they are to be in force: draining backends marked, removed ones
-    /// left out.
+    /// left out. A service that replicates keeps as many backends as its policy asks for, the
+    /// removed ones that it keeps draining: without them no session could go on.
     pub fn over(&self, services: &[Service]) -> Vec<Service> {
         let mut services = services.to_vec();
         for service in &mut services {
             let name = service.name.clone();
+            let needed = service.mode.replicate().map_or(0, |p| p.needed());
+            let mut left = service.backends.len();
             service.backends.retain_mut(|backend| {
                 let target = Target {
                     service: name.clone(),
                     backend: backend.id(),
                 };
-                match self.phases.get(&target) {
-                    None => true,
-                    Some(Phase::Draining { .. }) => {
-                        backend.state = BackendState::Draining;
-                        true
+                let Some(phase) = self.phases.get(&target) else {
+                    return true;
+                };
+                backend.state = BackendState::Draining;
+                match phase {
+                    Phase::Draining { .. } => true,
+                    Phase::Removed if left <= usize::from(needed) => true,
+                    Phase::Removed => {
+                        left -= 1;
+                        false
                     }
-                    Some(Phase::Removed) => false,
                 }
             });
         }

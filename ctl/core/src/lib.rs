@@ -6,6 +6,8 @@
 
 pub mod diff;
 pub mod drains;
+pub mod health;
+pub mod policy;
 pub mod reconcile;
 pub mod services;
 

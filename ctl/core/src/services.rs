@@ -4,29 +4,63 @@
 //! [[service]]
 //! name = "web"
 //! vips = ["203.0.113.10:80/tcp", "[2001:db8::10]:80/tcp"]
-//! mode = "tunnel"                                       # the only one, and the default
+//! mode = "tunnel"                                       # the default
 //! table_size = 65537                                    # Maglev table, a prime
 //! idle = { tcp_established = "15m", udp = "300s" }      # also tcp_syn, tcp_fin
 //! backends = [
 //!     { address = "10.0.1.11" },
 //!     { address = "10.0.1.12", name = "web-2", weight = 50 },
 //! ]
+//!
+//! [[service]]
+//! name = "game"
+//! vips = ["203.0.113.20:5201/tcp"]                      # TCP only
+//! mode = "replicate"                                    # every backend gets what the client sends
+//! backends = [
+//!     { address = "10.0.1.21" },
+//!     { address = "10.0.1.22", port = 5202 },           # else that of the VIP
+//! ]
+//! [service.replicate]                                   # each with its default:
+//! commit = "primary"                                    # or { quorum = 2 }
+//! min_sync = 1                                          # where none is given, the quorum
+//! open_timeout = "3s"
+//! stall_timeout = "20ms"
+//! dead_after = "3s"
+//! fin_timeout = "1s"
+//! orphan_timeout = "10s"
+//! max_lag = "1MiB"
+//! grace = "200ms"
+//! lag_timeout = "1m"
+//! divergence = "count"                                  # or "ignore", "evict", "reset"
+//! masks = []                                            # { offset = 0, length = 8 }, { pattern = 'Date: [^\r]*' }
+//! group = "connection"                                  # or "client"
+//! proxy_protocol = false
+//! rejoin = true
+//! log_memory = "1MiB"
+//! log_disk = "64MiB"
+//! keepalive = "15s"
+//! client_timeout = "1m"
 //! ```
 //!
+//! What each key means is in the book, under `services.toml`; [`Replicate`] says it too.
 //! `weight` is 1 to 10,000 and 100 where none is given. A backend with `weight = 0` is draining:
 //! it keeps the flows it has and takes no new ones. A file without services says so with
 //! `service = []`; an empty one is refused, since it is more often a mishap than a wish.
 
-use lockstep_plan::{Backend, BackendState, Health, Mode, Service, Snapshot, Weight};
+use lockstep_plan::{Backend, BackendState, Health, Mode, Replicate, Service, Snapshot, Weight};
 use lockstep_topology::diagnostics::{Diagnostics, Source, from_toml};
 use serde::Deserialize;
 use std::ops::Range;
+use std::sync::Arc;
 use toml::Spanned;
 
+pub(crate) mod bytes;
 mod conflicts;
+mod replicate;
 mod values;
 
-use values::{Address, BackendName, FileMode, FileWeight, Idle, Name, Size, VipText};
+use replicate::FileReplicate;
+use values::{Address, BackendName, FileMode, FilePort, FileWeight, Idle, Name, Size, VipText};
 
 /// The services of a file, and what is odd about them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +85,7 @@ pub fn parse(file: &str, text: &str) -> Result<ServicesFile, Diagnostics> {
         .map(|s| s.get_ref().to_plan())
         .collect();
     let mut found = conflicts::in_names(source, &document);
+    found.extend(conflicts::in_policies(source, &document));
     if let Err(errors) = Snapshot::new(0, services.clone()) {
         found.extend(conflicts::located(source, &document, &errors));
     }
@@ -66,7 +101,11 @@ pub fn parse(file: &str, text: &str) -> Result<ServicesFile, Diagnostics> {
             .any(|b| b.get_ref().is_active());
         let message = format!("service {} has no active backend", service.name.get_ref().0);
         let warning = source.warning(service.backends.span(), message);
-        (!active).then(|| warning.help("its packets are dropped as no_backend"))
+        let help = match service.mode {
+            FileMode::Tunnel => "its packets are dropped as no_backend",
+            FileMode::Replicate => "its clients are refused",
+        };
+        (!active).then(|| warning.help(help))
     }));
     Ok(ServicesFile {
         services,
@@ -91,16 +130,19 @@ struct FileService {
     table_size: Size,
     #[serde(default)]
     idle: Idle,
+    replicate: Option<Spanned<FileReplicate>>,
     backends: Spanned<Vec<Spanned<FileBackend>>>,
 }
 
 impl FileService {
     fn to_plan(&self) -> Service {
-        let FileMode::Tunnel = self.mode;
         Service {
             name: self.name.get_ref().0.clone(),
             vips: self.vips.get_ref().iter().map(|v| v.get_ref().0).collect(),
-            mode: Mode::Tunnel,
+            mode: match self.mode {
+                FileMode::Tunnel => Mode::Tunnel,
+                FileMode::Replicate => Mode::Replicate(Arc::new(self.policy())),
+            },
             backends: self
                 .backends
                 .get_ref()
@@ -110,6 +152,11 @@ impl FileService {
             table_size: self.table_size.0,
             idle: self.idle.to_plan(),
         }
+    }
+
+    fn policy(&self) -> Replicate {
+        let named = self.replicate.as_ref();
+        named.map_or(Replicate::DEFAULT, |policy| policy.get_ref().to_plan())
     }
 
     /// Where the file names it: what its errors point at.
@@ -122,6 +169,7 @@ impl FileService {
 #[serde(deny_unknown_fields)]
 struct FileBackend {
     address: Spanned<Address>,
+    port: Option<Spanned<FilePort>>,
     name: Option<Spanned<BackendName>>,
     #[serde(default)]
     weight: FileWeight,
@@ -138,7 +186,7 @@ impl FileBackend {
             address: self.address.get_ref().0,
             weight,
             state,
-            port: None,
+            port: self.port.as_ref().map(|p| p.get_ref().0),
             health: Health::UNKNOWN,
         }
     }

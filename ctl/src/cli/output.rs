@@ -40,6 +40,12 @@ impl Out {
         }
     }
 
+    /// Prints a value as JSON in one line, for programs that read as it comes.
+    pub fn json_line(&mut self, json: &impl Serialize) -> Result<(), Failure> {
+        serde_json::to_writer(&mut self.to, json).map_err(io::Error::from)?;
+        self.raw("\n")
+    }
+
     /// Prints text and ends its line.
     pub fn text(&mut self, text: &str) -> Result<(), Failure> {
         self.raw(text)?;

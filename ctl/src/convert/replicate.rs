@@ -3,7 +3,7 @@
 use super::{ConvertError, refused};
 use lockstep_api as api;
 use lockstep_plan::health::Verdict;
-use lockstep_plan::mask::Mask;
+use lockstep_plan::mask::{Mask, Pattern};
 use lockstep_plan::{Commit, Divergence, Grouping, Health, Replicate};
 use std::num::NonZeroU8;
 use std::time::Duration;
@@ -112,7 +112,9 @@ fn mask_from_proto(message: &api::Mask) -> Result<Mask, ConvertError> {
             offset: range.offset,
             length: range.length,
         }),
-        Some(api::mask::Mask::Pattern(source)) => Err(refused("replicate mask", source)),
+        Some(api::mask::Mask::Pattern(source)) => Pattern::new(source)
+            .map(Mask::Pattern)
+            .map_err(|_| refused("replicate mask", source)),
         None => Err(refused("replicate mask", "nothing")),
     }
 }

@@ -5,6 +5,7 @@
 
 use super::Options;
 use super::clock::Clock;
+use super::replicas::{Healths, Replicas};
 use super::store::{Store, StoreError};
 use super::view::{DrainView, View};
 use crate::convert::{snapshot_from_proto, snapshot_to_proto};
@@ -39,6 +40,8 @@ pub enum Event {
     EngineDown,
     /// The services file may have changed.
     FileChanged,
+    /// The health of replicas is another one.
+    Health(Healths),
     /// Somebody wants something.
     Command(Command),
 }
@@ -100,6 +103,7 @@ pub struct Actor {
     seen: Option<Result<String, String>>,
     file_error: String,
     drains: Drains,
+    replicas: Replicas,
     engine: Option<EngineClient<Channel>>,
     engine_error: String,
     /// The last epoch that the engine is known to have in force.
@@ -120,6 +124,7 @@ impl Actor {
     pub fn new(
         options: &Options,
         store: Store,
+        replicas: Replicas,
     ) -> Result<(Self, watch::Receiver<View>), StoreError> {
         let clock = Clock::start();
         let services_file = options.services.display().to_string();
@@ -144,6 +149,7 @@ impl Actor {
             seen: None,
             file_error: String::new(),
             drains,
+            replicas,
             engine: None,
             engine_error: String::new(),
             epoch: 0,
@@ -196,6 +202,10 @@ impl Actor {
                     self.sync_or_retry().await;
                 }
             }
+            Event::Health(found) => {
+                self.replicas.hear(found);
+                self.sync_or_retry().await;
+            }
             Event::Command(Command::ApplyFile(request, reply)) => {
                 let answer = self.apply_file(&request).await;
                 self.publish();
@@ -216,6 +226,7 @@ impl Actor {
 
     fn publish(&self) {
         let services = self.services.as_deref().unwrap_or_default();
+        self.replicas.follow(services);
         self.view.send_replace(View {
             clock: self.clock,
             services_file: self.services_file.clone(),
@@ -345,10 +356,11 @@ impl Actor {
     async fn try_sync(&mut self) -> Result<u64, Refusal> {
         let current = self.current().await?;
         self.saw(current.epoch());
+        self.replicas.learn(&current);
         let Some(services) = &self.services else {
             return Ok(self.epoch);
         };
-        let desired = self.drains.over(services);
+        let desired = self.replicas.over(self.drains.over(services));
         let action =
             reconcile(&desired, &current, self.highest).map_err(|errors| refused_plan(&errors))?;
         match action {
@@ -436,8 +448,8 @@ impl Actor {
         let mut drains = self.drains.clone();
         drains.retain_in(services);
         let epoch = current.epoch().saturating_add(1);
-        let proposed =
-            Snapshot::new(epoch, drains.over(services)).map_err(|errors| refused_plan(&errors))?;
+        let services = self.replicas.over(drains.over(services));
+        let proposed = Snapshot::new(epoch, services).map_err(|errors| refused_plan(&errors))?;
         let proposed = snapshot_to_proto(&proposed);
         let preview = asked(self.client()?.preview(proposed.clone())).await?;
         Ok(ApplyFileReply {
@@ -522,7 +534,7 @@ impl Actor {
 }
 
 /// Waits for a time, or for ever where there is none.
-async fn until(time: Option<Instant>) {
+pub async fn until(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
@@ -557,18 +569,26 @@ fn show(target: &Target) -> String {
     format!("backend {} of service {}", target.backend, target.service)
 }
 
-/// A warning for each service concerned that has no active backend (left).
+/// A warning for each service concerned that has no active backend (left), or too few to replicate.
 fn without_active(services: &[Service], targets: &[Target]) -> Vec<String> {
     let concerned = |name: &ServiceName| targets.iter().any(|t| t.service == *name);
-    let active = |s: &Service| s.backends.iter().any(|b| b.state == BackendState::Active);
+    let active = |b: &&lockstep_plan::Backend| b.state == BackendState::Active;
+    let warning = |s: &Service| {
+        let (name, active) = (&s.name, s.backends.iter().filter(active).count());
+        match s.mode.replicate() {
+            None if active == 0 => Some(format!(
+                "service {name} has no active backend: new flows are dropped as no_backend"
+            )),
+            Some(policy) if active < usize::from(policy.needed()) => Some(format!(
+                "service {name} has {active} active backends and needs {}: new clients are refused",
+                policy.needed()
+            )),
+            None | Some(_) => None,
+        }
+    };
     services
         .iter()
-        .filter(|s| concerned(&s.name) && !active(s))
-        .map(|s| {
-            format!(
-                "service {} has no active backend: new flows are dropped as no_backend",
-                s.name
-            )
-        })
+        .filter(|s| concerned(&s.name))
+        .filter_map(warning)
         .collect()
 }

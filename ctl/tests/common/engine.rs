@@ -5,9 +5,10 @@ use lockstep_api::engine_server::{Engine, EngineServer};
 use lockstep_api::explain_request::Packet;
 use lockstep_api::{
     ApplyReply, BackendPreview, BackendState, BackendStatus, CurrentRequest, DropCount,
-    EngineStatus, ExplainRequest, Explanation, Flow, FlowsRequest, InterfaceStatus, MetricsReply,
-    MetricsRequest, PreviewReply, Protocol, ServicePreview, ServiceStatus, Snapshot, StatusRequest,
-    VipStatus, WorkerStatus,
+    EngineStatus, EventsRequest, ExplainRequest, Explanation, Flow, FlowsRequest, InterfaceStatus,
+    MetricsReply, MetricsRequest, PreviewReply, Protocol, Replica, ServicePreview, ServiceStatus,
+    Session, SessionEvent, SessionRequest, SessionsRequest, Snapshot, StatusRequest,
+    SwitchoverReply, SwitchoverRequest, VipStatus, WorkerStatus,
 };
 use std::fs;
 use std::path::Path;
@@ -141,6 +142,49 @@ fn backends_of(snapshot: &Snapshot) -> Backends {
         .collect()
 }
 
+/// Two sessions: one in order, one that lost a replica.
+fn sessions() -> Vec<Session> {
+    let replica = |name: &str, state: &str, output: u64| Replica {
+        name: name.to_owned(),
+        address: format!("10.0.0.{}", &name[1..]),
+        state: state.to_owned(),
+        since_seconds: 5.0,
+        input: 100,
+        output,
+        rtt_microseconds: Some(250),
+        ..Replica::default()
+    };
+    let session = |id: &str, client: &str, service: &str| Session {
+        id: id.to_owned(),
+        service: service.to_owned(),
+        client: client.to_owned(),
+        client_port: 40_000,
+        vip: "203.0.113.10".to_owned(),
+        vip_port: 80,
+        state: "protected".to_owned(),
+        primary: "s1".to_owned(),
+        age_seconds: 61.0,
+        received: 100,
+        sent: 5_000,
+        memory: 4_096,
+        replicas: vec![
+            replica("s1", "in-sync", 5_000),
+            replica("s2", "in-sync", 6_000),
+        ],
+        ..Session::default()
+    };
+    let first = session("0-1", "198.51.100.7", "web");
+    let mut second = session("1-3", "2001:db8::7", "game");
+    second.state = "degraded".to_owned();
+    second.kept_from = 50;
+    second.switchovers = 1;
+    second.replicas[1].state = "evicted".to_owned();
+    second.replicas[1].cause = "reset".to_owned();
+    second.replicas[1].output = 4_000;
+    second.replicas[0].primary = true;
+    vec![first, second]
+}
+
 struct Service {
     state: Arc<Mutex<State>>,
 }
@@ -151,6 +195,61 @@ type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Engine for Service {
     type FlowsStream = Replies<Flow>;
     type ExplainStream = Replies<Explanation>;
+    type SessionsStream = Replies<Session>;
+    type EventsStream = Replies<SessionEvent>;
+
+    async fn sessions(
+        &self,
+        request: Request<SessionsRequest>,
+    ) -> Result<Response<Self::SessionsStream>, Status> {
+        let wanted = request.into_inner().service;
+        let all = sessions().into_iter();
+        let all = all.filter(move |s| wanted.is_empty() || s.service == wanted);
+        Ok(Response::new(Box::pin(tokio_stream::iter(all.map(Ok)))))
+    }
+
+    async fn session(&self, request: Request<SessionRequest>) -> Result<Response<Session>, Status> {
+        let id = request.into_inner().id;
+        let found = sessions().into_iter().find(|s| s.id == id);
+        let found = found.ok_or_else(|| Status::not_found(format!("there is no session {id}")))?;
+        Ok(Response::new(found))
+    }
+
+    async fn switchover(
+        &self,
+        request: Request<SwitchoverRequest>,
+    ) -> Result<Response<SwitchoverReply>, Status> {
+        let SwitchoverRequest { session, replica } = request.into_inner();
+        match (session.as_str(), replica.as_str()) {
+            ("0-1", "s2" | "10.0.0.2") => Ok(Response::new(SwitchoverReply {
+                primary: "s2".to_owned(),
+            })),
+            _ => Err(Status::failed_precondition("s1 is primary already")),
+        }
+    }
+
+    async fn events(
+        &self,
+        _: Request<EventsRequest>,
+    ) -> Result<Response<Self::EventsStream>, Status> {
+        let event = |kind: &str| SessionEvent {
+            time: 1_763_717_474.25,
+            session: "0-1".to_owned(),
+            service: "web".to_owned(),
+            client: "198.51.100.7".to_owned(),
+            client_port: 40_000,
+            kind: kind.to_owned(),
+            ..SessionEvent::default()
+        };
+        let mut switched = event("switched");
+        switched.from = "s1".to_owned();
+        switched.to = "s2".to_owned();
+        switched.cause = "asked for".to_owned();
+        let mut resumed = event("resumed");
+        resumed.gap_microseconds = Some(900);
+        let all = [Ok(switched), Ok(resumed)];
+        Ok(Response::new(Box::pin(tokio_stream::iter(all))))
+    }
 
     async fn apply(&self, request: Request<Snapshot>) -> Result<Response<ApplyReply>, Status> {
         let snapshot = request.into_inner();
@@ -301,6 +400,7 @@ fn status_of(current: &Snapshot) -> EngineStatus {
     let service = |s: &lockstep_api::Service| ServiceStatus {
         name: s.name.clone(),
         mode: "tunnel".to_owned(),
+        sessions: 0,
         vips: s
             .vips
             .iter()
@@ -326,6 +426,7 @@ fn status_of(current: &Snapshot) -> EngineStatus {
                 ring_share: 0.5,
                 next_hop: "52:54:00:12:34:56 via 10.0.0.1 dev eth0".to_owned(),
                 reachable: true,
+                health: s.replicate.as_ref().map(|_| b.health.unwrap_or_default()),
                 ..BackendStatus::default()
             })
             .collect(),

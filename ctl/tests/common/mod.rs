@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -162,6 +162,20 @@ pub struct Daemon {
 }
 
 impl Daemon {
+    /// Starts it by a command that becomes the daemon, and logs to this file.
+    pub fn start(command: &mut Command, log: PathBuf) -> Self {
+        let child = command.spawn().unwrap();
+        Daemon { child, log }
+    }
+
+    /// Runs a command in the network namespace of the daemon.
+    pub fn in_its_namespace(&self, script: &str) -> ExitStatus {
+        let target = self.child.id().to_string();
+        let mut command = Command::new("nsenter");
+        command.args(["--net", "--target", &target, "sh", "-ec", script]);
+        command.status().unwrap()
+    }
+
     /// As `kill -9`.
     pub fn kill(mut self) {
         self.child.kill().unwrap();

@@ -68,6 +68,14 @@ struct Flows {
     identification: u16,
 }
 
+/// Why no backend is chosen for a packet.
+#[derive(Debug, Clone, Copy)]
+enum Refusal {
+    /// It goes to a session.
+    Session,
+    Drop(DropReason),
+}
+
 /// A packet between two passes.
 struct Work {
     /// Its place in the burst.
@@ -227,8 +235,8 @@ impl Flows {
         let (vip, backend) = match self.known(tables, now, key, item) {
             Some(flow) => flow,
             None => match self.admit_new(tables, now, key, item) {
-                Ok(flow) => flow,
-                Err(verdict) => return verdict,
+                (vip, Ok(backend)) => (vip, backend),
+                (vip, Err(refusal)) => return self.refuse(vip, refusal, &item.headers),
             },
         };
         match self.forward(tables, vip, backend, &item.headers, frame) {
@@ -286,26 +294,24 @@ impl Flows {
         now: Seconds,
         key: &K,
         item: &Work,
-    ) -> Result<(VipRef, BackendRef), Verdict> {
+    ) -> (VipRef, Result<BackendRef, Refusal>) {
         let (address, port, protocol) = key.destination();
         let Some(vip) = tables.vip(address, port, protocol) else {
-            return Err(if tables.is_session(address, port, protocol) {
-                Verdict::Local
+            let refusal = if tables.is_session(address, port, protocol) {
+                Refusal::Session
             } else if tables.is_engine_address(address) {
-                self.drop(VipRef::UNKNOWN, DropReason::NoSession)
+                Refusal::Drop(DropReason::NoSession)
             } else {
-                self.drop(VipRef::UNKNOWN, DropReason::NoVip)
-            });
+                Refusal::Drop(DropReason::NoVip)
+            };
+            return (VipRef::UNKNOWN, Err(refusal));
         };
         let ring = tables.ring(vip);
         if ring.is_some_and(|r| r.replicate.is_some()) {
-            let counters = &self.counters.vips[vip.slot()];
-            counters.packets.add(1);
-            counters.bytes.add(u64::from(item.headers.length));
-            return Err(Verdict::Local);
+            return (vip, Err(Refusal::Session));
         }
         let Some(backend) = ring.and_then(|r| r.select(key.selection_hash())) else {
-            return Err(self.drop(vip, DropReason::NoBackend));
+            return (vip, Err(Refusal::Drop(DropReason::NoBackend)));
         };
         let segment = segment(&item.headers);
         // A FIN or RST out of nowhere ends nothing that is worth remembering.
@@ -323,7 +329,24 @@ impl Flows {
                 },
             );
         }
-        Ok((vip, backend))
+        (vip, Ok(backend))
+    }
+
+    /// The verdict on a packet that no backend is chosen for.
+    #[cold]
+    #[inline(never)]
+    fn refuse(&self, vip: VipRef, refusal: Refusal, headers: &Headers) -> Verdict {
+        match refusal {
+            Refusal::Drop(reason) => self.drop(vip, reason),
+            Refusal::Session => {
+                if vip != VipRef::UNKNOWN {
+                    let counters = &self.counters.vips[vip.slot()];
+                    counters.packets.add(1);
+                    counters.bytes.add(u64::from(headers.length));
+                }
+                Verdict::Local
+            }
+        }
     }
 
     fn remember<K: Tracked>(&mut self, tables: &Tables, probe: Probe, entry: Entry<K>) {

@@ -90,6 +90,9 @@ reasons! {
     /// The TX ring was full.
     TxFull = "tx_full",
         "The device takes packets slower than the engine makes them. See the interface's own drops.";
+    /// A packet for another worker's session, and that one has too many waiting.
+    HandoverFull = "handover_full",
+        "The worker that owns the packet's session does not keep up. See the state of the workers in `lockstep status`.";
 }
 
 impl fmt::Display for DropReason {

@@ -1,6 +1,6 @@
 //! The gRPC interface: each call, and how its errors are told.
 
-use super::{Agent, ApplyError, convert, explain, flows};
+use super::{Agent, ApplyError, convert, explain, flows, sessions};
 use futures::{Stream, StreamExt};
 use lockstep_api as api;
 use lockstep_api::engine_server::Engine;
@@ -66,6 +66,41 @@ impl Engine for Api {
         Ok(Response::new(answers.boxed()))
     }
 
+    type SessionsStream = Answers<api::Session>;
+
+    async fn sessions(
+        &self,
+        request: Request<api::SessionsRequest>,
+    ) -> Answer<Self::SessionsStream> {
+        let filter =
+            sessions::Filter::parse(&request.into_inner()).map_err(Status::invalid_argument)?;
+        let stream = sessions::stream(Arc::clone(&self.0), filter);
+        Ok(Response::new(stream.boxed()))
+    }
+
+    async fn session(&self, request: Request<api::SessionRequest>) -> Answer<api::Session> {
+        let id = sessions::parse_id(&request.into_inner().id)?;
+        Ok(Response::new(self.0.session(id).await?))
+    }
+
+    async fn switchover(
+        &self,
+        request: Request<api::SwitchoverRequest>,
+    ) -> Answer<api::SwitchoverReply> {
+        let request = request.into_inner();
+        let id = sessions::parse_id(&request.session)?;
+        let primary = self.0.switch_over(id, &request.replica).await?;
+        Ok(Response::new(api::SwitchoverReply { primary }))
+    }
+
+    type EventsStream = Answers<api::SessionEvent>;
+
+    async fn events(&self, request: Request<api::EventsRequest>) -> Answer<Self::EventsStream> {
+        let follow = request.into_inner().follow;
+        let events = self.0.events.read(follow).map(Ok);
+        Ok(Response::new(events.boxed()))
+    }
+
     async fn metrics(&self, _: Request<api::MetricsRequest>) -> Answer<api::MetricsReply> {
         let status = self.0.status().await;
         Ok(Response::new(api::MetricsReply {
@@ -86,6 +121,7 @@ impl From<ApplyError> for Status {
         match error {
             ApplyError::Stale { .. } => Status::failed_precondition(error.to_string()),
             ApplyError::Compile(_) => Status::invalid_argument(error.to_string()),
+            ApplyError::Equip(_) => Status::resource_exhausted(error.to_string()),
             ApplyError::Steer(_) | ApplyError::Ended => Status::internal(error.to_string()),
         }
     }

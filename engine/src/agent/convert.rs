@@ -2,6 +2,7 @@
 
 use lockstep_api as api;
 use lockstep_plan as plan;
+use plan::mask::PatternError;
 use plan::{
     Backend, BackendState, IdleTimeouts, Mode, ParseVipError, PlanError, Protocol, Service,
     ServiceName, Snapshot, TableSize, Vip, Weight,
@@ -55,8 +56,13 @@ pub enum Problem {
     #[error("{0} is not a number of replicas (1 to 255)")]
     Replicas(u32),
     /// No pattern.
-    #[error("{0:?} is not a pattern that this engine knows")]
-    Pattern(String),
+    #[error("{pattern:?}: {error}")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        error: PatternError,
+    },
     /// No table size.
     #[error("{0} is not a prime from {min} to {max}", min = TableSize::MIN, max = TableSize::MAX)]
     TableSize(u32),

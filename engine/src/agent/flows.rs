@@ -26,8 +26,9 @@ pub struct Filter {
     limit: u64,
 }
 
+/// Addresses that begin alike.
 #[derive(Debug, Clone, Copy)]
-struct Prefix {
+pub struct Prefix {
     address: IpAddr,
     length: u8,
 }
@@ -59,7 +60,8 @@ impl Filter {
 }
 
 impl Prefix {
-    fn parse(text: &str) -> Result<Self, String> {
+    /// From its text; an address alone stands for itself.
+    pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text} is no address and no prefix such as 198.51.100.0/24");
         let (address, length) = match text.split_once('/') {
             Some((address, length)) => (address, Some(length.parse().map_err(|_| wrong())?)),
@@ -75,7 +77,8 @@ impl Prefix {
         }
     }
 
-    fn contains(self, address: IpAddr) -> bool {
+    /// Whether an address is one of them.
+    pub fn contains(self, address: IpAddr) -> bool {
         let bits = |address: IpAddr| match address {
             IpAddr::V4(v4) => u128::from(u32::from(v4)) << 96,
             IpAddr::V6(v6) => u128::from(v6),
@@ -89,10 +92,10 @@ impl Prefix {
 /// A worker whose flows cannot be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "worker {0} did not answer; its flows are not known. `lockstep status` shows its state, the \
+    "worker {0} did not answer; what it has is not known. `lockstep status` shows its state, the \
      engine's log why"
 )]
-pub struct Silent(usize);
+pub struct Silent(pub usize);
 
 impl From<Silent> for Status {
     fn from(silent: Silent) -> Self {
@@ -243,7 +246,7 @@ impl Walk<'_> {
             .await
         {
             Some(Reply::Page(page)) => Ok(Some(self.page.insert(page))),
-            Some(Reply::Retired(_) | Reply::Known(_)) | None => Err(Silent(self.worker)),
+            Some(_) | None => Err(Silent(self.worker)),
         }
     }
 }

@@ -3,8 +3,10 @@
 use crate::mailbox::{Command, Reply};
 use crate::workers::WorkerHandle;
 use lockstep_core::Tables;
+use lockstep_core::replicate::counters::ReplicateCounters;
+use lockstep_core::replicate::replicator::Replicator;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -48,6 +50,8 @@ pub struct WorkerLink {
     state: AtomicU8,
     /// The tables the worker is known to forward by.
     taken: std::sync::Mutex<Arc<Tables>>,
+    /// What it counts of its sessions, once it can hold any.
+    sessions: OnceLock<Arc<ReplicateCounters>>,
 }
 
 impl WorkerLink {
@@ -58,6 +62,7 @@ impl WorkerLink {
             turn: Mutex::new(0),
             state: AtomicU8::new(WorkerState::Running as u8),
             taken: std::sync::Mutex::default(),
+            sessions: OnceLock::new(),
         }
     }
 
@@ -99,6 +104,27 @@ impl WorkerLink {
             *self.taken() = Arc::clone(tables);
         }
         taken
+    }
+
+    /// What the worker counts of its sessions; `None` while it cannot hold any.
+    pub fn sessions(&self) -> Option<&Arc<ReplicateCounters>> {
+        self.sessions.get()
+    }
+
+    /// Gives the worker what it needs to hold sessions; `false` when it does not take it in time.
+    /// The watchdog sees to it then.
+    pub async fn equip(&self, replicator: Box<Replicator>) -> bool {
+        match self.state() {
+            WorkerState::Running | WorkerState::Returning => {}
+            WorkerState::Hung | WorkerState::Stopped => return false,
+        }
+        let reply = self.put(Command::Equip(replicator)).await;
+        let Some(Reply::Equipped { counters, .. }) = reply else {
+            return false;
+        };
+        // Who was first has set the same ones.
+        let _ = self.sessions.set(counters);
+        true
     }
 
     /// Gives a running worker a command and waits for its reply; `None` when there is none in

@@ -1,5 +1,6 @@
 //! `lockstep status`: what every part does, summed over the workers.
 
+use super::convert::health_to_proto;
 use super::{Agent, nexthop};
 use crate::workers::SocketHandle;
 use lockstep_api as api;
@@ -79,6 +80,7 @@ impl Agent {
             name: ring.name.to_string(),
             mode: mode(ring).to_owned(),
             vips: vips.remove(ring.name.as_str()).unwrap_or_default(),
+            sessions: self.sessions_of(tables, ring),
             backends: ring
                 .members
                 .iter()
@@ -86,6 +88,16 @@ impl Agent {
                 .collect(),
         };
         tables.rings().iter().map(service).collect()
+    }
+
+    /// Sessions of a service, over all workers.
+    fn sessions_of(&self, tables: &Tables, ring: &Ring) -> u64 {
+        let vips = tables
+            .vips()
+            .filter(|(_, _, owner)| owner.name == ring.name);
+        let workers = || self.workers.iter().filter_map(|w| w.sessions());
+        vips.map(|(vip, _, _)| workers().map(|c| c.by_vip.of(vip).get()).sum::<u64>())
+            .sum()
     }
 
     fn vip(&self, vip_ref: VipRef, vip: Vip) -> api::VipStatus {
@@ -151,6 +163,10 @@ impl Agent {
             flows: sum(|b| &b.flows),
             next_hop: way.map_or("not looked up yet".to_owned(), ToString::to_string),
             reachable: matches!(self.way(way), lockstep_core::NextHop::Via(_)),
+            health: ring
+                .replicate
+                .as_ref()
+                .map(|_| health_to_proto(member.backend.health).unwrap_or_default()),
         }
     }
 

@@ -5,6 +5,7 @@
 //! the programs would miss it and pass everything to the kernel by themselves.
 
 use super::{Agent, WorkerLink, WorkerState};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -67,7 +68,7 @@ pub async fn watch(agent: &Agent) {
 }
 
 /// Brings workers up to date that missed tables, because they were hung or late, for ever.
-pub async fn keep_up(agent: &Agent) {
+pub async fn keep_up(agent: &Arc<Agent>) {
     let patience = agent.topology.engine().watchdog.get();
     let mut interval = tokio::time::interval((patience / 4).max(Duration::from_millis(5)));
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -79,6 +80,9 @@ pub async fn keep_up(agent: &Agent) {
             WorkerState::Hung | WorkerState::Stopped => false,
         };
         let state = agent.state.lock().await;
+        if let Err(error) = agent.equip(&state.tables).await {
+            tracing::error!(%error, "a worker holds no sessions");
+        }
         for worker in agent.workers.iter().filter(|w| behind(w, &state.tables)) {
             if worker.adopt(&state.tables).await && worker.state() == WorkerState::Returning {
                 returned(agent, worker);

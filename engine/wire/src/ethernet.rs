@@ -122,7 +122,7 @@ impl LinkHeader {
 
     /// Writes the header into `to`; `None` when that is not exactly [`LinkHeader::len`] bytes.
     #[inline]
-    pub(crate) fn write(&self, to: &mut [u8], ethertype: u16) -> Option<()> {
+    pub fn write(&self, to: &mut [u8], ethertype: u16) -> Option<()> {
         match self.vlan {
             None => {
                 let to: &mut [u8; HEADER_LENGTH] = to.try_into().ok()?;

@@ -63,6 +63,7 @@ mod region;
 mod socket;
 mod umem;
 mod wait;
+mod waker;
 
 pub use burst::{BURST, Burst, Drain};
 pub use error::XskError;
@@ -74,3 +75,4 @@ pub use pool::FramePool;
 pub use port::{Port, PortCounters, PortOptions, Statistics, statistics_of};
 pub use umem::{FrameSize, RingSize, Umem, UmemConfig};
 pub use wait::{MAX_WAIT_PORTS, wait};
+pub use waker::Waker;

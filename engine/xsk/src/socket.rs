@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::time::Duration;
 
@@ -155,6 +155,15 @@ pub(crate) fn rx_queues(fd: BorrowedFd<'_>, interface: &str) -> Option<u32> {
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), SIOCETHTOOL, &mut request) };
     check(result.into()).ok()?;
     Some(channels.combined_count + channels.rx_count)
+}
+
+/// A counter that is readable while it is not zero; neither reading nor writing blocks.
+pub(crate) fn eventfd() -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+    check(fd.into())?;
+    // SAFETY: the kernel has just opened it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Waits until one of `fds` has events or `timeout` is over. Being interrupted by a signal

@@ -302,9 +302,9 @@ fn waiting_ends_with_a_packet_or_in_time() {
         program.attach("redirect", "a1", true);
         let (mut sender, receiver) = (Worker::on("a0", 0), Worker::on("a1", 0));
         program.steer(&receiver.ports[0]);
-        assert!(!wait(&receiver.ports, Duration::from_micros(100)).unwrap());
+        assert!(!wait(&receiver.ports, None, Duration::from_micros(100)).unwrap());
         sender.send(&packet(64, 5));
-        assert!(wait(&receiver.ports, support::PATIENCE).unwrap());
+        assert!(wait(&receiver.ports, None, support::PATIENCE).unwrap());
     });
 }
 

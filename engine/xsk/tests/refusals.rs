@@ -249,7 +249,7 @@ fn a_removed_interface_is_told() {
         namespace.ip(&["link", "delete", "a0"]);
         // Removal is announced before the socket is unbound, on the kernel's own time.
         until(|| worker.ports[0].check().is_err());
-        let gone = wait(&worker.ports, Duration::from_millis(1)).unwrap_err();
+        let gone = wait(&worker.ports, None, Duration::from_millis(1)).unwrap_err();
         assert!(matches!(gone, XskError::Gone { .. }), "{gone:?}");
         let mut frame = worker.pool.take().unwrap();
         frame.fill(&packet(64, 1)).unwrap();

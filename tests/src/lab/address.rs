@@ -35,12 +35,12 @@ pub const fn balancer_v6(index: usize) -> Ipv6Addr {
     rack_v6(2 + index as u16)
 }
 
-/// The engine's own address on balancer `index`, which its kernel does not have.
+/// The engine's own address on balancer `index`: its kernel has it to answer ARP and ND only.
 pub const fn engine_v4(index: usize) -> Ipv4Addr {
     rack_v4(202 + index as u8)
 }
 
-/// The engine's own address on balancer `index`, which its kernel does not have.
+/// The engine's own address on balancer `index`: its kernel has it to answer ARP and ND only.
 pub const fn engine_v6(index: usize) -> Ipv6Addr {
     rack_v6(0x202 + index as u16)
 }

@@ -4,8 +4,8 @@ use super::address::{
     VIP_V4, VIP_V6, balancer_v4, balancer_v6, engine_v4, engine_v6, router_rack_v4, router_rack_v6,
 };
 use super::binaries;
-use super::bpffs::Bpffs;
 use super::counters::Counters;
+use super::mounts::{Bpffs, Tmpfs};
 use super::netns::Netns;
 use super::process::Process;
 use super::run::Run;
@@ -66,8 +66,39 @@ impl Balancer {
             .ip(&format!("route add default via {}", router_rack_v4()))?;
         self.netns
             .ip(&format!("route add default via {}", router_rack_v6()))?;
+        // So that somebody answers ARP and ND for the engine's addresses, which replicas in the rack
+        // answer to. No program is to send from them: deprecated ones are not chosen.
+        self.netns.ip(&format!(
+            "addr add {}/32 dev {DEVICE} preferred_lft 0",
+            engine_v4(self.index)
+        ))?;
+        self.netns.ip(&format!(
+            "addr add {}/128 dev {DEVICE} nodad preferred_lft 0",
+            engine_v6(self.index)
+        ))?;
         fs::write(self.topology_file(), self.topology())?;
         Ok(())
+    }
+
+    /// Lines of `[sessions]` in its topology. To be called before the engine is started.
+    pub fn set_sessions(&self, lines: &str) -> Result<()> {
+        let text = self.topology() + "\n[sessions]\n" + lines + "\n";
+        fs::write(self.topology_file(), text).context("cannot write the topology")
+    }
+
+    /// A small file system in memory, at a directory of this name.
+    pub fn tmpfs(&self, name: &str, size: u64) -> Result<Tmpfs> {
+        Tmpfs::mount(self.dir.join(name), size)
+    }
+
+    /// Bytes of memory that the engine holds.
+    pub fn engine_memory(&self) -> Result<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.engine()?.pid()))?;
+        let mut lines = text.lines();
+        let resident = lines.find_map(|line| line.strip_prefix("VmRSS:"));
+        let resident = resident.context("the kernel does not tell VmRSS")?;
+        let kib = resident.trim().trim_end_matches(" kB");
+        Ok(kib.parse::<u64>()? * 1024)
     }
 
     /// `b0`, `b1`, ...; also its port on the router's switch.

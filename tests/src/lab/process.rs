@@ -61,6 +61,42 @@ impl Process {
         Ok(())
     }
 
+    /// A signal to the program and to all that it has started, which may have left its process
+    /// group.
+    pub fn signal_all(&self, signal: Signal) -> Result<()> {
+        for pid in self.family() {
+            // Gone already is as good, for a child.
+            let sent = kill(pid, signal);
+            if pid == self.pid() {
+                sent.with_context(|| format!("cannot signal {}", self.name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `kill -9` of the program and of all that it has started. It is stopped first, so that it
+    /// starts nothing more; waits until it is gone.
+    pub fn kill_all(&mut self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)?;
+        self.signal_all(Signal::SIGKILL)?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// The program and its descendants.
+    fn family(&self) -> Vec<Pid> {
+        let mut family = vec![self.pid()];
+        let mut next = 0;
+        while let Some(&parent) = family.get(next) {
+            let file = format!("/proc/{parent}/task/{parent}/children");
+            let text = fs::read_to_string(file).unwrap_or_default();
+            let children = text.split_whitespace().filter_map(|pid| pid.parse().ok());
+            family.extend(children.map(Pid::from_raw));
+            next += 1;
+        }
+        family
+    }
+
     /// Waits for the program's own end.
     pub fn wait(&mut self, timeout: Duration) -> Result<ExitStatus> {
         let what = format!("{} has ended", self.name);

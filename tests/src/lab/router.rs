@@ -57,6 +57,11 @@ impl Router {
         &self.netns
     }
 
+    /// The link-layer address that the client sends to.
+    pub fn client_mac(&self) -> Result<[u8; 6]> {
+        self.netns.mac(CLIENT_DEVICE)
+    }
+
     /// Puts a device of the router on the rack's switch.
     pub(super) fn plug(&self, port: &str) -> Result<()> {
         self.netns

@@ -1,6 +1,6 @@
 //! A run of the lab: the name that everything it makes carries, and its directory.
 
-use super::{bpffs, netns};
+use super::{mounts, netns};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -61,7 +61,7 @@ pub fn leftovers(run: &str) -> Result<Vec<String>> {
     left.retain(|name| run_of(name) == Some(run));
     let of_run = |path: &Path| directory_run(path) == Some(run);
     left.extend(
-        bpffs::mounts()?
+        mounts::mounts()?
             .iter()
             .filter(|m| of_run(m))
             .map(|path| display(path)),
@@ -96,12 +96,12 @@ fn remove_run(run: &str) {
         netns::remove(name);
     }
     let of_run = |path: &PathBuf| directory_run(path) == Some(run);
-    for mount in bpffs::mounts()
+    for mount in mounts::mounts()
         .unwrap_or_default()
         .iter()
         .filter(|m| of_run(m))
     {
-        bpffs::unmount(mount);
+        mounts::unmount(mount);
     }
     for dir in directories().iter().filter(|d| of_run(d)) {
         let _ = fs::remove_dir_all(dir);

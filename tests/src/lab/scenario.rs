@@ -18,6 +18,7 @@ pub fn scenario(builder: &LabBuilder, body: impl FnOnce(&mut Lab) -> Result<()>)
     };
     let result = catch_unwind(AssertUnwindSafe(|| body(&mut lab)));
     if !matches!(result, Ok(Ok(()))) {
+        print_sessions(&lab);
         print_logs(lab.run());
     }
     drop(lab);
@@ -37,5 +38,17 @@ pub fn print_logs(run: &Run) {
     logs.sort();
     for log in logs {
         eprintln!("{}", tail(&log));
+    }
+}
+
+/// Prints what the engines that answer say of their sessions, if they have had any.
+fn print_sessions(lab: &Lab) {
+    for balancer in &lab.balancers {
+        for what in ["sessions", "events"] {
+            let text = balancer.cli_text(&[what]).unwrap_or_default();
+            if text.lines().count() > 1 {
+                eprintln!("--- lockstep {what} on {}\n{text}", balancer.name());
+            }
+        }
     }
 }

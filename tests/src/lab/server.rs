@@ -1,4 +1,5 @@
-//! Real servers: an nginx each, with the VIPs on the loopback device.
+//! Real servers: an nginx each, with the VIPs on the loopback device; what else they serve is the
+//! scenario's to start.
 
 use super::address::{VIP_V4, VIP_V6, router_rack_v4, router_rack_v6, server_v4, server_v6};
 use super::binaries;
@@ -9,10 +10,11 @@ use super::run::Run;
 use super::wait::wait_until;
 use anyhow::{Context, Result};
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -97,6 +99,22 @@ impl Server {
         output(self.netns.command(lockstep).args(args)).map(drop)
     }
 
+    /// Where its files are.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Starts a program, and waits until its log says that it is ready.
+    pub(super) fn start(&self, name: &str, command: Command, ready: &str) -> Result<Process> {
+        let mut process = self.netns.spawn(name, command)?;
+        let what = format!("{name} on {} is ready", self.name());
+        wait_until(&what, START, || {
+            process.must_run()?;
+            Ok(process.log().contains(ready).then_some(()))
+        })?;
+        Ok(process)
+    }
+
     /// The requests nginx has answered since it started, from its own count.
     pub fn requests(&self) -> Result<u64> {
         self.polls.fetch_add(1, Ordering::Relaxed);
@@ -121,12 +139,7 @@ impl Server {
     pub fn start_iperf(&self, vip: IpAddr) -> Result<IperfServer> {
         let mut command = self.netns.command("iperf3");
         command.args(["--server", "--forceflush", "--bind", &vip.to_string()]);
-        let mut process = self.netns.spawn("iperf3", command)?;
-        wait_until("iperf3 listens", START, || {
-            process.must_run()?;
-            Ok(process.log().contains("listening").then_some(()))
-        })?;
-        Ok(IperfServer(process))
+        Ok(IperfServer(self.start("iperf3", command, "listening")?))
     }
 
     /// Datagrams that arrived and found the program's socket buffer full.
@@ -153,7 +166,23 @@ impl Server {
         self.dir.join("status.sock")
     }
 
-    fn start_nginx(&mut self) -> Result<()> {
+    /// nginx.
+    pub fn nginx(&mut self) -> Result<&mut Process> {
+        let name = self.name();
+        self.nginx
+            .as_mut()
+            .with_context(|| format!("{name} has no nginx"))
+    }
+
+    /// Starts nginx; one that runs is killed before.
+    pub fn start_nginx(&mut self) -> Result<()> {
+        self.nginx = None;
+        // What a killed one leaves, and the next one could not bind.
+        if let Err(error) = fs::remove_file(self.status_socket())
+            && error.kind() != ErrorKind::NotFound
+        {
+            return Err(error).context("cannot remove nginx's socket");
+        }
         let config = self.dir.join("nginx.conf");
         fs::write(&config, self.nginx_config())?;
         let mut command = self.netns.command("nginx");
@@ -173,6 +202,8 @@ impl Server {
 
     fn nginx_config(&self) -> String {
         let (dir, name) = (self.dir.display(), self.name());
+        let files = self.dir.with_file_name("files");
+        let files = files.display();
         format!(
             r#"daemon off;
 user root;
@@ -193,6 +224,13 @@ http {{
         listen [::]:80 backlog=4096;
         default_type text/plain;
         location / {{ return 200 "{name}\n"; }}
+        location /same {{ return 200 "same\n"; }}
+        location /files/ {{ alias {files}/; sendfile on; }}
+    }}
+    server {{
+        listen 8080 backlog=4096 proxy_protocol;
+        default_type text/plain;
+        location / {{ return 200 "$proxy_protocol_addr $proxy_protocol_port\n"; }}
     }}
     server {{
         listen unix:{dir}/status.sock;

@@ -2,7 +2,7 @@
 
 use super::address::{VIP_V4, VIP_V6, host, server_v4, server_v6};
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// An IP version: of a VIP, or of the tunnel behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,11 @@ impl Version {
             Version::V4 => server_v4(index).into(),
             Version::V6 => server_v6(index).into(),
         }
+    }
+
+    /// The lab's web service.
+    pub fn web(self) -> SocketAddr {
+        SocketAddr::new(self.vip(), 80)
     }
 
     /// The URL of the lab's web service.

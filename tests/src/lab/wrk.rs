@@ -3,6 +3,7 @@
 use super::netns::Netns;
 use super::process::Process;
 use anyhow::{Context, Result, bail};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// A load to be made.
@@ -12,6 +13,7 @@ pub struct Wrk {
     connections: u32,
     duration: Duration,
     close: bool,
+    script: Option<PathBuf>,
 }
 
 impl Wrk {
@@ -23,6 +25,7 @@ impl Wrk {
             connections: 32,
             duration,
             close: false,
+            script: None,
         }
     }
 
@@ -47,6 +50,13 @@ impl Wrk {
         self
     }
 
+    /// Requests as a Lua script of wrk's makes them.
+    #[must_use]
+    pub fn script(mut self, script: PathBuf) -> Self {
+        self.script = Some(script);
+        self
+    }
+
     /// Starts the load.
     pub(super) fn spawn(&self, netns: &Netns) -> Result<RunningWrk> {
         let mut command = netns.command("wrk");
@@ -61,6 +71,9 @@ impl Wrk {
         command.args(["--latency", "-d", &format!("{}s", self.duration.as_secs())]);
         if self.close {
             command.args(["-H", "Connection: close"]);
+        }
+        if let Some(script) = &self.script {
+            command.arg("-s").arg(script);
         }
         command.arg(&self.url);
         Ok(RunningWrk {

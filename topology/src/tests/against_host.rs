@@ -357,7 +357,8 @@ fn the_table_shows_core_node_queues_and_memory() {
          0       1     0     eth0:0  16.0 MiB  75.1 MiB\n\
          1       2     0     eth0:1  16.0 MiB  75.1 MiB\n\
          \n\
-         poll adaptive, 8192 frames of 2048 bytes a worker, 182.3 MiB together, 1.0 GiB available\n"
+         poll adaptive, 8192 frames of 2048 bytes a worker, 182.3 MiB together, 1.0 GiB available\n\
+         replicated sessions: 4096 a worker, 6.2 GiB at most for it once a service asks for them\n"
     );
 }
 

@@ -1,6 +1,10 @@
 use super::*;
 use crate::testing::{backend, service};
-use lockstep_plan::{TableSize, Weight};
+use lockstep_plan::health::Verdict;
+use lockstep_plan::mask::{Mask, Pattern};
+use lockstep_plan::{Commit, Health, TableSize, Weight};
+use std::num::NonZeroU8;
+use std::sync::Arc;
 
 fn text(before: &[Service], after: &[Service]) -> Vec<String> {
     let mut lines = Vec::new();
@@ -70,4 +74,70 @@ fn every_change_in_a_service_has_its_line() {
             "+ backend 10.0.0.4 weight 100 draining",
         ]
     );
+}
+
+#[test]
+fn a_change_of_policy_has_a_line_a_key() {
+    let tunnel = service("a", &["10.0.0.1", "10.0.0.2"]);
+    let mut before = Service {
+        mode: Mode::Replicate(Arc::new(Replicate::DEFAULT)),
+        ..tunnel.clone()
+    };
+    let mut after = Service {
+        mode: Mode::Replicate(Arc::new(Replicate {
+            commit: Commit::Quorum(NonZeroU8::new(2).unwrap()),
+            min_sync: NonZeroU8::new(2).unwrap(),
+            max_lag: 64 << 10,
+            masks: vec![
+                Mask::Range {
+                    offset: 4,
+                    length: 8,
+                },
+                Mask::Pattern(Pattern::new("Date: .*").unwrap()),
+            ],
+            ..Replicate::DEFAULT
+        })),
+        ..tunnel.clone()
+    };
+    before.backends[0].port = NonZeroU16::new(80);
+    after.backends[1].port = NonZeroU16::new(81);
+    let policy = [
+        "~ replicate.commit: \"primary\" -> { quorum = 2 }",
+        "~ replicate.min_sync: 1 -> 2",
+        "~ replicate.max_lag: \"1MiB\" -> \"64KiB\"",
+        "~ replicate.masks: [] -> [{ offset = 4, length = 8 }, { pattern = \"Date: .*\" }]",
+    ];
+    let ports = [
+        "~ backend 10.0.0.1: port 80 -> of the VIP",
+        "~ backend 10.0.0.2: port of the VIP -> 81",
+    ];
+    let changed = [&["changed a"], &policy[..], &ports].concat();
+    assert_eq!(
+        text(std::slice::from_ref(&before), std::slice::from_ref(&after)),
+        changed
+    );
+
+    let changed = text(std::slice::from_ref(&tunnel), &[after.clone()]);
+    let mode = ["changed a", "~ mode: tunnel -> replicate"];
+    assert_eq!(changed, [&mode, &policy[..], &ports[1..]].concat());
+    let back = text(&[after], &[tunnel]);
+    assert_eq!(back[1], "~ mode: replicate -> tunnel");
+    assert_eq!(back.len(), 3, "{back:?}");
+
+    let added = text(&[], &[before]);
+    assert!(
+        added.contains(&"+ backend 10.0.0.1 port 80 weight 100".to_owned()),
+        "{added:?}"
+    );
+}
+
+#[test]
+fn health_is_no_difference() {
+    let before = service("a", &["10.0.0.1"]);
+    let mut after = before.clone();
+    after.backends[0].health = Health {
+        verdict: Verdict::Down,
+        rtt: None,
+    };
+    assert_eq!(diff(&[before], &[after]), []);
 }

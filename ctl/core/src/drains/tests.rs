@@ -1,6 +1,9 @@
 use super::*;
 use crate::testing::service;
+use lockstep_plan::{Commit, Mode, Replicate, Snapshot};
 use proptest::prelude::*;
+use std::num::NonZeroU8;
+use std::sync::Arc;
 
 const WEB: &str = "web";
 
@@ -209,4 +212,37 @@ proptest! {
             prop_assert_eq!(drains.next_deadline(), next.map(Timestamp));
         }
     }
+}
+
+#[test]
+fn a_service_that_replicates_keeps_as_many_backends_as_it_needs() {
+    let two = NonZeroU8::new(2).unwrap();
+    let policy = Replicate {
+        commit: Commit::Quorum(two),
+        min_sync: two,
+        ..Replicate::DEFAULT
+    };
+    let services = vec![Service {
+        mode: Mode::Replicate(Arc::new(policy)),
+        ..service(WEB, &["10.0.0.1", "10.0.0.2", "10.0.0.3"])
+    }];
+    let mut drains = Drains::default();
+    for backend in ["10.0.0.2", "10.0.0.3"] {
+        drains.drain(target(WEB, backend), Some(Timestamp(0)));
+    }
+    drains.advance(Timestamp(0));
+    let over = drains.over(&services);
+    let active = ("10.0.0.1".to_owned(), BackendState::Active);
+    let kept = ("10.0.0.3".to_owned(), BackendState::Draining);
+    assert_eq!(states(&over, WEB), [active.clone(), kept]);
+    assert!(Snapshot::new(1, over).is_ok());
+
+    // With one more backend in the file nothing has to be kept.
+    let more = service(WEB, &["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"]);
+    let services = vec![Service {
+        backends: more.backends,
+        ..services[0].clone()
+    }];
+    let fourth = ("10.0.0.4".to_owned(), BackendState::Active);
+    assert_eq!(states(&drains.over(&services), WEB), [active, fourth]);
 }

@@ -1,11 +1,15 @@
 //! What is wrong with the services together, at its line in the file.
 
+use super::replicate::FileReplicate;
+use super::values::FileMode;
 use super::{Document, FileBackend, FileService};
+use lockstep_plan::mask::MAX_MASKS;
 use lockstep_plan::{Limits, PlanError, ServiceName, Vip};
 use lockstep_topology::diagnostics::{Diagnostic, Diagnostics, Source};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::Range;
+use toml::Spanned;
 
 /// Backend names that stand for two backends of a service: `lockstep drain NAME` would not know
 /// which. The plan has no such rule, since the engine knows backends by address.
@@ -39,6 +43,41 @@ fn names_of(source: Source<'_>, service: &FileService) -> Vec<Diagnostic> {
             let message = format!("service {service}: backend {address} is named {text}");
             let error = source.error(name.span(), message);
             found.push(error.help("a name that is an address has to be the backend's own"));
+        }
+    }
+    found
+}
+
+/// Policies of services that do not replicate, and masks that are none.
+pub fn in_policies(source: Source<'_>, document: &Document) -> Diagnostics {
+    services(document)
+        .flat_map(|s| policy_of(source, s))
+        .collect()
+}
+
+fn policy_of(source: Source<'_>, service: &FileService) -> Vec<Diagnostic> {
+    let Some(policy) = &service.replicate else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    let name = &service.name.get_ref().0;
+    if matches!(service.mode, FileMode::Tunnel) {
+        let message =
+            format!("service {name}: `replicate` says how it replicates, but it does not");
+        let error = source.error(policy.span(), message);
+        found.push(error.help("set mode = \"replicate\", or leave `replicate` out"));
+    }
+    for (at, (span, mask)) in policy.get_ref().masks().enumerate() {
+        if let Some(problem) = mask.problem() {
+            let message = format!("service {name}: {problem}");
+            let help = "write { offset = 0, length = 8 } or { pattern = 'Date: [^\\r]*' }";
+            found.push(source.error(span.clone(), message).help(help));
+        }
+        if at == MAX_MASKS {
+            let message = format!("service {name}: more than {MAX_MASKS} masks");
+            let help =
+                "each is paid for with every byte; a pattern with `|` in it can stand for several";
+            found.push(source.error(span, message).help(help));
         }
     }
     found
@@ -86,14 +125,22 @@ fn places(document: &Document, error: &PlanError) -> Vec<Range<usize>> {
             .filter_map(first_of_other_version)
             .collect(),
         PlanError::TunnelPort { service, address } => named(document, service)
-            .flat_map(|s| with_address(s, *address))
+            .flat_map(|s| port_of(s, *address))
             .collect(),
-        PlanError::ReplicateVip { service, .. }
-        | PlanError::EveryPort { service, .. }
-        | PlanError::Quorum { service, .. }
-        | PlanError::MinSync { service, .. }
-        | PlanError::MinSyncBelowQuorum { service, .. } => {
-            named(document, service).map(FileService::span).collect()
+        PlanError::ReplicateVip { service, vip } | PlanError::EveryPort { service, vip, .. } => {
+            named(document, service)
+                .flat_map(|s| s.vips.get_ref())
+                .filter(|v| v.get_ref().0 == *vip)
+                .map(Spanned::span)
+                .collect()
+        }
+        PlanError::Quorum { service, .. } => named(document, service)
+            .map(|s| policy_span(s, FileReplicate::commit_span))
+            .collect(),
+        PlanError::MinSync { service, .. } | PlanError::MinSyncBelowQuorum { service, .. } => {
+            named(document, service)
+                .map(|s| policy_span(s, FileReplicate::min_sync_span))
+                .collect()
         }
         PlanError::IdleTime(name) => named(document, name).map(FileService::span).collect(),
         PlanError::TooMany { limit, .. } if *limit == Limits::BACKENDS_PER_SERVICE => {
@@ -125,6 +172,22 @@ fn with_address(service: &FileService, address: IpAddr) -> impl Iterator<Item = 
     backends(service)
         .filter(move |b| b.address.get_ref().0 == address)
         .map(|b| b.address.span())
+}
+
+/// The port of the backend of this address.
+fn port_of(service: &FileService, address: IpAddr) -> impl Iterator<Item = Range<usize>> {
+    backends(service)
+        .filter(move |b| b.address.get_ref().0 == address)
+        .filter_map(|b| b.port.as_ref().map(Spanned::span))
+}
+
+/// Where a key of the policy stands; its service's name where it is left out.
+fn policy_span(
+    service: &FileService,
+    key: impl Fn(&FileReplicate) -> Option<Range<usize>>,
+) -> Range<usize> {
+    let named = service.replicate.as_ref().and_then(|p| key(p.get_ref()));
+    named.unwrap_or_else(|| service.span())
 }
 
 /// Every place of a VIP but its first in the file, as far as it is in services of this name.

@@ -108,7 +108,7 @@ fn errors_of_keys_and_types_name_what_is_allowed() {
             &[
                 "services.toml:1:1: `vips` is missing in `service`",
                 "services.toml:3:1: unknown key `vip`; did you mean `vips`? \
-                 (allowed: name, vips, mode, table_size, idle, backends)",
+                 (allowed: name, vips, mode, table_size, idle, replicate, backends)",
             ],
         ),
         (
@@ -128,16 +128,16 @@ fn errors_of_keys_and_types_name_what_is_allowed() {
             &[
                 "services.toml:5:17: `address` is missing in `backends`",
                 "services.toml:5:19: unknown key `adress`; did you mean `address`? \
-                 (allowed: address, name, weight)",
+                 (allowed: address, port, name, weight)",
                 "services.toml:6:41: unknown key `wieght`; did you mean `weight`? \
-                 (allowed: address, name, weight)",
+                 (allowed: address, port, name, weight)",
             ],
         ),
         (
             &with("backends = \"10.0.0.1\"\nmode = \"nat\"\nidle = { tcp = \"1s\" }"),
             &[
                 "services.toml:4:12: `backends` cannot be \"10.0.0.1\"; it takes a list",
-                "services.toml:5:8: `mode` cannot be `nat`; allowed: tunnel",
+                "services.toml:5:8: `mode` cannot be `nat`; allowed: tunnel, replicate",
                 "services.toml:6:10: unknown key `tcp`; \
                  allowed: tcp_syn, tcp_established, tcp_fin, udp",
             ],
@@ -197,7 +197,7 @@ backends = [
                 "services.toml:5:77: `tcp_established` cannot be `9`; \
                  it takes a string such as \"60s\"",
                 "services.toml:7:15: `address`: \"10.0.0.1:80\" is not an IP address; \
-                 write one such as \"10.0.1.11\", without a port",
+                 write one such as \"10.0.1.11\"; a port goes into `port`",
                 "services.toml:8:36: `weight` cannot be `-1`; \
                  it takes a whole number from 1 to 10000, or 0 to drain",
                 "services.toml:9:36: `weight` cannot be `10001`; \

@@ -8,9 +8,10 @@ use serde::de::{self, Deserializer, Visitor};
 use std::fmt;
 use std::marker::PhantomData;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 /// A value that is read from a string, or the sentence that says what is wrong and what is allowed.
-trait FromText: Sized {
+pub trait FromText: Sized {
     /// What a value of another type is told.
     const WANTED: &str;
 
@@ -19,7 +20,7 @@ trait FromText: Sized {
 
 /// Reads a [`FromText`]. Not `#[serde(try_from)]`: an error that rises inside of the visitor gets
 /// the span of the value, one that rises after it that of the whole list.
-struct Text<T>(PhantomData<T>);
+pub struct Text<T>(pub PhantomData<T>);
 
 impl<T: FromText> Visitor<'_> for Text<T> {
     type Value = T;
@@ -98,7 +99,7 @@ impl FromText for Address {
     fn from_text(text: &str) -> Result<Self, String> {
         text.parse().map(Address).map_err(|_| {
             format!(
-                "{text:?} is not an IP address; write one such as \"10.0.1.11\", without a port"
+                "{text:?} is not an IP address; write one such as \"10.0.1.11\"; a port goes into `port`"
             )
         })
     }
@@ -110,6 +111,20 @@ impl FromText for Address {
 pub enum FileMode {
     #[default]
     Tunnel,
+    Replicate,
+}
+
+/// The port of a backend.
+pub struct FilePort(pub NonZeroU16);
+
+impl<'de> Deserialize<'de> for FilePort {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (from, to) = (1, u32::from(u16::MAX));
+        let wanted = format!("a whole number from {from} to {to}");
+        let number = deserializer.deserialize_i64(Number { from, to, wanted })?;
+        let port = u16::try_from(number).ok().and_then(NonZeroU16::new);
+        Ok(FilePort(port.expect("Number keeps it in 1..=65535")))
+    }
 }
 
 /// A backend's weight; 0 is a backend that is draining.
@@ -215,10 +230,10 @@ impl FromText for Seconds {
 }
 
 /// Reads a whole number in a range, and says the range where it is another one.
-struct Number {
-    from: u32,
-    to: u32,
-    wanted: String,
+pub struct Number {
+    pub from: u32,
+    pub to: u32,
+    pub wanted: String,
 }
 
 impl Visitor<'_> for Number {

@@ -4,7 +4,9 @@ use crate::cli::flows::{endpoint, protocol_name};
 use crate::cli::output::table;
 use crate::cli::units::{bytes, count, percent, time};
 use lockstep_api as api;
+use lockstep_plan::health::Verdict;
 use serde::Serialize;
+use std::time::Duration;
 
 /// Percent of its capacity at which a flow table needs attention: soon it takes no more.
 const FULL: u128 = 95;
@@ -53,6 +55,7 @@ struct Interface {
 struct Service {
     name: String,
     mode: String,
+    sessions: u64,
     vips: Vec<Vip>,
     backends: Vec<Backend>,
 }
@@ -78,6 +81,40 @@ struct Backend {
     flows: u64,
     next_hop: String,
     reachable: bool,
+    /// Of a replica; null in a tunnel.
+    health: Option<Health>,
+}
+
+/// What the daemon's pings say.
+#[derive(Debug, Serialize)]
+struct Health {
+    /// "up", "down" or "unknown".
+    verdict: &'static str,
+    rtt_seconds: Option<f64>,
+}
+
+impl From<api::Health> for Health {
+    fn from(health: api::Health) -> Self {
+        Health {
+            verdict: match health.verdict() {
+                api::HealthVerdict::Unknown => Verdict::Unknown.name(),
+                api::HealthVerdict::Up => Verdict::Up.name(),
+                api::HealthVerdict::Down => Verdict::Down.name(),
+            },
+            rtt_seconds: health
+                .rtt_microseconds
+                .map(|rtt| Duration::from_micros(rtt).as_secs_f64()),
+        }
+    }
+}
+
+impl Health {
+    fn text(&self) -> String {
+        match self.rtt_seconds {
+            Some(rtt) => format!("{} {:.3} ms", self.verdict, rtt * 1e3),
+            None => self.verdict.to_owned(),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -142,6 +179,7 @@ impl From<api::ServiceStatus> for Service {
         Service {
             name: s.name,
             mode: s.mode,
+            sessions: s.sessions,
             vips: s.vips.into_iter().map(Vip::from).collect(),
             backends: s.backends.into_iter().map(Backend::from).collect(),
         }
@@ -183,6 +221,7 @@ impl From<api::BackendStatus> for Backend {
             flows: b.flows,
             next_hop: b.next_hop,
             reachable: b.reachable,
+            health: b.health.map(Health::from),
         }
     }
 }
@@ -239,7 +278,19 @@ impl Engine {
                 )
             })
         });
-        workers.chain(full).chain(unreachable).collect()
+        let down = self.services.iter().flat_map(|s| {
+            let down = |b: &&Backend| {
+                let health = b.health.as_ref();
+                health.is_some_and(|h| h.verdict == Verdict::Down.name())
+            };
+            s.backends.iter().filter(down).map(move |b| {
+                format!(
+                    "service {}: backend {} ({}) does not answer pings any more",
+                    s.name, b.name, b.address
+                )
+            })
+        });
+        workers.chain(full).chain(unreachable).chain(down).collect()
     }
 
     fn interfaces_table(&self) -> String {
@@ -318,10 +369,14 @@ impl Engine {
         )
     }
 
+    /// Health has a column only where there are replicas.
     fn backends_table(&self) -> String {
+        const HEALTH: usize = 4;
+        let backends = || self.services.iter().flat_map(|s| &s.backends);
+        let shown = backends().any(|b| b.health.is_some());
         let rows = self.services.iter().flat_map(|s| {
             s.backends.iter().map(move |b| {
-                vec![
+                let mut row = vec![
                     s.name.clone(),
                     b.name.clone(),
                     b.address.clone(),
@@ -333,10 +388,15 @@ impl Engine {
                     count(b.packets),
                     bytes(b.bytes),
                     b.next_hop.clone(),
-                ]
+                ];
+                if shown {
+                    let health = b.health.as_ref().map_or("-".to_owned(), Health::text);
+                    row.insert(HEALTH, health);
+                }
+                row
             })
         });
-        let columns = [
+        let mut columns = vec![
             "SERVICE",
             "BACKEND",
             "ADDRESS",
@@ -349,6 +409,9 @@ impl Engine {
             ">BYTES",
             "NEXT HOP",
         ];
+        if shown {
+            columns.insert(HEALTH, "HEALTH");
+        }
         table(&columns, rows)
     }
 

@@ -1,7 +1,9 @@
 //! Counters of sessions: one set per worker, written by it alone, read by the agent at any time.
 
 use super::histogram::Histogram;
-use crate::counters::Count;
+use crate::counters::{Count, VIP_SLOTS};
+use crate::tables::VipRef;
+use alloc::boxed::Box;
 
 /// What happened to the sessions of a worker.
 #[derive(Debug, Default)]
@@ -28,6 +30,8 @@ pub struct ReplicateCounters {
     pub orphaned: Count,
     /// Sessions there are.
     pub sessions: Count,
+    /// The same by VIP slot.
+    pub by_vip: ByVip,
     /// Sessions whose client has not acknowledged the SYN-ACK.
     pub half_open: Count,
     /// Connections to replicas that are in use.
@@ -56,4 +60,22 @@ pub struct ReplicateCounters {
     pub input_bytes: Count,
     /// Bytes sent to clients.
     pub output_bytes: Count,
+}
+
+/// A number for each VIP, by its slot.
+#[derive(Debug)]
+pub struct ByVip(Box<[Count]>);
+
+impl ByVip {
+    /// A VIP's number.
+    pub fn of(&self, vip: VipRef) -> &Count {
+        // Every VIP's slot is below the length; slot 0 is nobody's.
+        self.0.get(vip.slot()).unwrap_or(&self.0[0])
+    }
+}
+
+impl Default for ByVip {
+    fn default() -> Self {
+        ByVip((0..VIP_SLOTS).map(|_| Count::default()).collect())
+    }
 }

@@ -102,7 +102,8 @@ pub enum EventKind {
     },
     /// The first byte after a switchover went to the client.
     Resumed {
-        /// Microseconds since the last byte before it.
+        /// Microseconds that the client waited: since the last byte before it, or, when there was
+        /// nothing to send at the switchover, since there was.
         gap: u64,
     },
     /// A replica's output differs from what the client was sent.

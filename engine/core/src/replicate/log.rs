@@ -20,8 +20,8 @@ use arrayvec::ArrayVec;
 const WINDOWS: usize = 8;
 /// Chunks that are asked for at a time, from where a replica reads on.
 const READ_AHEAD: u64 = 4;
-/// The least memory for a log: less would not carry a session.
-const MIN_MEMORY: usize = 16 * CHUNK;
+/// The least memory of a log: less would not carry a session.
+pub const MIN_MEMORY: usize = 16 * CHUNK;
 /// What a gate costs.
 const GATE: usize = size_of::<Gate>();
 
@@ -77,8 +77,8 @@ pub struct InputLog {
 }
 
 impl InputLog {
-    /// An empty log that keeps at most `memory_cap` bytes in memory, gates included (less than 64
-    /// KiB counts as that), and `disk_cap` bytes in a file.
+    /// An empty log that keeps at most `memory_cap` bytes in memory, gates included (but no less
+    /// than [`MIN_MEMORY`]), and `disk_cap` bytes in a file.
     pub fn new(memory_cap: u32, disk_cap: u64, session: SessionId) -> Self {
         let memory = (memory_cap as usize).max(MIN_MEMORY);
         let windows = if disk_cap == 0 { 0 } else { WINDOWS * CHUNK };
@@ -257,15 +257,12 @@ impl InputLog {
         while self.kept() > mark && self.resident < floor && self.spill_one(out) {}
         // Chunks on their way into the file will make room. When they take too long, the caller
         // gives up.
-        let full = !self.has_room() && self.leaving == 0;
-        if self.whole
-            && ((self.resident < floor && (low || full))
-                || (floor > 0 && self.gates.len() * GATE > self.memory / 2))
-        {
+        let stuck = self.leaving == 0 && self.resident < floor && (low || !self.has_room());
+        let gates = floor > 0 && self.gates.len() * GATE > self.memory / 2;
+        if self.whole && (stuck || gates) {
             self.cut(out);
         }
         if !self.whole {
-            let mark = mark.saturating_sub(self.leaving * CHUNK);
             self.drop_chunks(floor, mark, pool);
         }
     }
@@ -308,14 +305,26 @@ impl InputLog {
             }
         }
         if !self.whole {
-            self.drop_windows(pool);
+            self.forget_windows(pool);
         }
+    }
+
+    /// Gives back what was read from the file. For when nobody reads there any more: whoever does has to
+    /// ask again. What is under way stays until its reply.
+    pub fn forget_windows(&mut self, pool: &mut ChunkPool) {
+        self.windows.retain(|window| match window.chunk.take() {
+            Some(chunk) => {
+                pool.put(chunk);
+                false
+            }
+            None => true,
+        });
     }
 
     /// Gives everything back. What is on its way to or from the file comes back by replies.
     pub fn close(mut self, pool: &mut ChunkPool, out: &mut SpillQueue) {
         self.cut(out);
-        self.drop_windows(pool);
+        self.forget_windows(pool);
         for chunk in self.chunks {
             pool.put(chunk);
         }
@@ -343,10 +352,12 @@ impl InputLog {
         self.kept() + self.leaving * CHUNK + GATE <= self.memory
     }
 
-    /// Sends the first chunk into the file, if that is possible.
+    /// Sends the first chunk into the file, if that is possible. No more than a quarter of the memory
+    /// is on its way: what a disk that hangs has, nobody else gets.
     fn spill_one(&mut self, out: &mut SpillQueue) -> bool {
         let fits = self.resident + CHUNK as u64 <= self.disk;
-        if !self.whole || !fits || !out.has_room() {
+        let hurried = self.leaving * CHUNK >= self.memory / 4;
+        if !self.whole || !fits || hurried || !out.has_room() {
             return false;
         }
         let Some(chunk) = self.chunks.pop_front() else {
@@ -386,7 +397,7 @@ impl InputLog {
             self.drop_gates();
         }
         if !self.whole {
-            self.drop_windows(pool);
+            self.forget_windows(pool);
         }
     }
 
@@ -396,17 +407,6 @@ impl InputLog {
         while self.gates.get(1).is_some_and(|gate| gate.offset <= start) {
             self.gates.pop_front();
         }
-    }
-
-    /// Gives back what was read from the file; what is under way stays until its reply.
-    fn drop_windows(&mut self, pool: &mut ChunkPool) {
-        self.windows.retain(|window| match window.chunk.take() {
-            Some(chunk) => {
-                pool.put(chunk);
-                false
-            }
-            None => true,
-        });
     }
 
     /// A chunk for one more window: of the pool, or the oldest one's. For `ahead`, only of a window

@@ -13,6 +13,7 @@ mod divergence;
 mod election;
 mod feed;
 mod health;
+mod member;
 mod open;
 mod replica;
 mod report;
@@ -35,6 +36,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 use lockstep_plan::{Divergence, Replicate};
+use member::Membership;
 use replica::Replica;
 use thiserror::Error;
 
@@ -130,6 +132,7 @@ pub struct Session {
     id: SessionId,
     policy: Arc<Replicate>,
     masks: Arc<Masks>,
+    membership: Option<Membership>,
     seed: u64,
     began_at: Micros,
     stage: Stage,
@@ -138,7 +141,7 @@ pub struct Session {
     log: InputLog,
     /// Whether its cut was told of.
     log_cut: bool,
-    /// What the client had acknowledged when it sent its FIN.
+    /// The gate before the client's FIN.
     finish_gate: u64,
     /// What the client was sent. Its length is the committed offset.
     chain: Chain,
@@ -154,8 +157,10 @@ pub struct Session {
     asked: Option<ReplicaIndex>,
     /// When the client was last given a byte.
     committed_at: Option<Micros>,
-    /// Since the switchover nothing was committed; and when the last byte before it was.
-    resuming: Option<Micros>,
+    /// Whether nothing was committed since the last switchover.
+    resumes: bool,
+    /// Since when the client has waited for it, if it did.
+    waited_from: Option<Micros>,
     /// Since when a replica has had bytes that the client was not sent.
     available_at: Option<Micros>,
     /// Since when others are ahead of the primary, which stands at this position.
@@ -164,7 +169,8 @@ pub struct Session {
     ended_at: Option<Micros>,
     /// Whether the client was sent a FIN.
     closed: bool,
-    /// Since when too few replicas are in sync to commit anything.
+    /// Since when too few replicas are in sync to commit anything, or, behind the client's FIN, none
+    /// is left.
     orphaned_at: Option<Micros>,
     /// Since when replicas contradict each other, and nobody has a quorum.
     disputed_at: Option<Micros>,
@@ -207,6 +213,7 @@ impl Session {
     ) -> Self {
         let mut session = Session {
             id,
+            membership: None,
             seed,
             began_at: now,
             stage: Stage::Opening,
@@ -223,7 +230,8 @@ impl Session {
             switchovers: 0,
             asked: None,
             committed_at: None,
-            resuming: None,
+            resumes: false,
+            waited_from: None,
             available_at: None,
             stalled: None,
             ended_at: None,
@@ -271,6 +279,10 @@ impl Session {
         if matches!(self.stage, Stage::Ended(_)) || self.has_lost_client(drive) {
             return;
         }
+        if !self.follow_group(drive) {
+            self.refuse(drive);
+            return;
+        }
         self.observe(drive);
         match self.stage {
             Stage::Opening => self.open(drive),
@@ -280,15 +292,16 @@ impl Session {
         }
         if !matches!(self.stage, Stage::Ended(_)) {
             self.reconnect(drive);
+            self.tell_group(drive);
         }
     }
 
     /// One pass after the other, as long as one changes who is in sync, or primary.
     fn serve<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) {
-        self.ingest(drive);
-        self.feed(drive);
         self.measure(drive);
         loop {
+            self.ingest(drive);
+            self.feed(drive);
             self.catch_up(drive);
             let mut changed = self.commit(drive);
             changed |= self.judge(drive);
@@ -297,13 +310,12 @@ impl Session {
             }
             changed |= self.admit(drive);
             changed |= self.vote(drive);
+            changed |= self.keep_pace(drive);
             changed |= self.replace(drive);
             if !changed {
                 break;
             }
         }
-        self.feed(drive);
-        self.keep_pace(drive);
         self.hurry(drive);
         self.release(drive);
         self.finish(drive);

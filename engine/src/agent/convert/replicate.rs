@@ -3,7 +3,7 @@
 use super::{Fields, Problem};
 use lockstep_api as api;
 use lockstep_plan::health::Verdict;
-use lockstep_plan::mask::Mask;
+use lockstep_plan::mask::{Mask, Pattern};
 use lockstep_plan::{Commit, Divergence, Grouping, Health, Replicate};
 use std::num::NonZeroU8;
 use std::time::Duration;
@@ -118,7 +118,14 @@ fn mask(message: &api::Mask) -> Result<Mask, Problem> {
             offset: range.offset,
             length: range.length,
         }),
-        api::mask::Mask::Pattern(source) => Err(Problem::Pattern(source.clone())),
+        api::mask::Mask::Pattern(source) => {
+            Pattern::new(source)
+                .map(Mask::Pattern)
+                .map_err(|error| Problem::Pattern {
+                    pattern: source.clone(),
+                    error,
+                })
+        }
     }
 }
 

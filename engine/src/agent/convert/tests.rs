@@ -2,7 +2,25 @@
 
 use super::*;
 use lockstep_plan::Health;
+use lockstep_plan::health::Verdict;
 use proptest::prelude::*;
+use std::num::NonZeroU8;
+use std::time::Duration;
+
+/// One that replicates.
+fn replicating() -> api::Snapshot {
+    let policy = plan::Replicate {
+        masks: vec![plan::mask::Mask::Range {
+            offset: 0,
+            length: 1,
+        }],
+        ..plan::Replicate::DEFAULT
+    };
+    let mut message = good();
+    message.services[0].mode = api::Mode::Replicate.into();
+    message.services[0].replicate = Some(replicate_to_proto(&policy));
+    message
+}
 
 /// One good service, to be spoiled.
 fn good() -> api::Snapshot {
@@ -105,6 +123,74 @@ fn each_wrong_field_is_named_with_its_service() {
 }
 
 #[test]
+fn each_wrong_field_of_a_policy_is_named() {
+    type Spoil = fn(&mut api::Service, &mut api::Replicate);
+    let table: [(Spoil, &str); 10] = [
+        (
+            |_, p| p.quorum = 256,
+            "service web: replicate.quorum: 256 is not a number of replicas (1 to 255)",
+        ),
+        (
+            |_, p| p.min_sync = 0,
+            "service web: replicate.min_sync: 0 is not a number of replicas (1 to 255)",
+        ),
+        (
+            |_, p| p.divergence = 0,
+            "service web: replicate.divergence: is missing",
+        ),
+        (
+            |_, p| p.group = 9,
+            "service web: replicate.group: 9 is not a value this engine knows; is the daemon of a \
+             later version?",
+        ),
+        (
+            |_, p| p.masks[0].mask = None,
+            "service web: replicate.masks[0]: is missing",
+        ),
+        (
+            |_, p| p.masks[0].mask = Some(api::mask::Mask::Pattern("Date: ^".into())),
+            "service web: replicate.masks[0]: \"Date: ^\": `^`, `$`, `\\b` and their like mean \
+             nothing in a stream of bytes: leave them out",
+        ),
+        (
+            |s, _| s.backends[0].port = 65_536,
+            "service web: backends[0].port: 65536 is not a port (0 to 65535)",
+        ),
+        (
+            |s, _| {
+                s.backends[0].health = Some(api::Health {
+                    verdict: 7,
+                    rtt_microseconds: None,
+                });
+            },
+            "service web: backends[0].health: 7 is not a value this engine knows; is the daemon of \
+             a later version?",
+        ),
+        (
+            |s, _| s.vips[0].protocol = api::Protocol::Udp.into(),
+            "service web: VIP 203.0.113.10:80/udp is not TCP, and mode = \"replicate\" replicates \
+             TCP only",
+        ),
+        (
+            |_, p| (p.quorum, p.min_sync) = (2, 2),
+            "service web: a quorum of 2 can never be reached by 1 backends; add backends or lower \
+             `quorum`",
+        ),
+    ];
+    for (spoil, expected) in table {
+        let mut message = replicating();
+        let service = &mut message.services[0];
+        let mut policy = service.replicate.take().expect("a policy");
+        spoil(service, &mut policy);
+        service.replicate = Some(policy);
+        assert_eq!(errors(&message), [expected]);
+    }
+    let mut message = replicating();
+    message.services[0].replicate = None;
+    assert_eq!(errors(&message), ["service web: replicate: is missing"]);
+}
+
+#[test]
 fn all_wrong_fields_of_all_services_are_reported_at_once() {
     let mut message = good();
     let mut second = message.services[0].clone();
@@ -189,11 +275,92 @@ fn service_strategy(at: usize) -> impl Strategy<Value = Service> {
     )
 }
 
+fn policy_strategy() -> impl Strategy<Value = plan::Replicate> {
+    use plan::mask::{Mask, Pattern};
+    let mask = prop_oneof![
+        any::<(u64, u32)>().prop_map(|(offset, length)| Mask::Range { offset, length }),
+        "[a-z]{3,9}[.][*]".prop_map(|p| Mask::Pattern(Pattern::new(&p).expect("a pattern"))),
+    ];
+    let times = prop::array::uniform9(any::<u64>().prop_map(Duration::from_millis));
+    let divergence = prop::sample::select(vec![
+        plan::Divergence::Ignore,
+        plan::Divergence::Count,
+        plan::Divergence::Evict,
+        plan::Divergence::Reset,
+    ]);
+    let group = prop::sample::select(vec![plan::Grouping::Connection, plan::Grouping::Client]);
+    let masks = prop::collection::vec(mask, 0..4);
+    (
+        times,
+        any::<(u8, u8, u32, u32, u64, bool, bool)>(),
+        divergence,
+        group,
+        masks,
+    )
+        .prop_map(
+            |(
+                times,
+                (quorum, more, max_lag, log_memory, log_disk, a, b),
+                divergence,
+                group,
+                masks,
+            )| {
+                plan::Replicate {
+                    commit: NonZeroU8::new(quorum % 4)
+                        .map_or(plan::Commit::Primary, plan::Commit::Quorum),
+                    min_sync: NonZeroU8::new((quorum % 4).max(more % 4)).unwrap_or(NonZeroU8::MIN),
+                    open_timeout: times[0],
+                    stall_timeout: times[1],
+                    dead_after: times[2],
+                    fin_timeout: times[3],
+                    orphan_timeout: times[4],
+                    max_lag,
+                    grace: times[5],
+                    lag_timeout: times[6],
+                    divergence,
+                    masks,
+                    group,
+                    proxy_protocol: a,
+                    rejoin: b,
+                    log_memory,
+                    log_disk,
+                    keepalive: times[7],
+                    client_timeout: times[8],
+                }
+            },
+        )
+}
+
+fn replicated_strategy() -> impl Strategy<Value = Service> {
+    let verdict = prop::sample::select(vec![Verdict::Unknown, Verdict::Up, Verdict::Down]);
+    let rtt = any::<Option<u32>>().prop_map(|rtt| rtt.map(|us| Duration::from_micros(us.into())));
+    let backends = prop::collection::vec((any::<u16>(), verdict, rtt), 4..6);
+    (policy_strategy(), backends).prop_map(|(policy, backends)| Service {
+        name: ServiceName::new("replicated").expect("a name"),
+        vips: vec![Vip::new([203, 0, 113, 99].into(), 80, Protocol::Tcp).expect("a VIP")],
+        mode: Mode::Replicate(Arc::new(policy)),
+        backends: backends
+            .into_iter()
+            .enumerate()
+            .map(|(n, (port, verdict, rtt))| Backend {
+                name: format!("r{n}"),
+                address: IpAddr::from([10, 9, 9, n as u8]),
+                weight: Weight::DEFAULT,
+                state: BackendState::Active,
+                port: NonZeroU16::new(port),
+                health: Health { verdict, rtt },
+            })
+            .collect(),
+        table_size: TableSize::DEFAULT,
+        idle: IdleTimeouts::DEFAULT,
+    })
+}
+
 proptest! {
     #[test]
     fn a_snapshot_reads_back_as_it_was_written(
         epoch in any::<u64>(),
-        services in (service_strategy(0), service_strategy(1), service_strategy(2)),
+        services in (service_strategy(0), service_strategy(1), replicated_strategy()),
     ) {
         let services = vec![services.0, services.1, services.2];
         let snapshot = Snapshot::new(epoch, services).expect("they stand together");

@@ -228,7 +228,7 @@ impl Worker {
                 "{} of {count} packets came",
                 packets.len()
             );
-            wait(&self.ports[..1], Duration::from_millis(100)).unwrap();
+            wait(&self.ports[..1], None, Duration::from_millis(100)).unwrap();
             self.ports[0].receive(&mut self.burst);
             packets.extend(self.burst.iter_mut().map(|bytes| bytes.to_vec()));
             self.burst.drain().for_each(|frame| self.pool.put(frame));

@@ -338,6 +338,11 @@ fn past_the_cap_the_rest_is_in_a_file_and_comes_back() {
         world.check();
         turns += 1;
     }
+    let windows = world.log.windows.len();
+    let before = world.pool.free();
+    world.log.forget_windows(&mut world.pool);
+    assert_eq!(world.pool.free(), before + windows);
+    world.check();
     let chunks = world.log.end() / CHUNK as u64;
     assert!(
         turns < chunks * 3 / 2,
@@ -412,6 +417,40 @@ fn a_thread_that_hangs_cuts_the_log_and_stops_nobody() {
     assert!(!world.log.is_whole());
     world.settle();
     world.check();
+    world.close();
+}
+
+/// The same when everything has to go because others need the pool.
+#[test]
+fn a_thread_that_hangs_keeps_a_part_of_a_log_only() {
+    let mut world = World::new(MIB, 64 << 20, 1024, 512);
+    world.append(700 << 10);
+    world
+        .taken
+        .extend((0..800).map_while(|_| world.pool.take()));
+    world.release_all();
+    assert!(world.log.is_whole() && world.log.is_spilling());
+    world.log.give_up(&mut world.queue);
+    world.release_all();
+    assert!(world.log.memory() <= MIB as usize / 4);
+    assert_eq!(world.append(500 << 10), 500 << 10);
+    world.close();
+}
+
+#[test]
+fn a_log_moves_into_its_file_when_others_need_the_pool() {
+    let mut world = World::new(MIB, 64 << 20, 1024, 64);
+    world.append(700 << 10);
+    world
+        .taken
+        .extend((0..800).map_while(|_| world.pool.take()));
+    for _ in 0..10 {
+        world.release_all();
+        world.settle();
+        world.check();
+    }
+    assert!(world.log.is_whole());
+    assert_eq!(world.log.spilled_bytes(), 700 << 10);
     world.close();
 }
 
@@ -545,6 +584,8 @@ enum Step {
     Relief,
     DiskFull(bool),
     Unreadable,
+    GiveUp,
+    ForgetWindows,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -555,6 +596,7 @@ fn step() -> impl Strategy<Value = Step> {
         12 => (0_u64..60_000).prop_map(Step::Advance),
         12 => Just(Step::Release),
         8 => (1_usize..5).prop_map(Step::Join),
+        1 => Just(Step::ForgetWindows),
         10 => (1_usize..20).prop_map(Step::Run),
         10 => (1_usize..20).prop_map(Step::Reply),
         1 => (1_usize..40).prop_map(Step::Pressure),
@@ -568,6 +610,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let rare = prop_oneof![
         300 => step(),
         1 => Just(Step::Unreadable),
+        1 => Just(Step::GiveUp),
         1 => Just(Step::ReleaseForNobody),
     ];
     prop::collection::vec(rare, 0..250)
@@ -617,6 +660,8 @@ proptest! {
                 Step::Relief => world.taken.drain(..).for_each(|chunk| world.pool.put(chunk)),
                 Step::DiskFull(full) => world.thread.full = full,
                 Step::Unreadable => world.thread.unreadable = true,
+                Step::ForgetWindows => world.log.forget_windows(&mut world.pool),
+                Step::GiveUp => world.log.give_up(&mut world.queue),
             }
             world.check();
             prop_assert!(was_whole || !world.log.is_whole(), "cut is for good");

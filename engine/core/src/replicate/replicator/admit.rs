@@ -176,6 +176,7 @@ impl Replicator {
         // A SYN has no answer yet, and neither has the first ACK.
         client.receive(now, segment, packet, &mut sink, scratch);
         let place = self.places.pop().ok_or(DropReason::SessionsFull)?;
+        self.shared.counters.by_vip.of(vip).add(1);
         let id = SessionId {
             worker: self.config.worker,
             number: self.next_number,

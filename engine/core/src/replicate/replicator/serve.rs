@@ -317,6 +317,7 @@ impl Replicator {
         }
         self.wheel.clear(place);
         self.flows.remove(&served.key, served.session.id().number);
+        self.shared.counters.by_vip.of(served.vip).subtract(1);
         self.places.push(place);
         self.clients.put(served.client);
     }

@@ -20,6 +20,9 @@ impl Session {
         let ended = voters()
             .filter(|r| r.ended && r.is_level(committed))
             .count();
+        let against = voters()
+            .filter(|r| !r.ended && r.is_level(committed))
+            .count();
         if ended == 0 {
             self.ended_at = None;
             return changed;
@@ -43,7 +46,8 @@ impl Session {
                 self.close(drive);
                 true
             }
-            core::cmp::Ordering::Less => {
+            // One that has not come as far has no opinion yet.
+            core::cmp::Ordering::Less if 2 * against > total => {
                 for index in 0..self.replicas.len() {
                     let replica = &self.replicas[index];
                     if replica.agrees() && replica.ended {
@@ -52,9 +56,9 @@ impl Session {
                 }
                 true
             }
-            core::cmp::Ordering::Equal | core::cmp::Ordering::Greater => {
-                changed | (leaves && self.leave_primary(drive))
-            }
+            core::cmp::Ordering::Less
+            | core::cmp::Ordering::Equal
+            | core::cmp::Ordering::Greater => changed | (leaves && self.leave_primary(drive)),
         }
     }
 
@@ -111,9 +115,7 @@ impl Session {
                 self.stage = Stage::Draining { since: drive.now };
                 self.drain(drive, drive.now);
             } else if !self.replicas.iter().any(|r| r.is_live()) {
-                // Whoever could take what the client still sends is gone, as one server would be.
-                drive.client.abort();
-                self.end(drive, EndCause::Closed);
+                self.outlive(drive);
             }
             return;
         }
@@ -139,6 +141,19 @@ impl Session {
     /// tell who is right.
     pub(super) fn dispute_deadline(&self) -> Option<Micros> {
         Some(self.disputed_at? + self.policy.orphan_timeout)
+    }
+
+    /// The servers have ended, and are gone. The client gets all they have said; what it still says
+    /// itself nobody can take, and it is told so, as one server alone would tell it.
+    fn outlive<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) {
+        let since = *self.orphaned_at.get_or_insert(drive.now);
+        let late = drive.now >= since + self.policy.orphan_timeout;
+        let delivered = drive.client.unacknowledged() == 0;
+        let unheard = drive.client.readable() > 0;
+        if delivered && !drive.client.is_finished() && (unheard || late) {
+            drive.client.abort();
+            self.end(drive, EndCause::Closed);
+        }
     }
 
     /// When a session without enough replicas is given up. One that is being fed, or gives, may save
@@ -182,10 +197,9 @@ impl Session {
             if !replica.connected {
                 continue;
             }
-            let (counts, finished) = (
-                matches!(replica.state, ReplicaState::InSync | ReplicaState::Lagging),
-                replica.finished,
-            );
+            let counts =
+                replica.is_in_sync() || (replica.state == ReplicaState::Lagging && !replica.ended);
+            let finished = replica.finished;
             let Some(leg) = drive.leg(index) else {
                 continue;
             };
@@ -221,6 +235,7 @@ impl Session {
         }
         self.stage = Stage::Ended(cause);
         self.primary = None;
+        self.leave_group(drive);
         let log = core::mem::replace(&mut self.log, InputLog::new(0, 0, self.id));
         log.close(drive.resources.pool, drive.resources.spill);
         if answered {

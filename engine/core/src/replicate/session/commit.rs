@@ -29,7 +29,8 @@ impl Session {
             replica.ended = leg.is_finished();
             available |= replica.is_in_sync() && position > committed;
         }
-        if !available {
+        // Where the client's window is closed, it is the client that is waited for.
+        if !available || drive.client.room() == 0 {
             self.available_at = None;
         } else if self.available_at.is_none() {
             self.available_at = Some(now);
@@ -276,11 +277,13 @@ impl Session {
     /// Times of what was committed: how long it waited, and how long the client did.
     fn account<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) {
         let counters = drive.resources.counters;
-        if let Some(since) = self.available_at.take() {
+        let since = self.available_at.take();
+        if let Some(since) = since {
             counters.commit_delay.record(as_micros(drive.now, since));
         }
-        if let Some(last) = self.resuming.take() {
-            let gap = as_micros(drive.now, last);
+        let waited_from = self.waited_from.take().or(since).unwrap_or(drive.now);
+        if core::mem::take(&mut self.resumes) {
+            let gap = as_micros(drive.now, waited_from);
             counters.gap.record(gap);
             self.tell(drive, EventKind::Resumed { gap });
         }

@@ -142,7 +142,10 @@ impl Session {
         self.last_primary = to as ReplicaIndex;
         self.stalled = None;
         self.switchovers += 1;
-        self.resuming = self.resuming.or(self.committed_at);
+        self.resumes = true;
+        if self.waited_from.is_none() && self.available_at.is_some() {
+            self.waited_from = self.committed_at.or(Some(drive.now));
+        }
         // From here on the client's stream is this one's.
         self.replicas[to].forgiven = self.replicas[to].differs.is_some();
         self.forgive(to);
@@ -164,6 +167,8 @@ impl Session {
         // One that is tried again and again is told of once.
         let counted = replica.first || replica.state != ReplicaState::Joining;
         let counted = counted || cause == EvictCause::Diverged;
+        self.spread(drive, index, cause);
+        let replica = &mut self.replicas[index];
         replica.back_off(drive.now);
         replica.set(ReplicaState::Evicted(cause), drive.now);
         replica.first = false;

@@ -23,7 +23,8 @@ impl Session {
                 break;
             }
             let length = front.len().min(usize::try_from(room).unwrap_or(usize::MAX));
-            self.log.gate(acknowledged);
+            let gate = self.gate(drive, acknowledged);
+            self.log.gate(gate);
             let front = &drive.client.front()[..length];
             let mut taken = self.log.append(front, drive.resources.pool);
             if taken < length {
@@ -41,7 +42,7 @@ impl Session {
         }
         if drive.client.is_finished() {
             self.log.finish();
-            self.finish_gate = acknowledged;
+            self.finish_gate = self.gate(drive, acknowledged);
         }
     }
 
@@ -75,12 +76,17 @@ impl Session {
     }
 
     fn feed_one<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>, index: usize) {
+        let out = self.replicas[index].out;
+        let Some(leg) = drive.leg(index) else {
+            return;
+        };
+        // What it has sent counts, read or not: it was offered.
+        let covered = out + leg.readable() as u64;
+        let covered = self.covers(drive, index, covered);
         let Some(leg) = drive.legs.get_mut(index).and_then(Option::as_mut) else {
             return;
         };
         let replica = &mut self.replicas[index];
-        // What it has sent counts, read or not: it was offered.
-        let covered = replica.out + leg.readable() as u64;
         let before = replica.fed;
         loop {
             let allowed = self.log.allowed(replica.fed, covered) - replica.fed;
@@ -129,7 +135,7 @@ impl Session {
         };
         // Without rejoin, who lags still reads there, and so does who has not accepted yet.
         let behind = self.replicas.iter().any(|r| match r.state {
-            ReplicaState::Joining => r.connected,
+            ReplicaState::Joining => r.connected || r.first,
             ReplicaState::Lagging => true,
             ReplicaState::InSync | ReplicaState::Evicted(_) => false,
         });
@@ -137,8 +143,15 @@ impl Session {
         let resources = &mut *drive.resources;
         self.log
             .release(needed, keep, resources.pool, resources.spill);
+        let spilled = self.log.spilled_bytes();
+        if !self.replicas.iter().any(|r| r.is_live() && r.fed < spilled) {
+            self.log.forget_windows(resources.pool);
+        }
         if !self.log.is_whole() && !self.log_cut {
             self.log_cut = true;
+            if let Some(group) = &mut drive.resources.group {
+                group.cut();
+            }
             self.tell(drive, EventKind::LogCut);
         }
     }

@@ -5,16 +5,13 @@ use super::{Drive, RETRY, Session, Stage};
 use crate::Micros;
 use crate::replicate::event::{EventKind, EvictCause, ReplicaIndex, SwitchCause};
 use crate::replicate::leg::Leg;
-use crate::replicate::log::Read;
-
-/// The least memory of a log, as [`crate::replicate::log::InputLog::new`] has it.
-const MIN_LOG: u64 = 64 << 10;
+use crate::replicate::log::{MIN_MEMORY, Read};
 
 impl Session {
     /// Bytes a replica in sync may be behind: not more than half of what is kept in memory, so that
     /// the others can go on while it is waited for.
     pub(super) fn lag_limit(&self) -> u64 {
-        let memory = u64::from(self.policy.log_memory).max(MIN_LOG);
+        let memory = u64::from(self.policy.log_memory).max(MIN_MEMORY as u64);
         u64::from(self.policy.max_lag).clamp(2, memory / 4)
     }
 
@@ -35,12 +32,12 @@ impl Session {
         }
     }
 
-    /// Waits for slow replicas for a while, then goes on without them.
-    pub(super) fn keep_pace<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) {
-        self.end_lagging(drive);
+    /// Waits for slow replicas for a while, then goes on without them. Whether anything changed.
+    pub(super) fn keep_pace<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) -> bool {
+        let ended = self.end_lagging(drive);
         if self.log.is_finished() {
             self.slowed_at = None;
-            return;
+            return ended;
         }
         // Once it is waited for, it has to come back well below the limit.
         let limit = match self.slowed_at {
@@ -56,12 +53,12 @@ impl Session {
         };
         let mut in_sync = self.replicas.iter().filter(|r| r.is_in_sync()).count();
         if in_sync <= self.needed() || !(0..self.replicas.len()).any(|i| is_slow(self, i)) {
-            self.slowed_at = None;
-            return;
+            // Whoever was waited for has come: the client is read again.
+            return ended | self.slowed_at.take().is_some();
         }
         let since = *self.slowed_at.get_or_insert(drive.now);
         if drive.now < since + self.policy.grace {
-            return;
+            return ended;
         }
         while in_sync > self.needed() {
             let slow = (0..self.replicas.len()).filter(|i| is_slow(self, *i));
@@ -78,25 +75,30 @@ impl Session {
             }
         }
         self.slowed_at = None;
-        self.again = true;
-        self.replace(drive);
+        true
     }
 
     /// Evicts who lags, or joins, for too long, or behind what is kept.
-    fn end_lagging<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) {
+    fn end_lagging<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) -> bool {
+        let mut changed = false;
         for index in 0..self.replicas.len() {
             let replica = &self.replicas[index];
             let since = match replica.state {
                 ReplicaState::Lagging => replica.since,
                 ReplicaState::Joining if replica.is_live() => replica.moved_at,
+                // It waits for its group, and what it waits for may go.
+                ReplicaState::Joining if !replica.connected && !self.log.is_whole() => drive.now,
                 ReplicaState::Joining | ReplicaState::InSync | ReplicaState::Evicted(_) => continue,
             };
             if self.log.read(replica.fed) == Read::Gone {
                 self.evict(drive, index, EvictCause::LogCut);
+                changed = true;
             } else if drive.now >= since + self.policy.lag_timeout {
                 self.evict(drive, index, EvictCause::Lagging);
+                changed = true;
             }
         }
+        changed
     }
 
     /// When to be driven again, if nothing happens before.

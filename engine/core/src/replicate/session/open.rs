@@ -22,6 +22,7 @@ impl Session {
                 continue;
             }
             let mut replica = Replica::new(candidate, now);
+            replica.first = self.stage == Stage::Opening;
             if !replica.is_wanted() {
                 let cause = if candidate.draining {
                     EvictCause::Removed
@@ -78,7 +79,8 @@ impl Session {
         let whole = self.log.is_whole();
         let replica = &mut self.replicas[index];
         let opening = self.stage == Stage::Opening;
-        if opening || (replica.first && whole && self.primary.is_some()) {
+        let alone = self.membership.is_none();
+        if opening || (replica.first && whole && alone && self.primary.is_some()) {
             replica.set(ReplicaState::InSync, drive.now);
             if !opening {
                 let replica = index as ReplicaIndex;
@@ -112,25 +114,36 @@ impl Session {
             self.serve(drive);
         } else if possible < self.needed() || drive.now >= self.began_at + self.policy.open_timeout
         {
-            drive.actions.push(Action::Refuse);
-            drive.resources.counters.refused.add(1);
-            self.end(drive, EndCause::OpenFailed);
+            self.refuse(drive);
         }
+    }
+
+    /// Ends the session before its client was answered.
+    pub(super) fn refuse<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) {
+        drive.actions.push(Action::Refuse);
+        drive.resources.counters.refused.add(1);
+        self.end(drive, EndCause::OpenFailed);
     }
 
     /// Connects to replicas that are due, when what they have missed is still kept.
     pub(super) fn reconnect<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) {
-        let serving = self.stage == Stage::Serving && self.policy.rejoin && !self.closed;
         let opening = self.stage == Stage::Opening;
+        let serving = self.stage == Stage::Serving && !self.closed;
         if !(opening || serving) || !self.log.is_whole() {
             return;
         }
         let (committed, compares) = (self.committed(), self.compares());
-        for (index, replica) in self.replicas.iter_mut().enumerate() {
-            if replica.connected || !replica.is_wanted() || drive.now < replica.retry_at {
+        for index in 0..self.replicas.len() {
+            let replica = &self.replicas[index];
+            let joining = replica.state == ReplicaState::Joining;
+            // One that waited for its group all the time has missed nothing.
+            let wanted = replica.is_wanted() && (opening || self.policy.rejoin || replica.first);
+            let due = wanted && !replica.connected && drive.now >= replica.retry_at;
+            if !due || !self.may_connect(drive, index) {
                 continue;
             }
-            replica.first &= matches!(replica.state, ReplicaState::Joining);
+            let replica = &mut self.replicas[index];
+            replica.first &= joining;
             replica.connect(drive.now, committed);
             if committed > 0 && compares {
                 replica.running = Some(Running::new(self.seed, &self.masks));
@@ -142,6 +155,9 @@ impl Session {
     /// Joining replicas that have caught up, with their output checked, are in sync; so are
     /// lagging ones that have caught up.
     pub(super) fn admit<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) -> bool {
+        if self.closed {
+            return false;
+        }
         let committed = self.committed();
         let close = u64::from(self.policy.max_lag);
         let near = self.lag_limit() / 2;
@@ -161,7 +177,7 @@ impl Session {
                 ReplicaState::Lagging => fed,
                 ReplicaState::InSync | ReplicaState::Evicted(_) => false,
             };
-            if joins {
+            if joins && self.is_complete(drive, index) {
                 self.replicas[index].set(ReplicaState::InSync, drive.now);
                 let replica = index as ReplicaIndex;
                 self.tell(drive, EventKind::Joined { replica });

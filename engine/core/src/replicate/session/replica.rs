@@ -71,8 +71,10 @@ pub(super) struct Replica {
     pub connected_at: Micros,
     /// Whether the handshake was completed.
     pub accepted: bool,
-    /// Whether this is the connection it began the session with.
+    /// Whether this is, or will be, the connection it began the session with.
     pub first: bool,
+    /// How often its group had evicted it when that was looked at last.
+    pub generation: u32,
     /// How long the handshake took.
     pub handshake: Option<Duration>,
     /// Input bytes given to it.
@@ -113,6 +115,7 @@ impl Replica {
             connected_at: now,
             accepted: false,
             first: true,
+            generation: 0,
             handshake: None,
             fed: 0,
             finished: false,

@@ -4,6 +4,7 @@ use super::connection::Connection;
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::slice::ChunksExactMut;
 
 /// Connections of one kind that are not in use.
 ///
@@ -23,12 +24,9 @@ impl Pool {
     /// Makes connections whose receive buffers have so many bytes each, and their send buffers as
     /// many. The buffers are touched only where bytes arrive.
     pub fn new(connections: usize, buffer: usize) -> Self {
-        // Zeroed memory of that size comes from the system untouched.
-        let memory: &'static mut [u8] =
-            Box::leak(vec![0; 2 * connections * buffer].into_boxed_slice());
-        let mut buffers = memory.chunks_exact_mut(buffer.max(1));
-        let mut buffer = || buffers.next().unwrap_or(&mut []);
-        let free = (0..connections).map(|_| Box::new(Connection::new(buffer(), buffer())));
+        let mut buffers = Buffers::new(2 * connections, buffer);
+        let mut next = || buffers.next().unwrap_or(&mut []);
+        let free = (0..connections).map(|_| Box::new(Connection::new(next(), next())));
         Pool {
             free: free.collect(),
             total: connections,
@@ -54,5 +52,40 @@ impl Pool {
     /// Those that are in use.
     pub fn used(&self) -> usize {
         self.total - self.free.len()
+    }
+}
+
+/// Memory is asked for in pieces of this size. Zeroed ones come from the system untouched; twice as
+/// large ones would be put on huge pages, and so be touched from the start.
+const SLAB: usize = 1 << 20;
+
+/// Buffers of one size.
+struct Buffers {
+    left: usize,
+    size: usize,
+    slab: ChunksExactMut<'static, u8>,
+}
+
+impl Buffers {
+    fn new(count: usize, size: usize) -> Self {
+        Buffers {
+            left: count,
+            size: size.max(1),
+            slab: <&mut [u8]>::default().chunks_exact_mut(1),
+        }
+    }
+}
+
+impl Iterator for Buffers {
+    type Item = &'static mut [u8];
+
+    fn next(&mut self) -> Option<&'static mut [u8]> {
+        self.left = self.left.checked_sub(1)?;
+        if self.slab.len() == 0 {
+            let count = (SLAB / self.size).clamp(1, self.left + 1);
+            let slab: &'static mut [u8] = Box::leak(vec![0; count * self.size].into_boxed_slice());
+            self.slab = slab.chunks_exact_mut(self.size);
+        }
+        self.slab.next()
     }
 }

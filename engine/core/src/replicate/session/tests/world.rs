@@ -4,6 +4,7 @@ use crate::Micros;
 use crate::replicate::chunks::{CHUNK, Chunk, ChunkPool};
 use crate::replicate::counters::ReplicateCounters;
 use crate::replicate::event::{EndCause, EventKind, ReplicaIndex, SessionId};
+use crate::replicate::group::Group;
 use crate::replicate::leg::{Leg, Loss, Phase};
 use crate::replicate::mask::Masks;
 use crate::replicate::session::{
@@ -12,8 +13,10 @@ use crate::replicate::session::{
 use crate::replicate::spill::{SpillQueue, SpillReply, SpillRequest};
 use crate::tables::BackendRef;
 use alloc::collections::{BTreeMap, VecDeque};
+use alloc::rc::Rc;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::cell::RefCell;
 use core::time::Duration;
 use lockstep_plan::Replicate;
 
@@ -178,17 +181,6 @@ impl Program {
     fn has_ended(&self, client_finished: bool) -> bool {
         self.ends_at.is_some_and(|end| self.said >= end) || (self.follows && client_finished)
     }
-
-    /// All that is said to an input.
-    pub fn answer(mut self, input: &[u8], finished: bool) -> (Vec<u8>, bool) {
-        let mut out = VecDeque::new();
-        self.greet(&mut out);
-        for byte in input {
-            self.read(*byte, &mut out);
-        }
-        let ended = self.has_ended(finished);
-        (out.into(), ended)
-    }
 }
 
 /// A server, and its side of the connection.
@@ -275,12 +267,17 @@ pub struct World {
     pub sending: VecDeque<u8>,
     pub ends: bool,
     pub sent: Vec<u8>,
+    /// What it had read when it sent each byte.
+    pub had: Vec<usize>,
+    /// What one server alone would have answered so far.
+    ideal: (Program, VecDeque<u8>),
     pub received: Vec<u8>,
     pub events: Vec<EventKind>,
     pub answered: bool,
     pub refused: bool,
     pub ended: Option<EndCause>,
     pub pool: ChunkPool,
+    pub group: Option<Rc<RefCell<Group>>>,
     pub spill: SpillQueue,
     pub disk_hangs: bool,
     pub files: BTreeMap<u64, Vec<u8>>,
@@ -333,12 +330,15 @@ impl World {
             sending: VecDeque::new(),
             ends: false,
             sent: Vec::new(),
+            had: Vec::new(),
+            ideal: ideal(),
             received: Vec::new(),
             events: Vec::new(),
             answered: false,
             refused: false,
             ended: None,
             pool: ChunkPool::new(1 << 20),
+            group: None,
             spill: SpillQueue::new(64),
             disk_hangs: false,
             files: BTreeMap::new(),
@@ -363,15 +363,17 @@ impl World {
     pub fn drive(&mut self) {
         loop {
             let mut actions = Vec::new();
+            let mut group = self.group.as_ref().map(|group| group.borrow_mut());
             let mut resources = Resources {
                 pool: &mut self.pool,
                 spill: &mut self.spill,
                 counters: &self.counters,
-                group: None,
+                group: group.as_deref_mut(),
             };
             let (client, legs) = (&mut self.client, &mut self.legs[..]);
             self.session
                 .drive(self.now, client, legs, &mut resources, &mut actions);
+            drop(group);
             let mut again = false;
             for action in actions {
                 again |= self.obey(action);
@@ -490,9 +492,13 @@ impl World {
         if self.client.phase != Phase::Open || self.client.peer_finished {
             return;
         }
-        let before: Vec<u8> = self.sending.iter().copied().collect();
-        let count = self.client.receive(&mut self.sending, most);
-        self.sent.extend(&before[..count]);
+        let first = self.client.inbox.len();
+        self.client.receive(&mut self.sending, most);
+        for byte in self.client.inbox.iter().skip(first) {
+            self.sent.push(*byte);
+            self.ideal.0.read(*byte, &mut self.ideal.1);
+        }
+        self.had.resize(self.sent.len(), self.received.len());
         if self.sending.is_empty() && self.ends {
             self.client.peer_finished = true;
         }
@@ -627,13 +633,8 @@ impl World {
     }
 
     /// What one server alone would have answered to what the client has sent.
-    pub fn expected(&self) -> Vec<u8> {
-        let finished = self.client.peer_finished;
-        self.servers[0]
-            .program
-            .clone()
-            .answer(&self.sent, finished)
-            .0
+    pub fn expected(&self) -> &VecDeque<u8> {
+        &self.ideal.1
     }
 
     pub fn state(&self, index: usize) -> ReplicaState {
@@ -651,6 +652,12 @@ impl World {
     pub fn has(&self, event: EventKind) -> bool {
         self.events.contains(&event)
     }
+}
+
+fn ideal() -> (Program, VecDeque<u8>) {
+    let (mut program, mut out) = (Program::new(), VecDeque::new());
+    program.greet(&mut out);
+    (program, out)
 }
 
 fn fill(chunk: &mut Chunk, bytes: &[u8]) {
