@@ -222,7 +222,16 @@ impl Client {
         if self.model.is_complete() && self.expected.is_empty() {
             return Ok(());
         }
-        Err(format!("FIN after {} bytes, before the end", self.got))
+        Err(format!(
+            "FIN after {} bytes, before the end: sent {} of {}, FIN {}, {:?}, {} unread; {:?}",
+            self.got,
+            self.sent,
+            self.script.input.len(),
+            self.has_finished,
+            self.script.finish,
+            self.expected.len(),
+            self.model
+        ))
     }
 
     fn behave(&mut self, _: Micros) {

@@ -74,10 +74,13 @@ fn plain(_: &mut Dice) -> Manner {
 /// As a client should be able to behave: it always gets all.
 fn patient(dice: &mut Dice) -> Manner {
     match dice.below(6) {
-        0 => Manner::Slow {
-            gulp: 1 + dice.size(8_192) as usize,
-            pause: dice.below(20 * MILLISECOND),
-        },
+        0 => {
+            let gulp = 1 + dice.size(8_192);
+            Manner::Slow {
+                gulp: gulp as usize,
+                pause: dice.below(gulp * 40),
+            }
+        }
         1 => Manner::Rests {
             after: dice.size(20_000),
             pause: dice.below(20 * SECOND),

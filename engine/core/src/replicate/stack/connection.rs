@@ -1,6 +1,7 @@
 //! One TCP connection: a smoltcp interface with one socket, seen by the machine as a [`Leg`].
 
 mod leg;
+mod upkeep;
 
 use super::device::{Scratch, Sent, Transmit, Way, Wire};
 use super::segment::{Segment, SynOptions};
@@ -15,6 +16,7 @@ use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
 use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
+use upkeep::Upkeep;
 
 /// How long a client may take to acknowledge the SYN-ACK: three of its retransmissions.
 const HALF_OPEN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -93,6 +95,7 @@ pub struct Connection {
     mtu: u16,
     way: Option<Way>,
     deadline: Option<Micros>,
+    upkeep: Upkeep,
 }
 
 impl Connection {
@@ -124,6 +127,7 @@ impl Connection {
             mtu: 1_500,
             way: None,
             deadline: None,
+            upkeep: Upkeep::default(),
         }
     }
 
@@ -186,12 +190,9 @@ impl Connection {
     }
 
     fn settle(&mut self, options: &Options, opened: bool) -> bool {
-        let keepalive = smoltcp::time::Duration::from_micros(
-            u64::try_from(options.keepalive.as_micros()).unwrap_or(u64::MAX / 4),
-        );
+        self.upkeep = Upkeep::new(options.keepalive);
         let socket = self.socket_mut();
         socket.set_congestion_control(congestion_control());
-        socket.set_keep_alive(Some(keepalive));
         // It would count any silence, also where nothing was asked: see `expire`.
         socket.set_timeout(None);
         if !opened {
@@ -246,6 +247,7 @@ impl Connection {
         };
         interface.poll_ingress_single(instant(now), &mut wire, sockets);
         self.dirty = true;
+        self.upkeep.hear(segment.window);
         self.follow(now, before, segment);
     }
 
@@ -328,23 +330,9 @@ impl Connection {
             return false;
         }
         self.sent.asked = false;
-        let mut rest = true;
-        for _ in 0..SEND_BURST {
-            let mut wire = Wire {
-                packet: None,
-                out,
-                way,
-                mtu: self.mtu,
-                sent: &mut self.sent,
-                scratch,
-            };
-            let polled = self
-                .interface
-                .poll_egress(instant(now), &mut wire, &mut self.sockets);
-            if polled == PollResult::None {
-                rest = false;
-                break;
-            }
+        let mut rest = self.emit(now, out, scratch);
+        if !rest && self.tend(now, out, scratch) {
+            rest = self.emit(now, out, scratch);
         }
         if self.sent.asked {
             self.unanswered.get_or_insert(now);
@@ -363,8 +351,30 @@ impl Connection {
         }
         self.dirty = rest || (stuck && way.is_some());
         let lost = self.lost_at();
-        self.deadline = due.into_iter().chain(lost).min();
+        let upkeep = self.upkeep.due();
+        self.deadline = due.into_iter().chain(lost).chain(upkeep).min();
         self.dirty
+    }
+
+    /// Lets smoltcp send. True when it has not sent all.
+    fn emit(&mut self, now: Micros, out: &mut impl Transmit, scratch: &mut Scratch) -> bool {
+        for _ in 0..SEND_BURST {
+            let mut wire = Wire {
+                packet: None,
+                out,
+                way: self.way,
+                mtu: self.mtu,
+                sent: &mut self.sent,
+                scratch,
+            };
+            let polled = self
+                .interface
+                .poll_egress(instant(now), &mut wire, &mut self.sockets);
+            if polled == PollResult::None {
+                return false;
+            }
+        }
+        true
     }
 
     fn lost_at(&self) -> Option<Micros> {

@@ -71,6 +71,8 @@ impl fmt::Debug for Scratch {
 pub(super) struct Sent {
     /// The sequence number behind the last one sent, as the peer sees it.
     pub next: u32,
+    /// That of the SYN, as smoltcp has it.
+    pub first: u32,
     /// The last acknowledgment number sent.
     pub acknowledged: u32,
     /// The last window field sent.
@@ -94,8 +96,11 @@ impl Sent {
             return;
         };
         let flags = TcpFlags::from_bits(header[13]);
-        let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]])
-            .wrapping_add(self.offset);
+        let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+        if flags.contains(TcpFlags::SYN) {
+            self.first = sequence;
+        }
+        let sequence = sequence.wrapping_add(self.offset);
         if self.offset != 0 {
             header[4..8].copy_from_slice(&sequence.to_be_bytes());
         }
