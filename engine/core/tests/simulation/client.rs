@@ -168,7 +168,9 @@ impl Client {
                 continue;
             }
             let at = self.got + at as u64;
-            return Err(format!("byte {at} is {got:#04x} instead of {expected:#04x}"));
+            return Err(format!(
+                "byte {at} is {got:#04x} instead of {expected:#04x}"
+            ));
         }
         self.expected.drain(..got.len());
         self.got += got.len() as u64;

@@ -203,9 +203,7 @@ impl World {
             return Ok(());
         }
         // It may say no, with a reason.
-        let _ = self
-            .replicator
-            .switch_to(self.now, &self.tables, id, to);
+        let _ = self.replicator.switch_to(self.now, &self.tables, id, to);
         self.at(self.now + Duration::from_micros(10), Event::Nudge);
         Ok(())
     }
@@ -233,7 +231,9 @@ impl World {
         let members = &self.tables.rings()[0].members;
         let (mut reliable, mut doubtful) = (0, 0);
         for replica in &details.report.replicas {
-            let at = members.iter().position(|m| m.backend_ref == replica.backend);
+            let at = members
+                .iter()
+                .position(|m| m.backend_ref == replica.backend);
             let Some(server) = at else { continue };
             if replica.state != ReplicaState::InSync || server == without {
                 continue;

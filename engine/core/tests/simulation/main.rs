@@ -55,7 +55,12 @@ fn run(theme: &str, draw: fn(&mut Dice) -> Scenario, seed: u64) -> Result<Seen, 
 
 /// Runs worlds of one kind until they have had so many sessions: a fixed nine of ten, the others
 /// new in each run.
-fn simulate(theme: &str, draw: fn(&mut Dice) -> Scenario, sessions: u64) -> Seen {
+fn simulate(
+    theme: &str,
+    draw: fn(&mut Dice) -> Scenario,
+    sessions: u64,
+    is_tested: impl FnOnce(&Seen) -> bool,
+) {
     let mut total = Seen::default();
     if let Ok(seed) = std::env::var("SIM_SEED") {
         let digits = seed.trim_start_matches("0x");
@@ -64,15 +69,21 @@ fn simulate(theme: &str, draw: fn(&mut Dice) -> Scenario, sessions: u64) -> Seen
             Ok(seen) => eprintln!("{seen:#?}"),
             Err(error) => panic!("{error}"),
         }
-        return total;
+        return;
     }
     let fresh = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let fresh = mix(fresh.as_nanos() as u64);
     eprintln!("fresh seeds from {fresh:#x}");
-    let name = theme.bytes().fold(BASE, |hash, byte| mix(hash ^ u64::from(byte)));
+    let name = theme
+        .bytes()
+        .fold(BASE, |hash, byte| mix(hash ^ u64::from(byte)));
     let mut errors = Vec::new();
     for n in 0.. {
-        let base = if total.sessions * 10 < sessions * 9 { name } else { fresh };
+        let base = if total.sessions * 10 < sessions * 9 {
+            name
+        } else {
+            fresh
+        };
         match run(theme, draw, mix(base.wrapping_add(n))) {
             Ok(seen) => total.add(&seen),
             Err(error) => errors.push(error),
@@ -83,65 +94,70 @@ fn simulate(theme: &str, draw: fn(&mut Dice) -> Scenario, sessions: u64) -> Seen
     }
     assert!(errors.is_empty(), "{}", errors.join("\n\n"));
     eprintln!("{total:#?}");
-    total
+    assert!(
+        is_tested(&total),
+        "it has not seen what it is for: {total:#?}"
+    );
 }
 
 #[test]
 fn weather() {
-    let seen = simulate("weather", Scenario::weather, 2_500);
-    assert!(seen.switched > 0);
+    simulate("weather", Scenario::weather, 2_500, |seen| {
+        seen.switched > 0
+    });
 }
 
 #[test]
 fn kills() {
-    let seen = simulate("kills", Scenario::kills, 2_000);
-    assert!(seen.switched > 0 && seen.evicted > 0 && seen.joined > 0);
+    simulate("kills", Scenario::kills, 2_000, |seen| {
+        seen.switched > 0 && seen.evicted > 0 && seen.joined > 0
+    });
 }
 
 #[test]
 fn freezes() {
-    let seen = simulate("freezes", Scenario::freezes, 1_500);
-    assert!(seen.switched > 0 && seen.evicted > 0);
+    simulate("freezes", Scenario::freezes, 1_500, |seen| {
+        seen.switched > 0 && seen.evicted > 0
+    });
 }
 
 #[test]
 fn quorum() {
-    let seen = simulate("quorum", Scenario::quorum, 1_500);
-    assert!(seen.diverged > 0 && seen.evicted > 0);
+    simulate("quorum", Scenario::quorum, 1_500, |seen| {
+        seen.diverged > 0 && seen.evicted > 0
+    });
 }
 
 #[test]
 fn corrupt() {
-    let seen = simulate("corrupt", Scenario::corrupt, 500);
-    assert!(seen.diverged > 0);
+    simulate("corrupt", Scenario::corrupt, 500, |seen| seen.diverged > 0);
 }
 
 #[test]
 fn blackout() {
-    let seen = simulate("blackout", Scenario::blackout, 600);
-    assert!(seen.orphaned > 0 && seen.reset > 0 && seen.joined > 0);
+    simulate("blackout", Scenario::blackout, 600, |seen| {
+        seen.orphaned > 0 && seen.reset > 0 && seen.joined > 0
+    });
 }
 
 #[test]
 fn clients() {
-    let seen = simulate("clients", Scenario::clients, 1_000);
-    assert!(seen.own > 0 && seen.complete > 0);
+    simulate("clients", Scenario::clients, 1_000, |seen| {
+        seen.own > 0 && seen.complete > 0
+    });
 }
 
 #[test]
 fn memory() {
-    let seen = simulate("memory", Scenario::memory, 400);
-    assert!(seen.lagging > 0);
+    simulate("memory", Scenario::memory, 400, |seen| seen.lagging > 0);
 }
 
 #[test]
 fn flood() {
-    let seen = simulate("flood", Scenario::flood, 500);
-    assert!(seen.cookies > 0);
+    simulate("flood", Scenario::flood, 500, |seen| seen.cookies > 0);
 }
 
 #[test]
 fn bulk() {
-    let seen = simulate("bulk", Scenario::bulk, 60);
-    assert!(seen.bytes > 1 << 20);
+    simulate("bulk", Scenario::bulk, 60, |seen| seen.bytes > 1 << 20);
 }

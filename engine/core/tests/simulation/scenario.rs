@@ -357,7 +357,8 @@ pub fn tables(
         },
     });
     let ports = TALKS.iter().map(|(port, _)| *port).chain([LISTENS]);
-    let vips = ports.flat_map(|port| [format!("{VIP4}:{port}/tcp"), format!("[{VIP6}]:{port}/tcp")]);
+    let vips =
+        ports.flat_map(|port| [format!("{VIP4}:{port}/tcp"), format!("[{VIP6}]:{port}/tcp")]);
     let service = Service {
         name: ServiceName::new("game").unwrap(),
         vips: vips.map(|vip| vip.parse().unwrap()).collect(),

@@ -28,7 +28,10 @@ const STORM: u64 = 20_000_000;
 #[derive(Debug)]
 pub enum Event {
     Start(u32),
-    ToEngine { packet: Vec<u8>, mac: [u8; 6] },
+    ToEngine {
+        packet: Vec<u8>,
+        mac: [u8; 6],
+    },
     ToServer(usize, Vec<u8>),
     ToClient(u32, Vec<u8>),
     WakeClient(u32),
@@ -264,6 +267,9 @@ impl World {
                 if !self.servers[n].is_reachable() {
                     return Ok(());
                 }
+                if self.watched.is_some() {
+                    eprintln!("{:>12} s{n} > {}", self.now.get(), summary(&packet));
+                }
                 match self.servers[n].deliver(self.now, packet) {
                     Some(key) => self.wake_server(n, key),
                     None => {
@@ -321,18 +327,25 @@ impl World {
         let again = client
             .work(now)
             .map_err(|error| format!("session {session}, the client: {error}"))?;
-        let over = (client.outcome != before).then_some(client.outcome).flatten();
+        let over = (client.outcome != before)
+            .then_some(client.outcome)
+            .flatten();
         let packets = client.peer.send(now);
         let (mac, cut) = (client_mac(session), client.is_cut);
         let due = again.into_iter().chain(client.peer.due(now)).min();
-        let due = due.filter(|_| !cut).map(|at| at.max(now + Duration::from_micros(10)));
+        let due = due
+            .filter(|_| !cut)
+            .map(|at| at.max(now + Duration::from_micros(10)));
         if due.is_some_and(|due| client.due.is_none_or(|at| due < at || at <= now)) {
             client.due = due;
             self.at(due.unwrap_or(now), Event::WakeClient(session));
         }
         let began = self.clients[session as usize].as_ref().map(|c| c.began);
         if over.is_none() && before.is_none() && began.is_some_and(|at| now > at + PATIENCE) {
-            return Err(format!("session {session} is stuck: {}", self.describe(session)));
+            return Err(format!(
+                "session {session} is stuck: {}",
+                self.describe(session)
+            ));
         }
         if !cut {
             let weather = self.scenario.client_weather;
@@ -383,6 +396,9 @@ impl World {
 
     pub fn from_server(&mut self, n: usize, packet: Vec<u8>) {
         if self.servers[n].is_reachable() {
+            if self.watched.is_some() {
+                eprintln!("{:>12} s{n} < {}", self.now.get(), summary(&packet));
+            }
             let weather = self.scenario.servers[n].weather;
             self.launch(weather, packet, |packet| Event::ToEngine {
                 packet,
@@ -416,13 +432,9 @@ impl World {
         });
         frame.extend(packet);
         // A reason to drop it is none to stop: late packets of what is over come all the time.
-        let _ = self.replicator.receive(
-            self.now,
-            &self.tables,
-            PortId(0),
-            &mut frame,
-            &mut self.out,
-        );
+        let _ =
+            self.replicator
+                .receive(self.now, &self.tables, PortId(0), &mut frame, &mut self.out);
     }
 
     /// After the engine's turn: its packets set off, its events are seen, its timer is set.
@@ -443,7 +455,9 @@ impl World {
             return Ok(());
         };
         // The engine looks every millisecond.
-        let due = due.max(self.last_tick + Duration::from_millis(1)).max(self.now);
+        let due = due
+            .max(self.last_tick + Duration::from_millis(1))
+            .max(self.now);
         let due = Micros::new(due.get().next_multiple_of(10));
         if self.tick_at.is_none_or(|at| due < at) {
             self.tick_at = Some(due);
@@ -512,7 +526,10 @@ impl World {
             ("half-open sessions", counters.half_open.get()),
             ("bytes of logs", counters.log_memory.get()),
             ("connections in TIME-WAIT", counters.time_wait.get()),
-            ("deadlines", self.replicator.next_deadline().map_or(0, |_| 1)),
+            (
+                "deadlines",
+                self.replicator.next_deadline().map_or(0, |_| 1),
+            ),
             ("events lost", counters.events_lost.get()),
         ] {
             if left > 0 {
@@ -521,7 +538,9 @@ impl World {
         }
         let full = counters.unconnected.get();
         if full > 0 && self.config.connections >= self.clients.len() * self.servers.len() {
-            return Err(format!("{full} connections could not be opened: ports leak"));
+            return Err(format!(
+                "{full} connections could not be opened: ports leak"
+            ));
         }
         Ok(())
     }
@@ -583,5 +602,6 @@ fn summary(packet: &[u8]) -> String {
     let flags = flags.map(|(is, name)| if is { name } else { "" }).concat();
     let (sequence, acknowledged) = (tcp.sequence_number(), tcp.acknowledgment_number());
     let (length, window) = (tcp.payload().len(), tcp.window_size());
-    format!("{flags} {sequence}+{length} ack {acknowledged} window {window}")
+    let (from, to) = (tcp.source_port(), tcp.destination_port());
+    format!("{from}-{to} {flags} {sequence}+{length} ack {acknowledged} window {window}")
 }
