@@ -326,6 +326,9 @@ impl Connection {
             (_, State::Closed) => Some(End::Lost(Loss::Reset)),
             (_, _) => None,
         };
+        if self.end == Some(End::Closed) {
+            self.upkeep.close(now);
+        }
     }
 
     /// Sends what there is to send, one acknowledgment at most. True when it has not sent all.
@@ -351,8 +354,8 @@ impl Connection {
             self.unanswered.get_or_insert(now);
             self.tail.sent(now, self.sent.next, self.sent.again);
         }
-        let due = if self.paused {
-            // It would like to send the SYN-ACK at once.
+        let due = if self.paused || self.state() == State::TimeWait {
+            // It would like to send the SYN-ACK at once; and to forget what is unread.
             None
         } else {
             self.interface.poll_at(instant(now), &self.sockets)
@@ -376,6 +379,9 @@ impl Connection {
 
     /// Lets smoltcp send. True when it has not sent all.
     fn emit(&mut self, now: Micros, out: &mut impl Transmit, scratch: &mut Scratch) -> bool {
+        if self.upkeep.is_over(now) {
+            return false;
+        }
         for _ in 0..SEND_BURST {
             let mut wire = Wire {
                 packet: None,

@@ -7,6 +7,9 @@
 //! It also stops its retransmission timer where a peer closes its window in front of what is in
 //! flight (a fast retransmission can be longer than the window), and does not start it again when
 //! the window opens. Three duplicate acknowledgments then make it retransmit.
+//!
+//! At the end of TIME-WAIT it forgets what was received and not read. That may be most of a
+//! replica's answer, waiting for a client that rests: so that end never comes.
 
 use super::super::device::{Scratch, Transmit, Way, Wire};
 use super::super::segment::{Bare, LONGEST_BARE, SynOptions, transport_of};
@@ -21,6 +24,9 @@ use smoltcp::wire::IpEndpoint;
 /// How long something may be in flight without any timer: as long as the first retransmission waits.
 const STUCK: Duration = Duration::from_secs(1);
 
+/// How long smoltcp may send in TIME-WAIT: less than the ten seconds after which it forgets.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Upkeep {
@@ -33,6 +39,8 @@ pub(super) struct Upkeep {
     pub written: u32,
     /// The window field heard last.
     pub window: u16,
+    /// When the last FIN came.
+    closed_at: Option<Micros>,
 }
 
 impl Upkeep {
@@ -48,6 +56,16 @@ impl Upkeep {
     pub fn hear(&mut self, window: u16) {
         self.window = window;
         self.probe_at = None;
+    }
+
+    /// Both FINs were exchanged.
+    pub fn close(&mut self, now: Micros) {
+        self.closed_at.get_or_insert(now);
+    }
+
+    /// Whether smoltcp must not be asked to send any more.
+    pub fn is_over(&self, now: Micros) -> bool {
+        self.closed_at.is_some_and(|at| now >= at + LAST_WORDS)
     }
 
     /// When to look again.
