@@ -280,7 +280,7 @@ impl Session {
         self.step(&mut drive);
         self.deadline = self.earliest(now);
         if cfg!(debug_assertions) {
-            self.check(&mut drive);
+            self.check();
         }
     }
 

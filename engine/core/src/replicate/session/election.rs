@@ -126,6 +126,10 @@ impl Session {
         if primary.position > committed || other.position <= primary.position || self.closed {
             return false;
         }
+        // One that has ended has nothing more to give either: whether that is the end, votes tell.
+        if other.ended {
+            return false;
+        }
         let gains = other.position > committed && drive.client.room() > 0;
         gains || (quorum && primary.position < committed)
     }
