@@ -122,6 +122,10 @@ impl Session {
         if primary.position > committed || other.position <= primary.position || self.closed {
             return false;
         }
+        // One that has ended has nothing more to give either: whether that is the end, votes tell.
+        if other.ended {
+            return false;
+        }
         // One whose output differs is not worth leaving another for.
         if other.differs.is_some() && primary.differs.is_none() {
             return false;
