@@ -178,7 +178,7 @@ fn posts(lab: &Lab, time: Duration) -> Result<Wrk> {
     fs::write(&script, text)?;
     let url = Version::V4.url() + "same";
     let load = Wrk::new(url).connections(SESSIONS as u32).script(script);
-    Ok(load.seconds(time.as_secs() * 3 / 2 + 6))
+    Ok(load.seconds(time.as_secs() * 3 / 2 + 14))
 }
 
 /// The requests a second that a server answers over some time.

@@ -177,9 +177,14 @@ impl Balancer {
         what: &str,
         mut wanted: impl FnMut(&Session) -> bool,
     ) -> Result<Session> {
-        wait_until(&format!("the session {what}"), SOON, || {
-            Ok(Some(self.session()?).filter(|session| wanted(session)))
-        })
+        let mut last = None;
+        let found = wait_until(&format!("the session {what}"), SOON, || {
+            let session = self.session()?;
+            let found = wanted(&session).then(|| session.clone());
+            last = Some(session);
+            Ok(found)
+        });
+        found.with_context(|| format!("{last:?}"))
     }
 
     /// Waits until there are so many sessions.
