@@ -24,6 +24,7 @@ pub use server::serve;
 
 use anyhow::{Context, Result, ensure};
 use balancer::Case;
+use clap::ValueEnum;
 use lockstep_tests::lab::interrupted;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -58,9 +59,12 @@ pub struct Arguments {
     /// Sessions that are open at once.
     #[arg(long, default_value_t = 10_000)]
     sessions: usize,
-    /// Only what needs no engine.
-    #[arg(long)]
-    peers_only: bool,
+    /// What stands between in bulk transfers: all of them, unless said otherwise.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    cases: Vec<Case>,
+    /// What to measure: everything, unless said otherwise.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    parts: Vec<Part>,
     /// The CPU of client and servers.
     #[arg(long, default_value_t = 0)]
     endpoints_cpu: usize,
@@ -70,6 +74,21 @@ pub struct Arguments {
     /// Prints every trial.
     #[arg(long)]
     verbose: bool,
+}
+
+/// A part of the measurements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Bulk,
+    Switchover,
+    Delay,
+    Crowd,
+}
+
+impl Arguments {
+    fn has(&self, part: Part) -> bool {
+        self.parts.is_empty() || self.parts.contains(&part)
+    }
 }
 
 /// A row of `perf/results/replicate.json`.
@@ -100,14 +119,20 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     );
     run_ahead_of_others()?;
     let mut rows = Vec::new();
-    rows.extend(bulk(cpus, arguments)?.into_iter().map(Row::Bulk));
-    if !arguments.peers_only {
+    if arguments.has(Part::Bulk) {
+        rows.extend(bulk(cpus, arguments)?.into_iter().map(Row::Bulk));
+    }
+    if arguments.has(Part::Switchover) {
         for fault in [Fault::Killed, Fault::Silent] {
             eprintln!("switchovers: {fault:?}");
             rows.push(Row::Switchover(switchover::run(fault, cpus, arguments)?));
         }
+    }
+    if arguments.has(Part::Delay) {
         eprintln!("commit delay");
         rows.push(Row::Delay(delay::run(cpus)?));
+    }
+    if arguments.has(Part::Crowd) {
         eprintln!("many sessions");
         rows.extend(crowd::run(cpus, arguments)?.into_iter().map(Row::Crowd));
     }
@@ -127,13 +152,20 @@ fn run_ahead_of_others() -> Result<()> {
 }
 
 fn bulk(cpus: Cpus, arguments: &Arguments) -> Result<Vec<bulk::Row>> {
-    let mut series = vec![
-        bulk::Series::new(Case::Forward, 1),
-        bulk::Series::new(Case::Haproxy, 1),
-    ];
-    if !arguments.peers_only {
-        let counts = arguments.replicas.iter();
-        series.extend(counts.map(|&count| bulk::Series::new(Case::Lockstep, count)));
+    let cases = if arguments.cases.is_empty() {
+        Case::value_variants()
+    } else {
+        &arguments.cases
+    };
+    let mut series = Vec::new();
+    for &case in cases {
+        match case {
+            Case::Forward | Case::Haproxy => series.push(bulk::Series::new(case, 1)),
+            Case::Lockstep => {
+                let counts = arguments.replicas.iter();
+                series.extend(counts.map(|&count| bulk::Series::new(case, count)));
+            }
+        }
     }
     let rounds = arguments.rounds.max(1);
     for round in 0..rounds {

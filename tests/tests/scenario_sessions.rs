@@ -1,7 +1,10 @@
 //! Replicated sessions through the whole of Lockstep: what a client gets, and what an operator sees.
 
 use anyhow::{Context, ensure};
-use lockstep_tests::lab::{Content, Fault, Lab, Replicated, Version, scenario, wait_until};
+use lockstep_tests::lab::{
+    Behaviour, Content, Fault, Lab, Replicated, TestServer, Version, scenario, wait_until,
+};
+use nix::sys::signal::Signal;
 use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
@@ -92,5 +95,52 @@ fn scenario_a_download_survives_its_killed_primary() {
         let name = killed.context("nobody was killed")?;
         ensure!(events.contains(&format!("switched {name} -> ")), "{events}");
         Ok(())
+    });
+}
+
+#[test]
+fn scenario_a_replica_comes_back_and_is_fed_from_a_file() {
+    scenario(&Lab::builder().servers(3).queues(2), |lab| {
+        let topology = lab.balancers[0].topology_file();
+        let files = topology.with_file_name("spill");
+        let table = format!("[sessions]\nspill = {files:?}\n");
+        let text = std::fs::read_to_string(&topology)?;
+        std::fs::write(&topology, format!("{table}\n{text}"))?;
+        let service = Replicated::new("test", Version::V4, TestServer::PORT, &[0, 1, 2])
+            .with("log_memory", "\"256KiB\"")
+            .with("log_disk", "\"64MiB\"");
+        lab.start_lockstep(&service.to_string())?;
+        let mut servers = Vec::new();
+        for server in &lab.servers {
+            servers.push(server.start_test_server(server.v4().into(), &Behaviour::echo())?);
+        }
+        let mut client = lab.client.stream(Version::V4.vip())?;
+        client.echo(4 * MIB)?;
+        let balancer = &lab.balancers[0];
+        ensure!(balancer.metric("lockstep_spill_files")? == 1);
+        let stored = balancer.metric("lockstep_spill_stored_bytes")?;
+        ensure!(stored > 3 * MIB, "{stored} bytes are in the file");
+
+        let victim = (balancer.session()?.primary()? + 1) % 3;
+        servers[victim].process().signal(Signal::SIGKILL)?;
+        let name = lab.servers[victim].name();
+        let about = [("replica", name.as_str())];
+        balancer.wait_for_event("evicted", &about)?;
+        client.echo(MIB)?;
+        let address = lab.servers[victim].v4().into();
+        servers[victim] = lab.servers[victim].start_test_server(address, &Behaviour::echo())?;
+        wait_until("the replica is in sync again", SOON, || {
+            let session = balancer.session()?;
+            Ok((session.in_state("in-sync").len() == 3).then_some(()))
+        })?;
+        client.echo(MIB)?;
+        ensure!(balancer.session()?.rejoinable);
+        ensure!(balancer.metric("lockstep_spill_read_bytes_total")? > 3 * MIB);
+        client.finish()?;
+        client.must_end()?;
+        balancer.wait_for_sessions(0)?;
+        wait_until("the file is removed", SOON, || {
+            Ok((balancer.metric("lockstep_spill_files")? == 0).then_some(()))
+        })
     });
 }

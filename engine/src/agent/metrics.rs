@@ -101,6 +101,11 @@ impl Agent {
             vitals().map(|v| v.bursts.get()),
         );
         page.per_worker(
+            "lockstep_worker_taken_over_packets_total",
+            "Packets of its sessions that came to another worker's socket.",
+            vitals().map(|v| v.taken_over.get()),
+        );
+        page.per_worker(
             "lockstep_worker_tx_wakeups_total",
             "System calls made to send.",
             vitals().map(|v| v.tx_wakeups.get()),

@@ -13,7 +13,7 @@ use std::time::Duration;
 const START: Duration = Duration::from_secs(15);
 
 /// What is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Case {
     /// The kernel routes and nobody terminates TCP: what the client, the server and the links
     /// carry.

@@ -358,25 +358,34 @@ impl Engine {
         table(&columns, self.workers.iter().map(row))
     }
 
+    /// Sessions, of a service together, have a column only where one replicates.
     fn vips_table(&self) -> String {
+        let replicated = |s: &Service| s.mode == "replicate";
+        let replicates = self.services.iter().any(replicated);
         let rows = self.services.iter().flat_map(|s| {
             s.vips.iter().map(move |v| {
                 let dropped = v.drops.iter().map(|d| d.packets).sum();
                 let (name, mode) = (s.name.clone(), s.mode.clone());
-                vec![
+                let mut row = vec![
                     name,
                     mode,
                     v.vip.clone(),
                     count(v.packets),
                     bytes(v.bytes),
                     count(dropped),
-                ]
+                ];
+                if replicates {
+                    let sessions = replicated(s).then(|| count(s.sessions));
+                    row.push(sessions.unwrap_or_else(|| "-".to_owned()));
+                }
+                row
             })
         });
-        table(
-            &["SERVICE", "MODE", "VIP", ">PACKETS", ">BYTES", ">DROPPED"],
-            rows,
-        )
+        let mut columns = vec!["SERVICE", "MODE", "VIP", ">PACKETS", ">BYTES", ">DROPPED"];
+        if replicates {
+            columns.push(">SESSIONS");
+        }
+        table(&columns, rows)
     }
 
     /// Health has a column only where there are replicas.

@@ -1,6 +1,8 @@
 //! One TCP connection: a smoltcp interface with one socket, seen by the machine as a [`Leg`].
 
 mod leg;
+mod tail;
+mod upkeep;
 
 use super::device::{Scratch, Sent, Transmit, Way, Wire};
 use super::segment::{Segment, SynOptions};
@@ -15,6 +17,8 @@ use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
 use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
+use tail::Tail;
+use upkeep::Upkeep;
 
 /// How long a client may take to acknowledge the SYN-ACK: three of its retransmissions.
 const HALF_OPEN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -93,6 +97,8 @@ pub struct Connection {
     mtu: u16,
     way: Option<Way>,
     deadline: Option<Micros>,
+    upkeep: Upkeep,
+    tail: Tail,
 }
 
 impl Connection {
@@ -124,6 +130,8 @@ impl Connection {
             mtu: 1_500,
             way: None,
             deadline: None,
+            upkeep: Upkeep::default(),
+            tail: Tail::default(),
         }
     }
 
@@ -186,12 +194,10 @@ impl Connection {
     }
 
     fn settle(&mut self, options: &Options, opened: bool) -> bool {
-        let keepalive = smoltcp::time::Duration::from_micros(
-            u64::try_from(options.keepalive.as_micros()).unwrap_or(u64::MAX / 4),
-        );
+        self.upkeep = Upkeep::new(options.keepalive);
+        self.tail = Tail::default();
         let socket = self.socket_mut();
         socket.set_congestion_control(congestion_control());
-        socket.set_keep_alive(Some(keepalive));
         // It would count any silence, also where nothing was asked: see `expire`.
         socket.set_timeout(None);
         if !opened {
@@ -246,7 +252,11 @@ impl Connection {
         };
         interface.poll_ingress_single(instant(now), &mut wire, sockets);
         self.dirty = true;
+        self.upkeep.hear(segment.window);
         self.follow(now, before, segment);
+        if segment.flags.contains(TcpFlags::ACK) {
+            self.tail.acknowledged(now, segment.acknowledgment);
+        }
     }
 
     /// Brings a segment into the form smoltcp must see.
@@ -280,16 +290,20 @@ impl Connection {
     fn follow(&mut self, now: Micros, before: State, segment: &Segment) {
         let after = self.state();
         let reset = segment.flags.contains(TcpFlags::RST);
+        let asked = self.unanswered;
         if !(reset && after == before) {
             self.unanswered = None;
         }
         if self.rtt.is_none() && after == State::Established {
-            let handshake = if self.role == Role::Replica {
-                self.opened
-            } else {
-                now
+            let sent = match self.role {
+                Role::Replica => Some(self.opened),
+                Role::Client => asked,
             };
-            self.rtt = Some(now.since(handshake));
+            self.rtt = sent.map(|sent| now.since(sent));
+        }
+        let handshake = |state| matches!(state, State::SynSent | State::SynReceived);
+        if handshake(before) && !handshake(after) {
+            self.tail = Tail::new(self.sent.next, self.rtt);
         }
         let finished = matches!(
             after,
@@ -312,6 +326,9 @@ impl Connection {
             (_, State::Closed) => Some(End::Lost(Loss::Reset)),
             (_, _) => None,
         };
+        if self.end == Some(End::Closed) {
+            self.upkeep.close(now);
+        }
     }
 
     /// Sends what there is to send, one acknowledgment at most. True when it has not sent all.
@@ -328,29 +345,17 @@ impl Connection {
             return false;
         }
         self.sent.asked = false;
-        let mut rest = true;
-        for _ in 0..SEND_BURST {
-            let mut wire = Wire {
-                packet: None,
-                out,
-                way,
-                mtu: self.mtu,
-                sent: &mut self.sent,
-                scratch,
-            };
-            let polled = self
-                .interface
-                .poll_egress(instant(now), &mut wire, &mut self.sockets);
-            if polled == PollResult::None {
-                rest = false;
-                break;
-            }
+        self.sent.again = false;
+        let mut rest = self.emit(now, out, scratch);
+        if !rest && self.tend(now, out, scratch) {
+            rest = self.emit(now, out, scratch);
         }
         if self.sent.asked {
             self.unanswered.get_or_insert(now);
+            self.tail.sent(now, self.sent.next, self.sent.again);
         }
-        let due = if self.paused {
-            // It would like to send the SYN-ACK at once.
+        let due = if self.paused || self.state() == State::TimeWait {
+            // It would like to send the SYN-ACK at once; and to forget what is unread.
             None
         } else {
             self.interface.poll_at(instant(now), &self.sockets)
@@ -363,8 +368,37 @@ impl Connection {
         }
         self.dirty = rest || (stuck && way.is_some());
         let lost = self.lost_at();
-        self.deadline = due.into_iter().chain(lost).min();
+        let upkeep = self.upkeep.due();
+        let tail = self
+            .tail_due()
+            .filter(|_| self.end.is_none() && self.upkeep.window != 0);
+        let due = due.into_iter().chain(lost).chain(upkeep).chain(tail);
+        self.deadline = due.min();
         self.dirty
+    }
+
+    /// Lets smoltcp send. True when it has not sent all.
+    fn emit(&mut self, now: Micros, out: &mut impl Transmit, scratch: &mut Scratch) -> bool {
+        if self.upkeep.is_over(now) {
+            return false;
+        }
+        for _ in 0..SEND_BURST {
+            let mut wire = Wire {
+                packet: None,
+                out,
+                way: self.way,
+                mtu: self.mtu,
+                sent: &mut self.sent,
+                scratch,
+            };
+            let polled = self
+                .interface
+                .poll_egress(instant(now), &mut wire, &mut self.sockets);
+            if polled == PollResult::None {
+                return false;
+            }
+        }
+        true
     }
 
     fn lost_at(&self) -> Option<Micros> {
@@ -468,6 +502,8 @@ impl Connection {
         self.sent.offset = isn.wrapping_sub(ours);
         self.sent.next = isn.wrapping_add(1);
         self.sent.refused = 0;
+        // The client was asked long before, and nobody knows when.
+        self.unanswered = None;
     }
 
     /// The shift of the window fields that a connection with this receive buffer sends.

@@ -71,6 +71,8 @@ impl fmt::Debug for Scratch {
 pub(super) struct Sent {
     /// The sequence number behind the last one sent, as the peer sees it.
     pub next: u32,
+    /// That of the SYN, as smoltcp has it.
+    pub first: u32,
     /// The last acknowledgment number sent.
     pub acknowledged: u32,
     /// The last window field sent.
@@ -80,6 +82,8 @@ pub(super) struct Sent {
     pub offset: u32,
     /// Whether a segment that calls for an answer was sent since this was last cleared.
     pub asked: bool,
+    /// Whether one was sent that had been sent before.
+    pub again: bool,
     /// Packets that [`Transmit`] refused.
     pub refused: u32,
 }
@@ -94,8 +98,11 @@ impl Sent {
             return;
         };
         let flags = TcpFlags::from_bits(header[13]);
-        let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]])
-            .wrapping_add(self.offset);
+        let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+        if flags.contains(TcpFlags::SYN) {
+            self.first = sequence;
+        }
+        let sequence = sequence.wrapping_add(self.offset);
         if self.offset != 0 {
             header[4..8].copy_from_slice(&sequence.to_be_bytes());
         }
@@ -106,6 +113,7 @@ impl Sent {
             u32::from(flags.contains(TcpFlags::SYN)) + u32::from(flags.contains(TcpFlags::FIN));
         let length = (packet.len() - at).saturating_sub(header_length) as u32 + control;
         self.asked |= length > 0;
+        self.again |= length > 0 && (self.next.wrapping_sub(sequence) as i32) > 0;
         let next = sequence.wrapping_add(length);
         if flags.contains(TcpFlags::SYN) || (next.wrapping_sub(self.next) as i32) > 0 {
             self.next = next;

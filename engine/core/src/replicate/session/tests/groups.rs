@@ -472,3 +472,27 @@ proptest! {
         run.end();
     }
 }
+
+#[test]
+fn who_accepts_late_is_not_left_behind_when_a_connection_has_closed() {
+    let mut client = Client::new(2);
+    let first = client.connect();
+    client.worlds[first].ends = true;
+    client.settle();
+    assert_eq!(client.worlds[first].client.phase, Phase::Closed);
+    // On the second connection one replica answers before the other has accepted.
+    client.freeze(1, true);
+    let second = client.connect();
+    client.worlds[second].servers[1].frozen = true;
+    client.say(second, b"abc");
+    let third = client.connect();
+    client.say(third, b"abc");
+    client.freeze(1, false);
+    client.settle();
+    assert_eq!(client.worlds[second].state(1), ReplicaState::InSync);
+    assert_eq!(client.worlds[third].state(1), ReplicaState::InSync);
+    client.kill(0);
+    client.say(second, b"def");
+    client.say(third, b"def");
+    client.complete();
+}

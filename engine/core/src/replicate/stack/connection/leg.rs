@@ -51,7 +51,9 @@ impl Leg for Connection {
             return 0;
         }
         self.dirty = true;
-        self.socket_mut().send_slice(bytes).unwrap_or(0)
+        let written = self.socket_mut().send_slice(bytes).unwrap_or(0);
+        self.upkeep.written = self.upkeep.written.wrapping_add(written as u32);
+        written
     }
 
     fn unacknowledged(&self) -> usize {

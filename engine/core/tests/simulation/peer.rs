@@ -1,0 +1,240 @@
+//! One end of a TCP connection in the world outside: a smoltcp stack of its own, with its own
+//! checksums and timers. It shares nothing with the engine's connections.
+
+use lockstep_core::Micros;
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
+use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
+use smoltcp::time::Instant;
+use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
+use std::net::{IpAddr, SocketAddr};
+
+#[derive(Default)]
+struct Queues {
+    incoming: Option<Vec<u8>>,
+    outgoing: Vec<Vec<u8>>,
+}
+
+struct Incoming(Vec<u8>);
+struct Outgoing<'a>(&'a mut Vec<Vec<u8>>);
+
+impl RxToken for Incoming {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        f(&self.0)
+    }
+}
+
+impl TxToken for Outgoing<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, f: F) -> R {
+        let mut packet = vec![0; length];
+        let result = f(&mut packet);
+        self.0.push(packet);
+        result
+    }
+}
+
+impl Device for Queues {
+    type RxToken<'a> = Incoming;
+    type TxToken<'a> = Outgoing<'a>;
+
+    fn receive(&mut self, _: Instant) -> Option<(Incoming, Outgoing<'_>)> {
+        let packet = self.incoming.take()?;
+        Some((Incoming(packet), Outgoing(&mut self.outgoing)))
+    }
+
+    fn transmit(&mut self, _: Instant) -> Option<Outgoing<'_>> {
+        Some(Outgoing(&mut self.outgoing))
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ip;
+        capabilities.max_transmission_unit = 1_500;
+        capabilities
+    }
+}
+
+/// An end of a connection.
+pub struct Peer {
+    interface: Interface,
+    sockets: SocketSet<'static>,
+    handle: Option<SocketHandle>,
+    queues: Queues,
+    /// The other side's FIN has come.
+    finished: bool,
+    /// What was unread at the end: smoltcp forgets it with the connection, a kernel does not.
+    kept: Vec<u8>,
+    /// The first sequence number behind the window it has told of last.
+    edge: u32,
+    /// An RST has ended it while something was still to be said.
+    reset: bool,
+}
+
+fn instant(now: Micros) -> Instant {
+    Instant::from_micros(now.get() as i64)
+}
+
+impl Peer {
+    /// A host's answer where nobody listens: RST.
+    pub fn deaf(address: IpAddr, seed: u64) -> Self {
+        let mut queues = Queues::default();
+        let mut config = Config::new(HardwareAddress::Ip);
+        config.random_seed = seed;
+        let mut interface = Interface::new(config, &mut queues, Instant::ZERO);
+        let prefix = if address.is_ipv4() { 32 } else { 128 };
+        interface.update_ip_addrs(|addresses| {
+            let own = IpCidr::new(IpAddress::from(address), prefix);
+            addresses.push(own).unwrap();
+        });
+        Peer {
+            interface,
+            sockets: SocketSet::new(vec![]),
+            handle: None,
+            queues,
+            finished: false,
+            kept: Vec::new(),
+            edge: 0,
+            reset: false,
+        }
+    }
+
+    fn with_socket(address: IpAddr, seed: u64, buffer: usize) -> Self {
+        let mut peer = Peer::deaf(address, seed);
+        let mut socket = Socket::new(
+            SocketBuffer::new(vec![0; buffer]),
+            SocketBuffer::new(vec![0; buffer]),
+        );
+        socket.set_nagle_enabled(false);
+        socket.set_ack_delay(None);
+        peer.handle = Some(peer.sockets.add(socket));
+        peer
+    }
+
+    pub fn listen(local: SocketAddr, seed: u64, buffer: usize) -> Self {
+        let mut peer = Peer::with_socket(local.ip(), seed, buffer);
+        peer.socket().listen(local).unwrap();
+        peer
+    }
+
+    pub fn connect(
+        now: Micros,
+        local: SocketAddr,
+        remote: SocketAddr,
+        seed: u64,
+        buffer: usize,
+    ) -> Self {
+        let mut peer = Peer::with_socket(local.ip(), seed, buffer);
+        let handle = peer.handle.unwrap();
+        peer.interface.poll_maintenance(instant(now));
+        let socket = peer.sockets.get_mut::<Socket>(handle);
+        let context = peer.interface.context();
+        socket.connect(context, remote, local).unwrap();
+        peer
+    }
+
+    pub fn socket(&mut self) -> &mut Socket<'static> {
+        self.sockets.get_mut(self.handle.unwrap())
+    }
+
+    pub fn state(&mut self) -> State {
+        self.socket().state()
+    }
+
+    /// Whether the other side's FIN has come, and all before it was read.
+    pub fn has_ended(&mut self) -> bool {
+        self.finished && self.kept.is_empty() && !self.socket().can_recv()
+    }
+
+    /// Whether it was reset before both sides had said everything.
+    pub fn was_reset(&self) -> bool {
+        self.reset
+    }
+
+    pub fn deliver(&mut self, now: Micros, mut packet: Vec<u8>) {
+        self.hide_fin_outside(&mut packet);
+        let before = self.handle.map(|_| self.state());
+        self.queues.incoming = Some(packet);
+        self.interface
+            .poll_ingress_single(instant(now), &mut self.queues, &mut self.sockets);
+        self.queues.incoming = None;
+        let Some(before) = before else { return };
+        self.finished |= matches!(
+            self.state(),
+            State::CloseWait | State::Closing | State::LastAck | State::TimeWait
+        );
+        self.reset |= self.state() == State::Closed
+            && !matches!(before, State::LastAck | State::TimeWait | State::Closed);
+        if self.state() == State::TimeWait && self.socket().can_recv() {
+            let mut kept = std::mem::take(&mut self.kept);
+            self.read(&mut kept, usize::MAX / 2);
+            self.kept = kept;
+        }
+    }
+
+    /// What it has to send.
+    pub fn send(&mut self, now: Micros) -> Vec<Vec<u8>> {
+        self.interface
+            .poll(instant(now), &mut self.queues, &mut self.sockets);
+        let sent = std::mem::take(&mut self.queues.outgoing);
+        if let Some(last) = sent.last() {
+            let tcp = &last[transport(last)..];
+            let acknowledged = u32::from_be_bytes(tcp[8..12].try_into().unwrap());
+            let window = u16::from_be_bytes([tcp[14], tcp[15]]);
+            self.edge = acknowledged.wrapping_add(u32::from(window));
+        }
+        sent
+    }
+
+    /// smoltcp takes a FIN at the end of a segment whose last bytes are outside its window, and
+    /// with it for granted that they were there. A kernel waits for them: so does this.
+    fn hide_fin_outside(&self, packet: &mut [u8]) {
+        const FIN: u8 = 1;
+        let at = transport(packet);
+        let Some(tcp) = packet.get_mut(at..).filter(|tcp| tcp.len() >= 20) else {
+            return;
+        };
+        let sequence = u32::from_be_bytes(tcp[4..8].try_into().unwrap());
+        let length = tcp.len().saturating_sub(usize::from(tcp[12] >> 4) * 4);
+        let end = sequence.wrapping_add(length as u32);
+        if tcp[13] & FIN != 0 && length > 0 && (self.edge.wrapping_sub(end) as i32) < 0 {
+            tcp[13] &= !FIN;
+            // RFC 1624: a word less by one makes the checksum more by one.
+            let sum = u16::from_be_bytes([tcp[16], tcp[17]]);
+            let sum = sum.checked_add(1).unwrap_or(1);
+            tcp[16..18].copy_from_slice(&sum.to_be_bytes());
+        }
+    }
+
+    /// When it has to send again, if nothing happens before.
+    pub fn due(&mut self, now: Micros) -> Option<Micros> {
+        let at = self.interface.poll_at(instant(now), &self.sockets)?;
+        Some(Micros::new(at.total_micros().max(0) as u64))
+    }
+
+    /// Reads at most that many bytes.
+    pub fn read(&mut self, out: &mut Vec<u8>, most: usize) {
+        let kept = self.kept.len().min(most);
+        out.extend(self.kept.drain(..kept));
+        let most = most - kept;
+        let socket = self.socket();
+        let end = out.len() + most;
+        while out.len() < end && socket.can_recv() {
+            let left = end - out.len();
+            let read = socket.recv(|piece| {
+                let piece = &piece[..piece.len().min(left)];
+                out.extend_from_slice(piece);
+                (piece.len(), ())
+            });
+            read.unwrap();
+        }
+    }
+
+    pub fn write(&mut self, bytes: &[u8]) -> usize {
+        self.socket().send_slice(bytes).unwrap_or(0)
+    }
+}
+
+/// Where the TCP header begins; nothing here has IP options.
+fn transport(packet: &[u8]) -> usize {
+    if packet[0] >> 4 == 4 { 20 } else { 40 }
+}
