@@ -21,8 +21,8 @@ pub const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 3];
 
 /// A session that is not over by then is stuck, in microseconds after its beginning.
 const PATIENCE: Duration = Duration::from_secs(400);
-/// Packets of one world at most: more is a storm.
-const STORM: u64 = 20_000_000;
+/// Steps of one world at most: more is a storm.
+const STORM: u64 = 1_000_000;
 
 /// What happens at a moment.
 #[derive(Debug)]
@@ -129,6 +129,8 @@ pub struct World {
     last_tick: Micros,
     open: usize,
     seen: Seen,
+    steps: u64,
+    looked_at: Micros,
     trace: bool,
     /// The session whose client's packets are told of.
     watched: Option<u32>,
@@ -155,6 +157,8 @@ impl World {
             last_tick: Micros::ZERO,
             open: scenario.sessions as usize,
             seen: Seen::default(),
+            steps: 0,
+            looked_at: Micros::ZERO,
             trace: std::env::var_os("SIM_TRACE").is_some(),
             watched: std::env::var("SIM_WATCH").ok().and_then(|n| n.parse().ok()),
             config,
@@ -208,6 +212,14 @@ impl World {
             return Err("nothing will ever happen again".into());
         };
         self.now = now;
+        self.steps += 1;
+        if self.steps > STORM {
+            return Err("too much happens: something goes round".into());
+        }
+        if now > self.looked_at + Duration::from_secs(5) {
+            self.looked_at = now;
+            self.look_for_stuck()?;
+        }
         let (mut burst, mut tick) = (false, false);
         while let Some(entry) = self.events.first_entry()
             && entry.key().0 <= now
@@ -234,6 +246,19 @@ impl World {
             self.follow()?;
         }
         Ok(())
+    }
+
+    fn look_for_stuck(&mut self) -> Result<(), String> {
+        let late = |client: &&Client| {
+            client.outcome.is_none() && self.now > client.began + PATIENCE
+        };
+        match self.clients.iter().flatten().find(late).map(|c| c.session) {
+            Some(session) => {
+                let described = self.describe(session);
+                Err(format!("session {session} is stuck: {described}"))
+            }
+            None => Ok(()),
+        }
     }
 
     fn happen(&mut self, event: Event) -> Result<(), String> {
@@ -340,13 +365,6 @@ impl World {
             client.due = due;
             self.at(due.unwrap_or(now), Event::WakeClient(session));
         }
-        let began = self.clients[session as usize].as_ref().map(|c| c.began);
-        if over.is_none() && before.is_none() && began.is_some_and(|at| now > at + PATIENCE) {
-            return Err(format!(
-                "session {session} is stuck: {}",
-                self.describe(session)
-            ));
-        }
         if !cut {
             let weather = self.scenario.client_weather;
             for packet in packets {
@@ -447,9 +465,6 @@ impl World {
             if let EventKind::Switched { .. } = event.event.kind {
                 self.seen.switched += 1;
             }
-        }
-        if self.seen.packets > STORM {
-            return Err("a storm of packets".into());
         }
         let Some(due) = self.replicator.next_deadline() else {
             return Ok(());
