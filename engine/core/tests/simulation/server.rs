@@ -152,7 +152,7 @@ impl Server {
         let mut again = None;
         if runs && now < talk.rests_until {
             again = Some(talk.rests_until);
-        } else if runs && talk.work(self.temper.gulp, clients)? && self.temper.pause > 0 {
+        } else if runs && talk.work(self.temper.gulp, clients)? && self.temper.gulp > 0 {
             let pause = self.dice.below(2 * self.temper.pause);
             talk.rests_until = now + Duration::from_micros(pause + 1);
             again = Some(talk.rests_until);

@@ -133,7 +133,7 @@ pub struct World {
     looked_at: Micros,
     trace: bool,
     /// The session whose client's packets are told of.
-    watched: Option<u32>,
+    pub watched: Option<u32>,
 }
 
 impl World {
@@ -513,7 +513,7 @@ impl World {
         page
     }
 
-    fn describe(&mut self, session: u32) -> String {
+    pub fn describe(&mut self, session: u32) -> String {
         let Some(client) = &mut self.clients[session as usize] else {
             return String::new();
         };
