@@ -16,6 +16,7 @@
 
 mod client;
 mod dice;
+mod disk;
 mod havoc;
 mod peer;
 mod program;
