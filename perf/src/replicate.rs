@@ -160,7 +160,9 @@ fn bulk(cpus: Cpus, arguments: &Arguments) -> Result<Vec<bulk::Row>> {
     let mut series = Vec::new();
     for &case in cases {
         match case {
-            Case::Forward | Case::Haproxy => series.push(bulk::Series::new(case, 1)),
+            Case::Forward | Case::Haproxy | Case::LockstepInterrupt => {
+                series.push(bulk::Series::new(case, 1))
+            }
             Case::Lockstep => {
                 let counts = arguments.replicas.iter();
                 series.extend(counts.map(|&count| bulk::Series::new(case, count)));

@@ -22,6 +22,8 @@ pub enum Case {
     Haproxy,
     /// The engine, replicating.
     Lockstep,
+    /// The same, its worker sleeping whenever there is nothing: what it does not spend on waiting.
+    LockstepInterrupt,
 }
 
 impl Case {
@@ -31,6 +33,7 @@ impl Case {
             Case::Forward => "forward",
             Case::Haproxy => "haproxy",
             Case::Lockstep => "lockstep",
+            Case::LockstepInterrupt => "lockstep-interrupt",
         }
     }
 }
@@ -58,8 +61,12 @@ impl Balancer {
                 Ok(Balancer::Kernel)
             }
             Case::Haproxy => start_haproxy(network, cpus).map(Balancer::Haproxy),
-            Case::Lockstep => {
-                Engine::start(network, &Policy::replicas(replicas), cpus).map(Balancer::Lockstep)
+            Case::Lockstep | Case::LockstepInterrupt => {
+                let mut policy = Policy::replicas(replicas);
+                if case == Case::LockstepInterrupt {
+                    policy.poll = "interrupt";
+                }
+                Engine::start(network, &policy, cpus).map(Balancer::Lockstep)
             }
         }
     }

@@ -113,7 +113,7 @@ pub fn rows(series: &[Series]) -> Vec<Row> {
             .map(|series| series.row(case, direction));
         for series in series {
             let mut row = series.row(case, direction);
-            if series.case == Case::Lockstep {
+            if matches!(series.case, Case::Lockstep | Case::LockstepInterrupt) {
                 row.peer = peer.as_ref().map(|peer| Peer {
                     name: peer.balancer,
                     gbit_s: peer.gbit_s,
