@@ -39,7 +39,7 @@ fn refused(lab: &Lab) -> Result<Duration> {
 #[test]
 fn scenario_sessions_without_a_replica_at_the_start_the_client_is_refused() {
     scenario(&Lab::builder(), |lab| {
-        let service = test_service().with("open_timeout", "\"1s\"");
+        let service = test_service().with("open_timeout", "\"500ms\"");
         lab.start_lockstep(&service.to_string())?;
         // Nobody listens.
         let after = refused(lab)?;
@@ -67,7 +67,7 @@ fn scenario_sessions_without_a_replica_at_the_start_the_client_is_refused() {
 fn scenario_sessions_fewer_replicas_than_min_sync_refuse_the_client() {
     scenario(&Lab::builder(), |lab| {
         let service = test_service()
-            .with("open_timeout", "\"1s\"")
+            .with("open_timeout", "\"500ms\"")
             .with("min_sync", "2");
         lab.start_lockstep(&service.to_string())?;
         let mut servers = start(lab, &[Some(Behaviour::echo()), None, None])?;

@@ -132,7 +132,7 @@ fn replicated(lab: &mut Lab) -> Result<()> {
         .with("masks", DATE_MASK);
     step("lockstep apply: a service with mode = \"replicate\" beside the others");
     let text = service.to_string();
-    for line in text.lines() {
+    for line in text.trim_end().lines() {
         println!("      {line}");
     }
     lab.balancers[0].apply(&(web(&[1, 2, 3]) + &text))?;
