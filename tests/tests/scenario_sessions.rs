@@ -63,6 +63,8 @@ fn scenario_an_operator_sees_a_session_and_switches_it_over() {
         let metrics = balancer.cli_text(&["metrics"])?;
         for line in [
             "lockstep_session_active{service=\"web\"} 0",
+            "lockstep_sessions{state=\"protected\"} 0",
+            "lockstep_sessions{state=\"closed\"} 0",
             "lockstep_session_switchover_gap_seconds_count 1",
         ] {
             ensure!(

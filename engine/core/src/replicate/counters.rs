@@ -1,6 +1,7 @@
 //! Counters of sessions: one set per worker, written by it alone, read by the agent at any time.
 
 use super::histogram::Histogram;
+use super::session::SessionState;
 use crate::counters::{BACKEND_SLOTS, Count, VIP_SLOTS};
 use crate::tables::{BackendRef, VipRef};
 use alloc::boxed::Box;
@@ -30,6 +31,8 @@ pub struct ReplicateCounters {
     pub orphaned: Count,
     /// Sessions there are.
     pub sessions: Count,
+    /// The same by state, in the order of [`SessionState::ALL`].
+    pub by_state: [Count; SessionState::ALL.len()],
     /// The same by VIP slot.
     pub by_vip: ByVip,
     /// Sessions whose client has not acknowledged the SYN-ACK.

@@ -20,7 +20,7 @@ pub use report::{SessionDetails, SwitchoverError};
 use super::chunks::ChunkPool;
 use super::counters::ReplicateCounters;
 use super::event::SessionId;
-use super::session::{Action, Session};
+use super::session::{Action, Session, SessionState};
 use super::spill::{SpillQueue, SpillReply};
 use super::stack::cookie::Cookies;
 use super::stack::pool::Pool;
@@ -95,6 +95,8 @@ struct Served {
     group: Option<GroupPlace>,
     /// Counted as half-open.
     half_open: bool,
+    /// The state it is counted under.
+    state: SessionState,
     /// In the list of those to be served.
     dirty: bool,
 }

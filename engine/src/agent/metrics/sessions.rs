@@ -2,11 +2,13 @@
 
 use super::Page;
 use crate::agent::Agent;
+use crate::agent::sessions::names;
 use crate::spill::SpillCounters;
 use lockstep_api as api;
 use lockstep_core::counters::Count;
 use lockstep_core::replicate::counters::ReplicateCounters;
 use lockstep_core::replicate::histogram::Histogram;
+use lockstep_core::replicate::session::SessionState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -176,6 +178,15 @@ impl Agent {
         }
         let counters: Vec<&ReplicateCounters> =
             workers.into_iter().flatten().map(AsRef::as_ref).collect();
+        page.family(
+            "lockstep_sessions",
+            "gauge",
+            "Sessions, by how well they are protected.",
+        );
+        for state in SessionState::ALL {
+            let sessions = counters.iter().map(|c| c.by_state[state as usize].get());
+            page.sample(&[("state", names::session(state))], sessions.sum::<u64>());
+        }
         histogram(
             page,
             "lockstep_session_switchover_gap_seconds",

@@ -4,7 +4,7 @@ use super::serve::candidates;
 use super::{HALF_OPEN, Replicator, Served, proxy};
 use crate::Micros;
 use crate::replicate::event::SessionId;
-use crate::replicate::session::Session;
+use crate::replicate::session::{Session, SessionState};
 use crate::replicate::stack::cookie::Promise;
 use crate::replicate::stack::segment::{Bare, LONGEST_BARE, Segment, SynOptions};
 use crate::replicate::stack::{Options, Transmit, Way};
@@ -177,6 +177,7 @@ impl Replicator {
         client.receive(now, segment, packet, &mut sink, scratch);
         let place = self.places.pop().ok_or(DropReason::SessionsFull)?;
         self.shared.counters.by_vip.of(vip).add(1);
+        self.shared.counters.by_state[SessionState::Opening as usize].add(1);
         let id = SessionId {
             worker: self.config.worker,
             number: self.next_number,
@@ -208,6 +209,7 @@ impl Replicator {
             group: (policy.group == Grouping::Client)
                 .then(|| self.groups.of(segment.key.source_address(), &ring.name)),
             half_open,
+            state: SessionState::Opening,
             dirty: false,
         }));
         self.mark(place);

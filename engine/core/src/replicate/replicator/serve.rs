@@ -132,6 +132,13 @@ impl Replicator {
             self.end(now, tables, place, served, out);
             return;
         }
+        let state = served.session.state();
+        if state != served.state {
+            let counters = &self.shared.counters.by_state;
+            counters[served.state as usize].subtract(1);
+            counters[state as usize].add(1);
+            served.state = state;
+        }
         if let Some(due) = served.deadline() {
             self.wheel.set(place, due);
         }
@@ -351,6 +358,7 @@ impl Replicator {
         self.wheel.clear(place);
         self.flows.remove(&served.key, served.session.id().number);
         self.shared.counters.by_vip.of(served.vip).subtract(1);
+        self.shared.counters.by_state[served.state as usize].subtract(1);
         self.places.push(place);
         if let Some(group) = served.group {
             self.groups.release(group);

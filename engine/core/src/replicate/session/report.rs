@@ -25,6 +25,18 @@ pub enum SessionState {
     Closed,
 }
 
+impl SessionState {
+    /// Every state, in the order of the counters.
+    pub const ALL: [SessionState; 6] = [
+        SessionState::Opening,
+        SessionState::Protected,
+        SessionState::Degraded,
+        SessionState::Unprotected,
+        SessionState::Orphaned,
+        SessionState::Closed,
+    ];
+}
+
 /// A replica of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplicaReport {
