@@ -172,12 +172,12 @@ fn frozen(time: Duration) {
     });
 }
 
-/// Posts of 4 KiB by all connections, for as long as both measurements take. Each connection waits
+/// Posts of 8 KiB by all connections, for as long as both measurements take. Each connection waits
 /// between two of them: a load that is offered, and not one that takes all that there is.
 fn posts(lab: &Lab, time: Duration) -> Result<Wrk> {
     let script = lab.run().dir().join("post.lua");
-    let text = "wrk.method = \"POST\"\nwrk.body = string.rep(\"x\", 4096)\n\
-                function delay() return math.random(300, 500) end\n";
+    let text = "wrk.method = \"POST\"\nwrk.body = string.rep(\"x\", 8192)\n\
+                function delay() return math.random(900, 1100) end\n";
     fs::write(&script, text)?;
     let url = Version::V4.url() + "same";
     let load = Wrk::new(url).connections(SESSIONS as u32).script(script);
