@@ -69,6 +69,8 @@ struct Replica {
     covered: [u64; MAX_MEMBERS],
     /// Members, as bits, on which it is connected.
     connected: u64,
+    /// Whether it was evicted, and has not come back.
+    out: bool,
 }
 
 impl Group {
@@ -192,6 +194,7 @@ impl Group {
         }
         replica.covered[member] = covered;
         replica.connected |= 1 << member;
+        replica.out = false;
         self.changed |= !known;
         if replica.cleared < forgotten {
             // What it would have to say first is not known any more.
@@ -241,6 +244,7 @@ impl Group {
         replica.cleared = 0;
         replica.covered = [0; MAX_MEMBERS];
         replica.connected = 0;
+        replica.out = true;
         self.clear();
         self.changed = true;
         self.replicas[index].generation
@@ -266,6 +270,7 @@ impl Group {
                 cleared: 0,
                 covered: [0; MAX_MEMBERS],
                 connected: 0,
+                out: false,
             });
             self.clear();
             self.replicas.len() - 1
@@ -287,7 +292,7 @@ impl Group {
         }
     }
 
-    /// Drops what every connected replica has behind it, when nobody can be fed the whole group.
+    /// Drops what every replica has behind it, when nobody can be fed the whole group.
     fn forget(&mut self) {
         if self.history.len() >= MAX_HISTORY {
             self.whole = false;
@@ -296,25 +301,25 @@ impl Group {
             return;
         }
         loop {
-            let connected = self.replicas.iter().filter(|r| r.connected != 0);
-            let Some(slowest) = connected.map(|r| r.cleared).min() else {
-                return;
-            };
-            while self.forgotten < slowest && self.history.pop_front().is_some() {
-                self.forgotten += 1;
-            }
-            if self.history.len() < MAX_HISTORY {
-                return;
-            }
-            // It is too far behind for what is remembered.
-            let slow = self
+            let forgotten = self.forgotten;
+            let follows = |r: &&Replica| !r.out && r.cleared >= forgotten;
+            let slowest = self
                 .replicas
                 .iter()
-                .find(|r| r.connected != 0 && r.cleared == slowest);
-            let Some(backend) = slow.map(|r| r.backend) else {
-                return;
-            };
-            self.evict(backend);
+                .filter(follows)
+                .min_by_key(|r| r.cleared);
+            let all = forgotten + self.history.len() as u64;
+            let cleared = slowest.map_or(all, |r| r.cleared);
+            let behind = slowest.map(|r| r.backend);
+            self.history.drain(..(cleared - forgotten) as usize);
+            self.forgotten = cleared;
+            match behind {
+                // It is too far behind for what is remembered.
+                Some(backend) if self.history.len() >= MAX_HISTORY => {
+                    self.evict(backend);
+                }
+                _ => return,
+            }
         }
     }
 }

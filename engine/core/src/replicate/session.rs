@@ -35,13 +35,13 @@ use crate::tables::BackendRef;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
-use lockstep_plan::{Divergence, Replicate};
+use lockstep_plan::{Commit, Divergence, Replicate};
 use member::Membership;
 use replica::Replica;
 use thiserror::Error;
 
-/// Replicas of a session at most. Of a service with more backends, the first ones are taken.
-pub const MAX_REPLICAS: usize = 16;
+/// Replicas of a session at most. No plan has a service with more.
+pub const MAX_REPLICAS: usize = lockstep_plan::Limits::REPLICAS;
 
 /// How soon a session is driven again that had no memory or no way to the disk.
 const RETRY: Duration = Duration::from_millis(5);
@@ -163,8 +163,8 @@ pub struct Session {
     waited_from: Option<Micros>,
     /// Since when a replica has had bytes that the client was not sent.
     available_at: Option<Micros>,
-    /// Since when others are ahead of the primary, which stands at this position.
-    stalled: Option<(Micros, u64)>,
+    /// Since when others are ahead of the primary.
+    stalled: Option<Stall>,
     /// Since when some, not all, have ended at the committed offset.
     ended_at: Option<Micros>,
     /// Whether the client was sent a FIN.
@@ -181,6 +181,15 @@ pub struct Session {
     /// Whether something has to be tried again soon.
     again: bool,
     deadline: Option<Micros>,
+}
+
+/// Others are ahead of the primary.
+#[derive(Debug, Clone, Copy)]
+struct Stall {
+    /// When the primary is replaced.
+    until: Micros,
+    /// Where the primary stands.
+    position: u64,
 }
 
 /// What a drive works with.
@@ -311,13 +320,12 @@ impl Session {
             changed |= self.admit(drive);
             changed |= self.vote(drive);
             changed |= self.keep_pace(drive);
+            changed |= self.let_go(drive);
             changed |= self.replace(drive);
             if !changed {
                 break;
             }
         }
-        self.hurry(drive);
-        self.release(drive);
         self.finish(drive);
     }
 
@@ -442,11 +450,16 @@ impl Session {
 
     /// Replicas that are in sync, and whose bytes may be committed.
     fn usable(&self) -> usize {
-        let counts = |replica: &&Replica| match self.policy.commit {
-            lockstep_plan::Commit::Primary => replica.is_in_sync(),
-            lockstep_plan::Commit::Quorum(_) => replica.agrees(),
-        };
-        self.replicas.iter().filter(counts).count()
+        self.replicas.iter().filter(|r| self.counts(r)).count()
+    }
+
+    /// Whether a replica has a say. Where differences are only counted, one whose output differs
+    /// has: a crash of the primary that looks like an end must not go through for want of others.
+    fn counts(&self, replica: &Replica) -> bool {
+        match self.policy.commit {
+            Commit::Primary => replica.is_in_sync(),
+            Commit::Quorum(_) => replica.agrees(),
+        }
     }
 
     /// Whether outputs are compared at all.

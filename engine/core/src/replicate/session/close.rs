@@ -15,7 +15,7 @@ impl Session {
         }
         let mut changed = self.evict_passed(drive);
         let committed = self.committed();
-        let voters = || self.replicas.iter().filter(|r| r.agrees());
+        let voters = || self.replicas.iter().filter(|r| self.counts(r));
         let total = voters().count();
         let ended = voters()
             .filter(|r| r.ended && r.is_level(committed))
@@ -23,6 +23,7 @@ impl Session {
         let against = voters()
             .filter(|r| !r.ended && r.is_level(committed))
             .count();
+        let ahead = voters().any(|r| r.position > committed && r.is_level(committed));
         if ended == 0 {
             self.ended_at = None;
             return changed;
@@ -33,7 +34,6 @@ impl Session {
             return true;
         }
         // Bytes past it show that the end is none. The primary cannot give them.
-        let ahead = voters().any(|r| r.position > committed && r.is_level(committed));
         let leaves = self.primary.is_some_and(|p| self.replicas[p].ended);
         if leaves && ahead {
             changed |= self.leave_primary(drive);
@@ -50,7 +50,7 @@ impl Session {
             core::cmp::Ordering::Less if 2 * against > total => {
                 for index in 0..self.replicas.len() {
                     let replica = &self.replicas[index];
-                    if replica.agrees() && replica.ended {
+                    if self.counts(replica) && replica.ended {
                         self.evict(drive, index, EvictCause::LeftEarly);
                     }
                 }
@@ -78,7 +78,7 @@ impl Session {
     /// From a primary that has ended to the best one that has not.
     fn leave_primary<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) -> bool {
         match self.best(self.primary) {
-            Some(other) if self.replicas[other].agrees() && !self.replicas[other].ended => {
+            Some(other) if !self.replicas[other].ended => {
                 self.switch(drive, other, SwitchCause::LeftEarly);
                 true
             }
@@ -199,13 +199,13 @@ impl Session {
             }
             let counts =
                 replica.is_in_sync() || (replica.state == ReplicaState::Lagging && !replica.ended);
-            let finished = replica.finished;
+            let (finished, differs) = (replica.finished, replica.differs.is_some());
             let Some(leg) = drive.leg(index) else {
                 continue;
             };
             if counts && leg.phase() == Phase::Open {
                 waits = true;
-                delivers |= !finished || leg.unacknowledged() > 0;
+                delivers |= !differs && (!finished || leg.unacknowledged() > 0);
             }
         }
         let late = drive.now >= since + self.policy.fin_timeout;

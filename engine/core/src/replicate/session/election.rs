@@ -1,8 +1,7 @@
 //! Rules 2, 3 and 4: who is primary, and when another one has to be.
 
 use super::replica::ReplicaState;
-use super::{Drive, Session};
-use crate::Micros;
+use super::{Drive, Session, Stall};
 use crate::replicate::event::{EventKind, EvictCause, ReplicaIndex, SwitchCause};
 use crate::replicate::leg::Leg;
 use core::cmp::Reverse;
@@ -93,20 +92,25 @@ impl Session {
             self.stalled = None;
             return false;
         }
-        let position = self.replicas[primary].position;
-        match self.stalled {
-            Some((since, at)) if at == position => {
-                let due = drive.now >= since + self.policy.stall_timeout;
-                if due {
-                    self.switch(drive, other, SwitchCause::Stalled);
-                }
-                due
-            }
-            _ => {
-                self.stalled = Some((drive.now, position));
-                false
-            }
+        let position = replica.position;
+        // One whose output differs is not lightly preferred to one that is only slow.
+        let doubtful = candidate.differs.is_some() && replica.differs.is_none();
+        let wait = if doubtful {
+            self.policy.dead_after.max(self.policy.stall_timeout)
+        } else {
+            self.policy.stall_timeout
+        };
+        let fresh = drive.now + wait;
+        let until = match self.stalled {
+            Some(stall) if stall.position == position => stall.until.min(fresh),
+            _ => fresh,
+        };
+        self.stalled = Some(Stall { until, position });
+        let due = drive.now >= until;
+        if due {
+            self.switch(drive, other, SwitchCause::Stalled);
         }
+        due
     }
 
     /// Whether the primary has nothing to give where the best of the others has.
@@ -124,10 +128,6 @@ impl Session {
         }
         // One that has ended has nothing more to give either: whether that is the end, votes tell.
         if other.ended {
-            return false;
-        }
-        // One whose output differs is not worth leaving another for.
-        if other.differs.is_some() && primary.differs.is_none() {
             return false;
         }
         let gains = other.position > committed && drive.client.room() > 0;
@@ -195,12 +195,6 @@ impl Session {
             let replica = index as ReplicaIndex;
             self.tell(drive, EventKind::Evicted { replica, cause });
         }
-    }
-
-    /// When the stall of the primary has lasted long enough.
-    pub(super) fn stall_deadline(&self) -> Option<Micros> {
-        let (since, _) = self.stalled?;
-        Some(since + self.policy.stall_timeout)
     }
 }
 

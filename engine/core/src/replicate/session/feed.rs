@@ -1,7 +1,7 @@
 //! The client's bytes, into the log and from there to every replica at its own pace (rules 1, 5, 9).
 
 use super::{Drive, Session, Stage};
-use crate::replicate::event::EventKind;
+use crate::replicate::event::{EventKind, EvictCause};
 use crate::replicate::leg::Leg;
 use crate::replicate::log::Read;
 use crate::replicate::session::replica::ReplicaState;
@@ -47,7 +47,7 @@ impl Session {
     }
 
     /// Without room for the client's bytes for too long, the log stops waiting for the disk.
-    pub(super) fn hurry<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) {
+    fn hurry<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) {
         let grace = self.policy.grace;
         if self.log.is_spilling() && self.refused_at.is_some_and(|at| drive.now >= at + grace) {
             self.log.give_up(drive.resources.spill);
@@ -100,6 +100,9 @@ impl Session {
                         .min(usize::try_from(allowed).unwrap_or(usize::MAX));
                     let written = leg.write(&bytes[..length]);
                     replica.fed += written as u64;
+                    let counters = &drive.resources.counters.by_backend;
+                    let bytes = counters.of(replica.candidate.backend);
+                    bytes.input.add(written as u64);
                     if written < length {
                         break;
                     }
@@ -124,8 +127,26 @@ impl Session {
         }
     }
 
+    /// Lets go of input, and of replicas whose input is gone. Whether anything changed.
+    pub(super) fn let_go<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) -> bool {
+        self.hurry(drive);
+        self.release(drive);
+        let mut changed = false;
+        for index in 0..self.replicas.len() {
+            let replica = &self.replicas[index];
+            // One that waits for its group is as good as connected.
+            let waits = replica.state == ReplicaState::Joining && replica.first;
+            let concerned = replica.connected || waits;
+            if concerned && self.log.read(replica.fed) == Read::Gone {
+                self.evict(drive, index, EvictCause::LogCut);
+                changed = true;
+            }
+        }
+        changed
+    }
+
     /// Lets go of what nobody in sync needs any more, and tells when the log is cut.
-    pub(super) fn release<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) {
+    fn release<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) {
         let in_sync = self.replicas.iter().filter(|r| r.is_in_sync());
         let needed = in_sync.map(|r| r.fed).min();
         let Some(needed) = needed.or((self.stage != Stage::Serving).then_some(self.log.end()))
@@ -137,7 +158,9 @@ impl Session {
         let behind = self.replicas.iter().any(|r| match r.state {
             ReplicaState::Joining => r.connected || r.first,
             ReplicaState::Lagging => true,
-            ReplicaState::InSync | ReplicaState::Evicted(_) => false,
+            // One that lagged until no other was left.
+            ReplicaState::InSync => r.fed < self.log.spilled_bytes(),
+            ReplicaState::Evicted(_) => false,
         });
         let keep = self.log.is_whole() && self.policy.rejoin || behind;
         let resources = &mut *drive.resources;

@@ -5,7 +5,7 @@ use super::{Drive, RETRY, Session, Stage};
 use crate::Micros;
 use crate::replicate::event::{EventKind, EvictCause, ReplicaIndex, SwitchCause};
 use crate::replicate::leg::Leg;
-use crate::replicate::log::{MIN_MEMORY, Read};
+use crate::replicate::log::MIN_MEMORY;
 
 impl Session {
     /// Bytes a replica in sync may be behind: not more than half of what is kept in memory, so that
@@ -78,7 +78,7 @@ impl Session {
         true
     }
 
-    /// Evicts who lags, or joins, for too long, or behind what is kept.
+    /// Evicts who lags, or joins, for too long.
     fn end_lagging<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) -> bool {
         let mut changed = false;
         for index in 0..self.replicas.len() {
@@ -86,14 +86,9 @@ impl Session {
             let since = match replica.state {
                 ReplicaState::Lagging => replica.since,
                 ReplicaState::Joining if replica.is_live() => replica.moved_at,
-                // It waits for its group, and what it waits for may go.
-                ReplicaState::Joining if !replica.connected && !self.log.is_whole() => drive.now,
                 ReplicaState::Joining | ReplicaState::InSync | ReplicaState::Evicted(_) => continue,
             };
-            if self.log.read(replica.fed) == Read::Gone {
-                self.evict(drive, index, EvictCause::LogCut);
-                changed = true;
-            } else if drive.now >= since + self.policy.lag_timeout {
+            if drive.now >= since + self.policy.lag_timeout {
                 self.evict(drive, index, EvictCause::Lagging);
                 changed = true;
             }
@@ -114,7 +109,7 @@ impl Session {
             Stage::Ended(_) => return None,
         };
         let ours = [
-            self.stall_deadline(),
+            self.stalled.map(|stall| stall.until),
             self.ended_at.map(|at| at + policy.fin_timeout),
             self.orphan_deadline(),
             self.dispute_deadline(),

@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::time::Duration;
 use lockstep_plan::{Grouping, Replicate};
+use proptest::prelude::*;
 
 /// The connections of one client, in the order in which it opened them.
 struct Client {
@@ -30,6 +31,12 @@ impl Client {
     }
 
     fn connect(&mut self) -> usize {
+        self.open();
+        self.settle();
+        self.worlds.len() - 1
+    }
+
+    fn open(&mut self) {
         let mut world = World::new(self.policy.clone(), self.servers);
         world.group = Some(Rc::clone(&self.group));
         if let Some(first) = self.worlds.first() {
@@ -40,8 +47,18 @@ impl Client {
             }
         }
         self.worlds.push(world);
-        self.settle();
-        self.worlds.len() - 1
+    }
+
+    /// Everybody is driven, and again when it concerns others.
+    fn drive(&mut self) {
+        loop {
+            for world in self.worlds.iter_mut().filter(|w| w.ended.is_none()) {
+                world.drive();
+            }
+            if !self.group.borrow_mut().take_changed() {
+                return;
+            }
+        }
     }
 
     /// As the worker does: whoever may be concerned by a change is driven.
@@ -272,5 +289,210 @@ fn a_history_that_grows_too_long_is_forgotten_and_those_behind_are_evicted() {
     let cause = EvictCause::Group;
     assert!(client.worlds[control].has(EventKind::Evicted { replica: 1, cause }));
     assert!(client.worlds[data].has(EventKind::Evicted { replica: 1, cause }));
+    client.complete();
+}
+
+/// What happens next. Connections and servers are numbered modulo how many there are.
+#[derive(Debug, Clone)]
+enum Step {
+    Connect,
+    Say(usize, Vec<u8>),
+    Serve(usize, usize, usize, usize),
+    Client(usize, usize, usize),
+    Settle,
+    Freeze(usize, bool),
+    Kill(usize),
+    Start(usize),
+    Pass(u64),
+    End(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let some = prop_oneof![Just(1usize), 2usize..50, Just(usize::MAX)];
+    let letters = prop::collection::vec(prop::sample::select(&b"abcZ.."[..]), 1..8);
+    let who = 0usize..6;
+    prop_oneof![
+        2 => Just(Step::Connect),
+        6 => (who.clone(), letters).prop_map(|(c, b)| Step::Say(c, b)),
+        12 => (who.clone(), who.clone(), some.clone(), some.clone())
+            .prop_map(|(c, s, t, g)| Step::Serve(c, s, t, g)),
+        12 => (who.clone(), some.clone(), some).prop_map(|(c, t, g)| Step::Client(c, t, g)),
+        1 => Just(Step::Settle),
+        3 => (who.clone(), any::<bool>()).prop_map(|(s, f)| Step::Freeze(s, f)),
+        1 => who.clone().prop_map(Step::Kill),
+        2 => who.clone().prop_map(Step::Start),
+        2 => prop_oneof![1u64..3, 20u64..70].prop_map(|tens| Step::Pass(tens * 10)),
+        1 => who.prop_map(Step::End),
+    ]
+}
+
+/// A client, and what it had read on all connections when it sent each byte on each.
+struct Run {
+    client: Client,
+    had: Vec<Vec<Vec<usize>>>,
+}
+
+impl Run {
+    fn take(&mut self, step: Step) {
+        let count = self.client.worlds.len().max(1);
+        let servers = self.client.servers;
+        if self.client.worlds.is_empty() && !matches!(step, Step::Connect) {
+            return;
+        }
+        match step {
+            Step::Connect if self.client.worlds.len() < 4 => {
+                self.client.open();
+                self.had.push(Vec::new());
+            }
+            Step::Connect => {}
+            Step::Say(c, bytes) if !self.client.worlds[c % count].ends => {
+                self.client.worlds[c % count].sending.extend(bytes);
+            }
+            Step::Say(..) => {}
+            Step::Serve(c, s, take, give) => {
+                self.client.worlds[c % count].serve(s % servers, take, give);
+            }
+            Step::Client(c, take, give) => {
+                self.client.worlds[c % count].client_sends(take);
+                self.note();
+                self.client.worlds[c % count].client_reads(give);
+            }
+            Step::Settle => self.settle(),
+            Step::Freeze(s, frozen) => self.client.freeze(s % servers, frozen),
+            Step::Kill(s) if s % servers > 0 => {
+                self.client
+                    .worlds
+                    .iter_mut()
+                    .for_each(|w| w.kill(s % servers));
+            }
+            Step::Kill(_) => {}
+            Step::Start(s) => self.client.start(s % servers),
+            Step::Pass(ms) => self.pass(millis(ms)),
+            Step::End(c) => self.client.worlds[c % count].ends = true,
+        }
+        self.client.drive();
+        self.check();
+    }
+
+    /// What was sent just now, was sent by a client that had read what it has.
+    fn note(&mut self) {
+        let read: Vec<_> = self
+            .client
+            .worlds
+            .iter()
+            .map(|w| w.received.len())
+            .collect();
+        for (had, world) in self.had.iter_mut().zip(&self.client.worlds) {
+            had.resize(world.sent.len(), read.clone());
+        }
+    }
+
+    /// Rounds, each of which is checked, until nothing changes any more.
+    fn settle(&mut self) {
+        let mut before = None;
+        loop {
+            self.client.drive();
+            self.check();
+            let all: Vec<_> = self.client.worlds.iter().map(World::fingerprint).collect();
+            if before.as_ref() == Some(&all) {
+                return;
+            }
+            before = Some(all);
+            for index in 0..self.client.worlds.len() {
+                self.client.worlds[index].client_sends(usize::MAX);
+                self.note();
+                for server in 0..self.client.servers {
+                    self.client.worlds[index].serve(server, usize::MAX, usize::MAX);
+                }
+                self.client.worlds[index].client_reads(usize::MAX);
+            }
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        for _ in 0..time.as_millis() / 10 {
+            for world in &mut self.client.worlds {
+                world.now = world.now + millis(10);
+            }
+            self.settle();
+        }
+    }
+
+    fn check(&self) {
+        let worlds = &self.client.worlds;
+        for (had, world) in self.had.iter().zip(worlds) {
+            let given = world.received.iter().chain(&world.client.outbox);
+            assert!(given.zip(world.expected()).all(|(a, b)| a == b));
+            for (server, leg) in world.legs.iter().take(self.client.servers).enumerate() {
+                let Some(leg) = leg else { continue };
+                let read = &world.servers[server].read;
+                let count = read.len() + leg.outbox.len();
+                if leg.phase != Phase::Open || count == 0 {
+                    continue;
+                }
+                assert!(read.iter().chain(&leg.outbox).eq(&world.sent[..count]));
+                for (other, seen) in worlds.iter().zip(&had[count - 1]) {
+                    let here = other.legs[server].as_ref();
+                    let open = here.is_some_and(|leg| leg.phase == Phase::Open);
+                    let said = if open { other.servers[server].said } else { 0 };
+                    let over =
+                        other.ended.is_some() || here.is_some_and(|l| l.phase == Phase::Closed);
+                    assert!(
+                        over || *seen as u64 <= said,
+                        "asked before it has said {seen}"
+                    );
+                }
+            }
+        }
+    }
+
+    fn end(mut self) {
+        for server in 0..self.client.servers {
+            self.client.freeze(server, false);
+        }
+        self.settle();
+        self.pass(Duration::from_secs(1));
+        self.client.complete();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { max_shrink_iters: 5_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_order_of_causes_holds_over_any_schedule(
+        servers in 1usize..4,
+        steps in prop::collection::vec(step(), 1..80),
+    ) {
+        let client = Client::new(servers);
+        let mut run = Run { client, had: Vec::new() };
+        for step in steps {
+            run.take(step);
+        }
+        run.end();
+    }
+}
+
+#[test]
+fn who_accepts_late_is_not_left_behind_when_a_connection_has_closed() {
+    let mut client = Client::new(2);
+    let first = client.connect();
+    client.worlds[first].ends = true;
+    client.settle();
+    assert_eq!(client.worlds[first].client.phase, Phase::Closed);
+    // On the second connection one replica answers before the other has accepted.
+    client.freeze(1, true);
+    let second = client.connect();
+    client.worlds[second].servers[1].frozen = true;
+    client.say(second, b"abc");
+    let third = client.connect();
+    client.say(third, b"abc");
+    client.freeze(1, false);
+    client.settle();
+    assert_eq!(client.worlds[second].state(1), ReplicaState::InSync);
+    assert_eq!(client.worlds[third].state(1), ReplicaState::InSync);
+    client.kill(0);
+    client.say(second, b"def");
+    client.say(third, b"def");
     client.complete();
 }

@@ -231,7 +231,7 @@ impl Run {
                 .replicas
                 .iter()
                 .filter(|r| r.state == ReplicaState::InSync);
-            let voters = voters.filter(|r| !r.diverged);
+            let voters = voters.filter(|r| !self.case.quorum || !r.diverged);
             let (yes, no): (Vec<&ReplicaReport>, Vec<_>) = voters.partition(|r| r.ended);
             assert!(yes.len() > no.len(), "closed against the majority");
         }
@@ -288,7 +288,9 @@ impl Run {
             self.check();
         }
         let world = &self.world;
-        if self.doubtful {
+        // While one was stopped, two contradicted each other for too long.
+        let disputed = self.case.corrupt_at.is_some() && world.ended == Some(EndCause::Diverged);
+        if self.doubtful || disputed {
             return;
         }
         assert_eq!(

@@ -464,6 +464,32 @@ fn rule_7_a_difference_is_counted() {
 }
 
 #[test]
+fn rule_7_one_that_differs_still_saves_the_session_from_a_crash_or_a_freeze() {
+    for freezes in [false, true] {
+        let mut world = World::new(min_sync(2), 2);
+        world.servers[1].corrupt_at = Some(3);
+        world.settle();
+        world.sending.extend(b"Z");
+        world.drive();
+        world.client_sends(9);
+        world.drive();
+        world.serve(0, 9, 500);
+        world.drive();
+        if freezes {
+            world.servers[0].frozen = true;
+        } else {
+            world.hang_up(0);
+        }
+        let wait = Replicate::DEFAULT.dead_after - Duration::from_micros(1);
+        world.pass(wait);
+        assert!(!world.client.finished);
+        assert_eq!(world.received.len() < 3005, freezes);
+        world.pass(Duration::from_micros(1));
+        complete(&world);
+    }
+}
+
+#[test]
 fn rule_7_a_difference_in_what_comes_late_is_noticed() {
     let mut world = World::new(min_sync(2), 2);
     world.servers[1].corrupt_at = Some(40_000);
@@ -938,5 +964,29 @@ fn rule_8_a_disk_that_hangs_costs_the_log_not_the_client() {
     world.sending.extend([b'a'; 200_000]);
     world.pass(Replicate::DEFAULT.grace * 2);
     assert!(world.has(EventKind::LogCut));
+    complete(&world);
+}
+
+#[test]
+fn rule_8_who_is_fed_from_disk_keeps_its_input_as_the_last_one_left() {
+    let policy = small_log(|p| {
+        p.log_disk = 1 << 20;
+        p.rejoin = false;
+    });
+    let mut world = World::new(policy, 2);
+    // So that it is still within the first chunk, and nothing is given up before it lags.
+    world.replica_rooms = (8 << 10, 2 << 10);
+    world.settle();
+    world.servers[1].frozen = true;
+    world.sending.extend([b'a'; 100_000]);
+    world.pass(Replicate::DEFAULT.grace * 2);
+    assert_eq!(world.state(1), ReplicaState::Lagging);
+    assert!(world.session.report().memory < 100_000 && !world.files.is_empty());
+    world.kill(0);
+    world.settle();
+    assert_eq!(world.state(1), ReplicaState::InSync);
+    world.servers[1].frozen = false;
+    world.pass(millis(50));
+    assert_eq!(world.servers[1].read.len(), 100_000);
     complete(&world);
 }

@@ -524,7 +524,7 @@ impl World {
         panic!("it never settles");
     }
 
-    fn fingerprint(&self) -> impl PartialEq + use<> {
+    pub fn fingerprint(&self) -> impl PartialEq + use<> {
         let legs: Vec<_> = self
             .legs
             .iter()
