@@ -20,10 +20,10 @@ NO_OS := -p lockstep-wire -p lockstep-plan -p lockstep-core
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build test test-long lint demo bench fuzz
+.PHONY: help deps build test test-long lint demo bench bench-replicate fuzz
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 deps: ## install what building and testing need (Debian packages, cargo-nextest)
 	@scripts/deps.sh
@@ -46,7 +46,7 @@ lint: deps ## formatting, clippy, documentation, and the crates that know no ope
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --quiet --workspace --no-deps
 	cargo check --locked --target x86_64-unknown-none $(NO_OS)
 
-demo: deps ## show real HTTP traffic through a virtual IP to three servers
+demo: deps ## show real HTTP traffic through a virtual IP, and a download whose server is killed
 	cargo build --locked --release --workspace --bins
 	$(SUDO) target/release/lockstep-demo
 
@@ -54,6 +54,11 @@ bench: deps ## measure the dataplane in memory and the engine in the lab, into p
 	cargo build --locked --release -p lockstep-perf -p lockstep-engine -p lockstep-ctl
 	target/release/lockstep-perf core
 	$(SUDO) target/release/lockstep-perf lab
+
+bench-replicate: deps ## measure replicated sessions beside HAProxy, into perf/results
+	cargo build --locked --release -p lockstep-perf -p lockstep-engine -p lockstep-ctl
+	target/release/lockstep-perf session
+	$(SUDO) target/release/lockstep-perf replicate
 
 fuzz: deps ## run each fuzz target for FUZZ_SECONDS (60); needs a nightly toolchain
 	scripts/fuzz.sh $(FUZZ_SECONDS)

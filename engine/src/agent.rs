@@ -22,7 +22,8 @@ mod watchdog;
 pub use link::{WorkerLink, WorkerState};
 pub use server::is_served;
 
-use crate::workers::WorkerHandle;
+use crate::spill::SpillHandle;
+use crate::workers::Started;
 use equip::EquipError;
 use events::Events;
 use futures::future::join_all;
@@ -58,6 +59,8 @@ pub struct Agent {
     next_hops: NextHops,
     state: Mutex<State>,
     events: Events,
+    /// Ends with the agent, and removes its files then.
+    spill: Option<SpillHandle>,
     failed: Notify,
 }
 
@@ -100,10 +103,11 @@ impl Agent {
     /// fails, takes the programs off again.
     pub async fn new(
         topology: Topology,
-        workers: Vec<WorkerHandle>,
+        started: Started,
         steers: Vec<Steer>,
     ) -> anyhow::Result<Arc<Self>> {
-        let workers: Vec<WorkerLink> = workers.into_iter().map(WorkerLink::new).collect();
+        let workers = started.workers.into_iter();
+        let workers: Vec<WorkerLink> = workers.map(WorkerLink::new).collect();
         let steering = Steering::new(steers, topology.engine().addresses.all().to_vec());
         let next_hops = match open(&workers, &steering).await {
             Ok(next_hops) => next_hops,
@@ -125,6 +129,7 @@ impl Agent {
                 tables: Arc::new(tables),
             }),
             events: Events::default(),
+            spill: started.spill,
             failed: Notify::new(),
         }))
     }

@@ -158,6 +158,12 @@ impl Handover {
         &self.desk().waker
     }
 
+    /// What wakes this worker, for who is no worker.
+    pub fn alarm(&self) -> impl Fn() + Send + use<> {
+        let (me, desks) = (usize::from(self.me), Arc::clone(&self.desks));
+        move || desks[me].waker.wake()
+    }
+
     fn desk(&self) -> &Desk {
         &self.desks[usize::from(self.me)]
     }

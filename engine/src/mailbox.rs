@@ -173,6 +173,8 @@ pub struct Vitals {
     pub dropped: Count,
     /// Bursts with at least one frame.
     pub bursts: Count,
+    /// Packets taken over from other workers, whose sockets they came to.
+    pub taken_over: Count,
     /// System calls made to send.
     pub tx_wakeups: Count,
     /// What the dataplane counts.
@@ -192,6 +194,7 @@ impl Vitals {
             sent: Count::default(),
             dropped: Count::default(),
             bursts: Count::default(),
+            taken_over: Count::default(),
             tx_wakeups: Count::default(),
             counters,
             stop: AtomicBool::new(false),

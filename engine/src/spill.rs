@@ -125,6 +125,11 @@ impl SpillEndpoint {
         }
     }
 
+    /// Whether a reply waits.
+    pub fn has_mail(&self) -> bool {
+        !self.queues.replies.is_empty()
+    }
+
     /// The next reply, for the log of its session, or for the pool when that has ended.
     pub fn receive(&mut self) -> Option<SpillReply> {
         let reply = self.queues.replies.pop()?;

@@ -169,6 +169,7 @@ impl Worker {
             self.dataplane.count_unsent(reason);
             self.vitals.dropped.add(1);
         }
+        self.vitals.taken_over.add(taken.received as u64);
         self.sessions.poll(now.micros, tables, &mut self.links);
         self.vitals
             .sent

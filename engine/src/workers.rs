@@ -2,6 +2,7 @@
 
 use crate::handover::Handover;
 use crate::mailbox::{Mailbox, Vitals};
+use crate::spill::{self, Spill, SpillHandle};
 use crate::worker::{Links, Sessions, Worker};
 use anyhow::{Context, anyhow};
 use crossbeam::queue::ArrayQueue;
@@ -55,20 +56,47 @@ pub struct SocketHandle {
     pub fd: std::os::fd::OwnedFd,
 }
 
+/// What runs beside the agent.
+pub struct Started {
+    /// The workers, in the topology's order.
+    pub workers: Vec<WorkerHandle>,
+    /// The thread that keeps sessions' input in files, where the topology has a place for them.
+    pub spill: Option<SpillHandle>,
+}
+
 /// Starts every worker of the topology. Sockets are bound when this returns; no packet reaches
 /// them before they are in the XDP program's map.
 pub fn start(
     topology: &Topology,
     steers: &[Steer],
     seed: impl Fn() -> u64,
-) -> anyhow::Result<Vec<WorkerHandle>> {
+) -> anyhow::Result<Started> {
     let frame = topology.engine().frame_size.bytes() as usize;
     let handovers = Handover::between(topology.workers().len(), frame)?;
-    handovers
-        .into_iter()
-        .enumerate()
-        .map(|(index, handover)| start_one(topology, index, steers, seed(), handover))
-        .collect()
+    let sessions = topology.sessions();
+    let mut spill = match &sessions.spill {
+        Some(directory) => {
+            let alarms = handovers.iter().map(|h| Box::new(h.alarm()) as spill::Wake);
+            let limit = sessions.spill_limit.get();
+            Some(Spill::start(directory, limit, alarms)?)
+        }
+        None => None,
+    };
+    let mut workers = Vec::new();
+    for (index, handover) in handovers.into_iter().enumerate() {
+        let endpoint = spill.as_mut().and_then(|spill| spill.endpoint(index));
+        let events = Arc::new(ArrayQueue::new(EVENTS));
+        let sessions = Sessions::new(handover, Arc::clone(&events), endpoint);
+        workers.push(start_one(
+            topology,
+            index,
+            steers,
+            seed(),
+            sessions,
+            events,
+        )?);
+    }
+    Ok(Started { workers, spill })
 }
 
 fn start_one(
@@ -76,7 +104,8 @@ fn start_one(
     index: usize,
     steers: &[Steer],
     seed: u64,
-    handover: Handover,
+    sessions: Sessions,
+    events: Arc<ArrayQueue<SessionEvent>>,
 ) -> anyhow::Result<WorkerHandle> {
     let plan = &topology.workers()[index];
     let engine = topology.engine();
@@ -130,13 +159,12 @@ fn start_one(
     });
     let mailbox = Mailbox::new();
     let vitals = Vitals::new(Arc::clone(dataplane.counters()));
-    let events = Arc::new(ArrayQueue::new(EVENTS));
     let epoch = Instant::now();
     let worker = Worker {
         links,
         burst: Burst::new(&umem),
         dataplane,
-        sessions: Sessions::new(handover, Arc::clone(&events)),
+        sessions,
         poll: engine.poll,
         mailbox: Arc::clone(&mailbox),
         vitals: Arc::clone(&vitals),

@@ -4,7 +4,9 @@
 
 mod core_bench;
 mod lab;
+mod replicate;
 mod report;
+mod session_bench;
 
 use clap::{Parser, Subcommand};
 use std::net::Ipv4Addr;
@@ -37,6 +39,10 @@ enum Command {
     },
     /// The engine beside nftables in a lab of network namespaces: packets a second.
     Lab(lab::Arguments),
+    /// The replicator alone, in memory: nanoseconds per packet.
+    Session(session_bench::Arguments),
+    /// Replicated sessions beside HAProxy in a lab: throughput, CPU, gaps, memory.
+    Replicate(replicate::Arguments),
     /// Writes the results' tables into docs/src/performance.md.
     Report {
         /// The checkout.
@@ -59,6 +65,19 @@ enum Command {
         #[command(flatten)]
         load: lab::Load,
     },
+    /// Streams and echoes, as the servers of `replicate`.
+    #[command(hide = true)]
+    StreamServer {
+        /// The address to listen on.
+        #[arg(long)]
+        address: Ipv4Addr,
+        /// The port.
+        #[arg(long)]
+        port: u16,
+        /// The CPU to run on.
+        #[arg(long)]
+        cpu: usize,
+    },
     /// Runs one path for callgrind to count.
     #[command(hide = true)]
     Count {
@@ -77,6 +96,9 @@ fn main() -> anyhow::Result<()> {
             no_instructions,
         } => core_bench::run(&output, rounds, !no_instructions),
         Command::Lab(arguments) => lab::run(&arguments),
+        Command::Session(arguments) => session_bench::run(&arguments),
+        Command::Replicate(arguments) => replicate::run(&arguments),
+        Command::StreamServer { address, port, cpu } => replicate::serve(address, port, cpu),
         Command::Report { root } => report::run(&root),
         Command::Send {
             cpu,

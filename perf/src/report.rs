@@ -2,6 +2,8 @@
 //!
 //! No figure on that page is typed: a test renders the tables again and compares.
 
+mod replicate;
+
 use anyhow::{Context, bail};
 use serde_json::Value;
 use std::fmt::Write;
@@ -73,6 +75,8 @@ fn tables(root: &Path) -> anyhow::Result<String> {
             ]
         }),
     );
+    replicate::alone(&mut text, &rows(root, "session.json")?);
+    replicate::tables(&mut text, &rows(root, "replicate.json")?);
     Ok(text)
 }
 

@@ -62,7 +62,7 @@ struct Entry {
     /// Its place in the capture, from 1.
     number: u64,
     packet: String,
-    /// "forward", "pass" or "drop".
+    /// "forward", "session" (it ends in the engine), "pass" or "drop".
     verdict: String,
     reason: Option<String>,
     service: Option<String>,
@@ -93,7 +93,7 @@ impl Entry {
         self.verdict == "drop"
     }
 
-    /// "drop: no_backend", "forward: web, web-2 (10.0.1.12)", "pass".
+    /// "drop: no_backend", "forward: web, web-2 (10.0.1.12)", "session: game", "pass".
     fn outcome(&self) -> String {
         let mut text = self.verdict.clone();
         if let Some(reason) = &self.reason {

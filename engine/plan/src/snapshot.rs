@@ -17,6 +17,8 @@ impl Limits {
     pub const BACKENDS: usize = 131_072;
     /// Backends of one service.
     pub const BACKENDS_PER_SERVICE: usize = 4_096;
+    /// Backends of one service that replicates: each is a connection of every session.
+    pub const REPLICAS: usize = 128;
 }
 
 /// Services under an epoch number: what the daemon sends and the engine applies as a whole.
@@ -280,13 +282,13 @@ fn backend_conflicts(
         Mode::Tunnel => tunnel_conflicts(service, errors),
         Mode::Replicate(policy) => replicate_conflicts(service, policy, errors),
     }
-    let (count, limit) = (service.backends.len(), Limits::BACKENDS_PER_SERVICE);
+    let (what, limit) = match service.mode {
+        Mode::Tunnel => ("backends of one service", Limits::BACKENDS_PER_SERVICE),
+        Mode::Replicate(_) => ("backends of one service that replicates", Limits::REPLICAS),
+    };
+    let count = service.backends.len();
     if count > limit {
-        errors.push(PlanError::TooMany {
-            what: "backends of one service",
-            count,
-            limit,
-        });
+        errors.push(PlanError::TooMany { what, count, limit });
     }
 }
 

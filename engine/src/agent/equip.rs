@@ -1,6 +1,8 @@
 //! What workers take for replicated sessions, when the first service asks for them.
 
 use super::{Agent, WorkerLink, WorkerState};
+use crate::spill::UNDER_WAY;
+use futures::future::try_join_all;
 use lockstep_core::Tables;
 use lockstep_core::replicate::replicator::{Replicator, ReplicatorConfig};
 use std::hash::{BuildHasher, RandomState};
@@ -53,24 +55,29 @@ impl Agent {
             return Ok(());
         }
         self.check_memory(self.workers.iter().filter(|worker| lacks(worker)).count())?;
-        for (index, worker) in self.workers.iter().enumerate() {
-            if !lacks(worker) {
-                continue;
-            }
-            let config = self.replicator_config(index)?;
-            // Beside this thread, which has a heartbeat to give.
-            let made = tokio::task::spawn_blocking(|| Box::new(Replicator::new(config)));
-            let replicator = made.await.map_err(|_| EquipError::Ended)?;
-            if worker.equip(replicator).await {
-                tracing::info!(worker = index, "the worker can hold sessions");
-            } else {
-                tracing::warn!(
-                    worker = index,
-                    "the worker took nothing for sessions in time"
-                );
-            }
-        }
-        Ok(())
+        let workers = self.workers.iter().enumerate();
+        let equipped = workers
+            .filter(|(_, worker)| lacks(worker))
+            .map(|(index, worker)| {
+                // Each beside this thread, which has a heartbeat to give.
+                let config = self.replicator_config(index);
+                let requests = self.spill.as_ref().map_or(0, |_| UNDER_WAY);
+                async move {
+                    let config = config?;
+                    let made = tokio::task::spawn_blocking(move || {
+                        Box::new(Replicator::new(config).with_spill(requests))
+                    });
+                    let replicator = made.await.map_err(|_| EquipError::Ended)?;
+                    match worker.equip(replicator).await {
+                        true => tracing::info!(worker = index, "the worker can hold sessions"),
+                        false => {
+                            tracing::warn!(worker = index, "the worker takes nothing for sessions")
+                        }
+                    }
+                    Ok(())
+                }
+            });
+        try_join_all(equipped).await.map(|_| ())
     }
 
     fn check_memory(&self, workers: usize) -> Result<(), EquipError> {

@@ -2,6 +2,8 @@
 //!
 //! The names are part of the product: `docs/src/operations/metrics.md` has the same list.
 
+mod sessions;
+
 use super::Agent;
 use super::status::statistics;
 use lockstep_api as api;
@@ -24,6 +26,7 @@ impl Agent {
         self.socket_metrics(&mut page);
         service_metrics(&mut page, status);
         drop_metrics(&mut page, status);
+        self.session_metrics(&mut page, status);
         page.0
     }
 
@@ -96,6 +99,11 @@ impl Agent {
             "lockstep_worker_bursts_total",
             "Bursts with at least one frame.",
             vitals().map(|v| v.bursts.get()),
+        );
+        page.per_worker(
+            "lockstep_worker_taken_over_packets_total",
+            "Packets of its sessions that came to another worker's socket.",
+            vitals().map(|v| v.taken_over.get()),
         );
         page.per_worker(
             "lockstep_worker_tx_wakeups_total",
@@ -311,6 +319,11 @@ impl Page {
     }
 
     fn sample(&mut self, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+        self.part("", labels, value);
+    }
+
+    /// A sample of the family's name and more, as a histogram has.
+    fn part(&mut self, more: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
         let labels: Vec<String> = labels
             .iter()
             .map(|(name, value)| {
@@ -323,7 +336,7 @@ impl Page {
         } else {
             format!("{{{}}}", labels.join(","))
         };
-        let _ = writeln!(self.0, "{}{labels} {value}", self.1);
+        let _ = writeln!(self.0, "{}{more}{labels} {value}", self.1);
     }
 
     fn per_worker(&mut self, name: &str, help: &str, values: impl Iterator<Item = u64>) {

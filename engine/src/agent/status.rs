@@ -5,6 +5,7 @@ use super::{Agent, nexthop};
 use crate::workers::SocketHandle;
 use lockstep_api as api;
 use lockstep_core::counters::{BackendCounters, Count, VipCounters};
+use lockstep_core::replicate::counters::ReplicaBytes;
 use lockstep_core::tables::{Member, Ring, VipRef};
 use lockstep_core::{Counters, Tables};
 use lockstep_plan::{BackendState, DropReason, Mode, Protocol, Vip};
@@ -147,6 +148,12 @@ impl Agent {
                 .map(|b| count(b).get())
                 .sum()
         };
+        let replica = |count: fn(&ReplicaBytes) -> &Count| -> u64 {
+            let workers = self.workers.iter().filter_map(|w| w.sessions());
+            workers
+                .map(|c| count(c.by_backend.of(member.backend_ref)).get())
+                .sum()
+        };
         let way = ways.get(&member.backend.address);
         api::BackendStatus {
             name: member.backend.name.clone(),
@@ -161,6 +168,8 @@ impl Agent {
             bytes: sum(|b| &b.bytes),
             new_flows: sum(|b| &b.new_flows),
             flows: sum(|b| &b.flows),
+            replica_input_bytes: replica(|b| &b.input),
+            replica_output_bytes: replica(|b| &b.output),
             next_hop: way.map_or("not looked up yet".to_owned(), ToString::to_string),
             reachable: matches!(self.way(way), lockstep_core::NextHop::Via(_)),
             health: ring

@@ -10,11 +10,14 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// Files that are kept open, so that sessions do not need a descriptor each.
 const OPEN: usize = 64;
+/// Between warnings.
+const QUIET: Duration = Duration::from_secs(60);
 /// Locked while an engine uses the directory.
 const LOCK: &str = "engine.lock";
 
@@ -47,6 +50,7 @@ pub struct Files {
     /// The ones used last, at the back.
     open: VecDeque<(SessionId, File)>,
     counters: Arc<SpillCounters>,
+    warned: Option<Instant>,
     /// Dropped, it is unlocked.
     _lock: File,
 }
@@ -96,6 +100,7 @@ impl Files {
             sessions: HashMap::new(),
             open: VecDeque::with_capacity(OPEN),
             counters,
+            warned: None,
             _lock: lock_file,
         })
     }
@@ -138,7 +143,8 @@ impl Files {
                     chunk,
                 }
             }
-            Err(_) => {
+            Err(error) => {
+                self.warn(&error);
                 // What is there of it is of no use, and may be what the disk is full with.
                 if self.sessions.contains_key(&session) {
                     self.remove(session);
@@ -158,16 +164,20 @@ impl Files {
         let length = match self.sessions.get(&session) {
             None => 0,
             Some(Spilled::File(length)) => *length,
-            Some(Spilled::Broken) => return Err(io::ErrorKind::NotFound.into()),
+            Some(Spilled::Broken) => {
+                return Err(io::Error::other("the chunk before was not written"));
+            }
         };
         if offset != length {
-            return Err(io::ErrorKind::InvalidInput.into());
+            return Err(io::Error::other("the chunk is not the next one"));
+        }
+        if self.stored + CHUNK as u64 > self.limit {
+            return Err(io::Error::other(
+                "`spill_limit` of topology.toml is reached",
+            ));
         }
         if length == 0 {
             self.make(session)?;
-        }
-        if self.stored + CHUNK as u64 > self.limit {
-            return Err(io::ErrorKind::QuotaExceeded.into());
         }
         self.file(session)?.write_all_at(chunk.bytes(), offset)?;
         self.sessions
@@ -181,24 +191,41 @@ impl Files {
             Some(Spilled::File(length)) => offset + CHUNK as u64 <= *length,
             Some(Spilled::Broken) | None => false,
         };
-        let read = |files: &mut Self, chunk: &mut Chunk| -> io::Result<()> {
-            let file = files.file(session)?;
-            file.read_exact_at(chunk.bytes_mut(), offset)
+        let filled = if there {
+            let file = self.file(session);
+            file.and_then(|file| file.read_exact_at(chunk.bytes_mut(), offset))
+        } else {
+            Err(io::Error::other("nothing is stored there"))
         };
-        if there && read(self, &mut chunk).is_ok() {
+        let Err(error) = filled else {
             count(&self.counters.read, CHUNK as u64);
             return SpillReply::Filled {
                 session,
                 offset,
                 chunk,
             };
-        }
+        };
+        self.warn(&error);
         count(&self.counters.failures, 1);
         SpillReply::NotFilled {
             session,
             offset,
             chunk,
         }
+    }
+
+    /// Tells the operator, now and then: a full disk fails every session.
+    fn warn(&mut self, error: &io::Error) {
+        let now = Instant::now();
+        if self.warned.is_some_and(|at| now - at < QUIET) {
+            return;
+        }
+        self.warned = Some(now);
+        tracing::warn!(
+            directory = %self.directory.display(), %error,
+            "the log of a session cannot be kept in a file: no replica can join that session any more. Make room \
+             there, raise `spill_limit`, or keep less with `log_disk`"
+        );
     }
 
     /// Removes a session's file. One that was not there is removed already.
@@ -278,6 +305,6 @@ fn is_ours(name: &str) -> bool {
     })
 }
 
-fn count(counter: &std::sync::atomic::AtomicU64, by: u64) {
+fn count(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Ordering::Relaxed);
 }

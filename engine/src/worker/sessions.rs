@@ -4,6 +4,7 @@
 use super::Links;
 use crate::handover::Handover;
 use crate::mailbox::{Reply, SessionPage};
+use crate::spill::SpillEndpoint;
 use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
 use lockstep_core::replicate::event::SessionId;
@@ -23,6 +24,8 @@ pub struct Sessions {
     /// To the agent, which is not waited for: what finds no place stays in the replicator's own
     /// queue, and what finds none there is counted.
     events: Arc<ArrayQueue<SessionEvent>>,
+    /// To the thread that keeps input in files, where there is one.
+    spill: Option<SpillEndpoint>,
 }
 
 /// What came of the packets that other workers had.
@@ -36,11 +39,16 @@ pub struct Taken {
 
 impl Sessions {
     /// No sessions, and nothing to make any with.
-    pub fn new(handover: Handover, events: Arc<ArrayQueue<SessionEvent>>) -> Self {
+    pub fn new(
+        handover: Handover,
+        events: Arc<ArrayQueue<SessionEvent>>,
+        spill: Option<SpillEndpoint>,
+    ) -> Self {
         Sessions {
             replicator: None,
             handover,
             events,
+            spill,
         }
     }
 
@@ -94,10 +102,17 @@ impl Sessions {
         taken
     }
 
-    /// Does what the packets of this turn have made due.
+    /// Does what the packets of this turn, and the files, have made due.
     pub fn poll(&mut self, now: Micros, tables: &Tables, links: &mut Links) {
-        if let Some(replicator) = &mut self.replicator {
-            replicator.poll(now, tables, links);
+        let Some(replicator) = &mut self.replicator else {
+            return;
+        };
+        while let Some(reply) = self.spill.as_mut().and_then(SpillEndpoint::receive) {
+            replicator.spilled(reply);
+        }
+        replicator.poll(now, tables, links);
+        if let Some(spill) = &mut self.spill {
+            spill.send(replicator.spill_queue());
         }
     }
 
@@ -147,7 +162,8 @@ impl Sessions {
         let nap = deadline.map_or(nap, |deadline| nap.min(deadline.since(now)));
         let waker = self.handover.waker();
         waker.doze();
-        if !self.handover.has_mail() {
+        let replied = self.spill.as_ref().is_some_and(SpillEndpoint::has_mail);
+        if !replied && !self.handover.has_mail() {
             wait(&links.ports, Some(waker), nap)?;
         }
         waker.rise();

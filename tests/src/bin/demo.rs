@@ -1,20 +1,28 @@
 //! `make demo`: real HTTP traffic through a virtual IP, on this machine, in network namespaces of
-//! its own. Ends with exit code 0 when no request failed and every server has served.
+//! its own, and then a download from replicas while one of them is killed. Ends with exit code 0 when
+//! no request failed, every server has served, and what was downloaded is the file.
 
 #![forbid(unsafe_code)]
 
 use anyhow::{Context, Result, ensure};
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
-use lockstep_tests::lab::{Lab, Version, Wrk, WrkReport, interrupted, print_logs, wait_until, web};
+use lockstep_tests::lab::{
+    Content, DATE_MASK, Lab, Replicated, Version, Wrk, WrkReport, interrupted, print_logs,
+    wait_until, web,
+};
 use nix::unistd::geteuid;
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, stdout};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(15);
 /// Requests to wait for before the next change under load.
 const MANY: u64 = 3_000;
+/// Bytes of the file that is downloaded from replicas, and the VIP's port for it.
+const DOWNLOAD: u64 = 512 << 20;
+const REPLICATED_PORT: u16 = 8000;
 
 const PICTURE: &str = "
                                ┌─────────────────┐
@@ -112,7 +120,58 @@ fn tour(lab: &mut Lab) -> Result<()> {
         answers == 0,
         "answers passed the balancer: they should go to the client directly"
     );
-    Ok(())
+    replicated(lab)
+}
+
+/// A download through a replicated service, whose primary is killed midway.
+fn replicated(lab: &mut Lab) -> Result<()> {
+    heading("Replicated sessions: one TCP connection, three servers behind it");
+    let content = Content::new(lab.run(), "large", DOWNLOAD, 1)?;
+    let service = Replicated::new("large", Version::V4, REPLICATED_PORT, &[0, 1, 2])
+        .at_port(80)
+        .with("masks", DATE_MASK);
+    step("lockstep apply: a service with mode = \"replicate\" beside the others");
+    let text = service.to_string();
+    for line in text.lines() {
+        println!("      {line}");
+    }
+    lab.balancers[0].apply(&(web(&[1, 2, 3]) + &text))?;
+
+    step("curl downloads a file; the server whose answer it gets is killed midway");
+    let from = SocketAddr::new(Version::V4.vip(), REPLICATED_PORT);
+    let (balancer, servers) = (&lab.balancers[0], &mut lab.servers);
+    let (mut primary, mut killed) = (None, false);
+    let arrived = lab.client.download(from, &content, |bytes| {
+        if bytes > DOWNLOAD / 8 && primary.is_none() {
+            primary = Some(balancer.session()?);
+        }
+        if let Some(session) = &primary
+            && bytes > DOWNLOAD / 2
+            && !killed
+        {
+            let server = &mut servers[session.primary()?];
+            server.nginx()?.kill_all()?;
+            killed = true;
+            println!(
+                "  kill -9 nginx on {}, at byte {bytes} of {DOWNLOAD}",
+                server.name()
+            );
+        }
+        Ok(())
+    })?;
+    println!("  sha256 of the file     {}", content.sha256());
+    println!("  sha256 of what arrived {}", arrived.sha256);
+    let gap = arrived.pause.as_secs_f64() * 1e3;
+    println!("  the longest pause that curl saw: {gap:.1} ms");
+    arrived.must_be(&content)?;
+    ensure!(
+        killed,
+        "the download ended before its server could be killed"
+    );
+    balancer.wait_for_event("switched", &[])?;
+
+    step("lockstep events");
+    show(lab, &["events"])
 }
 
 fn start(lab: &mut Lab) -> Result<()> {

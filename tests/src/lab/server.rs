@@ -219,6 +219,9 @@ http {{
     scgi_temp_path {dir}/scgi;
     keepalive_requests 100000000;
     keepalive_timeout 300;
+    # A request's body may take its time on a busy machine.
+    lingering_time 120s;
+    lingering_timeout 60s;
     server {{
         listen 80 backlog=4096;
         listen [::]:80 backlog=4096;

@@ -136,7 +136,7 @@ impl Event {
 impl Balancer {
     /// Every session of the engine.
     pub fn sessions(&self) -> Result<Vec<Session>> {
-        let json = self.cli(&["sessions"])?;
+        let json = self.cli(&["sessions", "--limit", "0"])?;
         let list = json["sessions"].as_array();
         let list = list.with_context(|| format!("no sessions: {json}"))?;
         let parse = |value| Session::parse(value).with_context(|| format!("{value}"));
@@ -177,9 +177,14 @@ impl Balancer {
         what: &str,
         mut wanted: impl FnMut(&Session) -> bool,
     ) -> Result<Session> {
-        wait_until(&format!("the session {what}"), SOON, || {
-            Ok(Some(self.session()?).filter(|session| wanted(session)))
-        })
+        let mut last = None;
+        let found = wait_until(&format!("the session {what}"), SOON, || {
+            let session = self.session()?;
+            let found = wanted(&session).then(|| session.clone());
+            last = Some(session);
+            Ok(found)
+        });
+        found.with_context(|| format!("{last:?}"))
     }
 
     /// Waits until there are so many sessions.

@@ -51,6 +51,12 @@ impl Status {
             .sum()
     }
 
+    /// The verdict of the daemon's pings on a replica, and whether there is a round-trip time.
+    pub fn health(&self, service: &str, backend: &str) -> Result<(String, bool)> {
+        let health = &self.backend(service, backend)?["health"];
+        Ok((text(health, "verdict")?, health["rtt_seconds"].is_f64()))
+    }
+
     /// The next hop of a backend of a service, as `MAC via ADDRESS dev DEVICE`.
     pub fn next_hop(&self, service: &str, backend: &str) -> Result<String> {
         text(self.backend(service, backend)?, "next_hop")

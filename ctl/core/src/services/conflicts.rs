@@ -144,10 +144,10 @@ fn places(document: &Document, error: &PlanError) -> Vec<Range<usize>> {
         }
         PlanError::IdleTime(name) => named(document, name).map(FileService::span).collect(),
         PlanError::TooMany { limit, .. } if *limit == Limits::BACKENDS_PER_SERVICE => {
-            services(document)
-                .filter(|s| s.backends.get_ref().len() > *limit)
-                .map(FileService::span)
-                .collect()
+            too_many_backends(document, *limit, |_| true)
+        }
+        PlanError::TooMany { limit, .. } if *limit == Limits::REPLICAS => {
+            too_many_backends(document, *limit, |mode| matches!(mode, FileMode::Replicate))
         }
         PlanError::TooMany { .. } => Vec::new(),
     }
@@ -198,6 +198,17 @@ fn repeated_vip(document: &Document, service: &ServiceName, vip: Vip) -> Vec<Ran
         .skip(1)
         .filter(|(s, _)| s.name.get_ref().0 == *service)
         .map(|(_, v)| v.span())
+        .collect()
+}
+
+fn too_many_backends(
+    document: &Document,
+    limit: usize,
+    concerns: impl Fn(&FileMode) -> bool,
+) -> Vec<Range<usize>> {
+    services(document)
+        .filter(|s| concerns(&s.mode) && s.backends.get_ref().len() > limit)
+        .map(FileService::span)
         .collect()
 }
 

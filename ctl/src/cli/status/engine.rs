@@ -93,6 +93,16 @@ struct Health {
     rtt_seconds: Option<f64>,
 }
 
+impl Backend {
+    /// All of a service's replicas get every session: they have no share.
+    fn share(&self) -> String {
+        match self.health {
+            None => percent(self.ring_share),
+            Some(_) => "-".to_owned(),
+        }
+    }
+}
+
 impl From<api::Health> for Health {
     fn from(health: api::Health) -> Self {
         Health {
@@ -348,25 +358,34 @@ impl Engine {
         table(&columns, self.workers.iter().map(row))
     }
 
+    /// Sessions, of a service together, have a column only where one replicates.
     fn vips_table(&self) -> String {
+        let replicated = |s: &Service| s.mode == "replicate";
+        let replicates = self.services.iter().any(replicated);
         let rows = self.services.iter().flat_map(|s| {
             s.vips.iter().map(move |v| {
                 let dropped = v.drops.iter().map(|d| d.packets).sum();
                 let (name, mode) = (s.name.clone(), s.mode.clone());
-                vec![
+                let mut row = vec![
                     name,
                     mode,
                     v.vip.clone(),
                     count(v.packets),
                     bytes(v.bytes),
                     count(dropped),
-                ]
+                ];
+                if replicates {
+                    let sessions = replicated(s).then(|| count(s.sessions));
+                    row.push(sessions.unwrap_or_else(|| "-".to_owned()));
+                }
+                row
             })
         });
-        table(
-            &["SERVICE", "MODE", "VIP", ">PACKETS", ">BYTES", ">DROPPED"],
-            rows,
-        )
+        let mut columns = vec!["SERVICE", "MODE", "VIP", ">PACKETS", ">BYTES", ">DROPPED"];
+        if replicates {
+            columns.push(">SESSIONS");
+        }
+        table(&columns, rows)
     }
 
     /// Health has a column only where there are replicas.
@@ -382,7 +401,7 @@ impl Engine {
                     b.address.clone(),
                     b.state.to_owned(),
                     b.weight.to_string(),
-                    percent(b.ring_share),
+                    b.share(),
                     count(b.flows),
                     count(b.new_flows),
                     count(b.packets),

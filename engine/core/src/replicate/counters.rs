@@ -1,8 +1,8 @@
 //! Counters of sessions: one set per worker, written by it alone, read by the agent at any time.
 
 use super::histogram::Histogram;
-use crate::counters::{Count, VIP_SLOTS};
-use crate::tables::VipRef;
+use crate::counters::{BACKEND_SLOTS, Count, VIP_SLOTS};
+use crate::tables::{BackendRef, VipRef};
 use alloc::boxed::Box;
 
 /// What happened to the sessions of a worker.
@@ -56,6 +56,8 @@ pub struct ReplicateCounters {
     pub commit_delay: Histogram,
     /// Of a switchover: from the last byte to the client before it to the first one after.
     pub gap: Histogram,
+    /// Bytes of each replica, by backend slot.
+    pub by_backend: ByBackend,
     /// Bytes received from clients.
     pub input_bytes: Count,
     /// Bytes sent to clients.
@@ -77,5 +79,37 @@ impl ByVip {
 impl Default for ByVip {
     fn default() -> Self {
         ByVip((0..VIP_SLOTS).map(|_| Count::default()).collect())
+    }
+}
+
+/// What went to a replica and came from it, over all sessions. A slot that another backend gets
+/// goes on from where it was.
+#[derive(Debug, Default)]
+pub struct ReplicaBytes {
+    /// Bytes given to it.
+    pub input: Count,
+    /// Bytes that it has answered.
+    pub output: Count,
+}
+
+/// The bytes of each backend, by its slot.
+#[derive(Debug)]
+pub struct ByBackend(Box<[ReplicaBytes]>);
+
+impl ByBackend {
+    /// A backend's.
+    pub fn of(&self, backend: BackendRef) -> &ReplicaBytes {
+        // Every backend's slot is below the length; slot 0 is nobody's.
+        self.0.get(backend.slot()).unwrap_or(&self.0[0])
+    }
+}
+
+impl Default for ByBackend {
+    fn default() -> Self {
+        ByBackend(
+            (0..BACKEND_SLOTS)
+                .map(|_| ReplicaBytes::default())
+                .collect(),
+        )
     }
 }

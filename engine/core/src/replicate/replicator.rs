@@ -47,8 +47,6 @@ use random::Random;
 /// with cookies.
 pub const HALF_OPEN: usize = 256;
 
-/// Requests to the spill thread that wait in the worker at most.
-const SPILL_QUEUE: usize = 256;
 /// Events that wait in the worker at most.
 const EVENT_QUEUE: usize = 1_024;
 /// Sessions that one tick looks at for their timers, and as many for new tables.
@@ -187,7 +185,7 @@ impl Replicator {
             regrouped: false,
             shared: Shared {
                 pool: ChunkPool::new(config.log_memory),
-                spill: SpillQueue::new(SPILL_QUEUE),
+                spill: SpillQueue::new(0),
                 events: EventQueue::new(EVENT_QUEUE),
                 counters: Arc::new(ReplicateCounters::default()),
                 actions: Vec::with_capacity(256),
@@ -200,6 +198,14 @@ impl Replicator {
             last_tick: Micros::ZERO,
             config,
         }
+    }
+
+    /// The same with somebody who writes to files, and so many requests to them that may wait.
+    /// Without, what has no room in memory is cut.
+    #[must_use]
+    pub fn with_spill(mut self, requests: usize) -> Self {
+        self.shared.spill = SpillQueue::new(requests);
+        self
     }
 
     /// Takes a packet in, and answers at most by one packet. What else there is to send goes with

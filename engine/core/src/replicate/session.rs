@@ -40,8 +40,8 @@ use member::Membership;
 use replica::Replica;
 use thiserror::Error;
 
-/// Replicas of a session at most. Of a service with more backends, the first ones are taken.
-pub const MAX_REPLICAS: usize = 16;
+/// Replicas of a session at most. No plan has a service with more.
+pub const MAX_REPLICAS: usize = lockstep_plan::Limits::REPLICAS;
 
 /// How soon a session is driven again that had no memory or no way to the disk.
 const RETRY: Duration = Duration::from_millis(5);

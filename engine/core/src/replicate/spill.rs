@@ -101,11 +101,13 @@ impl SpillReply {
     }
 }
 
-/// The requests of a worker that the thread has not been given yet.
+/// The requests of a worker that the thread has not been given yet. Until somebody has looked for
+/// some, it has no room: an engine without a place for files spills nothing.
 #[derive(Debug)]
 pub struct SpillQueue {
     requests: VecDeque<SpillRequest>,
     capacity: usize,
+    served: bool,
 }
 
 impl SpillQueue {
@@ -114,12 +116,13 @@ impl SpillQueue {
         Self {
             requests: VecDeque::with_capacity(capacity),
             capacity,
+            served: false,
         }
     }
 
     /// Whether it takes one more chunk.
     pub fn has_room(&self) -> bool {
-        self.requests.len() < self.capacity
+        self.served && self.requests.len() < self.capacity
     }
 
     /// Requests in it.
@@ -134,6 +137,7 @@ impl SpillQueue {
 
     /// The next one for the thread.
     pub fn pop(&mut self) -> Option<SpillRequest> {
+        self.served = true;
         self.requests.pop_front()
     }
 

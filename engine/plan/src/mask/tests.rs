@@ -95,6 +95,9 @@ fn patterns_are_equal_when_they_are_written_the_same() {
 }
 
 proptest! {
+    // Compiling is most of it.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     /// For an expression without laziness, what is alive is what some longer text can still match:
     /// the class of the repetition says so directly.
     #[test]

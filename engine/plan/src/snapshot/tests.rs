@@ -96,6 +96,22 @@ fn limits_are_named_with_the_count() {
         found,
         ["VIPs: 16385 are more than the 16384 an engine holds"]
     );
+
+    let backends: Vec<_> = (1..=129).map(|n| alloc::format!("10.0.0.{n}")).collect();
+    let backends: Vec<_> = backends.iter().map(alloc::string::String::as_str).collect();
+    let vip = "203.0.113.1:80/tcp";
+    assert!(Snapshot::new(1, vec![service("many", &[vip], &backends)]).is_ok());
+    assert!(
+        Snapshot::new(
+            1,
+            vec![replicated(&[vip], &backends[..128], Replicate::DEFAULT)]
+        )
+        .is_ok()
+    );
+    assert_eq!(
+        errors(vec![replicated(&[vip], &backends, Replicate::DEFAULT)]),
+        ["backends of one service that replicates: 129 are more than the 128 an engine holds"]
+    );
 }
 
 /// A service that replicates to these backends, the first one on port 5202.

@@ -284,6 +284,31 @@ fn what_cannot_hold_stands_at_its_key() {
     ]);
 }
 
+#[test]
+fn too_many_replicas_are_an_error_at_their_service() {
+    let backends: Vec<String> = (1..=129)
+        .map(|n| format!("{{ address = \"10.1.0.{n}\" }}"))
+        .collect();
+    let (all, limit) = (backends.join(", "), backends[..128].join(", "));
+    let text = |backends: &str, mode: &str| {
+        format!(
+            "[[service]]\nname = \"wide\"\nvips = [\"203.0.113.21:1/tcp\"]\n\
+             mode = \"{mode}\"\nbackends = [{backends}]\n"
+        )
+    };
+    assert!(parse("services.toml", &text(&limit, "replicate")).is_ok());
+    let tunnel = text(&all, "tunnel")
+        .replace("wide", "tunnel")
+        .replace(":1/", ":2/");
+    assert_reports(&[(
+        tunnel + &text(&all, "replicate"),
+        &[
+            "services.toml:7:8: backends of one service that replicates: 129 are more than the 128 \
+             an engine holds",
+        ],
+    )]);
+}
+
 fn any_policy() -> impl Strategy<Value = Replicate> {
     let time = || (1u64..=43_200_000).prop_map(Duration::from_millis);
     let times = (

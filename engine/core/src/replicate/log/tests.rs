@@ -122,10 +122,12 @@ struct World {
 
 impl World {
     fn new(memory: u32, disk: u64, chunks: usize, requests: usize) -> Self {
+        let mut queue = SpillQueue::new(requests);
+        assert!(queue.pop().is_none());
         Self {
             log: InputLog::new(memory, disk, SESSION),
             pool: ChunkPool::new(chunks * CHUNK),
-            queue: SpillQueue::new(requests),
+            queue,
             thread: Thread::default(),
             memory: (memory as usize).max(MIN_MEMORY),
             gates: Vec::new(),
@@ -454,6 +456,26 @@ fn a_log_moves_into_its_file_when_others_need_the_pool() {
     world.close();
 }
 
+/// An engine without a place for files: nobody waits for a disk that is not there.
+#[test]
+fn a_queue_that_nobody_empties_takes_nothing() {
+    let mut world = World::new(MIB, 64 << 20, 1024, 64);
+    world.queue = SpillQueue::new(64);
+    for _ in 0..4000 {
+        let taken = world.append(1448);
+        world.release_all();
+        assert_eq!(taken + world.append(1448 - taken), 1448);
+        assert!(world.queue.is_empty() && !world.log.is_spilling());
+        world.check();
+    }
+    assert!(!world.log.is_whole());
+    assert!(
+        world.log.end() - world.log.start() > 700 << 10,
+        "it is kept as far as memory goes"
+    );
+    world.close();
+}
+
 #[test]
 fn the_disk_cap_is_kept() {
     let mut world = World::new(MIB, 2 << 20, 1024, 64);
@@ -570,6 +592,25 @@ fn it_reads_ahead_once() {
     world.close();
 }
 
+#[test]
+fn it_asks_for_no_more_than_the_queue_takes() {
+    let mut world = World::new(MIB, 64 << 20, 1024, 2);
+    while world.log.spilled_bytes() < MIB.into() {
+        world.append(1448);
+        world.release_all();
+        world.settle();
+    }
+    for _ in 0..3 {
+        assert!(world.join());
+        assert_eq!(world.queue.len(), 2);
+    }
+    while world.joining < world.log.end() {
+        world.settle();
+        assert!(world.join());
+    }
+    world.close();
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Append(usize),
@@ -621,7 +662,7 @@ proptest! {
     fn a_log_is_the_stream_whatever_happens(
         memory in prop_oneof![Just(0_u32), 65_536_u32..300_000],
         disk in prop_oneof![Just(0_u64), 0_u64..600_000, Just(64 << 20)],
-        requests in prop_oneof![Just(0_usize), 1_usize..64],
+        requests in prop_oneof![Just(0_usize), 1_usize..4, 4_usize..64],
         steps in steps(),
         places in prop::collection::vec(any::<prop::sample::Index>(), 4),
     ) {

@@ -22,11 +22,14 @@ impl Session {
                 continue;
             }
             let position = replica.out + leg.readable() as u64;
+            replica.ended = leg.is_finished();
             if position > replica.position {
+                let counters = &drive.resources.counters.by_backend;
+                let bytes = counters.of(replica.candidate.backend);
+                bytes.output.add(position - replica.position);
                 replica.position = position;
                 replica.moved_at = now;
             }
-            replica.ended = leg.is_finished();
             available |= replica.is_in_sync() && position > committed;
         }
         // Where the client's window is closed, it is the client that is waited for.

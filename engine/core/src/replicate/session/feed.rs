@@ -100,6 +100,9 @@ impl Session {
                         .min(usize::try_from(allowed).unwrap_or(usize::MAX));
                     let written = leg.write(&bytes[..length]);
                     replica.fed += written as u64;
+                    let counters = &drive.resources.counters.by_backend;
+                    let bytes = counters.of(replica.candidate.backend);
+                    bytes.input.add(written as u64);
                     if written < length {
                         break;
                     }

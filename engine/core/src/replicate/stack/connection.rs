@@ -1,7 +1,6 @@
 //! One TCP connection: a smoltcp interface with one socket, seen by the machine as a [`Leg`].
 
 mod leg;
-mod tail;
 mod upkeep;
 
 use super::device::{Scratch, Sent, Transmit, Way, Wire};
@@ -17,7 +16,6 @@ use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
 use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
-use tail::Tail;
 use upkeep::Upkeep;
 
 /// How long a client may take to acknowledge the SYN-ACK: three of its retransmissions.
@@ -98,7 +96,6 @@ pub struct Connection {
     way: Option<Way>,
     deadline: Option<Micros>,
     upkeep: Upkeep,
-    tail: Tail,
 }
 
 impl Connection {
@@ -131,7 +128,6 @@ impl Connection {
             way: None,
             deadline: None,
             upkeep: Upkeep::default(),
-            tail: Tail::default(),
         }
     }
 
@@ -195,7 +191,6 @@ impl Connection {
 
     fn settle(&mut self, options: &Options, opened: bool) -> bool {
         self.upkeep = Upkeep::new(options.keepalive);
-        self.tail = Tail::default();
         let socket = self.socket_mut();
         socket.set_congestion_control(congestion_control());
         // It would count any silence, also where nothing was asked: see `expire`.
@@ -254,9 +249,6 @@ impl Connection {
         self.dirty = true;
         self.upkeep.hear(segment.window);
         self.follow(now, before, segment);
-        if segment.flags.contains(TcpFlags::ACK) {
-            self.tail.acknowledged(now, segment.acknowledgment);
-        }
     }
 
     /// Brings a segment into the form smoltcp must see.
@@ -290,20 +282,16 @@ impl Connection {
     fn follow(&mut self, now: Micros, before: State, segment: &Segment) {
         let after = self.state();
         let reset = segment.flags.contains(TcpFlags::RST);
-        let asked = self.unanswered;
         if !(reset && after == before) {
             self.unanswered = None;
         }
         if self.rtt.is_none() && after == State::Established {
-            let sent = match self.role {
-                Role::Replica => Some(self.opened),
-                Role::Client => asked,
+            let handshake = if self.role == Role::Replica {
+                self.opened
+            } else {
+                now
             };
-            self.rtt = sent.map(|sent| now.since(sent));
-        }
-        let handshake = |state| matches!(state, State::SynSent | State::SynReceived);
-        if handshake(before) && !handshake(after) {
-            self.tail = Tail::new(self.sent.next, self.rtt);
+            self.rtt = Some(now.since(handshake));
         }
         let finished = matches!(
             after,
@@ -345,14 +333,12 @@ impl Connection {
             return false;
         }
         self.sent.asked = false;
-        self.sent.again = false;
         let mut rest = self.emit(now, out, scratch);
         if !rest && self.tend(now, out, scratch) {
             rest = self.emit(now, out, scratch);
         }
         if self.sent.asked {
             self.unanswered.get_or_insert(now);
-            self.tail.sent(now, self.sent.next, self.sent.again);
         }
         let due = if self.paused || self.state() == State::TimeWait {
             // It would like to send the SYN-ACK at once; and to forget what is unread.
@@ -369,11 +355,7 @@ impl Connection {
         self.dirty = rest || (stuck && way.is_some());
         let lost = self.lost_at();
         let upkeep = self.upkeep.due();
-        let tail = self
-            .tail_due()
-            .filter(|_| self.end.is_none() && self.upkeep.window != 0);
-        let due = due.into_iter().chain(lost).chain(upkeep).chain(tail);
-        self.deadline = due.min();
+        self.deadline = due.into_iter().chain(lost).chain(upkeep).min();
         self.dirty
     }
 
@@ -502,8 +484,6 @@ impl Connection {
         self.sent.offset = isn.wrapping_sub(ours);
         self.sent.next = isn.wrapping_add(1);
         self.sent.refused = 0;
-        // The client was asked long before, and nobody knows when.
-        self.unanswered = None;
     }
 
     /// The shift of the window fields that a connection with this receive buffer sends.

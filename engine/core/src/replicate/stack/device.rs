@@ -82,8 +82,6 @@ pub(super) struct Sent {
     pub offset: u32,
     /// Whether a segment that calls for an answer was sent since this was last cleared.
     pub asked: bool,
-    /// Whether one was sent that had been sent before.
-    pub again: bool,
     /// Packets that [`Transmit`] refused.
     pub refused: u32,
 }
@@ -91,6 +89,7 @@ pub(super) struct Sent {
 impl Sent {
     fn note(&mut self, packet: &mut [u8]) {
         let at = transport_of(packet);
+        let whole = packet.len();
         let Some((header, _)) = packet
             .get_mut(at..)
             .and_then(<[u8]>::split_first_chunk_mut::<16>)
@@ -111,9 +110,16 @@ impl Sent {
         let header_length = usize::from(header[12] >> 4) * 4;
         let control =
             u32::from(flags.contains(TcpFlags::SYN)) + u32::from(flags.contains(TcpFlags::FIN));
-        let length = (packet.len() - at).saturating_sub(header_length) as u32 + control;
+        let length = (whole - at).saturating_sub(header_length) as u32 + control;
         self.asked |= length > 0;
-        self.again |= length > 0 && (self.next.wrapping_sub(sequence) as i32) > 0;
+        // After a timeout smoltcp is back at the first byte unacknowledged, and says so in mere
+        // acknowledgments too: to a peer that has got more they are old, and it drops them with
+        // what they acknowledge. RFC 9293 section 3.10.4: SND.NXT.
+        let behind = self.next.wrapping_sub(sequence) as i32 > 0;
+        let bare = length == 0 && !flags.contains(TcpFlags::RST);
+        if bare && behind {
+            header[4..8].copy_from_slice(&self.next.to_be_bytes());
+        }
         let next = sequence.wrapping_add(length);
         if flags.contains(TcpFlags::SYN) || (next.wrapping_sub(self.next) as i32) > 0 {
             self.next = next;

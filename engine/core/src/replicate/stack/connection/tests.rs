@@ -404,36 +404,6 @@ fn a_connection_is_as_new_after_any_end() {
 }
 
 #[test]
-fn the_last_segments_of_a_burst_are_sent_again_long_before_a_second_has_passed() {
-    for lost in [1, 2, 3] {
-        for mut pair in [
-            Pair::connected(HERE4, THERE4).open(),
-            Pair::accepted(HERE6, THERE6).open(),
-        ] {
-            for _ in 0..10 {
-                pair.ours.write(&[1; 4_000]);
-                pair.settle();
-                assert_eq!(pair.peer.read(pair.socket).len(), 4_000);
-            }
-            pair.ours.write(&[2; 4_000]);
-            pair.send();
-            assert_eq!(pair.out.packets.len(), 3);
-            pair.out.packets.truncate(3 - lost);
-            let start = pair.now;
-            let mut got = 0;
-            while got < 4_000 {
-                pair.round();
-                got += pair.peer.read(pair.socket).len();
-                assert!(
-                    pair.now.since(start) < Duration::from_millis(300),
-                    "{lost}, {got}"
-                );
-            }
-        }
-    }
-}
-
-#[test]
 fn a_cookie_becomes_a_connection_with_other_numbers() {
     for (here, there) in [(HERE4, THERE4), (HERE6, THERE6)] {
         let here = SocketAddr::new(here.parse().unwrap(), 80);

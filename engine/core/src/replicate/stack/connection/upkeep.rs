@@ -102,11 +102,6 @@ impl Connection {
             return false;
         }
         self.upkeep.probe_at = None;
-        if self.upkeep.window != 0 && self.tail_due().is_some_and(|at| at <= now) {
-            self.tail.probe();
-            self.knock(now, scratch);
-            return true;
-        }
         if self
             .interface
             .poll_at(instant(now), &self.sockets)
@@ -117,17 +112,18 @@ impl Connection {
         }
         let since = *self.upkeep.stuck.get_or_insert(now);
         let due = now >= since + STUCK;
-        if due {
-            self.upkeep.stuck = None;
-            self.knock(now, scratch);
+        if !due {
+            return false;
         }
-        due
-    }
-
-    /// When what is in flight has been so for too long.
-    pub(super) fn tail_due(&self) -> Option<Micros> {
-        const HEADERS: u16 = 40;
-        self.tail.due(u32::from(self.mtu.saturating_sub(HEADERS)))
+        self.upkeep.stuck = None;
+        if self.socket().send_queue() == 0 {
+            // Its fast retransmission is of data: a FIN alone would stay without a timer.
+            self.bare(now, TcpFlags::FIN | TcpFlags::ACK, out);
+            self.upkeep.stuck = Some(now);
+            return false;
+        }
+        self.knock(now, scratch);
+        true
     }
 
     /// Asks an idle peer whether it is there: an old sequence number calls for an acknowledgment
@@ -137,25 +133,29 @@ impl Connection {
             .upkeep
             .probe_at
             .get_or_insert(now + self.upkeep.keepalive);
+        if now >= at {
+            self.upkeep.probe_at = Some(now + self.upkeep.keepalive);
+            self.bare(now, TcpFlags::ACK, out);
+        }
+    }
+
+    /// Sends a segment with the last sequence number there was, so that the peer answers.
+    fn bare(&mut self, now: Micros, flags: TcpFlags, out: &mut impl Transmit) {
         let (Some((local, remote)), Some(way)) = (self.ends(), self.way) else {
             return;
         };
-        if now < at {
-            return;
-        }
-        self.upkeep.probe_at = Some(now + self.upkeep.keepalive);
         self.unanswered.get_or_insert(now);
-        let probe = Bare {
+        let bare = Bare {
             source: local,
             destination: remote,
             sequence: self.sent.next.wrapping_sub(1),
             acknowledgment: self.sent.acknowledged,
-            flags: TcpFlags::ACK,
+            flags,
             window: self.sent.window,
             options: SynOptions::default(),
         };
         let Way { port, link } = way;
-        if !out.transmit(port, &link, probe.length(), |packet| probe.write(packet)) {
+        if !out.transmit(port, &link, bare.length(), |packet| bare.write(packet)) {
             self.sent.refused += 1;
         }
     }

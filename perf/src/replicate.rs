@@ -1,0 +1,214 @@
+//! Replicated sessions in a lab of network namespaces, beside HAProxy's TCP mode.
+//!
+//! ```text
+//!   client ──────── in0  balancer  out0 ──────── servers
+//!   198.18.0.2      198.18.0.1     198.19.0.1    198.19.1.1 and on, one for each replica
+//! ```
+//!
+//! Every device sends packets of at most 1,500 bytes and puts none together (no TSO, GSO, GRO), as
+//! they are on a wire. The balancer, one thread of HAProxy or one worker of the engine, has a CPU of
+//! its own; client and servers share the other one. All of them run ahead of what else this machine
+//! does.
+
+mod balancer;
+mod bulk;
+mod client;
+mod cpu;
+mod crowd;
+mod delay;
+mod network;
+mod server;
+mod switchover;
+
+pub use server::serve;
+
+use anyhow::{Context, Result, ensure};
+use balancer::Case;
+use clap::ValueEnum;
+use lockstep_tests::lab::interrupted;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use switchover::Fault;
+
+/// The CPUs of a measurement.
+#[derive(Debug, Clone, Copy)]
+struct Cpus {
+    endpoints: usize,
+    balancer: usize,
+}
+
+/// What `lockstep-perf replicate` is told.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Where the results go.
+    #[arg(long, default_value = "perf/results/replicate.json")]
+    output: PathBuf,
+    /// Rounds, each with every case; the median is reported.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Milliseconds of each transfer, after those in which it gets up to speed.
+    #[arg(long, default_value_t = 1_500)]
+    milliseconds: u64,
+    /// Numbers of replicas.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 3, 10, 30, 100])]
+    replicas: Vec<usize>,
+    /// Switchovers of each kind.
+    #[arg(long, default_value_t = 60)]
+    switches: usize,
+    /// Sessions that are open at once.
+    #[arg(long, default_value_t = 10_000)]
+    sessions: usize,
+    /// What stands between in bulk transfers: all of them, unless said otherwise.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    cases: Vec<Case>,
+    /// What to measure: everything, unless said otherwise.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    parts: Vec<Part>,
+    /// The CPU of client and servers.
+    #[arg(long, default_value_t = 0)]
+    endpoints_cpu: usize,
+    /// The CPU of the balancer.
+    #[arg(long, default_value_t = 1)]
+    balancer_cpu: usize,
+    /// Prints every trial.
+    #[arg(long)]
+    verbose: bool,
+}
+
+/// A part of the measurements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Bulk,
+    Switchover,
+    Delay,
+    Crowd,
+}
+
+impl Arguments {
+    fn has(&self, part: Part) -> bool {
+        self.parts.is_empty() || self.parts.contains(&part)
+    }
+}
+
+/// A row of `perf/results/replicate.json`.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Row {
+    Bulk(bulk::Row),
+    Switchover(switchover::Row),
+    Delay(delay::Row),
+    Crowd(crowd::Row),
+}
+
+/// Measures every case in every round, in turns, and writes the results.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "The lab makes network namespaces and loads XDP programs, which needs root: run it with \
+         sudo."
+    );
+    interrupted::take_down_labs()?;
+    let cpus = Cpus {
+        endpoints: arguments.endpoints_cpu,
+        balancer: arguments.balancer_cpu,
+    };
+    ensure!(
+        cpus.endpoints != cpus.balancer,
+        "the balancer needs a CPU of its own"
+    );
+    run_ahead_of_others()?;
+    let mut rows = Vec::new();
+    if arguments.has(Part::Bulk) {
+        rows.extend(bulk(cpus, arguments)?.into_iter().map(Row::Bulk));
+    }
+    if arguments.has(Part::Switchover) {
+        for fault in [Fault::Killed, Fault::Silent] {
+            eprintln!("switchovers: {fault:?}");
+            rows.push(Row::Switchover(switchover::run(fault, cpus, arguments)?));
+        }
+    }
+    if arguments.has(Part::Delay) {
+        eprintln!("commit delay");
+        rows.push(Row::Delay(delay::run(cpus)?));
+    }
+    if arguments.has(Part::Crowd) {
+        eprintln!("many sessions");
+        rows.extend(crowd::run(cpus, arguments)?.into_iter().map(Row::Crowd));
+    }
+    write(&arguments.output, &rows)
+}
+
+/// A real-time priority for this process and all that it starts: what else runs on this machine
+/// gets what they leave. By `chrt`, which is in every Debian.
+fn run_ahead_of_others() -> Result<()> {
+    let own = std::process::id().to_string();
+    let status = Command::new("chrt")
+        .args(["--all-tasks", "--rr", "--pid", "1", &own])
+        .status()
+        .context("cannot run chrt")?;
+    ensure!(status.success(), "chrt failed: {status}");
+    Ok(())
+}
+
+fn bulk(cpus: Cpus, arguments: &Arguments) -> Result<Vec<bulk::Row>> {
+    let cases = if arguments.cases.is_empty() {
+        Case::value_variants()
+    } else {
+        &arguments.cases
+    };
+    let mut series = Vec::new();
+    for &case in cases {
+        match case {
+            Case::Forward | Case::Haproxy => series.push(bulk::Series::new(case, 1)),
+            Case::Lockstep => {
+                let counts = arguments.replicas.iter();
+                series.extend(counts.map(|&count| bulk::Series::new(case, count)));
+            }
+        }
+    }
+    let rounds = arguments.rounds.max(1);
+    for round in 0..rounds {
+        eprintln!("bulk transfers, round {} of {rounds}", round + 1);
+        // Every other round backwards, so that no case is always the first.
+        let mut order: Vec<_> = series.iter_mut().collect();
+        if round % 2 == 1 {
+            order.reverse();
+        }
+        for series in order {
+            series.round(cpus, arguments)?;
+        }
+    }
+    Ok(bulk::rows(&series))
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Of sorted values, by the nearest rank.
+fn percentile(sorted: &[f64], share: f64) -> f64 {
+    let rank = (share * sorted.len() as f64).ceil() as usize;
+    let at = rank.clamp(1, sorted.len().max(1)) - 1;
+    sorted.get(at).copied().unwrap_or(f64::NAN)
+}
+
+fn rounded(value: f64, digits: i32) -> f64 {
+    let scale = 10_f64.powi(digits);
+    (value * scale).round() / scale
+}
+
+fn write(output: &Path, rows: &[Row]) -> Result<()> {
+    if let Some(parent) = output.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    let text = serde_json::to_string_pretty(rows)? + "\n";
+    print!("{text}");
+    std::fs::write(output, text).with_context(|| format!("cannot write {}", output.display()))?;
+    println!("written to {}", output.display());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,257 @@
+//! What stands between client and servers.
+
+use super::Cpus;
+use super::cpu;
+use super::network::{ENGINE, IN, Network, OUT, PORT, VIP, server};
+use anyhow::{Context, Result, ensure};
+use lockstep_tests::lab::{Process, find_binary, wait_until};
+use serde_json::Value;
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+const START: Duration = Duration::from_secs(15);
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Case {
+    /// The kernel routes and nobody terminates TCP: what the client, the server and the links
+    /// carry.
+    Forward,
+    /// HAProxy in TCP mode.
+    Haproxy,
+    /// The engine, replicating.
+    Lockstep,
+}
+
+impl Case {
+    /// Its name in the results.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Case::Forward => "forward",
+            Case::Haproxy => "haproxy",
+            Case::Lockstep => "lockstep",
+        }
+    }
+}
+
+/// What is in place.
+#[derive(Debug)]
+pub enum Balancer {
+    /// Nothing that has to be kept.
+    Kernel,
+    /// A program of another's.
+    Haproxy(Process),
+    /// Programs of ours.
+    Lockstep(Engine),
+}
+
+impl Balancer {
+    /// Puts it in place in front of `replicas` servers; when this returns, it can be connected to.
+    pub fn start(case: Case, network: &Network, replicas: usize, cpus: Cpus) -> Result<Self> {
+        match case {
+            Case::Forward => {
+                (network.balancer).sysctl(&[("net.ipv4.ip_forward", "1")])?;
+                let (balancer, servers) = (&network.balancer, &network.servers);
+                servers.ip(&format!("addr add {VIP}/32 dev lo"))?;
+                balancer.ip(&format!("route add {VIP}/32 via {}", server(0)))?;
+                Ok(Balancer::Kernel)
+            }
+            Case::Haproxy => start_haproxy(network, cpus).map(Balancer::Haproxy),
+            Case::Lockstep => {
+                Engine::start(network, &Policy::replicas(replicas), cpus).map(Balancer::Lockstep)
+            }
+        }
+    }
+
+    /// CPU seconds that its processes have used.
+    pub fn cpu_seconds(&self) -> Result<f64> {
+        match self {
+            Balancer::Kernel => Ok(0.0),
+            Balancer::Haproxy(process) => cpu::of_process(process.pid()),
+            Balancer::Lockstep(engine) => engine.cpu_seconds(),
+        }
+    }
+}
+
+/// As Debian packages it, on one thread: `mode tcp` and nothing else that is not its default.
+fn start_haproxy(network: &Network, cpus: Cpus) -> Result<Process> {
+    network.balancer.ip(&format!("addr add {VIP}/32 dev lo"))?;
+    let file = network.file("haproxy.cfg");
+    let text = format!(
+        "global\n  nbthread 1\n  cpu-map auto:1/1 {}\n  maxconn 2000\n\n\
+         defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n\n\
+         listen service\n  bind {VIP}:{PORT}\n  server s1 {}:{PORT}\n",
+        cpus.balancer,
+        server(0)
+    );
+    fs::write(&file, text)?;
+    let mut command = network.balancer.command("haproxy");
+    command.arg("-db").arg("-f").arg(&file);
+    let mut process = network.balancer.spawn("haproxy", command)?;
+    wait_until("HAProxy listens", START, || {
+        process.must_run()?;
+        let sockets = network.balancer.output("ss", &["-Hltn"])?;
+        Ok(sockets.contains(&format!("{VIP}:{PORT}")).then_some(()))
+    })?;
+    Ok(process)
+}
+
+/// The service and the engine's sizes.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// Servers, each a replica.
+    pub replicas: usize,
+    /// How the worker waits for packets.
+    pub poll: &'static str,
+    /// Lines below `[service.replicate]`.
+    pub replicate: String,
+    /// Lines below `[sessions]`.
+    pub sessions: String,
+}
+
+impl Policy {
+    /// All defaults.
+    pub fn replicas(replicas: usize) -> Self {
+        Policy {
+            replicas,
+            poll: "adaptive",
+            replicate: String::new(),
+            sessions: String::new(),
+        }
+    }
+}
+
+/// The engine, and the daemon that told it the service.
+#[derive(Debug)]
+pub struct Engine {
+    daemon: Process,
+    process: Process,
+}
+
+impl Engine {
+    /// Starts both, and waits until every replica's next hop is known.
+    pub fn start(network: &Network, policy: &Policy, cpus: Cpus) -> Result<Self> {
+        let (topology, services) = (network.file("topology.toml"), network.file("services.toml"));
+        fs::write(&topology, topology_text(network, policy, cpus))?;
+        fs::write(&services, services_text(policy))?;
+        let mut command = network.balancer.command(find_binary("lockstep-engine")?);
+        command.arg("--topology").arg(&topology);
+        let process = network.balancer.spawn("engine", command)?;
+        let mut command = network.balancer.command(find_binary("lockstepd")?);
+        command.arg("--services").arg(&services);
+        command
+            .arg("--engine-socket")
+            .arg(network.file("engine.sock"));
+        command.arg("--socket").arg(network.file("daemon.sock"));
+        command.arg("--state-dir").arg(network.file("state"));
+        let daemon = network.balancer.spawn("daemon", command)?;
+        let mut engine = Engine { daemon, process };
+        wait_until("the engine knows the way to every replica", START, || {
+            engine.process.must_run()?;
+            Ok(is_ready(network, policy.replicas).then_some(()))
+        })
+        .with_context(|| format!("{}{}", engine.process.log(), engine.daemon.log()))?;
+        Ok(engine)
+    }
+
+    /// The engine's process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// CPU seconds of its process.
+    pub fn cpu_seconds(&self) -> Result<f64> {
+        cpu::of_process(self.process.pid())
+    }
+
+    /// Bytes of memory that are its process's own.
+    pub fn resident(&self) -> Result<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.process.pid()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        Ok(kibibytes.context("the kernel does not say how much memory it has")? * 1024)
+    }
+
+    /// The sum of a metric over its labels.
+    pub fn metric(&self, network: &Network, name: &str) -> Result<f64> {
+        let page = lockstep(network, &["metrics"])?;
+        sum_of(&page, name).with_context(|| format!("the engine has no metric {name}"))
+    }
+}
+
+/// The sum of all samples of this name on a page of metrics; none when there is none.
+pub fn sum_of(page: &str, name: &str) -> Option<f64> {
+    let values = page.lines().filter_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        let is_it = rest.starts_with(['{', ' ']);
+        is_it.then(|| rest.split_whitespace().last()?.parse::<f64>().ok())?
+    });
+    values.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
+}
+
+fn topology_text(network: &Network, policy: &Policy, cpus: Cpus) -> String {
+    let mut text = format!(
+        "[engine]\nsocket = {:?}\npin_dir = {:?}\naddresses = [\"{ENGINE}\"]\npoll = \"{}\"\n\n\
+         [[interface]]\nname = \"{IN}\"\n\n[[interface]]\nname = \"{OUT}\"\n\n\
+         [[worker]]\ncore = {}\nqueues = [\"{IN}:0\", \"{OUT}:0\"]\n",
+        network.file("engine.sock"),
+        network.bpffs.path(),
+        policy.poll,
+        cpus.balancer
+    );
+    if !policy.sessions.is_empty() {
+        text.push_str(&format!("\n[sessions]\n{}\n", policy.sessions));
+    }
+    text
+}
+
+fn services_text(policy: &Policy) -> String {
+    let backends: Vec<String> = (0..policy.replicas)
+        .map(|index| {
+            format!(
+                "    {{ address = \"{}\", name = \"s{index}\" }},\n",
+                server(index)
+            )
+        })
+        .collect();
+    format!(
+        "[[service]]\nname = \"bench\"\nvips = [\"{VIP}:{PORT}/tcp\"]\nmode = \"replicate\"\n\
+         backends = [\n{}]\n\n[service.replicate]\n{}\n",
+        backends.concat(),
+        policy.replicate
+    )
+}
+
+/// Whether the service is in force and every backend's next hop known.
+fn is_ready(network: &Network, backends: usize) -> bool {
+    let text = lockstep(network, &["status", "--output", "json"]).unwrap_or_default();
+    let status: Value = serde_json::from_str(&text).unwrap_or_default();
+    let services = status["engine"]["services"].as_array();
+    let known: Vec<&Value> = services
+        .into_iter()
+        .flatten()
+        .filter_map(|service| service["backends"].as_array())
+        .flatten()
+        .collect();
+    known.len() == backends && known.iter().all(|b| b["reachable"] == true)
+}
+
+/// Runs the command line and returns what it writes.
+pub fn lockstep(network: &Network, args: &[&str]) -> Result<String> {
+    let mut command: Command = network.balancer.command(find_binary("lockstep")?);
+    command
+        .arg("--engine-socket")
+        .arg(network.file("engine.sock"));
+    command
+        .arg("--daemon-socket")
+        .arg(network.file("daemon.sock"));
+    let output = command.args(args).output().context("cannot run lockstep")?;
+    ensure!(
+        output.status.success(),
+        "`lockstep {}` failed: {}",
+        args.join(" "),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

@@ -1,0 +1,170 @@
+//! Switchovers under load: the longest time in which the client got nothing.
+
+use super::balancer::{Engine, Policy, lockstep};
+use super::client::{Direction, Transfer};
+use super::network::Network;
+use super::{Arguments, Cpus, percentile, rounded};
+use anyhow::{Context, Result, bail, ensure};
+use lockstep_tests::lab::{Process, wait_until};
+use nix::sys::signal::Signal;
+use serde::Serialize;
+use serde_json::Value;
+use std::time::{Duration, Instant};
+
+const REPLICAS: usize = 3;
+/// Switchovers of one session: a replica is left.
+const SWITCHES: usize = REPLICAS - 1;
+/// How long the client is watched after, and before, each.
+const WATCHED: Duration = Duration::from_millis(200);
+const SOON: Duration = Duration::from_secs(10);
+
+/// What happens to the primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// SIGKILL: its kernel closes its connections.
+    Killed,
+    /// SIGSTOP: its kernel goes on acknowledging.
+    Silent,
+}
+
+impl Fault {
+    const fn case(self) -> &'static str {
+        match self {
+            Fault::Killed => "switchover-killed",
+            Fault::Silent => "switchover-silent",
+        }
+    }
+
+    /// What the project set itself for the 99th percentile.
+    const fn goal_ms(self) -> f64 {
+        match self {
+            Fault::Killed => 5.0,
+            Fault::Silent => 50.0,
+        }
+    }
+}
+
+/// A row of the results.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    case: &'static str,
+    replicas: usize,
+    /// Switchovers.
+    switches: usize,
+    /// The longest time between two reads of the client, around a switchover.
+    p50_ms: f64,
+    p99_ms: f64,
+    max_ms: f64,
+    goal_p99_ms: f64,
+    /// The same in as long a time before each, without any fault.
+    undisturbed_p50_ms: f64,
+    undisturbed_p99_ms: f64,
+}
+
+/// Measures one kind of fault.
+pub fn run(fault: Fault, cpus: Cpus, arguments: &Arguments) -> Result<Row> {
+    let network = Network::build(REPLICAS, cpus)?;
+    let mut servers = (0..REPLICAS)
+        .map(|index| network.start_server(Some(index), cpus.endpoints))
+        .collect::<Result<Vec<_>>>()?;
+    let engine = Engine::start(&network, &Policy::replicas(REPLICAS), cpus)?;
+    let (mut gaps, mut undisturbed) = (Vec::new(), Vec::new());
+    while gaps.len() < arguments.switches {
+        let transfer = Transfer::start(&network, Direction::Download, cpus.endpoints)?;
+        for left in (REPLICAS - SWITCHES + 1..=REPLICAS).rev() {
+            let primary = primary(&network, left)?;
+            undisturbed.push(watch(&transfer, || Ok(()))?);
+            let server = &mut servers[primary];
+            gaps.push(watch(&transfer, || match fault {
+                Fault::Killed => server.kill(),
+                Fault::Silent => server.signal(Signal::SIGSTOP),
+            })?);
+        }
+        transfer.stop()?;
+        heal(fault, &network, &mut servers, cpus)?;
+        wait_until("the session is over", SOON, || {
+            Ok(sessions(&network)?.is_empty().then_some(()))
+        })
+        .with_context(|| engine.process().log())?;
+    }
+    let ms = |times: &[Duration], share| {
+        let mut times: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1e3).collect();
+        times.sort_by(f64::total_cmp);
+        rounded(percentile(&times, share), 2)
+    };
+    Ok(Row {
+        case: fault.case(),
+        replicas: REPLICAS,
+        switches: gaps.len(),
+        p50_ms: ms(&gaps, 0.5),
+        p99_ms: ms(&gaps, 0.99),
+        max_ms: ms(&gaps, 1.0),
+        goal_p99_ms: fault.goal_ms(),
+        undisturbed_p50_ms: ms(&undisturbed, 0.5),
+        undisturbed_p99_ms: ms(&undisturbed, 0.99),
+    })
+}
+
+/// The longest gap in the time that follows `begin`.
+fn watch(transfer: &Transfer, begin: impl FnOnce() -> Result<()>) -> Result<Duration> {
+    let bytes = transfer.bytes();
+    transfer.longest_gap();
+    let start = Instant::now();
+    begin()?;
+    wait_until("the download has gone on", SOON, || {
+        ensure!(!transfer.has_ended(), "the download has ended");
+        let over = start.elapsed() >= WATCHED && transfer.bytes() > bytes;
+        Ok(over.then_some(()))
+    })?;
+    Ok(transfer.longest_gap())
+}
+
+/// All servers as they were.
+fn heal(fault: Fault, network: &Network, servers: &mut [Process], cpus: Cpus) -> Result<()> {
+    for (index, server) in servers.iter_mut().enumerate() {
+        match fault {
+            Fault::Silent => server.signal(Signal::SIGCONT)?,
+            Fault::Killed if server.must_run().is_err() => {
+                *server = network.start_server(Some(index), cpus.endpoints)?;
+                wait_until("the server listens again", SOON, || {
+                    server.must_run()?;
+                    let args = ["-Hltn", "src", &super::network::server(index).to_string()];
+                    let sockets = network.servers.output("ss", &args)?;
+                    Ok((!sockets.is_empty()).then_some(()))
+                })?;
+            }
+            Fault::Killed => {}
+        }
+    }
+    Ok(())
+}
+
+/// The primary of the only session, once that has so many replicas in sync.
+fn primary(network: &Network, in_sync: usize) -> Result<usize> {
+    let what = format!("a session has {in_sync} replicas in sync");
+    wait_until(&what, SOON, || {
+        let sessions = sessions(network)?;
+        let [session] = &sessions[..] else {
+            return Ok(None);
+        };
+        let replicas = session["replicas"].as_array().into_iter().flatten();
+        let there = replicas.filter(|r| r["state"] == "in-sync").count();
+        if there < in_sync {
+            return Ok(None);
+        }
+        let name = session["primary"].as_str().unwrap_or_default();
+        match name.strip_prefix('s').and_then(|index| index.parse().ok()) {
+            Some(index) => Ok(Some(index)),
+            None => bail!("the session's primary is {name:?}"),
+        }
+    })
+}
+
+fn sessions(network: &Network) -> Result<Vec<Value>> {
+    let text = lockstep(network, &["sessions", "--output", "json"])?;
+    let mut value: Value = serde_json::from_str(&text)?;
+    match value["sessions"].take() {
+        Value::Array(sessions) => Ok(sessions),
+        _ => bail!("`lockstep sessions` wrote {text}"),
+    }
+}
