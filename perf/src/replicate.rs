@@ -45,16 +45,16 @@ pub struct Arguments {
     #[arg(long, default_value = "perf/results/replicate.json")]
     output: PathBuf,
     /// Rounds, each with every case; the median is reported.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Milliseconds of each transfer, after those in which it gets up to speed.
-    #[arg(long, default_value_t = 1_500)]
+    #[arg(long, default_value_t = 1_200)]
     milliseconds: u64,
     /// Numbers of replicas.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 3, 10, 30, 100])]
     replicas: Vec<usize>,
     /// Switchovers of each kind.
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 120)]
     switches: usize,
     /// Sessions that are open at once.
     #[arg(long, default_value_t = 10_000)]

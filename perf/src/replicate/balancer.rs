@@ -3,7 +3,7 @@
 use super::Cpus;
 use super::cpu;
 use super::network::{ENGINE, IN, Network, OUT, PORT, VIP, server};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use lockstep_tests::lab::{Process, find_binary, wait_until};
 use serde_json::Value;
 use std::fs;
@@ -67,6 +67,19 @@ impl Balancer {
                     policy.poll = "interrupt";
                 }
                 Engine::start(network, &policy, cpus).map(Balancer::Lockstep)
+            }
+        }
+    }
+
+    /// Replicas in sync with the only session; the servers of what does not replicate.
+    pub fn in_sync(&self, network: &Network, servers: usize) -> Result<usize> {
+        match self {
+            Balancer::Kernel | Balancer::Haproxy(_) => Ok(servers),
+            Balancer::Lockstep(_) => {
+                let sessions = sessions(network)?;
+                let replicas = sessions.first().and_then(|s| s["replicas"].as_array());
+                let replicas = replicas.into_iter().flatten();
+                Ok(replicas.filter(|r| r["state"] == "in-sync").count())
             }
         }
     }
@@ -242,6 +255,16 @@ fn is_ready(network: &Network, backends: usize) -> bool {
         .flatten()
         .collect();
     known.len() == backends && known.iter().all(|b| b["reachable"] == true)
+}
+
+/// All sessions, as `lockstep sessions` has them.
+pub fn sessions(network: &Network) -> Result<Vec<Value>> {
+    let text = lockstep(network, &["sessions", "--output", "json"])?;
+    let mut value: Value = serde_json::from_str(&text)?;
+    match value["sessions"].take() {
+        Value::Array(sessions) => Ok(sessions),
+        _ => bail!("`lockstep sessions` wrote {text}"),
+    }
 }
 
 /// Runs the command line and returns what it writes.

@@ -22,6 +22,8 @@ pub struct Trial {
     pub cpu_s_per_gb: f64,
     /// The same of everybody who took part: balancer, client, servers.
     pub machine_cpu_s_per_gb: f64,
+    /// Replicas in sync at its end. Those that are not were not given all of it.
+    pub in_sync: usize,
 }
 
 /// A row of the results.
@@ -34,8 +36,11 @@ pub struct Row {
     gbit_s: f64,
     cpu_s_per_gb: f64,
     machine_cpu_s_per_gb: f64,
-    /// Of the balancer: for each gigabyte times the replicas it went to or came from.
-    cpu_s_per_replicated_gb: f64,
+    /// Of the balancer: for each gigabyte times the replicas it went to or came from; none when
+    /// some were out of sync at the end.
+    cpu_s_per_replicated_gb: Option<f64>,
+    /// The fewest replicas that were in sync at the end of any round.
+    in_sync: usize,
     /// Throughput of each round.
     rounds: Vec<f64>,
     /// HAProxy in the same run.
@@ -88,6 +93,8 @@ impl Series {
             trials.map(|trials| value(&trials[direction])).collect()
         };
         let cpu = median(of(|trial| trial.cpu_s_per_gb));
+        let in_sync = self.trials.iter().map(|trials| trials[direction].in_sync);
+        let in_sync = in_sync.min().unwrap_or(0);
         Row {
             case,
             balancer: self.case.name(),
@@ -95,7 +102,9 @@ impl Series {
             gbit_s: rounded(median(of(|trial| trial.gbit_s)), 2),
             cpu_s_per_gb: rounded(cpu, 3),
             machine_cpu_s_per_gb: rounded(median(of(|trial| trial.machine_cpu_s_per_gb)), 3),
-            cpu_s_per_replicated_gb: rounded(cpu / self.replicas as f64, 3),
+            cpu_s_per_replicated_gb: (in_sync == self.replicas)
+                .then(|| rounded(cpu / self.replicas as f64, 3)),
+            in_sync,
             rounds: (of(|trial| trial.gbit_s).into_iter())
                 .map(|rate| rounded(rate, 2))
                 .collect(),
@@ -135,6 +144,7 @@ fn round(case: Case, replicas: usize, cpus: Cpus, arguments: &Arguments) -> Resu
         network: &network,
         server: &server,
         balancer: &balancer,
+        replicas,
         cpus,
         duration: Duration::from_millis(arguments.milliseconds),
     };
@@ -150,6 +160,7 @@ struct Bench<'a> {
     network: &'a Network,
     server: &'a Process,
     balancer: &'a Balancer,
+    replicas: usize,
     cpus: Cpus,
     duration: Duration,
 }
@@ -168,8 +179,9 @@ impl Bench<'_> {
             Ok(over.then_some(()))
         })?;
         let after = self.read(&transfer);
+        let in_sync = self.balancer.in_sync(self.network, self.replicas);
         transfer.stop()?;
-        Ok(after?.since(&before))
+        Ok(after?.since(&before, in_sync?))
     }
 
     fn read(&self, transfer: &Transfer) -> Result<Reading> {
@@ -197,7 +209,7 @@ struct Reading {
 }
 
 impl Reading {
-    fn since(&self, before: &Reading) -> Trial {
+    fn since(&self, before: &Reading, in_sync: usize) -> Trial {
         let seconds = (self.at - before.at).as_secs_f64();
         let bytes = (self.bytes - before.bytes) as f64;
         let gigabytes = (bytes / 1e9).max(1e-9);
@@ -205,6 +217,7 @@ impl Reading {
             gbit_s: bytes * 8.0 / 1e9 / seconds,
             cpu_s_per_gb: (self.balancer - before.balancer) / gigabytes,
             machine_cpu_s_per_gb: (self.everybody - before.everybody) / gigabytes,
+            in_sync,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Switchovers under load: the longest time in which the client got nothing.
 
-use super::balancer::{Engine, Policy, lockstep};
+use super::balancer::{Engine, Policy, sessions};
 use super::client::{Direction, Transfer};
 use super::network::Network;
 use super::{Arguments, Cpus, percentile, rounded};
@@ -8,7 +8,6 @@ use anyhow::{Context, Result, bail, ensure};
 use lockstep_tests::lab::{Process, wait_until};
 use nix::sys::signal::Signal;
 use serde::Serialize;
-use serde_json::Value;
 use std::time::{Duration, Instant};
 
 const REPLICAS: usize = 3;
@@ -87,6 +86,9 @@ pub fn run(fault: Fault, cpus: Cpus, arguments: &Arguments) -> Result<Row> {
         })
         .with_context(|| engine.process().log())?;
     }
+    if arguments.verbose {
+        eprintln!("gaps {gaps:.1?}\nundisturbed {undisturbed:.1?}");
+    }
     let ms = |times: &[Duration], share| {
         let mut times: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1e3).collect();
         times.sort_by(f64::total_cmp);
@@ -158,13 +160,4 @@ fn primary(network: &Network, in_sync: usize) -> Result<usize> {
             None => bail!("the session's primary is {name:?}"),
         }
     })
-}
-
-fn sessions(network: &Network) -> Result<Vec<Value>> {
-    let text = lockstep(network, &["sessions", "--output", "json"])?;
-    let mut value: Value = serde_json::from_str(&text)?;
-    match value["sessions"].take() {
-        Value::Array(sessions) => Ok(sessions),
-        _ => bail!("`lockstep sessions` wrote {text}"),
-    }
 }

@@ -50,6 +50,7 @@ fn bulk(text: &mut String, rows: &[Value]) {
             "to HAProxy's",
             "everybody's CPU s/GB",
             "to HAProxy's",
+            "in sync at the end",
             "CPU s/replicated GB",
         ],
         of(rows, "bulk-").map(|row| {
@@ -67,6 +68,7 @@ fn bulk(text: &mut String, rows: &[Value]) {
                 ratio("cpu_s_per_gb"),
                 number(&row["machine_cpu_s_per_gb"], 2),
                 ratio("machine_cpu_s_per_gb"),
+                thousands(&row["in_sync"]),
                 number(&row["cpu_s_per_replicated_gb"], 2),
             ]
         }),
