@@ -134,6 +134,7 @@ fn scenario_sessions_a_flipped_byte_of_another_replica_is_counted_under_a_primar
         let name = lab.servers[who].name();
         let balancer = &lab.balancers[0];
         balancer.wait_for_event("diverged", &[("replica", &name)])?;
+        ensure!(balancer.metric("lockstep_replica_diverged_total")? == 1);
         let events = balancer.events()?;
         ensure!(
             events.iter().all(|event| event.kind() != "evicted"),
@@ -179,6 +180,7 @@ fn scenario_sessions_an_operator_chooses_the_primary() {
             .iter()
             .filter(|event| event.is("switched", &[("cause", "asked for")]));
         ensure!(asked.count() == 5, "{events:?}");
+        ensure!(balancer.metric("lockstep_session_switchovers_total")? >= 5);
 
         let id = balancer.session()?.id;
         for (id, to) in [(id.as_str(), "s9"), ("0-999999", "s1"), ("nonsense", "s1")] {
