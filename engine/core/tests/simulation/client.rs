@@ -140,10 +140,10 @@ impl Client {
         }
         self.verify(&got)?;
         match self.manner {
-            Manner::Slow { pause, .. } => self.read_at = now + Duration::from_micros(pause),
+            Manner::Slow { pause, .. } => self.read_at = now + Duration::from_micros(pause + 10),
             Manner::Rests { after, pause } if self.got >= after && !self.rested => {
                 self.rested = true;
-                self.read_at = now + Duration::from_micros(pause);
+                self.read_at = now + Duration::from_micros(pause + 10);
             }
             _ => return Ok(None),
         }

@@ -258,10 +258,14 @@ impl World {
     /// those of the dead.
     fn can_spare(&self, victim: usize, may_say_fin: bool) -> bool {
         let needed = usize::from(self.scenario.policy.quorum()).max(1);
+        // Sessions to come need servers as well.
+        let begin = needed.max(usize::from(self.scenario.policy.min_sync.get()));
         let well = |n: &usize| {
-            *n != victim && self.servers[*n].is_well() && self.servers[*n].temper.corrupt == 0
+            let server = &self.servers[*n];
+            let wanted = *n != victim && !self.havoc.down.contains(n);
+            wanted && server.is_well() && server.temper.corrupt == 0
         };
-        if (0..self.servers.len()).filter(well).count() < needed {
+        if (0..self.servers.len()).filter(well).count() < begin {
             return false;
         }
         self.page().iter().all(|details| {
@@ -279,6 +283,10 @@ impl World {
     /// What can be seen of sessions from outside is right at any moment.
     pub fn check_sessions(&mut self) -> Result<(), String> {
         let most = u64::from(self.scenario.policy.log_memory).max(64 << 10) + 8_192;
+        if let Some(session) = self.watched {
+            let described = self.describe(session);
+            self.say(|| described);
+        }
         for details in self.page() {
             let report = &details.report;
             if report.memory as u64 > most {

@@ -65,6 +65,8 @@ pub struct Scenario {
     pub may_reset: bool,
     /// A client may be given what a corrupt server says.
     pub may_flip: bool,
+    /// Requests for the disk that fail.
+    pub disk_full: u32,
 }
 
 fn plain(_: &mut Dice) -> Manner {
@@ -167,6 +169,7 @@ impl Scenario {
             log_memory: 24 << 20,
             may_reset: false,
             may_flip: false,
+            disk_full: dice.pick(&[0, 0, 300]),
         }
     }
 
@@ -296,8 +299,11 @@ impl Scenario {
         let mut scenario = Scenario::redundant(dice, 1);
         // An ACK that is lost has promised nothing: a cookie's client that only listens would
         // wait for ever.
-        scenario.client_weather.lost = 0;
-        scenario.client_weather.garbled = 0;
+        // And one that is overtaken by data has a cookie that cannot be checked.
+        scenario.client_weather = Weather {
+            delay: scenario.client_weather.delay,
+            ..Weather::default()
+        };
         scenario.refused = 0;
         scenario.manner = plain;
         scenario.spare_sessions = 400;

@@ -2,6 +2,7 @@
 
 use super::client::{Client, Outcome};
 use super::dice::Dice;
+use super::disk::Disk;
 use super::havoc::Havoc;
 use super::program::Script;
 use super::scenario::{Scenario, VIP4, VIP6, config, tables};
@@ -9,6 +10,7 @@ use super::server::{Server, TalkKey};
 use super::wire::Weather;
 use lockstep_core::replicate::event::EventKind;
 use lockstep_core::replicate::replicator::{Replicator, ReplicatorConfig, SessionDetails};
+use lockstep_core::replicate::spill::SpillReply;
 use lockstep_core::replicate::stack::Transmit;
 use lockstep_core::{Micros, PortId, Tables};
 use lockstep_wire::LinkHeader;
@@ -21,8 +23,8 @@ pub const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 3];
 
 /// A session that is not over by then is stuck, in microseconds after its beginning.
 const PATIENCE: Duration = Duration::from_secs(400);
-/// Packets of one world at most: more is a storm.
-const STORM: u64 = 20_000_000;
+/// Steps of one world at most: more is a storm.
+const STORM: u64 = 1_000_000;
 
 /// What happens at a moment.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub enum Event {
     WakeClient(u32),
     WakeServer(usize, TalkKey),
     Tick,
+    /// The thread that owns the files has done something.
+    Disk(SpillReply),
     /// Somebody has asked the engine for something.
     Nudge,
     Havoc,
@@ -87,6 +91,7 @@ pub struct Seen {
     pub orphaned: u64,
     pub refused: u64,
     pub cookies: u64,
+    pub spilled: u64,
     pub packets: u64,
 }
 
@@ -107,6 +112,7 @@ impl Seen {
         self.orphaned += other.orphaned;
         self.refused += other.refused;
         self.cookies += other.cookies;
+        self.spilled += other.spilled;
         self.packets += other.packets;
     }
 }
@@ -122,6 +128,7 @@ pub struct World {
     pub dice: Dice,
     config: ReplicatorConfig,
     out: Out,
+    disk: Disk,
     events: BTreeMap<(Micros, u64), Event>,
     serial: u64,
     pub havoc: Havoc,
@@ -129,9 +136,12 @@ pub struct World {
     last_tick: Micros,
     open: usize,
     seen: Seen,
+    steps: u64,
+    looked_at: Micros,
+    disk_at: Micros,
     trace: bool,
     /// The session whose client's packets are told of.
-    watched: Option<u32>,
+    pub watched: Option<u32>,
 }
 
 impl World {
@@ -148,6 +158,7 @@ impl World {
                 dice: dice.fork(),
                 refused: scenario.refused,
             },
+            disk: Disk::new(dice.fork(), scenario.disk_full),
             events: BTreeMap::new(),
             serial: 0,
             havoc: Havoc::new(dice.fork()),
@@ -155,6 +166,9 @@ impl World {
             last_tick: Micros::ZERO,
             open: scenario.sessions as usize,
             seen: Seen::default(),
+            steps: 0,
+            looked_at: Micros::ZERO,
+            disk_at: Micros::ZERO,
             trace: std::env::var_os("SIM_TRACE").is_some(),
             watched: std::env::var("SIM_WATCH").ok().and_then(|n| n.parse().ok()),
             config,
@@ -208,6 +222,14 @@ impl World {
             return Err("nothing will ever happen again".into());
         };
         self.now = now;
+        self.steps += 1;
+        if self.steps > STORM {
+            return Err("too much happens: something goes round".into());
+        }
+        if now > self.looked_at + Duration::from_secs(5) {
+            self.looked_at = now;
+            self.look_for_stuck()?;
+        }
         let (mut burst, mut tick) = (false, false);
         while let Some(entry) = self.events.first_entry()
             && entry.key().0 <= now
@@ -216,6 +238,10 @@ impl World {
                 Event::ToEngine { packet, mac } => {
                     burst = true;
                     self.receive(&packet, mac);
+                }
+                Event::Disk(reply) => {
+                    burst = true;
+                    self.replicator.spilled(reply);
                 }
                 Event::Nudge => burst = true,
                 Event::Tick => tick |= self.tick_at == Some(now),
@@ -234,6 +260,18 @@ impl World {
             self.follow()?;
         }
         Ok(())
+    }
+
+    fn look_for_stuck(&mut self) -> Result<(), String> {
+        let late =
+            |client: &&Client| client.outcome.is_none() && self.now > client.began + PATIENCE;
+        match self.clients.iter().flatten().find(late).map(|c| c.session) {
+            Some(session) => {
+                let described = self.describe(session);
+                Err(format!("session {session} is stuck: {described}"))
+            }
+            None => Ok(()),
+        }
     }
 
     fn happen(&mut self, event: Event) -> Result<(), String> {
@@ -274,7 +312,7 @@ impl World {
                     Some(key) => self.wake_server(n, key),
                     None => {
                         for packet in self.servers[n].refusals(self.now) {
-                            self.from_server(n, packet);
+                            self.launch_from_server(n, packet);
                         }
                         Ok(())
                     }
@@ -291,7 +329,7 @@ impl World {
                 }
             }
             Event::Havoc => self.wreak(),
-            Event::ToEngine { .. } | Event::Tick | Event::Nudge => Ok(()),
+            Event::ToEngine { .. } | Event::Tick | Event::Disk(_) | Event::Nudge => Ok(()),
         }
     }
 
@@ -340,13 +378,6 @@ impl World {
             client.due = due;
             self.at(due.unwrap_or(now), Event::WakeClient(session));
         }
-        let began = self.clients[session as usize].as_ref().map(|c| c.began);
-        if over.is_none() && before.is_none() && began.is_some_and(|at| now > at + PATIENCE) {
-            return Err(format!(
-                "session {session} is stuck: {}",
-                self.describe(session)
-            ));
-        }
         if !cut {
             let weather = self.scenario.client_weather;
             for packet in packets {
@@ -389,12 +420,12 @@ impl World {
             self.at(due.unwrap_or(now), Event::WakeServer(n, key));
         }
         for packet in packets {
-            self.from_server(n, packet);
+            self.launch_from_server(n, packet);
         }
         Ok(())
     }
 
-    pub fn from_server(&mut self, n: usize, packet: Vec<u8>) {
+    pub fn launch_from_server(&mut self, n: usize, packet: Vec<u8>) {
         if self.servers[n].is_reachable() {
             if self.watched.is_some() {
                 eprintln!("{:>12} s{n} < {}", self.now.get(), summary(&packet));
@@ -442,14 +473,19 @@ impl World {
         for (link, packet) in std::mem::take(&mut self.out.sent) {
             self.deliver(&link, packet)?;
         }
+        while let Some(request) = self.replicator.spill_queue().pop() {
+            if let Some(reply) = self.disk.carry_out(request)? {
+                // One after the other, as a thread does.
+                self.disk_at = self.disk_at.max(self.now) + Duration::from_micros(20);
+                let at = Micros::new(self.disk_at.get().next_multiple_of(10));
+                self.at(at, Event::Disk(reply));
+            }
+        }
         while let Some(event) = self.replicator.events().pop() {
             self.say(|| format!("{:?} {:?}", event.client, event.event.kind));
             if let EventKind::Switched { .. } = event.event.kind {
                 self.seen.switched += 1;
             }
-        }
-        if self.seen.packets > STORM {
-            return Err("a storm of packets".into());
         }
         let Some(due) = self.replicator.next_deadline() else {
             return Ok(());
@@ -498,7 +534,7 @@ impl World {
         page
     }
 
-    fn describe(&mut self, session: u32) -> String {
+    pub fn describe(&mut self, session: u32) -> String {
         let Some(client) = &mut self.clients[session as usize] else {
             return String::new();
         };
@@ -531,6 +567,7 @@ impl World {
                 self.replicator.next_deadline().map_or(0, |_| 1),
             ),
             ("events lost", counters.events_lost.get()),
+            ("files", self.disk.files() as u64),
         ] {
             if left > 0 {
                 return Err(format!("{left} {what} are left"));
@@ -556,6 +593,7 @@ impl World {
         seen.log_cuts = counters.log_cuts.get();
         seen.orphaned = counters.orphaned.get();
         seen.refused = counters.refused.get();
+        seen.spilled = self.disk.written;
         seen.cookies = counters.cookies_accepted.get();
         for client in self.clients.iter().flatten() {
             seen.bytes += client.got;

@@ -227,6 +227,14 @@ impl Connection {
             if options.scale.is_none() && matches!(before, State::Listen | State::SynSent) {
                 self.shift = 0;
             }
+            self.upkeep.shift = options.scale.unwrap_or(0);
+        }
+        if segment.flags.contains(TcpFlags::ACK) {
+            // RFC 7323 section 2.2: the window of a SYN is never scaled.
+            let scaled = !segment.flags.contains(TcpFlags::SYN);
+            let shift = if scaled { self.upkeep.shift } else { 0 };
+            let window = u32::from(segment.window) << shift;
+            self.sent.open(segment.acknowledgment, window);
         }
         self.translate(segment, packet);
         let Connection {

@@ -73,6 +73,8 @@ pub(super) struct Sent {
     pub next: u32,
     /// That of the SYN, as smoltcp has it.
     pub first: u32,
+    /// The sequence number behind the window that the peer has told of.
+    pub edge: Option<u32>,
     /// The last acknowledgment number sent.
     pub acknowledged: u32,
     /// The last window field sent.
@@ -87,6 +89,15 @@ pub(super) struct Sent {
 }
 
 impl Sent {
+    /// The peer has acknowledged so far, and has room for so many bytes behind it.
+    pub fn open(&mut self, acknowledged: u32, window: u32) {
+        let edge = acknowledged.wrapping_add(window);
+        let before = self.edge.get_or_insert(edge);
+        if edge.wrapping_sub(*before) as i32 > 0 {
+            *before = edge;
+        }
+    }
+
     fn note(&mut self, packet: &mut [u8]) {
         let at = transport_of(packet);
         let whole = packet.len();
@@ -114,11 +125,15 @@ impl Sent {
         self.asked |= length > 0;
         // After a timeout smoltcp is back at the first byte unacknowledged, and says so in mere
         // acknowledgments too: to a peer that has got more they are old, and it drops them with
-        // what they acknowledge. RFC 9293 section 3.10.4: SND.NXT.
-        let behind = self.next.wrapping_sub(sequence) as i32 > 0;
+        // what they acknowledge. RFC 9293 section 3.10.4: SND.NXT; but never past the peer's
+        // window, where the probes of a closed one are.
+        let furthest = match self.edge {
+            Some(edge) if self.next.wrapping_sub(edge) as i32 > 0 => edge,
+            Some(_) | None => self.next,
+        };
         let bare = length == 0 && !flags.contains(TcpFlags::RST);
-        if bare && behind {
-            header[4..8].copy_from_slice(&self.next.to_be_bytes());
+        if bare && furthest.wrapping_sub(sequence) as i32 > 0 {
+            header[4..8].copy_from_slice(&furthest.to_be_bytes());
         }
         let next = sequence.wrapping_add(length);
         if flags.contains(TcpFlags::SYN) || (next.wrapping_sub(self.next) as i32) > 0 {

@@ -37,6 +37,8 @@ pub(super) struct Upkeep {
     stuck: Option<Micros>,
     /// Bytes written in all.
     pub written: u32,
+    /// What the window fields heard are shifted by.
+    pub shift: u8,
     /// The window field heard last.
     pub window: u16,
     /// When the last FIN came.
