@@ -126,7 +126,7 @@ const BULK: Theme = Theme {
     name: "bulk",
     draw: Scenario::bulk,
     sessions: 120,
-    is_tested: |seen| seen.switched > 0 && seen.bytes > 16 << 20,
+    is_tested: |seen| seen.switched > 0 && seen.bytes > 4 << 20,
 };
 
 /// Runs worlds of one kind until they have had so many sessions: nine of ten always the same, the
