@@ -312,7 +312,7 @@ impl World {
                     Some(key) => self.wake_server(n, key),
                     None => {
                         for packet in self.servers[n].refusals(self.now) {
-                            self.from_server(n, packet);
+                            self.launch_from_server(n, packet);
                         }
                         Ok(())
                     }
@@ -420,12 +420,12 @@ impl World {
             self.at(due.unwrap_or(now), Event::WakeServer(n, key));
         }
         for packet in packets {
-            self.from_server(n, packet);
+            self.launch_from_server(n, packet);
         }
         Ok(())
     }
 
-    pub fn from_server(&mut self, n: usize, packet: Vec<u8>) {
+    pub fn launch_from_server(&mut self, n: usize, packet: Vec<u8>) {
         if self.servers[n].is_reachable() {
             if self.watched.is_some() {
                 eprintln!("{:>12} s{n} < {}", self.now.get(), summary(&packet));
