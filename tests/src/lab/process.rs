@@ -64,7 +64,8 @@ impl Process {
     /// A signal to the program and to all that it has started, which may have left its process
     /// group.
     pub fn signal_all(&self, signal: Signal) -> Result<()> {
-        for pid in self.family() {
+        // Children first: one that sees its parent die may have something to say about it.
+        for pid in self.family().into_iter().rev() {
             // Gone already is as good, for a child.
             let sent = kill(pid, signal);
             if pid == self.pid() {
