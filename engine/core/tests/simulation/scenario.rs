@@ -67,6 +67,8 @@ pub struct Scenario {
     pub may_flip: bool,
     /// Requests for the disk that fail.
     pub disk_full: u32,
+    /// Requests for the disk that may wait; without any nothing is spilled.
+    pub spill: usize,
 }
 
 fn plain(_: &mut Dice) -> Manner {
@@ -170,6 +172,7 @@ impl Scenario {
             may_reset: false,
             may_flip: false,
             disk_full: dice.pick(&[0, 0, 300]),
+            spill: dice.pick(&[0, 16, 256, 256]),
         }
     }
 
