@@ -2,6 +2,7 @@
 //! session has enough replicas in sync on servers that are well.
 
 use super::dice::Dice;
+use super::program::LISTENS;
 use super::scenario::tables;
 use super::server::Health;
 use super::world::{Event, World};
@@ -238,7 +239,10 @@ impl World {
             if replica.state != ReplicaState::InSync || server == without {
                 continue;
             }
-            let fresh = replica.since > self.wronged_at(server);
+            let session = u32::from(details.client.port()).wrapping_sub(20_000);
+            let silent = details.destination.port() != LISTENS;
+            let serves = self.servers[server].serves(session, silent);
+            let fresh = replica.since > self.wronged_at(server) && serves;
             let corrupt = self.servers[server].temper.corrupt > 0 || replica.diverged;
             if self.servers[server].is_well() && fresh && !corrupt {
                 reliable += 1;

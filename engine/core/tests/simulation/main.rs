@@ -21,15 +21,17 @@ mod havoc;
 mod peer;
 mod program;
 mod scenario;
+mod seen;
 mod server;
 mod wire;
 mod world;
 
 use dice::{Dice, mix};
 use scenario::Scenario;
+use seen::Seen;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
-use world::{Seen, World};
+use world::World;
 
 /// Seeds that every run goes through.
 const BASE: u64 = 0x10c5_7e90;

@@ -8,6 +8,7 @@ use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 #[derive(Default)]
 struct Queues {
@@ -54,6 +55,9 @@ impl Device for Queues {
     }
 }
 
+/// How long something may be unacknowledged before the last acknowledgment is heard again.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// An end of a connection.
 pub struct Peer {
     interface: Interface,
@@ -64,6 +68,10 @@ pub struct Peer {
     finished: bool,
     /// What was unread at the end: smoltcp forgets it with the connection, a kernel does not.
     kept: Vec<u8>,
+    /// What is unacknowledged, and since when.
+    waits: Option<(usize, Micros)>,
+    /// The last segment without payload.
+    heard: Vec<u8>,
     /// The first sequence number behind the window it has told of last.
     edge: u32,
     /// An RST has ended it while something was still to be said.
@@ -94,6 +102,8 @@ impl Peer {
             finished: false,
             kept: Vec::new(),
             edge: 0,
+            waits: None,
+            heard: Vec::new(),
             reset: false,
         }
     }
@@ -152,6 +162,9 @@ impl Peer {
 
     pub fn deliver(&mut self, now: Micros, mut packet: Vec<u8>) {
         self.hide_fin_outside(&mut packet);
+        if packet.len() == transport(&packet) + 20 {
+            self.heard.clone_from(&packet);
+        }
         let before = self.handle.map(|_| self.state());
         self.queues.incoming = Some(packet);
         self.interface
@@ -173,6 +186,7 @@ impl Peer {
 
     /// What it has to send.
     pub fn send(&mut self, now: Micros) -> Vec<Vec<u8>> {
+        self.knock(now);
         self.interface
             .poll(instant(now), &mut self.queues, &mut self.sockets);
         let sent = std::mem::take(&mut self.queues.outgoing);
@@ -183,6 +197,39 @@ impl Peer {
             self.edge = acknowledged.wrapping_add(u32::from(window));
         }
         sent
+    }
+
+    /// smoltcp forgets to retransmit where a window was closed in front of what is in flight. A
+    /// kernel does not: here it hears the last acknowledgment again until it does.
+    fn knock(&mut self, now: Micros) {
+        let queue = self.handle.map_or(0, |_| self.socket().send_queue());
+        match self.waits {
+            _ if queue == 0 => self.waits = None,
+            Some((before, since)) if before == queue => {
+                if now < since + PATIENCE {
+                    return;
+                }
+                self.waits = Some((queue, now));
+                if self.heard.is_empty() {
+                    return;
+                }
+                let (heard, mut other) = (self.heard.clone(), self.heard.clone());
+                let at = transport(&heard);
+                let window = u16::from_be_bytes([heard[at + 14], heard[at + 15]]);
+                if window == 0 {
+                    return;
+                }
+                let sum = u16::from_be_bytes([heard[at + 16], heard[at + 17]]);
+                other[at + 14..at + 16].copy_from_slice(&(window ^ 1).to_be_bytes());
+                let sum = replaced(sum, window, window ^ 1);
+                other[at + 16..at + 18].copy_from_slice(&sum.to_be_bytes());
+                self.deliver(now, other);
+                for _ in 0..4 {
+                    self.deliver(now, heard.clone());
+                }
+            }
+            _ => self.waits = Some((queue, now)),
+        }
     }
 
     /// smoltcp takes a FIN at the end of a segment whose last bytes are outside its window, and
@@ -207,8 +254,10 @@ impl Peer {
 
     /// When it has to send again, if nothing happens before.
     pub fn due(&mut self, now: Micros) -> Option<Micros> {
-        let at = self.interface.poll_at(instant(now), &self.sockets)?;
-        Some(Micros::new(at.total_micros().max(0) as u64))
+        let at = self.interface.poll_at(instant(now), &self.sockets);
+        let at = at.map(|at| Micros::new(at.total_micros().max(0) as u64));
+        let waits = self.waits.map(|(_, since)| since + PATIENCE);
+        at.into_iter().chain(waits).min()
     }
 
     /// Reads at most that many bytes.
@@ -232,6 +281,13 @@ impl Peer {
     pub fn write(&mut self, bytes: &[u8]) -> usize {
         self.socket().send_slice(bytes).unwrap_or(0)
     }
+}
+
+/// A checksum after one word was replaced (RFC 1624).
+fn replaced(sum: u16, before: u16, after: u16) -> u16 {
+    let sum = u32::from(!sum) + u32::from(!before) + u32::from(after);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !((sum & 0xffff) + (sum >> 16)) as u16
 }
 
 /// Where the TCP header begins; nothing here has IP options.

@@ -67,6 +67,8 @@ pub struct Scenario {
     pub may_flip: bool,
     /// Requests for the disk that fail.
     pub disk_full: u32,
+    /// Requests for the disk that may wait; without any nothing is spilled.
+    pub spill: usize,
 }
 
 fn plain(_: &mut Dice) -> Manner {
@@ -170,6 +172,7 @@ impl Scenario {
             may_reset: false,
             may_flip: false,
             disk_full: dice.pick(&[0, 0, 300]),
+            spill: dice.pick(&[0, 16, 256, 256]),
         }
     }
 
@@ -234,6 +237,8 @@ impl Scenario {
         let mut scenario = Scenario::redundant(dice, 1);
         scenario.servers.truncate(3);
         scenario.policy.commit = Commit::Quorum(at_least(2));
+        // The one that decides between two may be behind by all its retransmissions.
+        scenario.policy.orphan_timeout = Duration::from_secs(150);
         scenario.policy.divergence = dice.pick(&[Divergence::Count, Divergence::Evict]);
         scenario.wrongable = vec![dice.below(3) as usize];
         scenario.faults = vec![Fault::Kill, Fault::Vanish, Fault::Freeze, Fault::Cut];

@@ -184,6 +184,19 @@ impl Server {
         self.talks.clear();
     }
 
+    /// Whether the process that runs has a connection of this session. One whose client says
+    /// nothing cannot be told from another: then no connection may be left of a process that died.
+    pub fn serves(&self, session: u32, silent: bool) -> bool {
+        let talks = || self.talks.values();
+        let is_its = |talk: &Talk| !talk.is_orphan && talk.session == Some(session);
+        let is_lost = |talk: &Talk| talk.is_orphan && talk.session.is_none();
+        if silent {
+            !talks().any(is_lost)
+        } else {
+            talks().any(is_its)
+        }
+    }
+
     pub fn is_reachable(&self) -> bool {
         !matches!(self.health, Health::Cut | Health::Gone)
     }

@@ -6,6 +6,7 @@ use super::disk::Disk;
 use super::havoc::Havoc;
 use super::program::Script;
 use super::scenario::{Scenario, VIP4, VIP6, config, tables};
+use super::seen::{Seen, summary};
 use super::server::{Server, TalkKey};
 use super::wire::Weather;
 use lockstep_core::replicate::event::EventKind;
@@ -73,50 +74,6 @@ impl Transmit for Out {
     }
 }
 
-/// What a world has seen: a test that sees nothing of what it is for has tested nothing.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Seen {
-    pub sessions: u64,
-    pub complete: u64,
-    pub reset: u64,
-    pub own: u64,
-    pub bytes: u64,
-    pub flipped: u64,
-    pub switched: u64,
-    pub evicted: u64,
-    pub joined: u64,
-    pub diverged: u64,
-    pub lagging: u64,
-    pub log_cuts: u64,
-    pub orphaned: u64,
-    pub refused: u64,
-    pub cookies: u64,
-    pub spilled: u64,
-    pub packets: u64,
-}
-
-impl Seen {
-    pub fn add(&mut self, other: &Seen) {
-        self.sessions += other.sessions;
-        self.complete += other.complete;
-        self.reset += other.reset;
-        self.own += other.own;
-        self.bytes += other.bytes;
-        self.flipped += other.flipped;
-        self.switched += other.switched;
-        self.evicted += other.evicted;
-        self.joined += other.joined;
-        self.diverged += other.diverged;
-        self.lagging += other.lagging;
-        self.log_cuts += other.log_cuts;
-        self.orphaned += other.orphaned;
-        self.refused += other.refused;
-        self.cookies += other.cookies;
-        self.spilled += other.spilled;
-        self.packets += other.packets;
-    }
-}
-
 /// See the module.
 pub struct World {
     pub now: Micros,
@@ -150,7 +107,7 @@ impl World {
         let mut world = World {
             now: Micros::new(1_000_000),
             tables: tables(&Tables::default(), 1, &scenario, |_| Default::default()),
-            replicator: Replicator::new(config.clone()),
+            replicator: Replicator::new(config.clone()).with_spill(scenario.spill),
             clients: (0..scenario.sessions).map(|_| None).collect(),
             servers: Vec::new(),
             out: Out {
@@ -621,25 +578,4 @@ fn destination(packet: &[u8]) -> IpAddr {
         let octets: [u8; 16] = packet[24..40].try_into().unwrap();
         octets.into()
     }
-}
-
-/// A packet in a line.
-fn summary(packet: &[u8]) -> String {
-    let Ok(parsed) = etherparse::SlicedPacket::from_ip(packet) else {
-        return "garbled".into();
-    };
-    let Some(etherparse::TransportSlice::Tcp(tcp)) = parsed.transport else {
-        return "not TCP".into();
-    };
-    let flags = [
-        (tcp.syn(), "S"),
-        (tcp.fin(), "F"),
-        (tcp.rst(), "R"),
-        (tcp.ack(), "A"),
-    ];
-    let flags = flags.map(|(is, name)| if is { name } else { "" }).concat();
-    let (sequence, acknowledged) = (tcp.sequence_number(), tcp.acknowledgment_number());
-    let (length, window) = (tcp.payload().len(), tcp.window_size());
-    let (from, to) = (tcp.source_port(), tcp.destination_port());
-    format!("{from}-{to} {flags} {sequence}+{length} ack {acknowledged} window {window}")
 }
