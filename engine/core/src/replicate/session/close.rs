@@ -46,8 +46,12 @@ impl Session {
                 self.close(drive);
                 true
             }
-            // One that has not come as far has no opinion yet.
-            core::cmp::Ordering::Less if 2 * against > total => {
+            // One that has not come as far has no opinion yet. After a tie the session goes on
+            // without those that have ended: replicas that die one by one, each more than
+            // `fin_timeout` after the other, must not add up to a majority.
+            core::cmp::Ordering::Less | core::cmp::Ordering::Equal
+                if against + ended == total || 2 * against > total =>
+            {
                 for index in 0..self.replicas.len() {
                     let replica = &self.replicas[index];
                     if self.counts(replica) && replica.ended {
