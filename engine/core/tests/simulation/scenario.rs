@@ -264,6 +264,10 @@ impl Scenario {
     pub fn blackout(dice: &mut Dice) -> Scenario {
         let mut scenario = Scenario::redundant(dice, 1);
         scenario.faults = vec![Fault::Blackout];
+        // No cookies for clients that come meanwhile: those are promises.
+        scenario.spare_sessions = 300;
+        scenario.client_buffer = scenario.client_buffer.min(16_384);
+        scenario.replica_buffer = scenario.replica_buffer.min(16_384);
         scenario.pause = (SECOND, 5 * SECOND);
         if dice.chance(5_000) {
             scenario.lasts = (SECOND, 3 * SECOND);

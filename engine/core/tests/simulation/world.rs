@@ -222,13 +222,21 @@ impl World {
     fn look_for_stuck(&mut self) -> Result<(), String> {
         let late =
             |client: &&Client| client.outcome.is_none() && self.now > client.began + PATIENCE;
-        match self.clients.iter().flatten().find(late).map(|c| c.session) {
-            Some(session) => {
-                let described = self.describe(session);
-                Err(format!("session {session} is stuck: {described}"))
+        let Some(session) = self.clients.iter().flatten().find(late).map(|c| c.session) else {
+            return Ok(());
+        };
+        let client = self.clients[session as usize].as_ref();
+        let address = client.map(|client| client.address);
+        let is_known = self.page().iter().any(|d| Some(d.client) == address);
+        if self.scenario.may_reset && !is_known {
+            // Its RST was lost, and it has nothing to say that would call for another.
+            if let Some(client) = &mut self.clients[session as usize] {
+                client.outcome = Some(Outcome::Reset);
             }
-            None => Ok(()),
+            return self.conclude(session, Outcome::Reset);
         }
+        let described = self.describe(session);
+        Err(format!("session {session} is stuck: {described}"))
     }
 
     fn happen(&mut self, event: Event) -> Result<(), String> {
