@@ -144,7 +144,14 @@ impl Session {
     /// When a session is given up whose replicas contradict each other: nobody is left who could
     /// tell who is right.
     pub(super) fn dispute_deadline(&self) -> Option<Micros> {
-        Some(self.disputed_at? + self.policy.orphan_timeout)
+        Some(self.last_movement(self.disputed_at?) + self.policy.orphan_timeout)
+    }
+
+    /// When a replica last gave something, or `since`, whichever is later: as long as one moves it
+    /// may still decide.
+    fn last_movement(&self, since: Micros) -> Micros {
+        let live = self.replicas.iter().filter(|r| r.is_live());
+        since.max(live.map(|r| r.moved_at).max().unwrap_or(since))
     }
 
     /// The servers have ended, and are gone. The client gets all they have said; what it still says
@@ -163,10 +170,7 @@ impl Session {
     /// When a session without enough replicas is given up. One that is being fed, or gives, may save
     /// it.
     pub(super) fn orphan_deadline(&self) -> Option<Micros> {
-        let since = self.orphaned_at?;
-        let live = self.replicas.iter().filter(|r| r.is_live());
-        let moved = live.map(|r| r.moved_at).max().unwrap_or(since);
-        Some(since.max(moved) + self.policy.orphan_timeout)
+        Some(self.last_movement(self.orphaned_at?) + self.policy.orphan_timeout)
     }
 
     /// Reads what replicas send behind the end of the client's stream, so that they can end too.

@@ -156,6 +156,19 @@ fn rule_4_a_tie_keeps_the_session_open() {
 }
 
 #[test]
+fn rule_4_replicas_that_die_one_by_one_do_not_add_up_to_a_majority() {
+    let mut world = World::opened(min_sync(1), 4);
+    for dies in 0..3 {
+        world.hang_up(dies);
+        world.pass(Replicate::DEFAULT.fin_timeout + Duration::from_micros(1));
+        assert!(!world.client.finished, "after replica {dies}");
+    }
+    assert_eq!(world.primary(), Some(3));
+    world.say(b"still there?");
+    complete(&world);
+}
+
+#[test]
 fn rule_4_one_replica_alone_ends_the_session_at_once() {
     let mut world = World::opened(min_sync(1), 1);
     world.servers[0].running.ends_at = Some(0);
