@@ -63,6 +63,8 @@ impl Balancer {
             Case::Haproxy => start_haproxy(network, cpus).map(Balancer::Haproxy),
             Case::Lockstep | Case::LockstepInterrupt => {
                 let mut policy = Policy::replicas(replicas);
+                // The client is held to the pace of the slowest: what is measured is that many.
+                policy.replicate = "grace = \"1m\"\n".to_owned();
                 if case == Case::LockstepInterrupt {
                     policy.poll = "interrupt";
                 }
