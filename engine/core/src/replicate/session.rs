@@ -165,8 +165,6 @@ pub struct Session {
     available_at: Option<Micros>,
     /// Since when others are ahead of the primary.
     stalled: Option<Stall>,
-    /// Since when some, not all, have ended at the committed offset.
-    ended_at: Option<Micros>,
     /// Whether the client was sent a FIN.
     closed: bool,
     /// Since when too few replicas are in sync to commit anything, or, behind the client's FIN, none
@@ -243,7 +241,6 @@ impl Session {
             waited_from: None,
             available_at: None,
             stalled: None,
-            ended_at: None,
             closed: false,
             orphaned_at: None,
             disputed_at: None,

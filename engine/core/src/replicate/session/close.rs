@@ -5,7 +5,8 @@ use crate::Micros;
 use crate::replicate::event::{EndCause, EventKind, EvictCause, ReplicaIndex, SwitchCause};
 use crate::replicate::leg::{Leg, Loss, Phase};
 use crate::replicate::log::InputLog;
-use crate::replicate::session::replica::ReplicaState;
+use crate::replicate::session::replica::{Replica, ReplicaState};
+use core::cmp::Ordering;
 
 impl Session {
     /// A FIN is a vote. Whether anything changed.
@@ -14,21 +15,21 @@ impl Session {
             return false;
         }
         let mut changed = self.evict_passed(drive);
+        self.note_votes(drive.now);
         let committed = self.committed();
+        let due = self.policy.fin_timeout;
         let voters = || self.replicas.iter().filter(|r| self.counts(r));
         let total = voters().count();
-        let ended = voters()
-            .filter(|r| r.ended && r.is_level(committed))
-            .count();
+        let ended = voters().filter(|r| r.ended_at.is_some()).count();
+        let ripe = |r: &Replica| r.ended_at.is_some_and(|at| drive.now >= at + due);
+        let decided = voters().filter(|r| ripe(r)).count();
         let against = voters()
             .filter(|r| !r.ended && r.is_level(committed))
             .count();
         let ahead = voters().any(|r| r.position > committed && r.is_level(committed));
         if ended == 0 {
-            self.ended_at = None;
             return changed;
         }
-        let since = *self.ended_at.get_or_insert(drive.now);
         if ended == total && ended >= self.quorum() {
             self.close(drive);
             return true;
@@ -38,31 +39,42 @@ impl Session {
         if leaves && ahead {
             changed |= self.leave_primary(drive);
         }
-        if ahead || drive.now < since + self.policy.fin_timeout {
+        if ahead || decided == 0 {
             return changed;
         }
-        match (2 * ended).cmp(&total) {
-            core::cmp::Ordering::Greater if ended >= self.quorum() => {
+        match (2 * decided).cmp(&total) {
+            Ordering::Greater if decided >= self.quorum() => {
                 self.close(drive);
                 true
             }
             // One that has not come as far has no opinion yet. After a tie the session goes on
-            // without those that have ended: replicas that die one by one, each more than
-            // `fin_timeout` after the other, must not add up to a majority.
-            core::cmp::Ordering::Less | core::cmp::Ordering::Equal
-                if against + ended == total || 2 * against > total =>
-            {
+            // without those that have ended: replicas that die one by one must not add up to a
+            // majority.
+            Ordering::Less | Ordering::Equal if against + ended == total || 2 * against > total => {
                 for index in 0..self.replicas.len() {
                     let replica = &self.replicas[index];
-                    if self.counts(replica) && replica.ended {
+                    let since = replica.ended_at.filter(|_| self.counts(replica));
+                    if since.is_some_and(|at| drive.now >= at + due) {
                         self.evict(drive, index, EvictCause::LeftEarly);
                     }
                 }
                 true
             }
-            core::cmp::Ordering::Less
-            | core::cmp::Ordering::Equal
-            | core::cmp::Ordering::Greater => changed | (leaves && self.leave_primary(drive)),
+            Ordering::Less | Ordering::Equal | Ordering::Greater => {
+                changed | (leaves && self.leave_primary(drive))
+            }
+        }
+    }
+
+    /// Since when each replica says that the stream ends here. Every vote has its own time: servers
+    /// that end the stream do so together, and ones that die do not.
+    fn note_votes(&mut self, now: Micros) {
+        let committed = self.committed();
+        for index in 0..self.replicas.len() {
+            let replica = &self.replicas[index];
+            let votes = self.counts(replica) && replica.ended && replica.is_level(committed);
+            let replica = &mut self.replicas[index];
+            replica.ended_at = votes.then(|| replica.ended_at.unwrap_or(now));
         }
     }
 
@@ -93,7 +105,6 @@ impl Session {
     fn close<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) {
         drive.client.finish();
         self.closed = true;
-        self.ended_at = None;
         self.stalled = None;
     }
 

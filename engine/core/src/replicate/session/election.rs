@@ -178,6 +178,7 @@ impl Session {
         replica.first = false;
         replica.running = None;
         replica.ended = false;
+        replica.ended_at = None;
         replica.position = replica.out;
         if core::mem::take(&mut replica.connected) {
             if let Some(leg) = drive.leg(index) {

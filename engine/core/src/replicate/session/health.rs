@@ -110,7 +110,6 @@ impl Session {
         };
         let ours = [
             self.stalled.map(|stall| stall.until),
-            self.ended_at.map(|at| at + policy.fin_timeout),
             self.orphan_deadline(),
             self.dispute_deadline(),
             self.slowed_at.map(|at| at + policy.grace),
@@ -129,7 +128,9 @@ impl Session {
             ReplicaState::Joining | ReplicaState::InSync | ReplicaState::Evicted(_) => None,
         });
         // What was due was dealt with: what is left of it waits for something else.
-        let all = stage.into_iter().chain(ours).chain(theirs).flatten();
+        let votes = (self.replicas.iter()).map(|r| Some(r.ended_at? + policy.fin_timeout));
+        let all = stage.into_iter().chain(ours).chain(theirs).chain(votes);
+        let all = all.flatten();
         all.filter(|at| *at > now).min()
     }
 }

@@ -87,6 +87,8 @@ pub(super) struct Replica {
     pub position: u64,
     /// Whether it has sent its FIN, and all before it was consumed.
     pub ended: bool,
+    /// Since when it votes for the end of the stream where the client stands.
+    pub ended_at: Option<Micros>,
     /// While its output is behind what the client was sent, and compared.
     pub running: Option<Running>,
     /// Output that is known to be what the client was sent.
@@ -122,6 +124,7 @@ impl Replica {
             out: 0,
             position: 0,
             ended: false,
+            ended_at: None,
             running: None,
             verified: 0,
             target: 0,
