@@ -239,10 +239,11 @@ impl Replicator {
         if let Some(place) = self.flows.find(&segment.key) {
             let served = self.sessions[place as usize].as_mut();
             let served = served.ok_or(DropReason::NoSession)?;
-            if served.way != way {
+            // Whoever merely knows the addresses must not have the answers.
+            if served.way != way && served.client.is_plausible(&segment) {
                 served.way = way;
             }
-            served.client.set_way(way);
+            served.client.set_way(served.way);
             let scratch = &mut self.shared.scratch;
             served.client.receive(now, &segment, packet, out, scratch);
             self.mark(place);

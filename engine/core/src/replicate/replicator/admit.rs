@@ -4,6 +4,7 @@ use super::serve::candidates;
 use super::{HALF_OPEN, Replicator, Served, proxy};
 use crate::Micros;
 use crate::replicate::event::SessionId;
+use crate::replicate::group::MAX_MEMBERS;
 use crate::replicate::session::{Session, SessionState};
 use crate::replicate::stack::cookie::Promise;
 use crate::replicate::stack::segment::{Bare, LONGEST_BARE, Segment, SynOptions};
@@ -17,6 +18,10 @@ use lockstep_wire::{TcpFlags, ipv4, ipv6, protocol};
 
 /// The MTU of an interface that the configuration does not tell.
 const ETHERNET_MTU: u16 = 1_500;
+
+/// Half-open sessions of one group at most: whoever sends SYNs in somebody's name takes no more of
+/// that one's connections.
+const HALF_OPEN_GROUP: usize = MAX_MEMBERS / 4;
 
 /// The service a segment is for.
 struct Destination<'a> {
@@ -52,7 +57,12 @@ impl Replicator {
             return Err(DropReason::NoSession);
         };
         if segment.is_opening() {
-            if self.half_open >= self.gate() {
+            let grouped = destination.policy.group == Grouping::Client;
+            let crowded = grouped && {
+                let client = segment.key.source_address();
+                self.groups.half_open(client, &destination.ring.name) >= HALF_OPEN_GROUP
+            };
+            if crowded || self.half_open >= self.gate() {
                 self.answer_with_cookie(now, segment, packet, way, out);
                 return Ok(());
             }
@@ -198,6 +208,11 @@ impl Replicator {
         let half_open = client.is_half_open();
         self.half_open += usize::from(half_open);
         self.flows.insert(segment.key, id.number, place);
+        let group = (policy.group == Grouping::Client)
+            .then(|| self.groups.of(segment.key.source_address(), &ring.name));
+        if let (Some(group), true) = (group, half_open) {
+            self.groups.begin(group);
+        }
         self.sessions[place as usize] = Some(Box::new(Served {
             session,
             key: segment.key,
@@ -206,8 +221,7 @@ impl Replicator {
             vip,
             legs: Vec::new(),
             ends: Vec::new(),
-            group: (policy.group == Grouping::Client)
-                .then(|| self.groups.of(segment.key.source_address(), &ring.name)),
+            group,
             half_open,
             state: SessionState::Opening,
             dirty: false,

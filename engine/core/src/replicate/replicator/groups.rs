@@ -18,6 +18,8 @@ struct Entry {
     group: Box<Group>,
     /// Sessions that have its place, whether they have joined it yet or not.
     sessions: u32,
+    /// Those of them whose client has not acknowledged the SYN-ACK.
+    half_open: u32,
 }
 
 /// The groups of a worker: at most as many as sessions.
@@ -42,12 +44,7 @@ impl Groups {
     /// given back by [`Groups::release`].
     pub(super) fn of(&mut self, client: IpAddr, service: &ServiceName) -> GroupPlace {
         let hash = self.hash(client, service);
-        let entries = &self.entries;
-        let is_it = |place: &GroupPlace| {
-            let entry = entries[*place as usize].as_ref();
-            entry.is_some_and(|e| e.client == client && e.service == *service)
-        };
-        if let Some(&place) = self.index.find(hash, is_it) {
+        if let Some(place) = self.find(client, service) {
             if let Some(entry) = &mut self.entries[place as usize] {
                 entry.sessions += 1;
             }
@@ -62,6 +59,7 @@ impl Groups {
             service: service.clone(),
             group: Box::new(Group::new()),
             sessions: 1,
+            half_open: 0,
         });
         let (entries, key) = (&self.entries, self.key);
         self.index.insert_unique(hash, place, |&place| {
@@ -69,6 +67,37 @@ impl Groups {
             entry.map_or(0, |e| hash_of(key, e.client, &e.service))
         });
         place
+    }
+
+    fn find(&self, client: IpAddr, service: &ServiceName) -> Option<GroupPlace> {
+        let is_it = |place: &GroupPlace| {
+            let entry = self.entries[*place as usize].as_ref();
+            entry.is_some_and(|e| e.client == client && e.service == *service)
+        };
+        let hash = self.hash(client, service);
+        self.index.find(hash, is_it).copied()
+    }
+
+    /// Sessions of a client's group that are half-open.
+    pub(super) fn half_open(&self, client: IpAddr, service: &ServiceName) -> usize {
+        let place = self.find(client, service);
+        let entry = place.and_then(|place| self.entries[place as usize].as_ref());
+        entry.map_or(0, |entry| entry.half_open as usize)
+    }
+
+    /// One of its sessions is half-open.
+    pub(super) fn begin(&mut self, place: GroupPlace) {
+        if let Some(entry) = &mut self.entries[place as usize] {
+            entry.half_open += 1;
+        }
+    }
+
+    /// One that was half-open is not any more.
+    pub(super) fn settle(&mut self, place: Option<GroupPlace>) {
+        let entry = place.and_then(|place| self.entries.get_mut(place as usize));
+        if let Some(entry) = entry.and_then(Option::as_mut) {
+            entry.half_open = entry.half_open.saturating_sub(1);
+        }
     }
 
     pub(super) fn get(&mut self, place: Option<GroupPlace>) -> Option<&mut Group> {

@@ -127,6 +127,7 @@ impl Replicator {
         if served.half_open && !served.client.is_half_open() {
             served.half_open = false;
             self.half_open -= 1;
+            self.groups.settle(served.group);
         }
         if over {
             self.end(now, tables, place, served, out);
@@ -354,6 +355,7 @@ impl Replicator {
         self.retire(now, &served.client, served.key, Some(way), out);
         if served.half_open {
             self.half_open -= 1;
+            self.groups.settle(served.group);
         }
         self.wheel.clear(place);
         self.flows.remove(&served.key, served.session.id().number);

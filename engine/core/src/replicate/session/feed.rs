@@ -1,10 +1,14 @@
 //! The client's bytes, into the log and from there to every replica at its own pace (rules 1, 5, 9).
 
 use super::{Drive, Session, Stage};
+use crate::replicate::chunks::CHUNK;
 use crate::replicate::event::{EventKind, EvictCause};
 use crate::replicate::leg::Leg;
 use crate::replicate::log::Read;
 use crate::replicate::session::replica::ReplicaState;
+
+/// Bytes that the fastest replica may be behind while the memory of all logs is nearly used up.
+const SCARCE: u64 = 4 * CHUNK as u64;
 
 impl Session {
     /// Reads the client, as far as the fastest replica in sync keeps up and no slow one is waited
@@ -15,8 +19,14 @@ impl Session {
             return;
         }
         let acknowledged = self.committed() - self.unacknowledged(drive);
-        let window = self.lag_limit() / 2;
         loop {
+            // What nobody reads must not take the memory of sessions whose replicas do read.
+            let scarce = drive.resources.pool.is_low();
+            let window = if scarce {
+                SCARCE.min(self.lag_limit() / 2)
+            } else {
+                self.lag_limit() / 2
+            };
             let room = window.saturating_sub(self.log.end() - self.fastest());
             let front = drive.client.front();
             if front.is_empty() || room == 0 {

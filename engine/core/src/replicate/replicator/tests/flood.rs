@@ -1,8 +1,11 @@
+use super::super::ReplicatorConfig;
 use super::world::*;
+use crate::replicate::stack::peer::Peer;
 use crate::replicate::stack::segment::{Bare, SynOptions};
 use core::net::{Ipv4Addr, SocketAddr};
-use lockstep_plan::DropReason;
+use lockstep_plan::{DropReason, Grouping, Replicate};
 use lockstep_wire::TcpFlags;
+use smoltcp::socket::tcp::State;
 use std::vec::Vec;
 
 fn stranger(number: u32) -> SocketAddr {
@@ -111,4 +114,41 @@ fn a_wrong_checksum_is_dropped() {
     world.receive(&packet);
     assert_eq!(world.count(DropReason::BadTransportChecksum), 1);
     assert!(world.replicator.is_empty());
+}
+
+#[test]
+fn syns_in_a_client_s_name_do_not_fill_its_group() {
+    let policy = Replicate {
+        group: Grouping::Client,
+        ..Replicate::DEFAULT
+    };
+    let config = ReplicatorConfig {
+        sessions: 512,
+        connections: 2_048,
+        ..config()
+    };
+    let mut world = World::new(config, policy);
+    let victim = stranger(1).ip();
+    for port in 10_000..10_100 {
+        let packet = syn(SocketAddr::new(victim, port), u32::from(port));
+        world.receive(&packet);
+        world.run(3);
+    }
+    assert!(world.replicator.len() < 64, "{}", world.replicator.len());
+    world.clients.push(Peer::new(&std::format!("{victim}"), 99));
+    let socket = world.clients[1].connect(4_001, VIP.parse().unwrap(), 32_768);
+    world.until(200, "open", |w| {
+        w.clients[1].state(socket) == State::Established
+    });
+    world.clients[1].write(socket, b"HAL");
+    let mut got = Vec::new();
+    world.until(200, "an answer", |w| {
+        got.extend(w.clients[1].read(socket));
+        got == b"IBM"
+    });
+    world.clients[1].get(socket).close();
+    world.until(70_000, "everything is given back", |w| {
+        w.replicator.is_empty()
+    });
+    world.assert_whole();
 }

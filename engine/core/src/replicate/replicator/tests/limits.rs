@@ -57,6 +57,37 @@ fn without_ports_sessions_have_fewer_replicas_or_none() {
 }
 
 #[test]
+fn sessions_that_no_replica_reads_leave_memory_to_the_others() {
+    let config = ReplicatorConfig {
+        log_memory: 1 << 20,
+        ..config()
+    };
+    let mut world = World::new(config, Replicate::DEFAULT);
+    for server in &mut world.servers {
+        server.deaf = 16;
+    }
+    let mut unread: Vec<SocketHandle> = Vec::new();
+    for port in 4_000..4_016 {
+        let socket = world.connect(port);
+        world.until(100, "open", |w| w.is_open(socket));
+        world.run(5);
+        unread.push(socket);
+    }
+    for _ in 0..2_000 {
+        for &socket in &unread {
+            world.clients[0].write(socket, &[7; 32_768]);
+        }
+        world.step();
+    }
+    let pool = &world.replicator.shared.pool;
+    assert!(pool.is_low() && pool.free() > 0, "{}", pool.free());
+    let socket = world.connect(5_000);
+    world.until(100, "open", |w| w.is_open(socket));
+    let sent: Vec<u8> = (0..50_000u32).map(|n| n as u8).collect();
+    world.exchange(socket, &sent, 2_000);
+}
+
+#[test]
 fn everything_is_given_back_after_ten_thousand_sessions() {
     let mut world = World::default();
     let (mut begun, mut done) = (0u32, 0);

@@ -381,3 +381,44 @@ fn packets_for_other_workers_are_told_by_port_and_by_client() {
     }
     assert!(counts.iter().all(|&n| n > 40), "{counts:?}");
 }
+
+#[test]
+fn who_knows_the_addresses_of_a_client_does_not_get_its_answers() {
+    let mut world = World::default();
+    let socket = world.connect(4_000);
+    world.until(50, "open", |w| w.is_open(socket));
+    world.exchange(socket, b"mine", 50);
+    let way = |w: &World| w.replicator.sessions.iter().flatten().next().map(|s| s.way);
+    let before = way(&world);
+    let by_another = |world: &mut World, packet: &[u8]| {
+        let mut frame = peer::frame(packet);
+        frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 9]);
+        let (now, tables) = (world.now, &world.tables);
+        let out = &mut world.out;
+        let received = world
+            .replicator
+            .receive(now, tables, PortId(0), &mut frame, out);
+        assert!(received.is_ok());
+    };
+    for step in 0..64u32 {
+        let forged = written(&Bare {
+            source: "198.51.100.7:4000".parse().unwrap(),
+            destination: VIP.parse().unwrap(),
+            sequence: step << 26,
+            acknowledgment: 77,
+            flags: TcpFlags::ACK,
+            window: 500,
+            options: SynOptions::default(),
+        });
+        by_another(&mut world, &forged);
+    }
+    assert_eq!(way(&world), before);
+    // The client itself may come by another router.
+    world.clients[0].write(socket, b"moved");
+    let now = world.now;
+    for packet in world.clients[0].poll(now) {
+        by_another(&mut world, &packet);
+    }
+    let after = way(&world).unwrap();
+    assert_eq!(after.link.destination, [2, 0, 0, 0, 0, 9]);
+}

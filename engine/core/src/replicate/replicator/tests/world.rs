@@ -80,6 +80,8 @@ pub struct Server {
     pub accepted: usize,
     /// Takes no part in anything any more.
     pub dead: bool,
+    /// Its first connections, as many, are not read.
+    pub deaf: usize,
 }
 
 const BUFFER: usize = 32_768;
@@ -97,6 +99,7 @@ impl Server {
             talks: Vec::new(),
             accepted: 0,
             dead: false,
+            deaf: 0,
         }
     }
 
@@ -114,7 +117,12 @@ impl Server {
             *listener = self.peer.listen(*port, BUFFER);
         }
         let peer = &mut self.peer;
+        let mut deaf = self.deaf;
         self.talks.retain_mut(|talk| {
+            if deaf > 0 {
+                deaf -= 1;
+                return true;
+            }
             let read = peer.read(talk.socket);
             talk.pending.extend(read.iter().map(|b| b.wrapping_add(1)));
             let written = peer.write(talk.socket, &talk.pending);

@@ -459,3 +459,110 @@ fn a_cookie_becomes_a_connection_with_other_numbers() {
         assert_eq!(pair.peer.state(pair.socket), State::TimeWait);
     }
 }
+
+#[test]
+fn hostile_segments_break_nothing() {
+    use crate::replicate::stack::segment::{Bare, fill_checksums};
+    for seed in 0..300u64 {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut roll = move |sides: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 11) % sides
+        };
+        let mut pair = if seed % 2 == 0 {
+            Pair::accepted(HERE4, THERE4)
+        } else {
+            Pair::connected(HERE4, THERE4)
+        };
+        if roll(4) > 0 {
+            pair = pair.open();
+        } else {
+            pair.round();
+        }
+        let (local, remote) = if seed % 2 == 0 {
+            (
+                SocketAddr::new(HERE4.parse().unwrap(), 80),
+                SocketAddr::new(THERE4.parse().unwrap(), 4_000),
+            )
+        } else {
+            (
+                SocketAddr::new(HERE4.parse().unwrap(), 20_000),
+                SocketAddr::new(THERE4.parse().unwrap(), 80),
+            )
+        };
+        let mut theirs = pair.ours.sent.acknowledged;
+        for _ in 0..400 {
+            let near = |roll: &mut dyn FnMut(u64) -> u64, base: u32| match roll(8) {
+                0 => base,
+                1 => base.wrapping_add(roll(20_000) as u32),
+                2 => base.wrapping_sub(roll(20_000) as u32),
+                3 => base.wrapping_add(1 << 31).wrapping_add(roll(3) as u32),
+                4 => roll(1 << 32) as u32,
+                _ => base.wrapping_add(roll(4) as u32).wrapping_sub(1),
+            };
+            let flags = match roll(12) {
+                0 => TcpFlags::SYN,
+                1 => TcpFlags::SYN | TcpFlags::ACK,
+                2 => TcpFlags::FIN | TcpFlags::ACK,
+                3 if roll(8) == 0 => TcpFlags::RST | TcpFlags::ACK,
+                4 => TcpFlags::from_bits(roll(256) as u8 & !4),
+                _ => TcpFlags::ACK,
+            };
+            let acked = pair.ours.sent.acknowledged;
+            if roll(3) == 0 {
+                theirs = acked;
+            }
+            let bare = Bare {
+                source: remote,
+                destination: local,
+                sequence: near(&mut roll, theirs),
+                acknowledgment: near(&mut roll, pair.ours.sent.next),
+                flags,
+                window: [0, 1, 500, 65_535][roll(4) as usize],
+                options: SynOptions {
+                    mss: Some([0, 1, 536, 1_460, 65_535][roll(5) as usize]),
+                    scale: Some(roll(16) as u8),
+                    sack: roll(2) == 0,
+                },
+            };
+            let length = bare.length();
+            let payload = if roll(2) == 0 {
+                roll(1_400) as usize
+            } else {
+                0
+            };
+            let mut packet = std::vec![0x55; length + payload];
+            bare.write(&mut packet[..length]);
+            let total = (packet.len() as u16).to_be_bytes();
+            packet[2..4].copy_from_slice(&total);
+            packet[10..12].fill(0);
+            packet[36..38].fill(0);
+            fill_checksums(&mut packet);
+            theirs = theirs.wrapping_add(if roll(2) == 0 { payload as u32 } else { 0 });
+            pair.receive(&packet);
+            match roll(8) {
+                0 => {
+                    pair.ours.write(&std::vec![7; roll(20_000) as usize]);
+                }
+                1 if roll(30) == 0 => pair.ours.finish(),
+                2 => {
+                    let n = pair.ours.front().len();
+                    let n = roll(n as u64 + 1) as usize;
+                    pair.ours.consume(n);
+                }
+                3 => pair.out.full = roll(4) == 0,
+                4 => pair.ours.answer(),
+                _ => {}
+            }
+            pair.now = pair.now
+                + Duration::from_micros([0, 100, 6_000, 300_000, 1_500_000][roll(5) as usize]);
+            if roll(2) == 0 {
+                pair.ours.expire(pair.now);
+                pair.send();
+            }
+            pair.out.packets.clear();
+        }
+    }
+}
