@@ -236,6 +236,8 @@ impl Connection {
             let window = u32::from(segment.window) << shift;
             self.sent.open(segment.acknowledgment, window);
         }
+        // Whoever only knows the addresses is no sign of life of the peer.
+        let heard = matches!(before, State::Listen | State::SynSent) || self.is_plausible(segment);
         self.translate(segment, packet);
         let Connection {
             interface,
@@ -255,8 +257,10 @@ impl Connection {
         };
         interface.poll_ingress_single(instant(now), &mut wire, sockets);
         self.dirty = true;
-        self.upkeep.hear(segment.window);
-        self.follow(now, before, segment);
+        if heard {
+            self.upkeep.hear(segment.window);
+        }
+        self.follow(now, before, segment, heard);
     }
 
     /// Brings a segment into the form smoltcp must see.
@@ -287,10 +291,11 @@ impl Connection {
     }
 
     /// What a segment has done to the connection.
-    fn follow(&mut self, now: Micros, before: State, segment: &Segment) {
+    fn follow(&mut self, now: Micros, before: State, segment: &Segment, heard: bool) {
         let after = self.state();
         let reset = segment.flags.contains(TcpFlags::RST);
-        if !(reset && after == before) {
+        // Half-open is half-open, whatever comes but the acknowledgment.
+        if heard && !(reset && after == before) && after != State::SynReceived {
             self.unanswered = None;
         }
         if self.rtt.is_none() && after == State::Established {

@@ -319,6 +319,51 @@ fn a_half_open_client_is_given_up_in_silence() {
     assert_eq!(pair.out.packets.len(), 3);
 }
 
+/// An ACK with the peer's addresses and numbers that are not its own.
+fn forged() -> Vec<u8> {
+    use crate::replicate::stack::segment::{Bare, fill_checksums};
+    let bare = Bare {
+        source: SocketAddr::new(THERE4.parse().unwrap(), 4_000),
+        destination: SocketAddr::new(HERE4.parse().unwrap(), 80),
+        sequence: 0x7000_0000,
+        acknowledgment: 77,
+        flags: TcpFlags::ACK,
+        window: 500,
+        options: SynOptions::default(),
+    };
+    let mut packet = std::vec![0; bare.length()];
+    bare.write(&mut packet);
+    let checksums = [10..12, 36..38];
+    checksums.into_iter().for_each(|at| packet[at].fill(0));
+    fill_checksums(&mut packet);
+    packet
+}
+
+#[test]
+fn segments_in_the_peer_s_name_with_wrong_numbers_are_no_sign_of_life() {
+    // A client that was answered and does not acknowledge; then one that was lost later.
+    for open in [false, true] {
+        let mut pair = Pair::accepted(HERE4, THERE4);
+        if open {
+            pair = pair.open();
+            pair.ours.write(b"are you there?");
+        } else {
+            for packet in pair.peer.poll(pair.now) {
+                pair.receive(&packet);
+            }
+            pair.ours.answer();
+        }
+        pair.send();
+        let start = pair.now;
+        while !pair.ours.expire(pair.now) {
+            assert!(pair.now.since(start) < Duration::from_secs(12), "{open}");
+            pair.now = pair.now + Duration::from_millis(500);
+            pair.receive(&forged());
+            pair.send();
+        }
+    }
+}
+
 #[test]
 fn a_burst_is_acknowledged_once() {
     let mut pair = Pair::connected(HERE4, THERE4).open();
