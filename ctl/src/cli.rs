@@ -152,7 +152,7 @@ impl From<Status> for Failure {
         match status.code() {
             Code::Unavailable | Code::DeadlineExceeded => Failure::Unreachable(text),
             Code::Cancelled | Code::Unknown => Failure::Unreachable(format!(
-                "the connection broke ({text}); see `lockstep status`"
+                "the process at the other end has ended, or broke off: {text}; see `lockstep status`"
             )),
             _ => Failure::Refused(text),
         }

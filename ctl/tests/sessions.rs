@@ -43,7 +43,7 @@ fn a_session_is_shown_with_its_replicas() {
     place.lockstep(&["session", "1-3"]).expect(
         0,
         &[
-            "session 1-3: service game, [2001:db8::7]:40000 to 203.0.113.10:80, degraded, for 1m 1s",
+            "session 1-3: service game, [2001:db8::7]:40000 to 203.0.113.10:80, degraded, 1m 1s old",
             "no replica can join: input is kept from byte 50 on",
             "in-sync  5s     100       0   5,000       0  250 µs  primary",
             "evicted  5s     100       0   4,000  -1,000  250 µs  reset",

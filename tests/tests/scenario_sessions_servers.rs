@@ -115,7 +115,7 @@ fn scenario_sessions_end_by_rst_when_all_replicas_have_died() {
         ensure!(after < Duration::from_secs(10), "after {after:?} only");
         let balancer = &lab.balancers[0];
         balancer.wait_for_event("orphaned", &[])?;
-        balancer.wait_for_event("ended", &[("cause", "no replica was left")])?;
+        balancer.wait_for_event("ended", &[("cause", "too few replicas were left")])?;
         Ok(())
     });
 }
@@ -176,7 +176,7 @@ fn scenario_sessions_end_by_rst_when_all_replicas_are_cut_off() {
         client.must_be_reset()?;
         let balancer = &lab.balancers[0];
         balancer.wait_for_event("evicted", &[("cause", "timed out")])?;
-        balancer.wait_for_event("ended", &[("cause", "no replica was left")])?;
+        balancer.wait_for_event("ended", &[("cause", "too few replicas were left")])?;
         Ok(())
     });
 }

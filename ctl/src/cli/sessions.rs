@@ -155,7 +155,7 @@ impl Session {
             "REMARKS",
         ];
         format!(
-            "session {}: service {}, {} to {}, {}, for {}\n\
+            "session {}: service {}, {} to {}, {}, {} old\n\
              {} bytes received, {} sent, switchovers: {}\n\
              log: {} in memory; {join}\n\n{}",
             self.id,

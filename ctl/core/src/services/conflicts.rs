@@ -75,8 +75,7 @@ fn policy_of(source: Source<'_>, service: &FileService) -> Vec<Diagnostic> {
         }
         if at == MAX_MASKS {
             let message = format!("service {name}: more than {MAX_MASKS} masks");
-            let help =
-                "each is paid for with every byte; a pattern with `|` in it can stand for several";
+            let help = "each is paid for with every byte; alternatives behind the same literal text fit in one pattern";
             found.push(source.error(span, message).help(help));
         }
     }

@@ -77,7 +77,7 @@ pub const fn end(cause: EndCause) -> &'static str {
         EndCause::ClientReset => "client reset",
         EndCause::ClientGone => "client gone",
         EndCause::OpenFailed => "too few replicas accepted",
-        EndCause::Orphaned => "no replica was left",
+        EndCause::Orphaned => "too few replicas were left",
         EndCause::Diverged => "outputs differed",
         EndCause::Removed => "service removed",
     }
