@@ -29,7 +29,7 @@ pub struct Hash {
     partial: [u8; BLOCK],
 }
 
-/// A [`Hash`] at one offset, in eight bytes.
+/// A [`struct@Hash`] at one offset, in eight bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, core::hash::Hash)]
 pub struct Digest(u64);
 

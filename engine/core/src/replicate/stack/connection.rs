@@ -1,4 +1,4 @@
-//! One TCP connection: a smoltcp interface with one socket, seen by the machine as a [`Leg`].
+//! One TCP connection: a smoltcp interface with one socket, seen by the machine as a `Leg`.
 
 mod leg;
 mod upkeep;
