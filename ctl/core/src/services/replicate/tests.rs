@@ -278,7 +278,7 @@ fn what_cannot_hold_stands_at_its_key() {
                 "services.toml:7:205: service game: a mask with a `length` needs an `offset`; \
                  write { offset = 0, length = 8 } or { pattern = 'Date: [^\\r]*' }",
                 "services.toml:7:205: service game: more than 8 masks; each is paid for with every \
-                 byte; a pattern with `|` in it can stand for several",
+                 byte; alternatives behind the same literal text fit in one pattern",
             ],
         ),
     ]);

@@ -446,17 +446,6 @@ impl Connection {
         self.rtt.filter(|_| self.role == Role::Replica)
     }
 
-    /// Whether a segment may be the peer's: its numbers are near those that were exchanged. An old
-    /// one may be, too: it is sent again when our acknowledgments are lost.
-    pub fn is_plausible(&self, segment: &Segment) -> bool {
-        let socket = self.socket();
-        let ahead = segment.sequence.wrapping_sub(self.sent.acknowledged) as i32;
-        let unacknowledged = self.sent.next.wrapping_sub(segment.acknowledgment);
-        segment.flags.contains(TcpFlags::ACK)
-            && ahead.unsigned_abs() as usize <= socket.recv_capacity() + 1
-            && unacknowledged as usize <= socket.send_capacity() + 1
-    }
-
     /// Where answers that cannot wait for the next [`Connection::send`] go.
     pub fn set_way(&mut self, way: Way) {
         self.way = Some(way);

@@ -12,7 +12,7 @@
 //! replica's answer, waiting for a client that rests: so that end never comes.
 
 use super::super::device::{Scratch, Transmit, Way, Wire};
-use super::super::segment::{Bare, LONGEST_BARE, SynOptions, transport_of};
+use super::super::segment::{Bare, LONGEST_BARE, Segment, SynOptions, transport_of};
 use super::{Connection, Sink, instant};
 use crate::Micros;
 use core::net::SocketAddr;
@@ -78,6 +78,17 @@ impl Upkeep {
 }
 
 impl Connection {
+    /// Whether a segment may be the peer's: its numbers are near those that were exchanged. An old
+    /// one may be, too: it is sent again when our acknowledgments are lost.
+    pub fn is_plausible(&self, segment: &Segment) -> bool {
+        let socket = self.socket();
+        let ahead = segment.sequence.wrapping_sub(self.sent.acknowledged) as i32;
+        let unacknowledged = self.sent.next.wrapping_sub(segment.acknowledgment);
+        segment.flags.contains(TcpFlags::ACK)
+            && ahead.unsigned_abs() as usize <= socket.recv_capacity() + 1
+            && unacknowledged as usize <= socket.send_capacity() + 1
+    }
+
     /// After smoltcp has sent what it had to. True when it has to be asked again.
     pub(super) fn tend(
         &mut self,
