@@ -143,6 +143,14 @@ fn scenario_sessions_that_have_lost_all_replicas_are_saved_by_one_that_comes_bac
 /// FIN of all, which is how a session ends when its replicas agree.
 fn die(lab: &Lab, client: &mut Stream, servers: Vec<Option<TestServer>>) -> Result<()> {
     let mut servers: Vec<TestServer> = servers.into_iter().flatten().collect();
+    // Who has not said what the client has heard is not given what it says next.
+    lab.balancers[0].wait_for_session("has heard all replicas out", |session| {
+        let sent = session.sent;
+        session
+            .replicas
+            .iter()
+            .all(|replica| replica.output >= sent)
+    })?;
     for server in &mut servers {
         server.process().signal(Signal::SIGSTOP)?;
     }
