@@ -3,16 +3,16 @@
 pub mod names;
 
 use super::Agent;
-use super::flows::{Prefix, Silent};
+use super::flows::{Prefix, Silent, known_service};
 use super::former::Names;
 use crate::mailbox::{Command, Reply, SessionPage, Wanted};
 use futures::Stream;
 use lockstep_api as api;
-use lockstep_core::Micros;
 use lockstep_core::replicate::event::SessionId;
 use lockstep_core::replicate::replicator::{SessionDetails, SwitchoverError};
 use lockstep_core::replicate::session::ReplicaReport;
 use lockstep_core::tables::{BackendRef, Ring, VipRef};
+use lockstep_core::{Micros, Tables};
 use lockstep_plan::ServiceName;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -48,6 +48,14 @@ impl Filter {
                 limit => limit,
             },
         })
+    }
+
+    /// Whether the service that it names is in force.
+    pub fn known(&self, tables: &Tables) -> Result<(), String> {
+        match &self.service {
+            Some(name) => known_service(name, tables).map(|_| ()),
+            None => Ok(()),
+        }
     }
 
     fn wants(&self, ring: Option<&Ring>, session: &SessionDetails) -> bool {
