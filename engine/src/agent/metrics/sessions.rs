@@ -190,7 +190,8 @@ impl Agent {
         histogram(
             page,
             "lockstep_session_switchover_gap_seconds",
-            "From the last byte to the client before a switchover to the first one after it.",
+            "From the last byte to the client before a switchover, or from when there was first something \
+             to send after it, to the first byte after it.",
             counters.iter().map(|c| &c.gap),
         );
         histogram(
