@@ -201,6 +201,23 @@ fn a_flow_table_needs_attention_while_it_is_full_and_no_longer() {
 }
 
 #[test]
+fn sessions_without_protection_need_attention() {
+    let place = Place::new(&web(TWO));
+    let (engine, _daemon) = running(&place);
+    place.lockstep(&["status"]).expect(0, &[]);
+    engine.endanger(1_200, 1);
+    let lines = [
+        "Needs attention",
+        "1,200 sessions with fewer replicas in sync than `min_sync`; see `lockstep sessions`",
+        "1 session with too few replicas to go on",
+    ];
+    place.lockstep(&["status"]).expect(1, &lines);
+    let json = place.lockstep(&["status", "--output", "json"]).json();
+    assert_eq!(json["engine"]["sessions_unprotected"], 1_200);
+    assert_eq!(json["engine"]["sessions_orphaned"], 1);
+}
+
+#[test]
 fn diff_says_what_would_change_and_move() {
     let place = Place::new(&web(TWO));
     let (engine, _daemon) = running(&place);

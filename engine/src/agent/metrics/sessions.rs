@@ -184,8 +184,8 @@ impl Agent {
             "Sessions, by how well they are protected.",
         );
         for state in SessionState::ALL {
-            let sessions = counters.iter().map(|c| c.by_state[state as usize].get());
-            page.sample(&[("state", names::session(state))], sessions.sum::<u64>());
+            let sessions = self.sessions_in(state);
+            page.sample(&[("state", names::session(state))], sessions);
         }
         histogram(
             page,
