@@ -218,6 +218,25 @@ fn sessions_without_protection_need_attention() {
 }
 
 #[test]
+fn diff_of_a_replicated_service_says_what_becomes_of_its_sessions() {
+    let replicated = |backends| web(backends).replace("vips", "mode = \"replicate\"\nvips");
+    let place = Place::new(&replicated(TWO));
+    let (_engine, _daemon) = running(&place);
+    write(&place.path("new.toml"), &replicated(ONE));
+    let diff = place.lockstep(&["diff", "new.toml"]);
+    let expected = "service web: changed\n\
+                    \x20 - backend 10.0.0.2 weight 100\n\
+                    \x20 sessions under way keep their policy: a new replica joins them where \
+                    that says `rejoin`, one that is taken out leaves them\n";
+    assert_eq!(
+        (diff.code, diff.out.as_str()),
+        (1, expected),
+        "{}",
+        diff.err
+    );
+}
+
+#[test]
 fn diff_says_what_would_change_and_move() {
     let place = Place::new(&web(TWO));
     let (engine, _daemon) = running(&place);
