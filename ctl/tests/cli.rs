@@ -82,6 +82,13 @@ fn wrong_arguments_are_exit_code_2() {
         &["frobnicate"][..],
         &["drain", "10.0.0.1"],
         &["drain", "10.0.0.1", "--deadline", "60"],
+        &["session", "nonsense"],
+        &["session", "256-1"],
+        &["switchover", "foo", "--to", "s1"],
+        &["flows", "--client", "nope"],
+        &["flows", "--client", "10.0.0.0/33"],
+        &["flows", "--client", "10.0.0.0/x"],
+        &["sessions", "--client", "nope/8"],
         &["explain"],
         &["explain", "--from", "198.51.100.7:1"],
         &[
@@ -320,7 +327,7 @@ fn flows_are_listed_and_filtered() {
         .expect(0, &["--limit 0 shows all"]);
     place
         .lockstep(&["flows", "--service", "none"])
-        .expect(0, &["no flows"]);
+        .expect(1, &["there is no service none"]);
 }
 
 #[test]
