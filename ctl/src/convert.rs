@@ -2,15 +2,17 @@
 
 use lockstep_api as api;
 use lockstep_plan::{
-    Backend, BackendState, IdleTimeouts, Mode, PlanError, Protocol, Service, ServiceName, Snapshot,
-    TableSize, Vip, Weight,
+    Backend, BackendState, Encapsulation, IdleTimeouts, Mode, PlanError, Protocol, Service,
+    ServiceName, Snapshot, TableSize, Vip, Weight,
 };
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
+mod guard;
 mod replicate;
 
+use guard::{guard_from_proto, guard_to_proto, scheduler_from_proto, scheduler_to_proto};
 pub use replicate::health_to_proto;
 use replicate::{health_from_proto, replicate_from_proto, replicate_to_proto};
 
@@ -67,7 +69,9 @@ fn service_to_proto(service: &Service) -> api::Service {
         name: service.name.as_str().to_owned(),
         vips: service.vips.iter().map(|&v| vip_to_proto(v)).collect(),
         mode: match service.mode {
-            Mode::Tunnel => api::Mode::Tunnel.into(),
+            Mode::Tunnel(_) => api::Mode::Tunnel.into(),
+            Mode::Nat => api::Mode::Nat.into(),
+            Mode::FullNat => api::Mode::FullNat.into(),
             Mode::Replicate(_) => api::Mode::Replicate.into(),
         },
         backends: service.backends.iter().map(backend_to_proto).collect(),
@@ -79,12 +83,20 @@ fn service_to_proto(service: &Service) -> api::Service {
             udp,
         }),
         replicate: service.mode.replicate().map(|p| replicate_to_proto(p)),
+        gue_port: match service.mode {
+            Mode::Tunnel(Encapsulation::Gue { port }) => port.get().into(),
+            Mode::Tunnel(Encapsulation::Ipip) | Mode::Nat | Mode::FullNat | Mode::Replicate(_) => 0,
+        },
+        scheduler: scheduler_to_proto(service.scheduler).into(),
+        guard: guard_to_proto(&service.guard),
     }
 }
 
 fn service_from_proto(message: &api::Service) -> Result<Service, ConvertError> {
     let mode = match message.mode() {
-        api::Mode::Tunnel => Mode::Tunnel,
+        api::Mode::Tunnel => Mode::Tunnel(encapsulation_from_proto(message.gue_port)?),
+        api::Mode::Nat => Mode::Nat,
+        api::Mode::FullNat => Mode::FullNat,
         api::Mode::Replicate => {
             let policy = message.replicate.as_ref();
             let policy = policy.ok_or_else(|| refused("service replicate", "nothing"))?;
@@ -111,7 +123,14 @@ fn service_from_proto(message: &api::Service) -> Result<Service, ConvertError> {
         table_size: TableSize::new(message.table_size)
             .ok_or_else(|| refused("service table_size", message.table_size))?,
         idle,
+        scheduler: scheduler_from_proto(message.scheduler)?,
+        guard: guard_from_proto(message.guard.as_ref())?,
     })
+}
+
+fn encapsulation_from_proto(gue_port: u32) -> Result<Encapsulation, ConvertError> {
+    let port = u16::try_from(gue_port).map_err(|_| refused("service gue_port", gue_port))?;
+    Ok(NonZeroU16::new(port).map_or(Encapsulation::Ipip, |port| Encapsulation::Gue { port }))
 }
 
 /// A protocol as a message's number.
@@ -136,6 +155,16 @@ fn vip_to_proto(vip: Vip) -> api::Vip {
         address: vip.address().to_string(),
         port: vip.port().into(),
         protocol: protocol_to_proto(vip.protocol()).into(),
+        last_port: last_port(&vip).into(),
+    }
+}
+
+/// The end of a range; 0 where there is none.
+fn last_port(vip: &Vip) -> u16 {
+    if vip.port() == vip.last_port() {
+        0
+    } else {
+        vip.last_port()
     }
 }
 
@@ -151,7 +180,12 @@ pub fn vip_from_proto(message: &api::Vip) -> Result<Vip, ConvertError> {
     let port = u16::try_from(message.port).map_err(|_| refused("VIP port", message.port))?;
     let protocol = protocol_from_proto(message.protocol())
         .ok_or_else(|| refused("VIP protocol", message.protocol))?;
-    Vip::new(address, port, protocol).map_err(|_| refused("VIP address", address))
+    let last = match message.last_port {
+        0 => port,
+        last => u16::try_from(last).map_err(|_| refused("VIP last_port", last))?,
+    };
+    Vip::with_ports(address, port, last, protocol)
+        .map_err(|error| refused("VIP", format!("{address}, ports {port} to {last}: {error}")))
 }
 
 fn backend_to_proto(backend: &Backend) -> api::Backend {

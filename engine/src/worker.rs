@@ -123,7 +123,7 @@ impl Worker {
         let mut verdicts = [Verdict::Drop(DropReason::NotIp); BURST];
         let mut frames: ArrayVec<&mut [u8], BURST> = self.burst.iter_mut().collect();
         self.dataplane
-            .process(now.seconds, &mut frames, &mut verdicts);
+            .process(now.micros, &[from; BURST], &mut frames, &mut verdicts);
         drop(frames);
 
         let (mut sent, mut dropped) = (0, 0);

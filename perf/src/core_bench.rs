@@ -6,7 +6,7 @@
 
 use anyhow::{Context, bail};
 use lockstep_core::tables::{NextHop, PortId, Route};
-use lockstep_core::{BURST, Dataplane, DataplaneConfig, EngineAddresses, Seconds, Tables, Verdict};
+use lockstep_core::{BURST, Dataplane, DataplaneConfig, EngineAddresses, Micros, Tables, Verdict};
 use lockstep_plan::{
     Backend, BackendState, DropReason, Health, IdleTimeouts, Mode, Service, ServiceName, Snapshot,
     TableSize, Weight,
@@ -258,14 +258,19 @@ impl Bench {
 /// The measured call. Kept out of line so that callgrind finds it by name.
 #[inline(never)]
 fn measured(dataplane: &mut Dataplane, frames: &mut [Cursor], verdicts: &mut [Verdict; BURST]) {
-    dataplane.process(Seconds::new(1), frames, verdicts);
+    dataplane.process(
+        Micros::new(1_000_000),
+        &[PortId(0); BURST],
+        frames,
+        verdicts,
+    );
 }
 
 /// The same for packets that are not measured: those that open the flows.
 #[inline(never)]
 fn opened(dataplane: &mut Dataplane, frames: &mut [Cursor], verdicts: &mut [Verdict; BURST]) {
     // An earlier second than the measured ones: two functions of one body may become one.
-    dataplane.process(Seconds::new(0), frames, verdicts);
+    dataplane.process(Micros::new(0), &[PortId(0); BURST], frames, verdicts);
 }
 
 /// Ten backends behind an IPv4 and an IPv6 VIP, tunnelled over IPv4.
@@ -288,10 +293,12 @@ fn tables() -> Tables {
     let service = Service {
         name: ServiceName::new("bench").expect("a plain name"),
         vips: vips.iter().map(|v| v.parse().expect("a VIP")).collect(),
-        mode: Mode::Tunnel,
+        mode: Mode::TUNNEL,
         backends,
         table_size: TableSize::DEFAULT,
         idle: IdleTimeouts::DEFAULT,
+        scheduler: lockstep_plan::Scheduler::default(),
+        guard: lockstep_plan::Guard::default(),
     };
     let snapshot = Snapshot::new(1, vec![service]).expect("no conflicts");
     let addresses = EngineAddresses {

@@ -374,6 +374,8 @@ fn tables(replicas: usize) -> Result<Tables> {
         backends,
         table_size: TableSize::DEFAULT,
         idle: IdleTimeouts::DEFAULT,
+        scheduler: lockstep_plan::Scheduler::default(),
+        guard: lockstep_plan::Guard::default(),
     };
     let snapshot = Snapshot::new(1, vec![service]).map_err(|errors| anyhow!("{errors:?}"))?;
     let route = Route {

@@ -8,7 +8,8 @@ use etherparse::{
     TcpHeader, UdpHeader,
 };
 use lockstep_core::{
-    Dataplane, DataplaneConfig, EngineAddresses, NextHop, PortId, Route, Seconds, Tables, Verdict,
+    BURST, Dataplane, DataplaneConfig, EngineAddresses, Micros, NextHop, PortId, Route, Tables,
+    Verdict,
 };
 use lockstep_plan::{
     Backend, BackendState, Health, IdleTimeouts, Mode, Service, ServiceName, Snapshot, TableSize,
@@ -133,7 +134,12 @@ fn a_packet_leaves_in_its_tunnel_byte_for_byte() {
         let room = outer_len + if row.vlan.is_some() { 4 } else { 0 };
         let mut frames = [steered(room, &packet(&row.inner))];
         let mut verdicts = [Verdict::Drop(lockstep_plan::DropReason::NoVip)];
-        dataplane.process(Seconds::new(0), &mut frames, &mut verdicts);
+        dataplane.process(
+            Micros::new(0),
+            &[PortId(0); BURST],
+            &mut frames,
+            &mut verdicts,
+        );
         let [out] = frames;
 
         let expected = expected(&row, &out);
@@ -292,7 +298,7 @@ fn dataplane(server: IpAddr, vlan: Option<u16>) -> Dataplane {
     let service = Service {
         name: ServiceName::new("web").unwrap(),
         vips: vec![vip(v4, tcp), vip(v4, udp), vip(v6, tcp), vip(v6, udp)],
-        mode: Mode::Tunnel,
+        mode: Mode::TUNNEL,
         backends: vec![Backend {
             name: "s1".to_owned(),
             address: server,
@@ -303,6 +309,8 @@ fn dataplane(server: IpAddr, vlan: Option<u16>) -> Dataplane {
         }],
         table_size: TableSize::DEFAULT,
         idle: IdleTimeouts::DEFAULT,
+        scheduler: lockstep_plan::Scheduler::default(),
+        guard: lockstep_plan::Guard::default(),
     };
     let addresses = EngineAddresses {
         v4: Some(ENGINE_V4),

@@ -5,7 +5,7 @@
 
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket};
 use lockstep_core::{
-    BURST, Dataplane, DataplaneConfig, EngineAddresses, NextHop, PortId, Route, Seconds, Tables,
+    BURST, Dataplane, DataplaneConfig, EngineAddresses, Micros, NextHop, PortId, Route, Tables,
     Verdict,
 };
 use lockstep_plan::{
@@ -89,10 +89,12 @@ fn compile(previous: &Tables, epoch: u64, backends: Vec<Backend>) -> Tables {
         vips: [IpAddr::V4(VIP_V4), IpAddr::V6(VIP_V6)]
             .map(|vip| lockstep_plan::Vip::new(vip, 443, lockstep_plan::Protocol::Tcp).unwrap())
             .to_vec(),
-        mode: Mode::Tunnel,
+        mode: Mode::TUNNEL,
         backends,
         table_size: TableSize::DEFAULT,
         idle: IdleTimeouts::DEFAULT,
+        scheduler: lockstep_plan::Scheduler::default(),
+        guard: lockstep_plan::Guard::default(),
     };
     let link = LinkHeader {
         destination: [2; 6],
@@ -145,7 +147,12 @@ fn random_syn(random: &mut StdRng) -> Vec<u8> {
 /// The backend of each packet of a burst, from the tunnel headers that were written.
 fn chosen(dataplane: &mut Dataplane, mut frames: Vec<Vec<u8>>) -> Vec<Ipv4Addr> {
     let mut verdicts = vec![Verdict::Drop(DropReason::NoVip); frames.len()];
-    dataplane.process(Seconds::new(0), &mut frames, &mut verdicts);
+    dataplane.process(
+        Micros::new(0),
+        &[PortId(0); BURST],
+        &mut frames,
+        &mut verdicts,
+    );
     frames
         .iter()
         .zip(verdicts)

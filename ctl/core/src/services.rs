@@ -47,7 +47,9 @@
 //! it keeps the flows it has and takes no new ones. A file without services says so with
 //! `service = []`; an empty one is refused, since it is more often a mishap than a wish.
 
-use lockstep_plan::{Backend, BackendState, Health, Mode, Replicate, Service, Snapshot, Weight};
+use lockstep_plan::{
+    Backend, BackendState, Guard, Health, Mode, Replicate, Scheduler, Service, Snapshot, Weight,
+};
 use lockstep_topology::diagnostics::{Diagnostics, Source, from_toml};
 use serde::Deserialize;
 use std::ops::Range;
@@ -140,7 +142,7 @@ impl FileService {
             name: self.name.get_ref().0.clone(),
             vips: self.vips.get_ref().iter().map(|v| v.get_ref().0).collect(),
             mode: match self.mode {
-                FileMode::Tunnel => Mode::Tunnel,
+                FileMode::Tunnel => Mode::TUNNEL,
                 FileMode::Replicate => Mode::Replicate(Arc::new(self.policy())),
             },
             backends: self
@@ -151,6 +153,8 @@ impl FileService {
                 .collect(),
             table_size: self.table_size.0,
             idle: self.idle.to_plan(),
+            scheduler: Scheduler::default(),
+            guard: Guard::default(),
         }
     }
 

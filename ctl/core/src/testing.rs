@@ -22,9 +22,11 @@ pub fn service(name: &str, backends: &[&str]) -> Service {
     Service {
         name: ServiceName::new(name).unwrap(),
         vips: vec![format!("203.0.113.10:{port}/tcp").parse().unwrap()],
-        mode: Mode::Tunnel,
+        mode: Mode::TUNNEL,
         backends: backends.iter().map(|b| backend(b)).collect(),
         table_size: TableSize::DEFAULT,
         idle: IdleTimeouts::DEFAULT,
+        scheduler: lockstep_plan::Scheduler::default(),
+        guard: lockstep_plan::Guard::default(),
     }
 }

@@ -1,15 +1,16 @@
 //! The one visible loop: what happens to a burst of packets.
 
 mod forward;
+mod unusual;
 
 pub(crate) use forward::admit;
 
 use crate::BURST;
 use crate::counters::Counters;
-use crate::flows::{Entry, Fate, FlowTable, Key, Probe, Slot};
+use crate::flows::{Entry, Fate, FlowTable, Key, PathId, Probe, Slot};
 use crate::maglev::SELECTION_SEED;
 use crate::tables::{BackendRef, PortId, Tables, VipRef};
-use crate::time::Seconds;
+use crate::time::{Micros, Seconds};
 use crate::tracking::{self, FlowState, Segment, Transition};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -68,6 +69,13 @@ struct Flows {
     identification: u16,
 }
 
+/// The moment of a burst, in the units that need it.
+#[derive(Debug, Clone, Copy)]
+struct Now {
+    micros: Micros,
+    seconds: Seconds,
+}
+
 /// Why no backend is chosen for a packet.
 #[derive(Debug, Clone, Copy)]
 enum Refusal {
@@ -80,6 +88,8 @@ enum Refusal {
 struct Work {
     /// Its place in the burst.
     frame: u8,
+    /// The interface it came in by.
+    port: PortId,
     headers: Headers,
     probe: Probe,
     located: Option<Slot>,
@@ -132,27 +142,29 @@ impl Dataplane {
     }
 
     /// Decides on a burst of at most [`BURST`] frames and rewrites those that go on, in place.
-    /// `verdicts[i]` becomes the verdict on `frames[i]`.
+    /// `frames[i]` came in by `ports[i]`, and `verdicts[i]` becomes the verdict on it.
     pub fn process<F: AsRef<[u8]> + AsMut<[u8]>>(
         &mut self,
-        now: Seconds,
+        now: Micros,
+        ports: &[PortId],
         frames: &mut [F],
         verdicts: &mut [Verdict],
     ) {
+        let now = Now {
+            micros: now,
+            seconds: Seconds::at(now),
+        };
         let Dataplane {
             tables,
             flows,
             work,
         } = self;
         let tables: &Tables = tables;
-        flows.classify(frames, verdicts, work);
+        flows.classify(tables, now, ports, frames, verdicts, work);
         flows.locate(work);
         for item in work.iter() {
             let at = usize::from(item.frame);
-            verdicts[at] = match &item.headers.key {
-                FlowKey::V4(key) => flows.settle(tables, now, key, item, frames[at].as_mut()),
-                FlowKey::V6(key) => flows.settle(tables, now, key, item, frames[at].as_mut()),
-            };
+            verdicts[at] = flows.settle_any(tables, now, item, frames[at].as_mut());
         }
     }
 
@@ -176,31 +188,40 @@ impl Dataplane {
 }
 
 impl Flows {
-    /// First pass: parse every frame and hash its flow.
-    fn classify<F: AsRef<[u8]>>(
+    /// First pass: parse every frame and hash its flow. What the parser refuses is decided on here.
+    fn classify<F: AsRef<[u8]> + AsMut<[u8]>>(
         &mut self,
-        frames: &[F],
+        tables: &Tables,
+        now: Now,
+        ports: &[PortId],
+        frames: &mut [F],
         verdicts: &mut [Verdict],
         work: &mut ArrayVec<Work, BURST>,
     ) {
         work.clear();
-        for (at, frame) in frames.iter().take(BURST).enumerate() {
+        for (at, (frame, &port)) in frames.iter_mut().zip(ports).take(BURST).enumerate() {
             // By reference: moving the headers out right behind their writing stalls the reads.
             match &lockstep_wire::parse(frame.as_ref()) {
-                Ok(headers) => {
-                    let probe = match &headers.key {
-                        FlowKey::V4(key) => self.v4.probe(key.hash(&self.seed)),
-                        FlowKey::V6(key) => self.v6.probe(key.hash(&self.seed)),
-                    };
-                    work.push(Work {
-                        frame: at as u8,
-                        headers: *headers,
-                        probe,
-                        located: None,
-                    });
+                Ok(headers) => work.push(self.work(at as u8, port, headers)),
+                Err(error) => {
+                    verdicts[at] = self.unusual(tables, now, port, frame.as_mut(), *error);
                 }
-                Err(error) => verdicts[at] = self.drop(VipRef::UNKNOWN, reason(*error)),
             }
+        }
+    }
+
+    #[inline(always)]
+    fn work(&self, frame: u8, port: PortId, headers: &Headers) -> Work {
+        let probe = match &headers.key {
+            FlowKey::V4(key) => self.v4.probe(key.hash(&self.seed)),
+            FlowKey::V6(key) => self.v6.probe(key.hash(&self.seed)),
+        };
+        Work {
+            frame,
+            port,
+            headers: *headers,
+            probe,
+            located: None,
         }
     }
 
@@ -222,12 +243,21 @@ impl Flows {
         }
     }
 
-    /// Third pass: one packet, from its flow to its verdict.
+    /// Third pass: one packet of either IP version.
+    #[inline(always)]
+    fn settle_any(&mut self, tables: &Tables, now: Now, item: &Work, frame: &mut [u8]) -> Verdict {
+        match &item.headers.key {
+            FlowKey::V4(key) => self.settle(tables, now, key, item, frame),
+            FlowKey::V6(key) => self.settle(tables, now, key, item, frame),
+        }
+    }
+
+    /// One packet, from its flow to its verdict.
     #[inline]
     fn settle<K: Tracked>(
         &mut self,
         tables: &Tables,
-        now: Seconds,
+        now: Now,
         key: &K,
         item: &Work,
         frame: &mut [u8],
@@ -250,7 +280,7 @@ impl Flows {
     fn known<K: Tracked>(
         &mut self,
         tables: &Tables,
-        now: Seconds,
+        now: Now,
         key: &K,
         item: &Work,
     ) -> Option<(VipRef, BackendRef)> {
@@ -261,8 +291,8 @@ impl Flows {
         match tracking::next(entry.state, segment(&item.headers)) {
             Transition::To(state) if lives => {
                 // Written only when it differs: an untouched line needs no way back to memory.
-                if entry.seen != now || entry.state != state {
-                    entry.seen = now;
+                if entry.seen != now.seconds || entry.state != state {
+                    entry.seen = now.seconds;
                     entry.state = state;
                 }
                 Some((vip, backend))
@@ -291,7 +321,7 @@ impl Flows {
     fn admit_new<K: Tracked>(
         &mut self,
         tables: &Tables,
-        now: Seconds,
+        now: Now,
         key: &K,
         item: &Work,
     ) -> (VipRef, Result<BackendRef, Refusal>) {
@@ -324,8 +354,11 @@ impl Flows {
                     key: *key,
                     backend,
                     vip,
-                    seen: now,
+                    seen: now.seconds,
                     state,
+                    pool: 0,
+                    path: PathId(0),
+                    port: 0,
                 },
             );
         }

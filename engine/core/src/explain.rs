@@ -2,7 +2,7 @@
 
 use crate::dataplane::{KnownFlow, admit, reason};
 use crate::maglev::SELECTION_SEED;
-use crate::tables::{BackendRef, Member, Ring, Tables};
+use crate::tables::{BackendRef, Delivery, Member, Ring, Tables};
 use crate::tracking::{self, Segment, Transition};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -313,9 +313,13 @@ fn reach(
                 .vlan
                 .map(|v| format!(", VLAN {v}"))
                 .unwrap_or_default();
+            let how = match &hop.delivery {
+                Delivery::Tunnel(outer) => format!("tunnelled in {} more bytes", outer.len()),
+                Delivery::Nat(to) | Delivery::FullNat(to) => format!("rewritten to {}", to.address),
+                Delivery::Session => "given to a session".to_string(),
+            };
             steps.push(format!(
-                "tunnelled in {} more bytes to next hop {} by {} (MTU {}{vlan})",
-                hop.outer.len(),
+                "{how} to next hop {} by {} (MTU {}{vlan})",
                 mac(route.link.destination),
                 ports
                     .get(usize::from(route.port.0))

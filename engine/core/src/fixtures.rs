@@ -64,10 +64,12 @@ pub fn service(name: &str, vips: &[&str], backends: Vec<Backend>) -> Service {
     Service {
         name: ServiceName::new(name).unwrap(),
         vips: vips.iter().map(|v| v.parse().unwrap()).collect(),
-        mode: Mode::Tunnel,
+        mode: Mode::TUNNEL,
         backends,
         table_size: TableSize::new(5_003).unwrap(),
         idle: IdleTimeouts::DEFAULT,
+        scheduler: lockstep_plan::Scheduler::default(),
+        guard: lockstep_plan::Guard::default(),
     }
 }
 

@@ -58,7 +58,17 @@ pub struct Entry<K> {
     pub seen: Seconds,
     /// What is known of the connection.
     pub state: FlowState,
+    /// In full NAT, which of the engine's addresses the backend sees.
+    pub pool: u8,
+    /// Where packets are rewritten, the way the client's last packet came by: answers leave there.
+    pub path: PathId,
+    /// In full NAT, the port that the backend sees.
+    pub port: u16,
 }
+
+/// A way to clients, by its place in a worker's table of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct PathId(pub u16);
 
 const _: () = assert!(size_of::<Entry<FlowKey4>>() == 32);
 const _: () = assert!(size_of::<Entry<FlowKey6>>() == 64);
@@ -115,6 +125,9 @@ impl<K: Key> FlowTable<K> {
             vip: VipRef::UNKNOWN,
             seen: Seconds::new(0),
             state: FlowState::Udp,
+            pool: 0,
+            path: PathId(0),
+            port: 0,
         };
         FlowTable {
             tags: vec![0; buckets],

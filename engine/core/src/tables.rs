@@ -19,9 +19,11 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::num::NonZeroU16;
 use core::ops::RangeInclusive;
 use lockstep_plan::{
-    Backend, DropReason, IdleTimeouts, Protocol, Replicate, ServiceName, Snapshot, Vip,
+    Backend, DropReason, IdleTimeouts, Mode, Protocol, Replicate, Scheduler, ServiceName, Snapshot,
+    Vip,
 };
 use lockstep_wire::{LinkHeader, Outer};
 
@@ -119,10 +121,32 @@ impl EngineAddresses {
 #[derive(Debug, Clone, Copy)]
 pub struct Hop {
     generation: u8,
-    /// The tunnel header; a replica's is not used.
-    pub outer: Outer,
+    /// What is done to packets for it.
+    pub delivery: Delivery,
     /// The way there, or the reason packets for it are dropped.
     pub route: Result<Route, DropReason>,
+}
+
+/// How packets are brought to a backend.
+#[derive(Debug, Clone, Copy)]
+pub enum Delivery {
+    /// Behind a tunnel header.
+    Tunnel(Outer),
+    /// With the backend as their destination.
+    Nat(Translation),
+    /// With the backend as their destination, and an address of the engine as their source.
+    FullNat(Translation),
+    /// As input of sessions.
+    Session,
+}
+
+/// What the destination of a packet becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Translation {
+    /// The backend's address.
+    pub address: IpAddr,
+    /// The backend's port; without it, that which the client sent to.
+    pub port: Option<NonZeroU16>,
 }
 
 /// A VIP's slot.
@@ -151,6 +175,10 @@ pub struct Member {
 pub struct Ring {
     /// Its name.
     pub name: ServiceName,
+    /// What is done to its packets.
+    pub mode: Mode,
+    /// How a backend is chosen for a new flow.
+    pub scheduler: Scheduler,
     /// Idle times of its flows.
     pub idle: IdleTimeouts,
     /// The policy of its sessions, when it replicates. Such a service has no Maglev table: each of
@@ -298,7 +326,10 @@ impl Tables {
                     (t, p + 1)
                 }
             });
-        hops().next().map_or(0, |h| h.outer.room(tagged > plain))
+        match hops().next().map(|h| &h.delivery) {
+            Some(Delivery::Tunnel(outer)) => outer.room(tagged > plain),
+            Some(Delivery::Nat(_) | Delivery::FullNat(_) | Delivery::Session) | None => 0,
+        }
     }
 
     /// The slots of backends whose owner is not the one in `previous`, so that counters start

@@ -16,6 +16,11 @@ impl Seconds {
         Seconds((seconds & 0xffff) as u16)
     }
 
+    /// The second that a moment is in.
+    pub const fn at(moment: Micros) -> Self {
+        Seconds::new(moment.get() / 1_000_000)
+    }
+
     /// Seconds from `earlier` to `self`.
     pub const fn since(self, earlier: Seconds) -> u32 {
         self.0.wrapping_sub(earlier.0) as u32

@@ -67,6 +67,8 @@ fn tables() -> Tables {
         backends: backends.collect(),
         table_size: TableSize::new(5_003).expect("a prime"),
         idle: IdleTimeouts::DEFAULT,
+        scheduler: lockstep_plan::Scheduler::default(),
+        guard: lockstep_plan::Guard::default(),
     };
     let snapshot = Snapshot::new(1, vec![service]).expect("a snapshot");
     let route = Route {

@@ -4,7 +4,9 @@
 
 use etherparse::PacketBuilder;
 use lockstep_core::tables::{NextHop, PortId, Route};
-use lockstep_core::{BURST, Dataplane, DataplaneConfig, EngineAddresses, Seconds, Tables, Verdict};
+use lockstep_core::{
+    BURST, Dataplane, DataplaneConfig, EngineAddresses, Micros, Seconds, Tables, Verdict,
+};
 use lockstep_plan::{
     Backend, BackendState, DropReason, Health, IdleTimeouts, Mode, Service, ServiceName, Snapshot,
     TableSize, Weight,
@@ -24,10 +26,12 @@ fn tables() -> Tables {
     let service = Service {
         name: ServiceName::new("web").unwrap(),
         vips: vec!["203.0.113.10:80/tcp".parse().unwrap()],
-        mode: Mode::Tunnel,
+        mode: Mode::TUNNEL,
         backends: vec![backend],
         table_size: TableSize::DEFAULT,
         idle: IdleTimeouts::DEFAULT,
+        scheduler: lockstep_plan::Scheduler::default(),
+        guard: lockstep_plan::Guard::default(),
     };
     let snapshot = Snapshot::new(1, vec![service]).unwrap();
     let addresses = EngineAddresses {
@@ -89,7 +93,8 @@ fn no_burst_and_no_tick_allocates_or_frees() {
     let used = allocation_counter::measure(|| {
         for (at, burst) in bursts.iter_mut().enumerate() {
             let now = Seconds::new(at as u64);
-            dataplane.process(now, burst, &mut verdicts);
+            let micros = Micros::new(at as u64 * 1_000_000);
+            dataplane.process(micros, &[PortId(0); BURST], burst, &mut verdicts);
             dataplane.tick(now, 16);
             let went = |v: &&Verdict| matches!(v, Verdict::Forward { .. });
             forwarded += verdicts.iter().filter(went).count();

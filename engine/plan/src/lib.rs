@@ -10,6 +10,7 @@ extern crate alloc;
 
 mod backend;
 mod drop;
+pub mod guard;
 pub mod health;
 pub mod mask;
 mod replicate;
@@ -19,8 +20,9 @@ mod vip;
 
 pub use backend::{Backend, BackendId, BackendState, Weight};
 pub use drop::{DropReason, ParseDropReasonError};
+pub use guard::{Guard, ParsePrefixError, Prefix, SourceRate};
 pub use health::Health;
 pub use replicate::{Commit, Divergence, Grouping, Replicate};
-pub use service::{IdleTimeouts, Mode, Service, ServiceName, TableSize};
+pub use service::{Encapsulation, IdleTimeouts, Mode, Scheduler, Service, ServiceName, TableSize};
 pub use snapshot::{Limits, PlanError, Snapshot};
 pub use vip::{ParseVipError, Protocol, Vip};

@@ -1,10 +1,11 @@
 //! Services: virtual addresses, and the backends behind them.
 
-use crate::{Backend, Replicate, Vip};
+use crate::{Backend, Guard, Replicate, Vip};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::num::NonZeroU16;
 
 /// The name of a service: 1 to 63 letters, digits, `-`, `_`, `.` or `/`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,18 +36,44 @@ impl fmt::Display for ServiceName {
 /// How a service's packets reach its backends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mode {
-    /// IP in IP (RFC 2003, RFC 2473) to the backend, which answers the client itself: direct
-    /// server return.
-    Tunnel,
+    /// In a tunnel to the backend, which answers the client itself: direct server return.
+    Tunnel(Encapsulation),
+    /// The destination is rewritten to the backend's, whose answers come back through the engine.
+    Nat,
+    /// Destination and source are rewritten: to the backend they come from the engine.
+    FullNat,
     /// The engine ends the client's TCP and gives every backend a copy of it.
     Replicate(Arc<Replicate>),
 }
 
+/// What a tunnel to a backend is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Encapsulation {
+    /// IP in IP (RFC 2003, RFC 2473).
+    #[default]
+    Ipip,
+    /// UDP in front of the packet: GUE, variant 1 (draft-ietf-intarea-gue-09, section 4).
+    Gue {
+        /// The UDP port that backends listen on.
+        port: NonZeroU16,
+    },
+}
+
+impl Encapsulation {
+    /// The port of GUE where none is named (IANA: gue, 6080).
+    pub const GUE_PORT: NonZeroU16 = NonZeroU16::new(6080).expect("it is not zero");
+}
+
 impl Mode {
+    /// In a tunnel of IP in IP.
+    pub const TUNNEL: Mode = Mode::Tunnel(Encapsulation::Ipip);
+
     /// The mode's name in `services.toml`.
     pub const fn name(&self) -> &'static str {
         match self {
-            Mode::Tunnel => "tunnel",
+            Mode::Tunnel(_) => "tunnel",
+            Mode::Nat => "nat",
+            Mode::FullNat => "full-nat",
             Mode::Replicate(_) => "replicate",
         }
     }
@@ -54,8 +81,54 @@ impl Mode {
     /// The policy of a service that replicates.
     pub const fn replicate(&self) -> Option<&Arc<Replicate>> {
         match self {
-            Mode::Tunnel => None,
+            Mode::Tunnel(_) | Mode::Nat | Mode::FullNat => None,
             Mode::Replicate(policy) => Some(policy),
+        }
+    }
+
+    /// Whether packets are rewritten, and their answers back.
+    pub const fn translates(&self) -> bool {
+        match self {
+            Mode::Nat | Mode::FullNat => true,
+            Mode::Tunnel(_) | Mode::Replicate(_) => false,
+        }
+    }
+}
+
+/// How a backend is chosen for a new flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Scheduler {
+    /// By the flow's hash, so that balancers agree without talking.
+    #[default]
+    Maglev,
+    /// One after the other, by weight.
+    RoundRobin,
+    /// The one with the fewest flows for its weight.
+    LeastConnections,
+    /// By the hash of the client's address, so that all its flows are with one backend.
+    SourceHash,
+    /// Any, by weight.
+    Random,
+}
+
+impl Scheduler {
+    /// Every scheduler.
+    pub const ALL: [Scheduler; 5] = [
+        Scheduler::Maglev,
+        Scheduler::RoundRobin,
+        Scheduler::LeastConnections,
+        Scheduler::SourceHash,
+        Scheduler::Random,
+    ];
+
+    /// The scheduler's name in `services.toml`; IPVS' where it has one.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Scheduler::Maglev => "maglev",
+            Scheduler::RoundRobin => "wrr",
+            Scheduler::LeastConnections => "wlc",
+            Scheduler::SourceHash => "source-hash",
+            Scheduler::Random => "random",
         }
     }
 }
@@ -132,8 +205,13 @@ pub struct Service {
     pub vips: Vec<Vip>,
     /// How packets reach the backends.
     pub mode: Mode,
-    /// The real servers, unique by address; under [`Mode::Tunnel`] all of one IP version.
+    /// The real servers, unique by address; under [`Mode::Tunnel`] all of one IP version, under
+    /// [`Mode::Nat`] of that of the VIPs.
     pub backends: Vec<Backend>,
+    /// How one of them is chosen for a new flow.
+    pub scheduler: Scheduler,
+    /// Whom it serves, and how much of it.
+    pub guard: Guard,
     /// The size of its Maglev table.
     pub table_size: TableSize,
     /// When its flows are forgotten.

@@ -105,10 +105,40 @@ pub enum PlanError {
          version for all (the clients' version does not matter)"
     )]
     MixedTunnel(ServiceName),
+    /// A service that rewrites addresses cannot turn one IP version into the other.
+    #[error(
+        "service {service}: VIP {vip} and backend {address} are not of one IP version, which \
+         mode = \"{mode}\" needs; use mode = \"tunnel\" or \"replicate\", or a service for each version"
+    )]
+    TranslatedVersion {
+        /// The service.
+        service: ServiceName,
+        /// The first VIP of another version.
+        vip: Vip,
+        /// The address of the first backend of another version than the VIP.
+        address: IpAddr,
+        /// The mode's name.
+        mode: &'static str,
+    },
+    /// Two ranges of ports, or a range and a port, of one address.
+    #[error(
+        "service {service}: VIP {vip} has ports of {other}, which belongs to service {owner}; ranges of \
+         one address may not overlap each other (a single port within a range may)"
+    )]
+    OverlappingRange {
+        /// The later service.
+        service: ServiceName,
+        /// Its VIP.
+        vip: Vip,
+        /// The VIP it overlaps.
+        other: Vip,
+        /// The other one's service.
+        owner: ServiceName,
+    },
     /// A port of a backend that gets the client's packets whole.
     #[error(
         "service {service}: backend {address} has a port, but packets in a tunnel keep that of \
-         the VIP; leave `port` out, or use mode = \"replicate\""
+         the VIP; leave `port` out, or use another mode"
     )]
     TunnelPort {
         /// The service.
@@ -128,8 +158,8 @@ pub enum PlanError {
     },
     /// A VIP of every port and a backend of one.
     #[error(
-        "service {service}: VIP {vip} stands for every port, each to the same port of a replica, \
-         but backend {address} has a port of its own; name the VIP's port, or leave out the backend's"
+        "service {service}: VIP {vip} stands for several ports, each to the same port of a backend, \
+         but backend {address} has a port of its own; name one port, or leave out the backend's"
     )]
     EveryPort {
         /// The service.
@@ -234,6 +264,7 @@ fn conflicts(services: &[Service]) -> Vec<PlanError> {
             errors.push(PlanError::IdleTime(service.name.clone()));
         }
     }
+    overlapping_ranges(&vips, &mut errors);
     for service in services {
         backend_conflicts(service, &vip_addresses, &mut errors);
     }
@@ -279,11 +310,17 @@ fn backend_conflicts(
         }
     }
     match &service.mode {
-        Mode::Tunnel => tunnel_conflicts(service, errors),
+        Mode::Tunnel(_) => tunnel_conflicts(service, errors),
+        Mode::Nat | Mode::FullNat => {
+            every_port_conflicts(service, errors);
+            version_conflicts(service, errors);
+        }
         Mode::Replicate(policy) => replicate_conflicts(service, policy, errors),
     }
     let (what, limit) = match service.mode {
-        Mode::Tunnel => ("backends of one service", Limits::BACKENDS_PER_SERVICE),
+        Mode::Tunnel(_) | Mode::Nat | Mode::FullNat => {
+            ("backends of one service", Limits::BACKENDS_PER_SERVICE)
+        }
         Mode::Replicate(_) => ("backends of one service that replicates", Limits::REPLICAS),
     };
     let count = service.backends.len();
@@ -308,24 +345,77 @@ fn tunnel_conflicts(service: &Service, errors: &mut Vec<PlanError>) {
     }));
 }
 
-fn replicate_conflicts(service: &Service, policy: &Replicate, errors: &mut Vec<PlanError>) {
-    let name = || service.name.clone();
-    let ported = service.backends.iter().find(|b| b.port.is_some());
-    for &vip in &service.vips {
-        if vip.protocol() != Protocol::Tcp {
-            let service = name();
-            errors.push(PlanError::ReplicateVip { service, vip });
-        }
-        if vip.port() == 0
-            && let Some(backend) = ported
-        {
-            errors.push(PlanError::EveryPort {
-                service: name(),
-                vip,
-                address: backend.address,
+/// Ranges are looked up by the last one that begins at or before a port.
+fn overlapping_ranges(vips: &BTreeMap<Vip, &ServiceName>, errors: &mut Vec<PlanError>) {
+    let mut ranges: Vec<(&Vip, &&ServiceName)> = vips
+        .iter()
+        .filter(|(vip, _)| vip.port() != vip.last_port())
+        .collect();
+    ranges.sort_by_key(|(vip, _)| (vip.address(), vip.protocol(), vip.port()));
+    for pair in ranges.windows(2) {
+        let [(first, owner), (second, service)] = pair else {
+            continue;
+        };
+        let one_list = (first.address(), first.protocol()) == (second.address(), second.protocol());
+        if one_list && second.port() <= first.last_port() {
+            errors.push(PlanError::OverlappingRange {
+                service: ServiceName::clone(service),
+                vip: **second,
+                other: **first,
+                owner: ServiceName::clone(owner),
             });
         }
     }
+}
+
+fn version_conflicts(service: &Service, errors: &mut Vec<PlanError>) {
+    let differ = |vip: &&Vip| {
+        let version = vip.address().is_ipv4();
+        service
+            .backends
+            .iter()
+            .any(|b| b.address.is_ipv4() != version)
+    };
+    let Some(&vip) = service.vips.iter().find(differ) else {
+        return;
+    };
+    let version = vip.address().is_ipv4();
+    let backend = service
+        .backends
+        .iter()
+        .find(|b| b.address.is_ipv4() != version);
+    errors.extend(backend.map(|backend| PlanError::TranslatedVersion {
+        service: service.name.clone(),
+        vip,
+        address: backend.address,
+        mode: service.mode.name(),
+    }));
+}
+
+/// A VIP of several ports cannot have a backend of one.
+fn every_port_conflicts(service: &Service, errors: &mut Vec<PlanError>) {
+    let Some(backend) = service.backends.iter().find(|b| b.port.is_some()) else {
+        return;
+    };
+    let several = service.vips.iter().filter(|vip| !vip.has_one_port());
+    errors.extend(several.map(|&vip| PlanError::EveryPort {
+        service: service.name.clone(),
+        vip,
+        address: backend.address,
+    }));
+}
+
+fn replicate_conflicts(service: &Service, policy: &Replicate, errors: &mut Vec<PlanError>) {
+    let name = || service.name.clone();
+    for &vip in service
+        .vips
+        .iter()
+        .filter(|v| v.protocol() != Protocol::Tcp)
+    {
+        let service = name();
+        errors.push(PlanError::ReplicateVip { service, vip });
+    }
+    every_port_conflicts(service, errors);
     let (quorum, min_sync) = (policy.quorum(), policy.min_sync.get());
     let backends = service.backends.len();
     if usize::from(quorum) > backends {

@@ -41,11 +41,14 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// A virtual IP with its port and protocol, written `203.0.113.10:80/tcp` or `[2001:db8::1]:53/udp`.
+/// A virtual IP with its port or ports and its protocol, written `203.0.113.10:80/tcp`,
+/// `[2001:db8::1]:53/udp` or `203.0.113.10:30000-30999/udp`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Vip {
     address: IpAddr,
     port: u16,
+    /// The same as `port`, or the end of a range.
+    last: u16,
     protocol: Protocol,
 }
 
@@ -55,15 +58,28 @@ impl Vip {
     /// Refused: unspecified, multicast, loopback and broadcast addresses, and IPv4 addresses
     /// mapped into IPv6: no client reaches those across a network.
     pub fn new(address: IpAddr, port: u16, protocol: Protocol) -> Result<Self, ParseVipError> {
-        if is_unicast(address) {
-            Ok(Vip {
-                address,
-                port,
-                protocol,
-            })
-        } else {
-            Err(ParseVipError::NotUnicast(address))
+        Self::with_ports(address, port, port, protocol)
+    }
+
+    /// A VIP of all ports from `first` to `last`, which are from 1 on where they differ.
+    pub fn with_ports(
+        address: IpAddr,
+        first: u16,
+        last: u16,
+        protocol: Protocol,
+    ) -> Result<Self, ParseVipError> {
+        if !is_unicast(address) {
+            return Err(ParseVipError::NotUnicast(address));
         }
+        if first > last || (first == 0 && last != 0) {
+            return Err(ParseVipError::Range { first, last });
+        }
+        Ok(Vip {
+            address,
+            port: first,
+            last,
+            protocol,
+        })
     }
 
     /// The address clients connect to.
@@ -71,9 +87,24 @@ impl Vip {
         self.address
     }
 
-    /// The port, 0 for every port.
+    /// The port, 0 for every port; the first one of a range.
     pub const fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The last port of a range; else the same as [`Vip::port`].
+    pub const fn last_port(&self) -> u16 {
+        self.last
+    }
+
+    /// Whether it has a port of its own: neither every port nor several.
+    pub const fn has_one_port(&self) -> bool {
+        self.port != 0 && self.port == self.last
+    }
+
+    /// Whether packets to this port are for it.
+    pub const fn has_port(&self, port: u16) -> bool {
+        self.port == 0 || (self.port <= port && port <= self.last)
     }
 
     /// The transport protocol.
@@ -94,9 +125,13 @@ pub(crate) fn is_unicast(address: IpAddr) -> bool {
 impl fmt::Display for Vip {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.address {
-            IpAddr::V4(v4) => write!(f, "{v4}:{}/{}", self.port, self.protocol),
-            IpAddr::V6(v6) => write!(f, "[{v6}]:{}/{}", self.port, self.protocol),
+            IpAddr::V4(v4) => write!(f, "{v4}:{}", self.port)?,
+            IpAddr::V6(v6) => write!(f, "[{v6}]:{}", self.port)?,
         }
+        if self.last != self.port {
+            write!(f, "-{}", self.last)?;
+        }
+        write!(f, "/{}", self.protocol)
     }
 }
 
@@ -109,6 +144,16 @@ pub enum ParseVipError {
     /// The address is not one that a client can reach.
     #[error("{0} is not a unicast address that clients can reach")]
     NotUnicast(IpAddr),
+    /// The ports are no range.
+    #[error(
+        "{first}-{last} is no range of ports: it goes from a lower one, at least 1, to a higher one"
+    )]
+    Range {
+        /// The first port.
+        first: u16,
+        /// The last port.
+        last: u16,
+    },
 }
 
 impl FromStr for Vip {
@@ -121,8 +166,17 @@ impl FromStr for Vip {
             "udp" => Protocol::Udp,
             _ => return Err(ParseVipError::Form),
         };
+        // Only the port can have a dash: addresses do not.
+        let (socket, last) = match socket.rsplit_once('-') {
+            Some((first, last)) => (first, Some(last)),
+            None => (socket, None),
+        };
         let socket: core::net::SocketAddr = socket.parse().map_err(|_| ParseVipError::Form)?;
-        Vip::new(socket.ip(), socket.port(), protocol)
+        let last = match last {
+            Some(last) => last.parse().map_err(|_| ParseVipError::Form)?,
+            None => socket.port(),
+        };
+        Vip::with_ports(socket.ip(), socket.port(), last, protocol)
     }
 }
 
@@ -137,6 +191,8 @@ mod tests {
             "203.0.113.10:80/tcp",
             "[2001:db8::1]:53/udp",
             "198.51.100.1:0/udp",
+            "198.51.100.1:30000-30999/udp",
+            "[2001:db8::1]:1-65535/tcp",
         ] {
             assert_eq!(text.parse::<Vip>().unwrap().to_string(), text);
         }
@@ -162,12 +218,25 @@ mod tests {
     }
 
     #[test]
+    fn a_range_goes_upwards_and_has_its_ports() {
+        let vip: Vip = "198.51.100.1:100-200/udp".parse().unwrap();
+        assert!(vip.has_port(100) && vip.has_port(200));
+        assert!(!vip.has_port(99) && !vip.has_port(201) && !vip.has_one_port());
+        for text in ["198.51.100.1:200-100/udp", "198.51.100.1:0-100/udp"] {
+            let error = text.parse::<Vip>();
+            assert!(matches!(error, Err(ParseVipError::Range { .. })), "{text}");
+        }
+    }
+
+    #[test]
     fn other_spellings_are_refused_with_the_right_one() {
         for text in [
             "203.0.113.10",
             "203.0.113.10:80",
             "203.0.113.10:80/sctp",
             "2001:db8::1:80/tcp",
+            "203.0.113.10:80-/tcp",
+            "203.0.113.10:80-90-100/tcp",
         ] {
             assert_eq!(text.parse::<Vip>(), Err(ParseVipError::Form), "{text}");
         }

@@ -4,15 +4,17 @@ use lockstep_api as api;
 use lockstep_plan as plan;
 use plan::mask::PatternError;
 use plan::{
-    Backend, BackendState, IdleTimeouts, Mode, ParseVipError, PlanError, Protocol, Service,
-    ServiceName, Snapshot, TableSize, Vip, Weight,
+    Backend, BackendState, Encapsulation, IdleTimeouts, Mode, ParsePrefixError, ParseVipError,
+    PlanError, Protocol, Service, ServiceName, Snapshot, TableSize, Vip, Weight,
 };
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
+mod guard;
 mod replicate;
 
+use guard::{guard, guard_to_proto, scheduler, scheduler_to_proto};
 pub use replicate::health_to_proto;
 use replicate::{health_from_proto, replicate_from_proto, replicate_to_proto};
 
@@ -49,6 +51,17 @@ pub enum Problem {
     /// No VIP.
     #[error(transparent)]
     Vip(#[from] ParseVipError),
+    /// No prefix.
+    #[error("{text:?}: {error}")]
+    Prefix {
+        /// What stood there.
+        text: String,
+        /// What is wrong with it.
+        error: ParsePrefixError,
+    },
+    /// No length of a prefix.
+    #[error("{0} is longer than the address")]
+    PrefixLength(u32),
     /// No weight.
     #[error("{0} is not a weight (1 to {max})", max = Weight::MAX)]
     Weight(u32),
@@ -137,6 +150,8 @@ fn service(at: usize, message: &api::Service, errors: &mut Vec<ConvertError>) ->
         TableSize::new(size).ok_or(Problem::TableSize(size)),
     );
     let idle = fields.take("idle", message.idle.ok_or(Problem::Missing));
+    let scheduler = fields.take("scheduler", scheduler(message.scheduler));
+    let guard = guard(message.guard.as_ref(), &mut fields);
     let vips: Vec<Option<Vip>> = message
         .vips
         .iter()
@@ -162,6 +177,8 @@ fn service(at: usize, message: &api::Service, errors: &mut Vec<ConvertError>) ->
             tcp_fin: idle.tcp_fin,
             udp: idle.udp,
         },
+        scheduler: scheduler?,
+        guard: guard?,
     })
 }
 
@@ -171,7 +188,14 @@ fn vip(at: usize, message: &api::Vip, fields: &mut Fields<'_>) -> Option<Vip> {
     let port = u16::try_from(message.port).map_err(|_| Problem::Port(message.port));
     let port = fields.take(field("port"), port);
     let protocol = fields.take(field("protocol"), protocol(message.protocol));
-    let vip = Vip::new(address?, port?, protocol?).map_err(Problem::from);
+    let last = match message.last_port {
+        0 => port,
+        last => fields.take(
+            field("last_port"),
+            u16::try_from(last).map_err(|_| Problem::Port(last)),
+        ),
+    };
+    let vip = Vip::with_ports(address?, port?, last?, protocol?).map_err(Problem::from);
     fields.take(field("address"), vip)
 }
 
@@ -206,7 +230,16 @@ fn address(text: &str) -> Result<IpAddr, Problem> {
 
 fn mode(message: &api::Service, fields: &mut Fields<'_>) -> Option<Mode> {
     match api::Mode::try_from(message.mode) {
-        Ok(api::Mode::Tunnel) => Some(Mode::Tunnel),
+        Ok(api::Mode::Tunnel) => {
+            let port = message.gue_port;
+            let port = u16::try_from(port).map_err(|_| Problem::Port(port));
+            let port = NonZeroU16::new(fields.take("gue_port", port)?);
+            Some(Mode::Tunnel(port.map_or(Encapsulation::Ipip, |port| {
+                Encapsulation::Gue { port }
+            })))
+        }
+        Ok(api::Mode::Nat) => Some(Mode::Nat),
+        Ok(api::Mode::FullNat) => Some(Mode::FullNat),
         Ok(api::Mode::Replicate) => {
             let policy = message.replicate.as_ref().ok_or(Problem::Missing);
             let policy = replicate_from_proto(fields.take("replicate", policy)?, fields)?;
@@ -237,7 +270,9 @@ fn backend_state(number: i32) -> Result<BackendState, Problem> {
 
 fn service_to_proto(service: &Service) -> api::Service {
     let mode = match service.mode {
-        Mode::Tunnel => api::Mode::Tunnel,
+        Mode::Tunnel(_) => api::Mode::Tunnel,
+        Mode::Nat => api::Mode::Nat,
+        Mode::FullNat => api::Mode::FullNat,
         Mode::Replicate(_) => api::Mode::Replicate,
     };
     api::Service {
@@ -253,6 +288,12 @@ fn service_to_proto(service: &Service) -> api::Service {
             udp: service.idle.udp,
         }),
         replicate: service.mode.replicate().map(|p| replicate_to_proto(p)),
+        gue_port: match service.mode {
+            Mode::Tunnel(Encapsulation::Gue { port }) => port.get().into(),
+            Mode::Tunnel(Encapsulation::Ipip) | Mode::Nat | Mode::FullNat | Mode::Replicate(_) => 0,
+        },
+        scheduler: scheduler_to_proto(service.scheduler).into(),
+        guard: guard_to_proto(&service.guard),
     }
 }
 
@@ -262,6 +303,11 @@ pub fn vip_to_proto(vip: &Vip) -> api::Vip {
         address: vip.address().to_string(),
         port: vip.port().into(),
         protocol: protocol_to_proto(vip.protocol()).into(),
+        last_port: if vip.port() == vip.last_port() {
+            0
+        } else {
+            vip.last_port().into()
+        },
     }
 }
 

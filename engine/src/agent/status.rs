@@ -8,7 +8,7 @@ use lockstep_core::counters::{BackendCounters, Count, VipCounters};
 use lockstep_core::replicate::counters::ReplicaBytes;
 use lockstep_core::tables::{Member, Ring, VipRef};
 use lockstep_core::{Counters, Tables};
-use lockstep_plan::{BackendState, DropReason, Mode, Protocol, Vip};
+use lockstep_plan::{BackendState, DropReason, Vip};
 use lockstep_xsk::Statistics;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
@@ -79,7 +79,7 @@ impl Agent {
         }
         let service = |ring: &Ring| api::ServiceStatus {
             name: ring.name.to_string(),
-            mode: mode(ring).to_owned(),
+            mode: ring.mode.name().to_owned(),
             vips: vips.remove(ring.name.as_str()).unwrap_or_default(),
             sessions: self.sessions_of(tables, ring),
             backends: ring
@@ -109,14 +109,7 @@ impl Agent {
                 .sum()
         };
         api::VipStatus {
-            vip: Some(api::Vip {
-                address: vip.address().to_string(),
-                port: vip.port().into(),
-                protocol: match vip.protocol() {
-                    Protocol::Tcp => api::Protocol::Tcp.into(),
-                    Protocol::Udp => api::Protocol::Udp.into(),
-                },
-            }),
+            vip: Some(super::convert::vip_to_proto(&vip)),
             packets: sum(|v| &v.packets),
             bytes: sum(|v| &v.bytes),
             drops: self.drops(vip_ref, false),
@@ -212,13 +205,6 @@ impl Agent {
         self.workers
             .iter()
             .map(|w| w.handle().vitals.turns.load(Ordering::Relaxed))
-    }
-}
-
-fn mode(ring: &Ring) -> &'static str {
-    match &ring.replicate {
-        None => Mode::Tunnel.name(),
-        Some(policy) => Mode::Replicate(Arc::clone(policy)).name(),
     }
 }
 

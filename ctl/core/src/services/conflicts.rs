@@ -126,13 +126,14 @@ fn places(document: &Document, error: &PlanError) -> Vec<Range<usize>> {
         PlanError::TunnelPort { service, address } => named(document, service)
             .flat_map(|s| port_of(s, *address))
             .collect(),
-        PlanError::ReplicateVip { service, vip } | PlanError::EveryPort { service, vip, .. } => {
-            named(document, service)
-                .flat_map(|s| s.vips.get_ref())
-                .filter(|v| v.get_ref().0 == *vip)
-                .map(Spanned::span)
-                .collect()
-        }
+        PlanError::ReplicateVip { service, vip }
+        | PlanError::EveryPort { service, vip, .. }
+        | PlanError::TranslatedVersion { service, vip, .. }
+        | PlanError::OverlappingRange { service, vip, .. } => named(document, service)
+            .flat_map(|s| s.vips.get_ref())
+            .filter(|v| v.get_ref().0 == *vip)
+            .map(Spanned::span)
+            .collect(),
         PlanError::Quorum { service, .. } => named(document, service)
             .map(|s| policy_span(s, FileReplicate::commit_span))
             .collect(),

@@ -60,7 +60,7 @@ address = "fd00::1"
             "203.0.113.10:80/tcp".parse().unwrap(),
             "[2001:db8::10]:80/tcp".parse().unwrap(),
         ],
-        mode: Mode::Tunnel,
+        mode: Mode::TUNNEL,
         backends: vec![
             backend("10.0.1.11", "10.0.1.11", 100, BackendState::Active),
             backend("web-2", "10.0.1.12", 50, BackendState::Active),
@@ -73,14 +73,18 @@ address = "fd00::1"
             tcp_fin: 60,
             udp: 10,
         },
+        scheduler: lockstep_plan::Scheduler::default(),
+        guard: lockstep_plan::Guard::default(),
     };
     let dns = Service {
         name: ServiceName::new("dns").unwrap(),
         vips: vec!["203.0.113.10:53/udp".parse().unwrap()],
-        mode: Mode::Tunnel,
+        mode: Mode::TUNNEL,
         backends: vec![backend("fd00::1", "fd00::1", 100, BackendState::Active)],
         table_size: TableSize::DEFAULT,
         idle: IdleTimeouts::DEFAULT,
+        scheduler: lockstep_plan::Scheduler::default(),
+        guard: lockstep_plan::Guard::default(),
     };
     let file = parse("services.toml", text).unwrap();
     assert_eq!(file.services, [web, dns]);
@@ -377,7 +381,7 @@ fn any_service() -> impl Strategy<Value = Service> {
     (name, any_backends(), size, idle).prop_map(|(name, backends, size, idle)| Service {
         name: ServiceName::new(&name).unwrap(),
         vips: Vec::new(),
-        mode: Mode::Tunnel,
+        mode: Mode::TUNNEL,
         backends,
         table_size: TableSize::new(size).unwrap(),
         idle: IdleTimeouts {
@@ -386,6 +390,8 @@ fn any_service() -> impl Strategy<Value = Service> {
             tcp_fin: idle.2,
             udp: idle.3,
         },
+        scheduler: lockstep_plan::Scheduler::default(),
+        guard: lockstep_plan::Guard::default(),
     })
 }
 

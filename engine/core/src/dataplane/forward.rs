@@ -1,12 +1,12 @@
-//! Forwarding: the tunnel header in front of the packet, in place.
+//! Forwarding into tunnels: the outer header in front of the packet, in place.
 
 use super::{Flows, Verdict};
-use crate::tables::{BackendRef, Hop, Route, Tables, VipRef};
+use crate::tables::{BackendRef, Delivery, Hop, Route, Tables, VipRef};
 use lockstep_plan::DropReason;
-use lockstep_wire::Headers;
+use lockstep_wire::{Headers, Outer};
 
 impl Flows {
-    /// Puts the tunnel header of `backend` in front of a packet and says where it goes.
+    /// Sends a packet to its backend, as its service's mode says.
     // Always, so that the backend which the flow's entry was checked against is not looked up
     // again: 1 to 2 % of a packet.
     #[inline(always)]
@@ -20,13 +20,12 @@ impl Flows {
     ) -> Result<Verdict, DropReason> {
         let hop = tables.hop(backend).ok_or(DropReason::NoBackend)?;
         let route = admit(hop, headers)?;
-        self.identification = self.identification.wrapping_add(1);
-        let length = hop
-            .outer
-            .push(frame, headers, &route.link, self.identification)
-            .map_err(|_| DropReason::NoRoom)?;
-        // Only an MTU near 64 KiB leaves room for a longer frame.
-        let length = u16::try_from(length).map_err(|_| DropReason::TooBig)?;
+        let length = match &hop.delivery {
+            Delivery::Tunnel(outer) => self.tunnel(outer, route, headers, frame)?,
+            Delivery::Nat(_) | Delivery::FullNat(_) | Delivery::Session => {
+                return Err(DropReason::NoRoom);
+            }
+        };
         let bytes = u64::from(headers.length);
         let (vip, backend) = (
             &self.counters.vips[vip.slot()],
@@ -41,14 +40,35 @@ impl Flows {
             length,
         })
     }
+
+    /// Puts a tunnel's header in front of a packet.
+    #[inline(always)]
+    fn tunnel(
+        &mut self,
+        outer: &Outer,
+        route: &Route,
+        headers: &Headers,
+        frame: &mut [u8],
+    ) -> Result<u16, DropReason> {
+        self.identification = self.identification.wrapping_add(1);
+        let length = outer
+            .push(frame, headers, &route.link, self.identification)
+            .map_err(|_| DropReason::NoRoom)?;
+        // Only an MTU near 64 KiB leaves room for a longer frame.
+        u16::try_from(length).map_err(|_| DropReason::TooBig)
+    }
 }
 
 /// The way to a backend for a packet, or why it cannot take it.
 #[inline]
 pub(crate) fn admit<'a>(hop: &'a Hop, headers: &Headers) -> Result<&'a Route, DropReason> {
     let route = hop.route.as_ref().map_err(|&reason| reason)?;
+    let more = match &hop.delivery {
+        Delivery::Tunnel(outer) => outer.len(),
+        Delivery::Nat(_) | Delivery::FullNat(_) | Delivery::Session => 0,
+    };
     // Sums of two 16-bit lengths: u32 holds them.
-    if u32::from(headers.length) + u32::from(hop.outer.len()) > u32::from(route.mtu) {
+    if u32::from(headers.length) + u32::from(more) > u32::from(route.mtu) {
         return Err(DropReason::TooBig);
     }
     Ok(route)

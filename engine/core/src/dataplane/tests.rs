@@ -15,7 +15,7 @@ use std::{format, vec};
 
 const CLIENT: (&str, u16) = ("198.51.100.7", 40_000);
 const CLIENT6: (&str, u16) = ("2001:db8:1::7", 40_000);
-const T0: Seconds = Seconds::new(1000);
+const T0: Micros = Micros::new(1_000_000_000);
 
 fn dataplane(tables: Tables) -> Dataplane {
     let mut dataplane = Dataplane::new(&DataplaneConfig {
@@ -27,16 +27,16 @@ fn dataplane(tables: Tables) -> Dataplane {
     dataplane
 }
 
-fn one(dataplane: &mut Dataplane, now: Seconds, frame: &[u8]) -> (Verdict, Vec<u8>) {
+fn one(dataplane: &mut Dataplane, now: Micros, frame: &[u8]) -> (Verdict, Vec<u8>) {
     let mut frames = [frame.to_vec()];
     let mut verdicts = [Verdict::Drop(DropReason::TxFull)];
-    dataplane.process(now, &mut frames, &mut verdicts);
+    dataplane.process(now, &[PortId(0); BURST], &mut frames, &mut verdicts);
     let [frame] = frames;
     (verdicts[0], frame)
 }
 
 /// The backend that a steered frame was tunnelled to.
-fn goes_to(dataplane: &mut Dataplane, now: Seconds, frame: &[u8]) -> IpAddr {
+fn goes_to(dataplane: &mut Dataplane, now: Micros, frame: &[u8]) -> IpAddr {
     let (verdict, out) = one(dataplane, now, &steered(20, frame));
     let Verdict::Forward { length, .. } = verdict else {
         panic!("{verdict:?}")
@@ -351,7 +351,7 @@ fn two_dataplanes_choose_alike_whatever_their_secret_and_history() {
 #[test]
 fn idle_flows_are_forgotten_by_their_state_and_counted_down() {
     let mut dataplane = dataplane(compile(&Tables::default(), 1, web()));
-    let at = |offset: u64| Seconds::new(1000 + offset);
+    let at = |offset: u64| Micros::new((1000 + offset) * 1_000_000);
     goes_to(&mut dataplane, at(0), &tcp(("198.51.100.1", 1), VIP, "S"));
     goes_to(&mut dataplane, at(0), &tcp(("198.51.100.1", 2), VIP, "A"));
     goes_to(&mut dataplane, at(0), &tcp(("198.51.100.1", 3), VIP, "A"));
@@ -363,7 +363,7 @@ fn idle_flows_are_forgotten_by_their_state_and_counted_down() {
     );
     goes_to(&mut dataplane, at(0), &tcp(("198.51.100.1", 5), VIP, "R"));
     let live = |dataplane: &mut Dataplane, offset| {
-        dataplane.tick(at(offset), usize::MAX);
+        dataplane.tick(Seconds::at(at(offset)), usize::MAX);
         let gauge: u64 = dataplane
             .counters()
             .backends
@@ -465,7 +465,7 @@ fn a_burst_is_decided_packet_by_packet_in_order() {
         steered(20, &tcp(("198.51.100.8", 9), VIP, "S")),
     ];
     let mut verdicts = [Verdict::Drop(DropReason::TxFull); BURST];
-    dataplane.process(T0, &mut frames, &mut verdicts);
+    dataplane.process(T0, &[PortId(0); BURST], &mut frames, &mut verdicts);
     assert!(matches!(verdicts[0], Verdict::Forward { .. }));
     assert_eq!(verdicts[1], Verdict::Drop(DropReason::Truncated));
     assert!(matches!(verdicts[2], Verdict::Forward { .. }));
@@ -473,7 +473,7 @@ fn a_burst_is_decided_packet_by_packet_in_order() {
     assert_eq!(dataplane.flows_v4().len(), 2);
     let key = crate::explain::flow_of(&tcp(CLIENT, VIP, "A")).unwrap();
     assert_eq!(
-        dataplane.known(T0, &key).map(|k| k.state),
+        dataplane.known(Seconds::at(T0), &key).map(|k| k.state),
         Some(FlowState::Established)
     );
 }
@@ -629,7 +629,7 @@ proptest! {
 fn check_hostile(mut frames: Vec<Vec<u8>>) -> Result<(), TestCaseError> {
     let mut dataplane = dataplane(compile(&Tables::default(), 1, web()));
     let mut verdicts = [Verdict::Drop(DropReason::TxFull); BURST];
-    dataplane.process(T0, &mut frames, &mut verdicts);
+    dataplane.process(T0, &[PortId(0); BURST], &mut frames, &mut verdicts);
     let mut dropped = 0;
     for (verdict, frame) in verdicts.iter().zip(&frames) {
         match verdict {

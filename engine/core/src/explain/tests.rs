@@ -49,7 +49,12 @@ fn the_explanation_agrees_with_the_dataplane_on_every_packet() {
         };
         let mut frames = [steered(20, &packet)];
         let mut verdicts = [crate::Verdict::Drop(DropReason::TxFull)];
-        dataplane.process(Seconds::new(0), &mut frames, &mut verdicts);
+        dataplane.process(
+            crate::Micros::new(0),
+            &[crate::PortId(0); crate::BURST],
+            &mut frames,
+            &mut verdicts,
+        );
         let IpAddr::V4(address) = address else {
             panic!("IPv4 backends")
         };
@@ -68,7 +73,12 @@ fn a_known_flow_is_explained_by_its_entry_even_when_maglev_says_otherwise() {
     });
     dataplane.adopt(Arc::new(tables));
     let mut verdicts = [crate::Verdict::Drop(DropReason::TxFull)];
-    dataplane.process(Seconds::new(0), &mut [steered(20, &packet)], &mut verdicts);
+    dataplane.process(
+        crate::Micros::new(0),
+        &[crate::PortId(0); crate::BURST],
+        &mut [steered(20, &packet)],
+        &mut verdicts,
+    );
     let Fate::Forward { address: first, .. } =
         frame(dataplane.tables(), &["eth0"], &packet, None).fate
     else {
@@ -218,7 +228,12 @@ fn a_known_flow_is_decided_on_by_segment_and_vip_as_the_dataplane_does() {
 
         let mut frames = [steered(20, &packet)];
         let mut verdicts = [crate::Verdict::Drop(DropReason::TxFull)];
-        dataplane.process(Seconds::new(1), &mut frames, &mut verdicts);
+        dataplane.process(
+            crate::Micros::new(1_000_000),
+            &[crate::PortId(0); crate::BURST],
+            &mut frames,
+            &mut verdicts,
+        );
         let sent: [u8; 4] = frames[0][30..34].try_into().unwrap();
         assert_eq!(IpAddr::from(sent), *address, "epoch {epoch}");
     }
@@ -288,7 +303,12 @@ fn a_known_flow_and_a_service_that_replicates_are_decided_on_as_the_dataplane_do
         dataplane.adopt(Arc::new(compile(&Tables::default(), 1, before)));
         let mut verdicts = [crate::Verdict::Drop(DropReason::TxFull)];
         let opening = tcp(CLIENT, VIP, "S");
-        dataplane.process(Seconds::new(0), &mut [steered(20, &opening)], &mut verdicts);
+        dataplane.process(
+            crate::Micros::new(0),
+            &[crate::PortId(0); crate::BURST],
+            &mut [steered(20, &opening)],
+            &mut verdicts,
+        );
         let tables = Arc::new(compile(dataplane.tables(), 2, after));
         dataplane.adopt(Arc::clone(&tables));
 
@@ -297,7 +317,12 @@ fn a_known_flow_and_a_service_that_replicates_are_decided_on_as_the_dataplane_do
         assert!(known.is_some());
         let explained = frame(&tables, &["eth0"], &packet, known);
         assert_eq!(explained.fate == Fate::Session, is_session, "{explained:?}");
-        dataplane.process(Seconds::new(1), &mut [steered(20, &packet)], &mut verdicts);
+        dataplane.process(
+            crate::Micros::new(1_000_000),
+            &[crate::PortId(0); crate::BURST],
+            &mut [steered(20, &packet)],
+            &mut verdicts,
+        );
         assert_eq!(verdicts[0] == crate::Verdict::Local, is_session);
     }
 }

@@ -24,6 +24,9 @@ fn entry(n: u32, at: u64, state: FlowState) -> Entry<FlowKey4> {
         vip: VipRef::UNKNOWN,
         seen: Seconds::new(at),
         state,
+        pool: 0,
+        path: PathId(0),
+        port: 0,
     }
 }
 

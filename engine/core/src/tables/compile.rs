@@ -95,9 +95,7 @@ impl Tables {
                     .vips
                     .remove(&vip)
                     .filter(|(_, owner)| owner.name == service.name)
-                    .filter(|(_, owner)| {
-                        owner.replicate.is_some() == service.mode.replicate().is_some()
-                    })
+                    .filter(|(_, owner)| owner.mode.name() == service.mode.name())
                     .map(|(vip_ref, _)| vip_ref.slot);
                 let slot = kept.unwrap_or_else(|| tables.take_vip());
                 let entry = &mut tables.vips[usize::from(slot)];
@@ -144,7 +142,7 @@ impl Tables {
             rings: Arc::default(),
             hops: alloc::vec![Hop {
                 generation: 1,
-                outer: Outer::v4(Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED),
+                delivery: Delivery::Session,
                 route: Err(DropReason::NoRoute),
             }],
             free_vips: VecDeque::new(),
@@ -171,14 +169,14 @@ impl Tables {
     ) -> Result<Ring, CompileError> {
         let mut members = Vec::with_capacity(service.backends.len());
         for backend in &service.backends {
-            let outer = self.outer(service, backend.address)?;
+            let delivery = self.delivery(service, backend)?;
             let backend_ref = old
                 .backends
                 .remove(&(&service.name, backend.id()))
                 .unwrap_or_else(|| self.take_hop());
             let hop = &mut self.hops[backend_ref.slot()];
             *hop = Hop {
-                outer,
+                delivery,
                 route: route(resolve(backend.address)),
                 ..*hop
             };
@@ -215,6 +213,8 @@ impl Tables {
         })?;
         Ok(Ring {
             name: service.name.clone(),
+            mode: service.mode.clone(),
+            scheduler: service.scheduler,
             idle: service.idle,
             replicate,
             masks: Arc::new(masks),
@@ -225,6 +225,25 @@ impl Tables {
             members,
             maglev,
         })
+    }
+
+    fn delivery(&self, service: &Service, backend: &Backend) -> Result<Delivery, CompileError> {
+        let translation = Translation {
+            address: backend.address,
+            port: backend.port,
+        };
+        match service.mode {
+            Mode::Tunnel(_) => self.outer(service, backend.address).map(Delivery::Tunnel),
+            Mode::Nat => Ok(Delivery::Nat(translation)),
+            Mode::FullNat => {
+                self.outer(service, backend.address)?;
+                Ok(Delivery::FullNat(translation))
+            }
+            Mode::Replicate(_) => {
+                self.outer(service, backend.address)?;
+                Ok(Delivery::Session)
+            }
+        }
     }
 
     fn outer(&self, service: &Service, backend: IpAddr) -> Result<Outer, CompileError> {

@@ -381,6 +381,8 @@ pub fn tables(
         backends: backends.collect(),
         table_size: TableSize::new(5_003).unwrap(),
         idle: IdleTimeouts::DEFAULT,
+        scheduler: lockstep_plan::Scheduler::default(),
+        guard: lockstep_plan::Guard::default(),
     };
     let snapshot = Snapshot::new(epoch, vec![service]).unwrap();
     let link = LinkHeader {

@@ -1,7 +1,9 @@
 //! Each conflict, alone and together.
 
 use super::*;
-use crate::{Backend, BackendState, Commit, Health, IdleTimeouts, TableSize, Weight};
+use crate::{
+    Backend, BackendState, Commit, Guard, Health, IdleTimeouts, Scheduler, TableSize, Weight,
+};
 use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec;
@@ -22,10 +24,12 @@ fn service(name: &str, vips: &[&str], backends: &[&str]) -> Service {
     Service {
         name: ServiceName::new(name).unwrap(),
         vips: vips.iter().map(|v| v.parse().unwrap()).collect(),
-        mode: Mode::Tunnel,
+        mode: Mode::TUNNEL,
         backends: backends.iter().map(|b| backend(b)).collect(),
         table_size: TableSize::DEFAULT,
         idle: IdleTimeouts::DEFAULT,
+        scheduler: Scheduler::default(),
+        guard: Guard::default(),
     }
 }
 
@@ -165,7 +169,7 @@ fn a_policy_that_cannot_hold_says_why() {
         (
             replicated(&["203.0.113.1:0/tcp"], &two, policy(0, 1)),
             &[
-                "VIP 203.0.113.1:0/tcp stands for every port, each to the same port of a replica, \
+                "VIP 203.0.113.1:0/tcp stands for several ports, each to the same port of a backend, \
                but backend 10.0.0.1 has a port of its own",
             ],
         ),
@@ -193,4 +197,54 @@ fn a_policy_that_cannot_hold_says_why() {
             assert!(found.contains(expected), "{expected} in {found}");
         }
     }
+}
+
+#[test]
+fn rewritten_services_have_one_ip_version_and_ports_that_can_be_told() {
+    let mut mixed = service("a", &["203.0.113.1:80/tcp"], &["10.0.0.1", "fd00::1"]);
+    mixed.mode = Mode::Nat;
+    let mut six = service(
+        "b",
+        &["203.0.113.2:80/tcp", "[2001:db8::1]:80/tcp"],
+        &["10.0.0.2"],
+    );
+    six.mode = Mode::FullNat;
+    let mut ported = service(
+        "c",
+        &["203.0.113.3:0/tcp", "203.0.113.3:10-20/udp"],
+        &["10.0.0.3"],
+    );
+    ported.mode = Mode::Nat;
+    ported.backends[0].port = NonZeroU16::new(8080);
+    let found = errors(vec![mixed, six, ported]);
+    let parts = [
+        "service a: VIP 203.0.113.1:80/tcp and backend fd00::1 are not of one IP version, which mode = \"nat\"",
+        "service b: VIP [2001:db8::1]:80/tcp and backend 10.0.0.2",
+        "service c: VIP 203.0.113.3:0/tcp stands for several ports",
+        "service c: VIP 203.0.113.3:10-20/udp stands for several ports",
+    ];
+    assert_eq!(found.len(), parts.len(), "{found:#?}");
+    for (error, part) in found.iter().zip(parts) {
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn ranges_of_one_address_may_not_overlap() {
+    let ranges = [
+        "203.0.113.1:100-200/udp",
+        "203.0.113.1:150/udp",
+        "203.0.113.1:200-300/udp",
+    ];
+    let other = [
+        "203.0.113.1:100-300/tcp",
+        "203.0.113.2:100-300/udp",
+        "203.0.113.1:0/udp",
+    ];
+    let found = errors(vec![service("a", &ranges, &[]), service("b", &other, &[])]);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert!(
+        found[0].contains("203.0.113.1:200-300/udp has ports of 203.0.113.1:100-200/udp"),
+        "{found:#?}"
+    );
 }

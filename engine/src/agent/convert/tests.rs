@@ -32,6 +32,7 @@ fn good() -> api::Snapshot {
                 address: "203.0.113.10".into(),
                 port: 80,
                 protocol: api::Protocol::Tcp.into(),
+                last_port: 0,
             }],
             mode: api::Mode::Tunnel.into(),
             backends: vec![api::Backend {
@@ -48,7 +49,7 @@ fn good() -> api::Snapshot {
                 tcp_fin: 120,
                 udp: 300,
             }),
-            replicate: None,
+            ..api::Service::default()
         }],
     }
 }
@@ -261,7 +262,7 @@ fn service_strategy(at: usize) -> impl Strategy<Value = Service> {
             Service {
                 name: ServiceName::new(&format!("service-{at}")).expect("a name"),
                 vips: vec![Vip::new(address, port, protocol).expect("a VIP")],
-                mode: Mode::Tunnel,
+                mode: Mode::TUNNEL,
                 backends: backends.collect(),
                 table_size: TableSize::new(size).expect("a prime"),
                 idle: IdleTimeouts {
@@ -270,6 +271,8 @@ fn service_strategy(at: usize) -> impl Strategy<Value = Service> {
                     tcp_fin,
                     udp: udp_idle,
                 },
+                scheduler: plan::Scheduler::default(),
+                guard: plan::Guard::default(),
             }
         },
     )
@@ -353,6 +356,8 @@ fn replicated_strategy() -> impl Strategy<Value = Service> {
             .collect(),
         table_size: TableSize::DEFAULT,
         idle: IdleTimeouts::DEFAULT,
+        scheduler: plan::Scheduler::default(),
+        guard: plan::Guard::default(),
     })
 }
 

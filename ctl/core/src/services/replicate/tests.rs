@@ -247,9 +247,9 @@ fn what_cannot_hold_stands_at_its_key() {
             &[
                 "services.toml:3:9: service game: VIP 203.0.113.20:5201/udp is not TCP, and \
                  mode = \"replicate\" replicates TCP only",
-                "services.toml:3:34: service game: VIP 203.0.113.20:0/tcp stands for every port, \
-                 each to the same port of a replica, but backend 10.0.0.2 has a port of its own; \
-                 name the VIP's port, or leave out the backend's",
+                "services.toml:3:34: service game: VIP 203.0.113.20:0/tcp stands for several ports, \
+                 each to the same port of a backend, but backend 10.0.0.2 has a port of its own; \
+                 name one port, or leave out the backend's",
             ],
         ),
         (
@@ -258,7 +258,7 @@ fn what_cannot_hold_stands_at_its_key() {
                 .replace("fd00::3", "10.0.0.3"),
             &[
                 "services.toml:5:70: service game: backend 10.0.0.2 has a port, but packets in a \
-                 tunnel keep that of the VIP; leave `port` out, or use mode = \"replicate\"",
+                 tunnel keep that of the VIP; leave `port` out, or use another mode",
                 "services.toml:6:1: service game: `replicate` says how it replicates, but it does \
                  not; set mode = \"replicate\", or leave `replicate` out",
             ],
