@@ -36,6 +36,9 @@ struct State {
     silence: Option<String>,
     /// Flows in the worker's table, and those that found no place in it.
     fill: (u64, u64),
+    /// Packets that each VIP gets in a second, and the seconds that have passed: one with each
+    /// status.
+    traffic: Option<(u64, u64)>,
 }
 
 impl FakeEngine {
@@ -100,6 +103,11 @@ impl FakeEngine {
     /// Has so many flows of 1,000,000, and so many that found no place.
     pub fn fill(&self, flows: u64, stateless: u64) {
         self.state().fill = (flows, stateless);
+    }
+
+    /// Forwards so many packets a second for each VIP; from one status to the next it is a second.
+    pub fn forward(&self, packets: u64) {
+        self.state().traffic = Some((packets, 0));
     }
 
     /// The backends of the first service: address, and whether it drains.
@@ -296,8 +304,15 @@ impl Engine for Service {
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<EngineStatus>, Status> {
-        let state = self.state.lock().unwrap();
+        let mut state = self.state.lock().unwrap();
         let mut status = status_of(&state.current);
+        if let Some((packets, seconds)) = &mut state.traffic {
+            *seconds += 1;
+            status.uptime_seconds += *seconds as f64;
+            for vip in status.services.iter_mut().flat_map(|s| &mut s.vips) {
+                vip.packets += *packets * *seconds;
+            }
+        }
         (status.workers[0].flows, status.workers[0].stateless) = state.fill;
         Ok(Response::new(status))
     }
