@@ -40,6 +40,9 @@ struct State {
     sessions: (u64, u64),
     /// Whether previews are never answered.
     hangs: bool,
+    /// Packets that each VIP gets in a second, and the seconds that have passed: one with each
+    /// status.
+    traffic: Option<(u64, u64)>,
 }
 
 impl FakeEngine {
@@ -119,6 +122,11 @@ impl FakeEngine {
     /// Stops answering previews, as one that hangs.
     pub fn hang(&self) {
         self.state().hangs = true;
+    }
+
+    /// Forwards so many packets a second for each VIP; from one status to the next it is a second.
+    pub fn forward(&self, packets: u64) {
+        self.state().traffic = Some((packets, 0));
     }
 
     /// The backends of the first service: address, and whether it drains.
@@ -318,8 +326,15 @@ impl Engine for Service {
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<EngineStatus>, Status> {
-        let state = self.state.lock().unwrap();
+        let mut state = self.state.lock().unwrap();
         let mut status = status_of(&state.current);
+        if let Some((packets, seconds)) = &mut state.traffic {
+            *seconds += 1;
+            status.uptime_seconds += *seconds as f64;
+            for vip in status.services.iter_mut().flat_map(|s| &mut s.vips) {
+                vip.packets += *packets * *seconds;
+            }
+        }
         (status.workers[0].flows, status.workers[0].stateless) = state.fill;
         (status.sessions_unprotected, status.sessions_orphaned) = state.sessions;
         Ok(Response::new(status))
