@@ -22,6 +22,7 @@ pub fn compile(before: &Tables, epoch: u64, backends: &[String]) -> Tables {
             address: "203.0.113.10".to_owned(),
             port: 80,
             protocol: api::Protocol::Tcp.into(),
+            ..api::Vip::default()
         }],
         backends: backends.iter().map(backend).collect(),
         table_size: 65_537,
