@@ -5,6 +5,7 @@
 
 use super::Options;
 use super::clock::Clock;
+use super::refusal::Refusal;
 use super::replicas::{Healths, Replicas};
 use super::store::{Store, StoreError};
 use super::view::{DrainView, View};
@@ -17,7 +18,6 @@ use lockstep_ctl_core::drains::{Drains, Target, find_targets};
 use lockstep_ctl_core::reconcile::{Action, reconcile};
 use lockstep_ctl_core::services::parse;
 use lockstep_plan::{BackendState, PlanError, Service, ServiceName, Snapshot};
-use std::fmt;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -58,36 +58,6 @@ pub enum Command {
     Drain(DrainRequest, Option<Duration>, Reply<DrainReply>),
     /// End drains.
     Undrain(UndrainRequest, Reply<DrainReply>),
-}
-
-/// Why nothing was done.
-#[derive(Debug)]
-pub enum Refusal {
-    /// What was asked for cannot be.
-    Request(String),
-    /// There is no engine to do it.
-    NoEngine(String),
-    /// The engine refused.
-    Engine(String),
-    /// The daemon cannot keep it.
-    Store(StoreError),
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Refusal::Request(text) => f.write_str(text),
-            Refusal::NoEngine(text) => write!(f, "{text}; nothing was changed"),
-            Refusal::Engine(text) => write!(f, "{text}; nothing was changed"),
-            Refusal::Store(error) => write!(f, "{error}; nothing was changed"),
-        }
-    }
-}
-
-impl From<StoreError> for Refusal {
-    fn from(error: StoreError) -> Self {
-        Refusal::Store(error)
-    }
 }
 
 /// See the module.
@@ -548,7 +518,7 @@ async fn asked<T>(
     let Ok(answer) = timeout(ENGINE_TIMEOUT, call).await else {
         let text =
             format!("the engine has not answered for {ENGINE_TIMEOUT:?}; see `lockstep status`");
-        return Err(Refusal::Engine(text));
+        return Err(Refusal::Silent(text));
     };
     answer
         .map(tonic::Response::into_inner)
