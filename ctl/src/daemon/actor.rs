@@ -80,6 +80,8 @@ pub struct Actor {
     epoch: u64,
     /// The largest epoch seen, over restarts of the engine.
     highest: u64,
+    /// What was found or put in force last.
+    sent: Snapshot,
     /// When the engine is told again, and the wait after that one.
     retry: Option<(Instant, Duration)>,
     view: watch::Sender<View>,
@@ -124,6 +126,7 @@ impl Actor {
             engine_error: String::new(),
             epoch: 0,
             highest: 0,
+            sent: Snapshot::empty(),
             retry: None,
             view,
         };
@@ -325,6 +328,7 @@ impl Actor {
 
     async fn try_sync(&mut self) -> Result<u64, Refusal> {
         let current = self.current().await?;
+        self.warn_of_others(&current);
         self.saw(current.epoch());
         self.replicas.learn(&current);
         let Some(services) = &self.services else {
@@ -334,15 +338,35 @@ impl Actor {
         let action =
             reconcile(&desired, &current, self.highest).map_err(|errors| refused_plan(&errors))?;
         match action {
-            Action::Nothing => tracing::debug!(epoch = self.epoch, "the engine is up to date"),
+            Action::Nothing => {
+                tracing::debug!(epoch = self.epoch, "the engine is up to date");
+                self.sent = current;
+            }
             Action::Apply(snapshot) => {
+                // Also when no answer comes: the engine may have taken it.
+                let message = snapshot_to_proto(&snapshot);
+                self.sent = snapshot_from_proto(&message).unwrap_or(snapshot);
                 let mut engine = self.client()?;
-                let reply = asked(engine.apply(snapshot_to_proto(&snapshot))).await?;
+                let reply = asked(engine.apply(message)).await?;
                 self.saw(reply.epoch);
                 tracing::info!(epoch = reply.epoch, workers = reply.workers, "applied");
             }
         }
         Ok(self.epoch)
+    }
+
+    /// Says so where the engine has what this daemon has not sent. One that was started again
+    /// has nothing.
+    fn warn_of_others(&self, current: &Snapshot) {
+        let (epoch, sent) = (current.epoch(), self.sent.epoch());
+        if sent > 0 && epoch >= sent && *current != self.sent {
+            tracing::warn!(
+                epoch,
+                sent,
+                "the engine has services that this daemon has not sent: is another lockstepd \
+                 running on its socket? One of them has to be stopped"
+            );
+        }
     }
 
     fn saw(&mut self, epoch: u64) {
