@@ -257,6 +257,11 @@ impl Engine {
         }
     }
 
+    /// The snapshot in force.
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     /// The engine in a line.
     pub fn line(&self) -> String {
         let (version, pid, epoch) = (&self.version, self.pid, self.epoch);
