@@ -99,9 +99,9 @@ reasons! {
     /// The TX ring was full.
     TxFull = "tx_full",
         "The device takes packets slower than the engine makes them. See the interface's own drops.";
-    /// A packet for another worker's session, and that one has too many waiting.
+    /// A packet of another worker's flow or session, and that one has too many waiting.
     HandoverFull = "handover_full",
-        "The worker that owns the packet's session does not keep up. See the state of the workers in `lockstep status`.";
+        "The worker that owns the packet's flow or session does not keep up with what others hand to it. See the state of the workers in `lockstep status`; have more of them process.";
 }
 
 impl fmt::Display for DropReason {
