@@ -156,6 +156,7 @@ fn start_one(
         flows_v4: usize::try_from(engine.flows_ipv4.get())?,
         flows_v6: usize::try_from(engine.flows_ipv6.get())?,
         seed,
+        ..DataplaneConfig::default()
     });
     let mailbox = Mailbox::new();
     let vitals = Vitals::new(Arc::clone(dataplane.counters()));

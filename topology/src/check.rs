@@ -236,7 +236,9 @@ impl Check<'_> {
             return;
         }
         let workers = self.topology.workers();
-        let memory = workers.iter().map(|w| WorkerMemory::of(self.topology.engine(), w));
+        let memory = workers
+            .iter()
+            .map(|w| WorkerMemory::of(self.topology.engine(), w));
         let (umem, flows) = memory.fold((0, 0), |(umem, flows), each| {
             (umem + each.umem, flows + each.flows)
         });
