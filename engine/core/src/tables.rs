@@ -4,6 +4,7 @@
 //! that stay theirs from one snapshot to the next, so that flow entries and counters can name
 //! them; a generation tells a slot's present owner from an earlier one.
 
+mod before;
 mod compile;
 mod preview;
 mod vips;
@@ -19,6 +20,7 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use before::Before;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::num::{NonZeroU16, NonZeroU32};
 use core::ops::RangeInclusive;
@@ -211,6 +213,8 @@ pub struct Ring {
     maglev: Option<Arc<Maglev>>,
     /// The active backends, as the Maglev table numbers them.
     active: Vec<BackendRef>,
+    /// The ring before it changed, for a while.
+    before: Option<Arc<Before>>,
 }
 
 impl Ring {
