@@ -2,9 +2,12 @@
 
 mod forward;
 mod guard;
+mod owner;
 mod unusual;
 
 pub(crate) use forward::admit;
+pub(crate) use owner::session_share;
+pub use owner::{Spread, SpreadBy};
 
 use crate::BURST;
 use crate::counters::Counters;
@@ -57,6 +60,7 @@ pub struct DataplaneConfig {
 pub struct Dataplane {
     tables: Arc<Tables>,
     flows: Flows,
+    spread: Spread,
     /// The burst under way, kept between the passes over it.
     work: Box<ArrayVec<Work, BURST>>,
 }
@@ -111,6 +115,7 @@ impl Dataplane {
                 guards: Box::default(),
                 identification: 0,
             },
+            spread: Spread::alone(),
             work: Box::new(ArrayVec::new()),
         }
     }
@@ -162,6 +167,7 @@ impl Dataplane {
             tables,
             flows,
             work,
+            ..
         } = self;
         let tables: &Tables = tables;
         flows.classify(tables, now, ports, frames, verdicts, work);
