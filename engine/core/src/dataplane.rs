@@ -422,7 +422,7 @@ impl Flows {
         let inserted = K::table(self).insert(probe, entry, |e| fate(tables, e, entry.seen));
         let counters = &self.counters;
         match inserted {
-            Ok(forgotten) => {
+            Ok((_, forgotten)) => {
                 if let Some(old) = forgotten {
                     counters.evicted.add(1);
                     if tables.hop(old.backend).is_some() {
