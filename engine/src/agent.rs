@@ -8,7 +8,10 @@ pub mod convert;
 mod equip;
 mod events;
 mod explain;
+#[cfg(test)]
+mod fixtures;
 mod flows;
+mod former;
 mod link;
 mod metrics;
 pub mod nexthop;
@@ -27,6 +30,7 @@ use crate::spill::SpillHandle;
 use crate::workers::Started;
 use equip::EquipError;
 use events::Events;
+use former::{Former, Names};
 use futures::future::join_all;
 use lockstep_bpf::Steer;
 use lockstep_core::tables::CompileError;
@@ -72,6 +76,8 @@ struct State {
     tables: Arc<Tables>,
     /// The services whose ring before is kept.
     changed: settle::Changed,
+    /// Backends that were in force.
+    former: Arc<Former>,
 }
 
 /// Why a snapshot is not put in force.
@@ -135,6 +141,7 @@ impl Agent {
                 snapshot: Snapshot::empty(),
                 tables: Arc::new(tables),
                 changed: settle::Changed::default(),
+                former: Arc::default(),
             }),
             events: Events::default(),
             spill: started.spill,
@@ -179,6 +186,15 @@ impl Agent {
         self.topology.engine().socket.clone()
     }
 
+    /// What references to services and backends stand for.
+    async fn names(&self) -> Names {
+        let state = self.state.lock().await;
+        Names {
+            tables: Arc::clone(&state.tables),
+            former: Arc::clone(&state.former),
+        }
+    }
+
     fn addresses(&self) -> EngineAddresses {
         let addresses = &self.topology.engine().addresses;
         EngineAddresses {
@@ -206,6 +222,7 @@ impl Agent {
         // steered after they know it: no packet meets a worker that does not expect it.
         self.steering.narrow(tables.rooms())?;
         let adopted = self.adopt(&tables).await;
+        state.former = Arc::new(state.former.after(&state.tables, &tables));
         state.snapshot = snapshot;
         state.tables = tables;
         if adopted < self.workers.len() {

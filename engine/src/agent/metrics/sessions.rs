@@ -184,13 +184,14 @@ impl Agent {
             "Sessions, by how well they are protected.",
         );
         for state in SessionState::ALL {
-            let sessions = counters.iter().map(|c| c.by_state[state as usize].get());
-            page.sample(&[("state", names::session(state))], sessions.sum::<u64>());
+            let sessions = self.sessions_in(state);
+            page.sample(&[("state", names::session(state))], sessions);
         }
         histogram(
             page,
             "lockstep_session_switchover_gap_seconds",
-            "From the last byte to the client before a switchover to the first one after it.",
+            "From the last byte to the client before a switchover, or from when there was first something \
+             to send after it, to the first byte after it.",
             counters.iter().map(|c| &c.gap),
         );
         histogram(
