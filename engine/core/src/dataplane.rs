@@ -399,7 +399,12 @@ impl Flows {
         if ring.is_some_and(|r| r.replicate.is_some()) {
             return (vip, Err(Refusal::Session));
         }
-        let Some(backend) = ring.and_then(|r| r.select(key.selection_hash())) else {
+        let chosen = ring.and_then(|ring| {
+            let hash = key.selection_hash();
+            let before = tables.backend_before(ring, hash, segment);
+            before.or_else(|| ring.select(hash))
+        });
+        let Some(backend) = chosen else {
             return (vip, Err(Refusal::Drop(DropReason::NoBackend)));
         };
         if tables

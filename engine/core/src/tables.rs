@@ -5,6 +5,7 @@
 //! them; a generation tells a slot's present owner from an earlier one.
 
 mod answers;
+mod before;
 mod compile;
 mod preview;
 mod vips;
@@ -21,6 +22,7 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use before::Before;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::num::{NonZeroU16, NonZeroU32};
 use core::ops::RangeInclusive;
@@ -214,6 +216,8 @@ pub struct Ring {
     maglev: Option<Arc<Maglev>>,
     /// The active backends, as the Maglev table numbers them.
     active: Vec<BackendRef>,
+    /// The ring before it changed, for a while.
+    before: Option<Arc<Before>>,
 }
 
 impl Ring {
