@@ -6,6 +6,7 @@ mod sessions;
 pub use links::Links;
 pub use sessions::Sessions;
 
+use crate::capture::Tap;
 use crate::mailbox::{
     Command, Cursor, FlowPage, Mailbox, PAGE_BUCKETS, PAGE_FLOWS, Reply, STEP_BUCKETS, STEP_FLOWS,
     Vitals,
@@ -44,6 +45,8 @@ pub struct Worker {
     pub dataplane: Dataplane,
     /// The sessions that end in it.
     pub sessions: Sessions,
+    /// Shows the agent packets, while somebody captures.
+    pub tap: Option<Box<Tap>>,
     /// How it waits.
     pub poll: Poll,
     /// From and to the agent.
@@ -122,13 +125,16 @@ impl Worker {
         }
         let mut verdicts = [Verdict::Drop(DropReason::NotIp); BURST];
         let mut frames: ArrayVec<&mut [u8], BURST> = self.burst.iter_mut().collect();
+        if let Some(tap) = &mut self.tap {
+            tap.before(now.micros, &[from; BURST], &frames, &self.dataplane);
+        }
         self.dataplane
             .process(now.micros, &[from; BURST], &mut frames, &mut verdicts);
         drop(frames);
 
         let (mut sent, mut dropped) = (0, 0);
-        for (mut frame, verdict) in self.burst.drain().zip(verdicts) {
-            let done = match verdict {
+        for (mut frame, verdict) in self.burst.drain().zip(&mut verdicts) {
+            let done = match *verdict {
                 Verdict::Forward { port, length } => {
                     let done = self.links.forward(port, length, frame);
                     done.map(|()| sent += 1)
@@ -150,8 +156,12 @@ impl Worker {
             };
             if let Err(reason) = done {
                 self.dataplane.count_unsent(reason);
+                *verdict = Verdict::Drop(reason);
                 dropped += 1;
             }
+        }
+        if let Some(tap) = &mut self.tap {
+            tap.after(&verdicts, &self.dataplane);
         }
         self.vitals.received.add(received as u64);
         self.vitals.sent.add(sent);
@@ -218,6 +228,7 @@ impl Worker {
                 self.sessions.fill(&mut page, now.micros);
                 Reply::Sessions(page)
             }
+            Command::Tap(tap) => Reply::Tapped(std::mem::replace(&mut self.tap, tap)),
             Command::Switch { session, backend } => {
                 let tables = self.dataplane.tables();
                 let done = self

@@ -165,6 +165,7 @@ fn start_one(
         burst: Burst::new(&umem),
         dataplane,
         sessions,
+        tap: None,
         poll: engine.poll,
         mailbox: Arc::clone(&mailbox),
         vitals: Arc::clone(&vitals),
