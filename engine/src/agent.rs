@@ -9,7 +9,10 @@ pub mod convert;
 mod equip;
 mod events;
 mod explain;
+#[cfg(test)]
+mod fixtures;
 mod flows;
+mod former;
 mod link;
 mod metrics;
 pub mod nexthop;
@@ -27,6 +30,7 @@ use crate::spill::SpillHandle;
 use crate::workers::Started;
 use equip::EquipError;
 use events::Events;
+use former::{Former, Names};
 use futures::future::join_all;
 use lockstep_bpf::Steer;
 use lockstep_core::tables::CompileError;
@@ -71,6 +75,8 @@ pub struct Agent {
 struct State {
     snapshot: Snapshot,
     tables: Arc<Tables>,
+    /// Backends that were in force.
+    former: Arc<Former>,
 }
 
 /// Why a snapshot is not put in force.
@@ -130,6 +136,7 @@ impl Agent {
             state: Mutex::new(State {
                 snapshot: Snapshot::empty(),
                 tables: Arc::new(tables),
+                former: Arc::default(),
             }),
             events: Events::default(),
             capturing: Arc::default(),
@@ -174,6 +181,15 @@ impl Agent {
         self.topology.engine().socket.clone()
     }
 
+    /// What references to services and backends stand for.
+    async fn names(&self) -> Names {
+        let state = self.state.lock().await;
+        Names {
+            tables: Arc::clone(&state.tables),
+            former: Arc::clone(&state.former),
+        }
+    }
+
     fn addresses(&self) -> EngineAddresses {
         let addresses = &self.topology.engine().addresses;
         EngineAddresses {
@@ -201,7 +217,12 @@ impl Agent {
         // steered after they know it: no packet meets a worker that does not expect it.
         self.steering.narrow(tables.rooms())?;
         let adopted = self.adopt(&tables).await;
-        *state = State { snapshot, tables };
+        let former = Arc::new(state.former.after(&state.tables, &tables));
+        *state = State {
+            snapshot,
+            tables,
+            former,
+        };
         if adopted < self.workers.len() {
             tracing::warn!(
                 adopted,

@@ -18,6 +18,7 @@ extern crate std;
 pub mod checksum;
 pub mod ethernet;
 pub mod flow;
+pub mod gue;
 pub mod icmp;
 pub mod ipip;
 pub mod ipv4;

@@ -93,6 +93,7 @@ fn status(age: u64) -> api::EngineStatus {
         ],
         interfaces: Vec::new(),
         drops: vec![drop("no_vip", 20), drop("fragment", 0)],
+        ..api::EngineStatus::default()
     }
 }
 
