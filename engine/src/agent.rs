@@ -4,6 +4,7 @@
 //! XDP programs' maps in step, follows the kernel's next hops, and answers the gRPC interface.
 
 mod api;
+mod capture;
 pub mod convert;
 mod equip;
 mod events;
@@ -65,6 +66,8 @@ pub struct Agent {
     next_hops: NextHops,
     state: Mutex<State>,
     events: Events,
+    /// Held by the capture that runs: there is one at a time.
+    capturing: Arc<Mutex<()>>,
     /// Ends with the agent, and removes its files then.
     spill: Option<SpillHandle>,
     failed: Notify,
@@ -144,6 +147,7 @@ impl Agent {
                 former: Arc::default(),
             }),
             events: Events::default(),
+            capturing: Arc::default(),
             spill: started.spill,
             failed: Notify::new(),
         }))
