@@ -30,6 +30,7 @@ const START: Duration = Duration::from_secs(15);
 pub struct Balancer {
     index: usize,
     queues: usize,
+    rps: bool,
     daemon: Option<Process>,
     engine: Option<Process>,
     netns: Netns,
@@ -38,7 +39,7 @@ pub struct Balancer {
 }
 
 impl Balancer {
-    pub(super) fn new(run: &Arc<Run>, index: usize, queues: usize) -> Result<Self> {
+    pub(super) fn new(run: &Arc<Run>, index: usize, queues: usize, rps: bool) -> Result<Self> {
         let name = format!("b{index}");
         let dir = run.dir().join(&name);
         fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -48,6 +49,7 @@ impl Balancer {
         Ok(Balancer {
             index,
             queues,
+            rps,
             daemon: None,
             engine: None,
             netns,
@@ -347,17 +349,23 @@ impl Balancer {
 
     fn topology(&self) -> String {
         let mut text = format!(
-            "[engine]\nsocket = {:?}\npin_dir = {:?}\naddresses = [\"{}\", \"{}\"]\n\n\
+            "[engine]\nsocket = {:?}\npin_dir = {:?}\naddresses = [\"{}\", \"{}\"]\nspread = {:?}\n\n\
              [[interface]]\nname = \"{DEVICE}\"\n",
             self.engine_socket(),
             self.bpffs.path(),
             engine_v4(self.index),
             engine_v6(self.index),
+            if self.rps { "rps" } else { "rss" },
         );
+        let process = if self.rps { "process = false\n" } else { "" };
         for queue in 0..self.queues {
             text.push_str(&format!(
-                "\n[[worker]]\ncore = {queue}\nqueues = [\"{DEVICE}:{queue}\"]\n"
+                "\n[[worker]]\ncore = {queue}\nqueues = [\"{DEVICE}:{queue}\"]\n{process}"
             ));
+        }
+        if self.rps {
+            let core = self.queues;
+            text.push_str(&format!("\n[[worker]]\ncore = {core}\nqueues = []\n"));
         }
         text
     }

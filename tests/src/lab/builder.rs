@@ -38,6 +38,7 @@ impl Lab {
             balancers: 1,
             servers: 3,
             queues: 1,
+            rps: false,
         }
     }
 
@@ -76,6 +77,7 @@ pub struct LabBuilder {
     balancers: usize,
     servers: usize,
     queues: usize,
+    rps: bool,
 }
 
 impl LabBuilder {
@@ -97,6 +99,14 @@ impl LabBuilder {
     #[must_use]
     pub fn queues(mut self, count: usize) -> Self {
         self.queues = count;
+        self
+    }
+
+    /// One worker of each balancer more, and it is that one which decides on packets: the others
+    /// receive and send them.
+    #[must_use]
+    pub fn rps(mut self) -> Self {
+        self.rps = true;
         self
     }
 
@@ -163,7 +173,7 @@ impl LabBuilder {
     }
 
     fn balancer(&self, run: &Arc<Run>, router: &Router, index: usize) -> Result<Balancer> {
-        let balancer = Balancer::new(run, index, self.queues)?;
+        let balancer = Balancer::new(run, index, self.queues, self.rps)?;
         let port = balancer.name();
         let end = End {
             netns: balancer.netns(),
