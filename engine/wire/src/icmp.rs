@@ -49,11 +49,12 @@ pub enum Message {
     EchoRequest(Echo),
     /// The answer to a ping.
     EchoReply(Echo),
-    /// An error about a TCP or UDP packet that was sent.
+    /// An error about a packet of TCP, UDP or a tunnel that was sent.
     Error {
         /// What went wrong.
         kind: ErrorKind,
-        /// The flow of the packet that the error quotes, as it was sent.
+        /// The flow of the packet that the error quotes, as it was sent; without ports where that
+        /// is a tunnel's.
         quoted: FlowKey,
     },
     /// Anything else: informational, neighbor discovery, deprecated.
@@ -199,6 +200,8 @@ fn quoted_ports(protocol: u8, payload: &[u8]) -> Result<u32, ParseError> {
         protocol::TCP | protocol::UDP => payload
             .first_chunk()
             .map(|ports| u32::from_be_bytes(*ports)),
+        // A tunnel's packet, about which its near end is told (RFC 2003 section 4).
+        protocol::IPV4 | protocol::IPV6 => Some(0),
         _ => return Err(ParseError::NotTransport),
     }
     .ok_or(ParseError::Truncated)
