@@ -19,6 +19,7 @@ pub mod checksum;
 pub mod ethernet;
 pub mod flow;
 pub mod fragment;
+pub mod gue;
 pub mod icmp;
 pub mod ipip;
 pub mod ipv4;

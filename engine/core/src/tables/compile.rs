@@ -3,7 +3,7 @@
 use super::*;
 use crate::replicate::mask::TooManyMasks;
 use alloc::collections::BTreeMap;
-use lockstep_plan::{BackendId, BackendState, Service, TableSize, Weight};
+use lockstep_plan::{BackendId, BackendState, Encapsulation, Service, TableSize, Weight};
 
 /// Why a snapshot cannot be put into tables on this engine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -233,20 +233,28 @@ impl Tables {
             port: backend.port,
         };
         match service.mode {
-            Mode::Tunnel(_) => self.outer(service, backend.address).map(Delivery::Tunnel),
+            Mode::Tunnel(encapsulation) => {
+                let outer = self.outer(service, backend.address, encapsulation)?;
+                Ok(Delivery::Tunnel(outer))
+            }
             Mode::Nat => Ok(Delivery::Nat(translation)),
             Mode::FullNat => {
-                self.outer(service, backend.address)?;
+                self.outer(service, backend.address, Encapsulation::Ipip)?;
                 Ok(Delivery::FullNat(translation))
             }
             Mode::Replicate(_) => {
-                self.outer(service, backend.address)?;
+                self.outer(service, backend.address, Encapsulation::Ipip)?;
                 Ok(Delivery::Session)
             }
         }
     }
 
-    fn outer(&self, service: &Service, backend: IpAddr) -> Result<Outer, CompileError> {
+    fn outer(
+        &self,
+        service: &Service,
+        backend: IpAddr,
+        encapsulation: Encapsulation,
+    ) -> Result<Outer, CompileError> {
         let missing = |version| CompileError::NoEngineAddress {
             service: service.name.clone(),
             version,
@@ -255,12 +263,18 @@ impl Tables {
             IpAddr::V4(to) => self
                 .addresses
                 .v4
-                .map(|from| Outer::v4(from, to))
+                .map(|from| match encapsulation {
+                    Encapsulation::Ipip => Outer::v4(from, to),
+                    Encapsulation::Gue { port } => Outer::gue_v4(from, to, port.get()),
+                })
                 .ok_or(missing("IPv4")),
             IpAddr::V6(to) => self
                 .addresses
                 .v6
-                .map(|from| Outer::v6(from, to))
+                .map(|from| match encapsulation {
+                    Encapsulation::Ipip => Outer::v6(from, to),
+                    Encapsulation::Gue { port } => Outer::gue_v6(from, to, port.get()),
+                })
                 .ok_or(missing("IPv6")),
         }
     }
