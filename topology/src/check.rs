@@ -235,14 +235,17 @@ impl Check<'_> {
         if needed <= available {
             return;
         }
-        let each = WorkerMemory::of(self.topology.engine());
-        let workers = self.topology.workers().len();
+        let workers = self.topology.workers();
+        let memory = workers.iter().map(|w| WorkerMemory::of(self.topology.engine(), w));
+        let (umem, flows) = memory.fold((0, 0), |(umem, flows), each| {
+            (umem + each.umem, flows + each.flows)
+        });
         let message = format!(
-            "the memory does not fit: {workers} workers take {} each (UMEM {}, flow tables {}), \
-             {} together, and {} are available",
-            human(each.total()),
-            human(each.umem),
-            human(each.flows),
+            "the memory does not fit: {} workers take {} for UMEMs and {} for flow tables, {} \
+             together, and {} are available",
+            workers.len(),
+            human(umem),
+            human(flows),
             human(needed),
             human(available)
         );

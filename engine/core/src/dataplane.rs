@@ -1,9 +1,12 @@
 //! The one visible loop: what happens to a burst of packets.
 
 mod forward;
+mod owner;
 mod unusual;
 
 pub(crate) use forward::admit;
+pub(crate) use owner::session_share;
+pub use owner::{Spread, SpreadBy};
 
 use crate::BURST;
 use crate::counters::Counters;
@@ -55,6 +58,7 @@ pub struct DataplaneConfig {
 pub struct Dataplane {
     tables: Arc<Tables>,
     flows: Flows,
+    spread: Spread,
     /// The burst under way, kept between the passes over it.
     work: Box<ArrayVec<Work, BURST>>,
 }
@@ -107,6 +111,7 @@ impl Dataplane {
                 seed: HashSeed::new(config.seed),
                 identification: 0,
             },
+            spread: Spread::alone(),
             work: Box::new(ArrayVec::new()),
         }
     }
@@ -158,6 +163,7 @@ impl Dataplane {
             tables,
             flows,
             work,
+            ..
         } = self;
         let tables: &Tables = tables;
         flows.classify(tables, now, ports, frames, verdicts, work);

@@ -300,6 +300,14 @@ impl Tables {
             && self.is_engine_address(address)
     }
 
+    /// Which of `shares` equal parts of those ports a port is in; what is left over is in none.
+    pub(crate) fn session_port_share(&self, port: u16, shares: usize) -> Option<usize> {
+        let ports = self.session_ports.as_ref()?;
+        let size = ports.len() / shares.max(1);
+        let share = usize::from(port.checked_sub(*ports.start())?).checked_div(size)?;
+        (share < shares).then_some(share)
+    }
+
     /// Whether an address is one of the engine's own.
     pub fn is_engine_address(&self, address: IpAddr) -> bool {
         self.addresses.has(address)

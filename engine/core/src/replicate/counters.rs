@@ -1,6 +1,6 @@
 //! Counters of sessions: one set per worker, written by it alone, read by the agent at any time.
 
-use super::histogram::Histogram;
+use crate::histogram::Histogram;
 use super::session::SessionState;
 use crate::counters::{BACKEND_SLOTS, Count, VIP_SLOTS};
 use crate::tables::{BackendRef, VipRef};

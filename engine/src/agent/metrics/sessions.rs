@@ -7,7 +7,7 @@ use crate::spill::SpillCounters;
 use lockstep_api as api;
 use lockstep_core::counters::Count;
 use lockstep_core::replicate::counters::ReplicateCounters;
-use lockstep_core::replicate::histogram::Histogram;
+use lockstep_core::histogram::Histogram;
 use lockstep_core::replicate::session::SessionState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
