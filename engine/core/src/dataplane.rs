@@ -7,6 +7,7 @@ mod unusual;
 pub(crate) use forward::admit;
 pub(crate) use owner::session_share;
 pub use owner::{Spread, SpreadBy};
+use unusual::{Outcome, Unusual};
 
 use crate::BURST;
 use crate::counters::Counters;
@@ -71,6 +72,7 @@ struct Flows {
     seed: HashSeed,
     /// Identification of outer IPv4 headers whose packet may be fragmented.
     identification: u16,
+    unusual: Unusual,
 }
 
 /// The moment of a burst, in the units that need it.
@@ -110,6 +112,7 @@ impl Dataplane {
                 counters: Arc::new(Counters::new()),
                 seed: HashSeed::new(config.seed),
                 identification: 0,
+                unusual: Unusual::new(),
             },
             spread: Spread::alone(),
             work: Box::new(ArrayVec::new()),
@@ -184,8 +187,13 @@ impl Dataplane {
     pub fn tick(&mut self, now: Seconds, buckets: usize) {
         let Dataplane { tables, flows, .. } = self;
         let Flows {
-            v4, v6, counters, ..
+            v4,
+            v6,
+            counters,
+            unusual,
+            ..
         } = flows;
+        unusual.tick(now);
         sweep(v4, tables, counters, now, buckets);
         sweep(v6, tables, counters, now, buckets);
         counters.flows_v4.set(v4.len() as u64);
@@ -209,9 +217,10 @@ impl Flows {
             // By reference: moving the headers out right behind their writing stalls the reads.
             match &lockstep_wire::parse(frame.as_ref()) {
                 Ok(headers) => work.push(self.work(at as u8, port, headers)),
-                Err(error) => {
-                    verdicts[at] = self.unusual(tables, now, port, frame.as_mut(), *error);
-                }
+                Err(error) => match self.unusual(tables, now, port, frame.as_mut(), *error) {
+                    Outcome::Verdict(verdict) => verdicts[at] = verdict,
+                    Outcome::Packet(headers) => work.push(self.work(at as u8, port, &headers)),
+                },
             }
         }
     }
@@ -277,6 +286,7 @@ impl Flows {
         };
         match self.forward(tables, vip, backend, &item.headers, frame) {
             Ok(verdict) => verdict,
+            Err(DropReason::TooBig) => self.too_big(tables, now, (vip, backend), item, frame),
             Err(reason) => self.drop(vip, reason),
         }
     }

@@ -4,6 +4,7 @@
 //! that stay theirs from one snapshot to the next, so that flow entries and counters can name
 //! them; a generation tells a slot's present owner from an earlier one.
 
+mod addresses;
 mod compile;
 mod preview;
 mod vips;
@@ -11,6 +12,8 @@ mod vips;
 pub use compile::CompileError;
 pub use preview::ring_share_moved;
 pub use vips::VipIndex;
+
+use addresses::AddressSet;
 
 use crate::maglev::Maglev;
 use crate::replicate::mask::Masks;
@@ -221,6 +224,10 @@ pub struct Tables {
     /// Local ports of connections to replicas; none where the engine holds no sessions.
     session_ports: Option<RangeInclusive<u16>>,
     index: Arc<VipIndex>,
+    /// The addresses of all VIPs.
+    vip_addresses: Arc<AddressSet>,
+    /// The far ends of all tunnels.
+    tunnel_ends: Arc<AddressSet>,
     vips: Vec<VipSlot>,
     rings: Arc<Vec<Ring>>,
     hops: Vec<Hop>,
@@ -306,6 +313,16 @@ impl Tables {
         let size = ports.len() / shares.max(1);
         let share = usize::from(port.checked_sub(*ports.start())?).checked_div(size)?;
         (share < shares).then_some(share)
+    }
+
+    /// Whether an address has any VIP in force.
+    pub fn has_vip(&self, address: IpAddr) -> bool {
+        self.vip_addresses.has(address)
+    }
+
+    /// Whether a backend at this address is reached by a tunnel.
+    pub fn is_tunnel_end(&self, address: IpAddr) -> bool {
+        self.tunnel_ends.has(address)
     }
 
     /// Whether an address is one of the engine's own.

@@ -168,6 +168,16 @@ fn echo(header: &[u8; HEADER_LENGTH]) -> Echo {
     }
 }
 
+/// The flow of a packet that an error quotes, or that a quoted tunnel's packet carries: its IP
+/// header and its ports are enough.
+pub fn quoted(packet: &[u8]) -> Result<FlowKey, ParseError> {
+    match packet.first().ok_or(ParseError::Truncated)? >> 4 {
+        4 => quoted_v4(packet),
+        6 => quoted_v6(packet),
+        _ => Err(ParseError::Malformed),
+    }
+}
+
 /// A first fragment has its ports and is good enough: it is what a router complains about when
 /// the sender's own link was the narrower one.
 fn quoted_v4(packet: &[u8]) -> Result<FlowKey, ParseError> {

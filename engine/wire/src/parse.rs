@@ -33,6 +33,26 @@ pub struct Headers {
     pub tcp: TcpFlags,
 }
 
+impl Headers {
+    /// Moves the packet of a steered frame forward, so that it has no more than `room` bytes in
+    /// front, and returns the headers as they are then. `None` where there is less, or where the
+    /// headers are not those of this frame.
+    pub fn with_less_room(&self, frame: &mut [u8], room: u16) -> Option<Headers> {
+        let by = self.room.checked_sub(room)?;
+        let from = usize::from(self.network);
+        let packet = from..from + usize::from(self.length);
+        let to = self.network.checked_sub(by)?;
+        frame.get(packet.clone())?;
+        frame.copy_within(packet, usize::from(to));
+        Some(Headers {
+            room,
+            network: to,
+            transport: self.transport.saturating_sub(by),
+            ..*self
+        })
+    }
+}
+
 /// Why a frame is not forwarded. Each is a drop reason of the same name.
 ///
 /// `Truncated` is about something that ends too early: the frame, or what a length field gives a

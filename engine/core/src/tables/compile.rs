@@ -75,6 +75,8 @@ impl Tables {
             addresses,
             session_ports: previous.session_ports.clone(),
             index: Arc::default(),
+            vip_addresses: Arc::default(),
+            tunnel_ends: Arc::default(),
             rings: Arc::default(),
             vips: previous.vips.clone(),
             hops: previous.hops.clone(),
@@ -109,7 +111,16 @@ impl Tables {
             rings.push(tables.compile_ring(service, &mut old, &resolve)?);
         }
         tables.retire(previous, &index, &rings);
+        let addresses = index.iter().map(|(vip, _)| vip.address());
+        tables.vip_addresses = Arc::new(AddressSet::new(addresses));
         tables.index = Arc::new(VipIndex::new(index.into_iter()));
+        let tunnels = rings
+            .iter()
+            .filter(|ring| matches!(ring.mode, Mode::Tunnel(_)));
+        let ends = tunnels
+            .flat_map(|ring| &ring.members)
+            .map(|m| m.backend.address);
+        tables.tunnel_ends = Arc::new(AddressSet::new(ends));
         tables.rings = Arc::new(rings);
         Ok(tables)
     }
@@ -132,6 +143,8 @@ impl Tables {
             addresses: EngineAddresses::default(),
             session_ports: None,
             index: Arc::default(),
+            vip_addresses: Arc::default(),
+            tunnel_ends: Arc::default(),
             // Slot 0 of both is nobody's: VipRef::UNKNOWN and BackendRef::NONE point there, with
             // another generation.
             vips: alloc::vec![VipSlot {
