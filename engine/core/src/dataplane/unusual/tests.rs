@@ -27,6 +27,9 @@ const CLIENT_PORT: u16 = 40_000;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
+/// Type, code and the rest of an ICMP header.
+type Kind = (u8, u8, [u8; 4]);
+
 /// The hosts of one IP version.
 #[derive(Clone, Copy)]
 struct Net {
@@ -121,7 +124,7 @@ impl Net {
     }
 
     /// "Too big" of this version, as a router says it: type, code and the rest of the header.
-    fn too_big(&self, mtu: u16) -> (u8, u8, [u8; 4]) {
+    fn too_big(&self, mtu: u16) -> Kind {
         let [high, low] = mtu.to_be_bytes();
         if self.is_v4() {
             (3, 4, [0, 0, high, low])
@@ -194,7 +197,7 @@ fn transport(protocol: u8, from: (IpAddr, u16), to: (IpAddr, u16), bytes: usize)
 }
 
 /// An ICMP message of the addresses' version, with its checksum.
-fn icmp(from: IpAddr, to: IpAddr, (kind, code, rest): (u8, u8, [u8; 4]), body: &[u8]) -> Vec<u8> {
+fn icmp(from: IpAddr, to: IpAddr, (kind, code, rest): Kind, body: &[u8]) -> Vec<u8> {
     let mut message = [&[kind, code, 0, 0][..], &rest, body].concat();
     let number = if from.is_ipv4() { 1 } else { 58 };
     let sum = !ones(&pseudo(from, to, number, &message));

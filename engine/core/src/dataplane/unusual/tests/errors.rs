@@ -4,7 +4,7 @@ use super::*;
 use crate::fixtures::{replicated, three};
 
 /// The errors of one version: type, code, the rest of the header.
-fn kinds(net: &Net) -> Vec<(&'static str, (u8, u8, [u8; 4]))> {
+fn kinds(net: &Net) -> Vec<(&'static str, Kind)> {
     if net.is_v4() {
         Vec::from([
             ("fragmentation needed", net.too_big(1_400)),
