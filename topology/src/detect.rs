@@ -4,8 +4,8 @@
 use crate::host::{Host, InterfaceKind};
 use crate::memory::total;
 use crate::model::{
-    Addresses, BindMode, Core, Engine, FlowCapacity, FrameSize, Interface, InterfaceName, Queue, Spread,
-    Topology, UmemFrames, Worker,
+    Addresses, BindMode, Core, Engine, FlowCapacity, FrameSize, Interface, InterfaceName, Queue,
+    Spread, Topology, UmemFrames, Worker,
 };
 use crate::sessions::Sessions;
 use std::collections::BTreeSet;

@@ -190,7 +190,8 @@ fn nobody_processes(topology: &Topology, found: &mut Diagnostics) {
         && topology.processing().is_empty()
     {
         let message = "no worker processes packets";
-        let help = "leave `process = false` out where one shall, or add a [[worker]] without `queues`";
+        let help =
+            "leave `process = false` out where one shall, or add a [[worker]] without `queues`";
         let at = topology.origin.core(0);
         found.push(error(topology, at, message).help(help));
     }

@@ -439,8 +439,10 @@ fn rps(workers: &str) -> String {
 
 #[test]
 fn under_rps_workers_may_only_receive_or_only_process() {
-    let text = rps("[[worker]]\ncore = 1\nqueues = [\"eth0:0\", \"eth1:0\"]\nprocess = false\n\
-                    [[worker]]\ncore = 2\n[[worker]]\ncore = 3\nqueues = []\n");
+    let text = rps(
+        "[[worker]]\ncore = 1\nqueues = [\"eth0:0\", \"eth1:0\"]\nprocess = false\n\
+                    [[worker]]\ncore = 2\n[[worker]]\ncore = 3\nqueues = []\n",
+    );
     let topology = Topology::parse("t.toml", &text).unwrap();
     assert_eq!(topology.engine().spread, Spread::Rps);
     assert_eq!(topology.processing(), [1, 2]);

@@ -85,7 +85,11 @@ impl Report {
             index: row.worker,
             core: row.core,
             numa_node: row.node,
-            queues: row.queues.split_terminator(' ').map(str::to_owned).collect(),
+            queues: row
+                .queues
+                .split_terminator(' ')
+                .map(str::to_owned)
+                .collect(),
             process: row.process,
             umem_bytes: row.memory.umem,
             flow_table_bytes: row.memory.flows,

@@ -15,6 +15,7 @@ pub use vips::VipIndex;
 
 use addresses::AddressSet;
 
+use crate::guard::Rules;
 use crate::maglev::Maglev;
 use crate::replicate::mask::Masks;
 use alloc::collections::VecDeque;
@@ -22,7 +23,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use core::num::NonZeroU16;
+use core::num::{NonZeroU16, NonZeroU32};
 use core::ops::RangeInclusive;
 use lockstep_plan::{
     Backend, DropReason, IdleTimeouts, Mode, Protocol, Replicate, Scheduler, ServiceName, Snapshot,
@@ -71,6 +72,18 @@ impl VipRef {
     #[inline]
     pub const fn slot(self) -> usize {
         self.slot as usize
+    }
+
+    pub(crate) const fn generation(self) -> u8 {
+        self.generation
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn of_slot(slot: u16) -> Self {
+        VipRef {
+            slot,
+            generation: 0,
+        }
     }
 }
 
@@ -160,6 +173,8 @@ pub struct VipSlot {
     pub vip: Option<Vip>,
     /// Index of its service.
     pub service: u32,
+    /// Whether its service's guard has a say on packets of known flows.
+    pub guarded: bool,
 }
 
 /// A backend of a service, with its slot.
@@ -189,6 +204,10 @@ pub struct Ring {
     pub replicate: Option<Arc<Replicate>>,
     /// The masks of its policy, compiled.
     pub masks: Arc<Masks>,
+    /// Whom it serves, and how much of it, unless it is everybody without limits.
+    pub guard: Option<Arc<Rules>>,
+    /// The VIP under whose slot workers keep what its guard has let through: one of its own.
+    pub guard_slot: VipRef,
     /// All backends, in the snapshot's order; draining ones have no entries.
     pub members: Vec<Member>,
     /// The Maglev table over the active ones; `None` when there is none.
@@ -223,6 +242,8 @@ pub struct Tables {
     addresses: EngineAddresses,
     /// Local ports of connections to replicas; none where the engine holds no sessions.
     session_ports: Option<RangeInclusive<u16>>,
+    /// Workers that share what guards let through.
+    workers: NonZeroU32,
     index: Arc<VipIndex>,
     /// The addresses of all VIPs.
     vip_addresses: Arc<AddressSet>,
@@ -297,6 +318,18 @@ impl Tables {
             session_ports: Some(ports),
             ..self
         }
+    }
+
+    /// These tables, for engines of that many workers that process packets: each lets its part of
+    /// a guard's rates through. Tables that are compiled in succession keep the number.
+    pub fn with_workers(self, workers: NonZeroU32) -> Self {
+        Tables { workers, ..self }
+    }
+
+    /// Whether a VIP's guard has a say on packets of known flows.
+    #[inline]
+    pub fn is_guarded(&self, vip: VipRef) -> bool {
+        self.vip_slot(vip).is_some_and(|slot| slot.guarded)
     }
 
     /// Whether a packet to this destination can belong to a connection to a replica.

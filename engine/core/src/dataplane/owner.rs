@@ -84,7 +84,8 @@ impl Dataplane {
                 let shares = self.spread.processing.len();
                 let by_session = session_share(&self.tables, key, shares);
                 by_session.unwrap_or_else(|| {
-                    self.spread.share_of(key.source_address(), key.source_port())
+                    self.spread
+                        .share_of(key.source_address(), key.source_port())
                 })
             }
             // Of no flow: whoever processes may have it.

@@ -156,7 +156,10 @@ fn frames_that_are_somebody_elses_are_taken_out_of_a_burst() {
             |bytes| taken.then_some(bytes.len()),
             |length, frame| out.push((length, frame)),
         );
-        assert_eq!((burst.len(), out.len()), (usize::from(!taken), usize::from(taken)));
+        assert_eq!(
+            (burst.len(), out.len()),
+            (usize::from(!taken), usize::from(taken))
+        );
         drop((handle, pool, burst));
         for (length, frame) in out {
             assert_eq!(frame.bytes(), vec![0xab; length]);

@@ -1,8 +1,8 @@
 //! Every worker says the same of a packet, and each processing one gets its part.
 
 use super::*;
-use crate::fixtures::{VIP, VIP6, compile, replicated, tcp, three, web};
 use crate::DataplaneConfig;
+use crate::fixtures::{VIP, VIP6, compile, replicated, tcp, three, web};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use lockstep_plan::{Mode, Replicate};
@@ -30,7 +30,9 @@ fn workers(tables: &Arc<Tables>) -> Vec<Dataplane> {
 
 /// The worker that all of them say a frame belongs to.
 fn owner(workers: &[Dataplane], frame: &[u8]) -> u8 {
-    let mut said = (0..).zip(workers).map(|(me, w)| w.owner(frame).unwrap_or(me));
+    let mut said = (0..)
+        .zip(workers)
+        .map(|(me, w)| w.owner(frame).unwrap_or(me));
     let first = said.next().unwrap();
     assert!(said.all(|other| other == first));
     first
@@ -49,7 +51,10 @@ fn a_flow_belongs_to_one_processing_worker_and_flows_are_spread() {
             counts[usize::from(first)] += 1;
         }
         let processing = [counts[0], counts[2], counts[4]];
-        assert!(processing.iter().all(|n| (270..400).contains(n)), "{counts:?}");
+        assert!(
+            processing.iter().all(|n| (270..400).contains(n)),
+            "{counts:?}"
+        );
         assert_eq!((counts[1], counts[3]), (0, 0));
     }
 }
@@ -68,7 +73,10 @@ fn clients_are_spread_by_their_addresses_too() {
         }
     }
     let processing = [counts[0], counts[2], counts[4]];
-    assert!(processing.iter().all(|n| (130..210).contains(n)), "{counts:?}");
+    assert!(
+        processing.iter().all(|n| (130..210).contains(n)),
+        "{counts:?}"
+    );
 }
 
 #[test]
