@@ -1,8 +1,8 @@
 //! `lockstep`: the command line.
 //!
 //! One file a command. What only reads a file works anywhere (`check`, `topology`); what shows
-//! traffic asks the engine, also when the daemon is gone (`status`, `flows`, `sessions`, `events`,
-//! `explain`, `metrics`); what changes services goes to the daemon (`diff`, `apply`, `drain`, `undrain`).
+//! traffic asks the engine, also when the daemon is gone (`status`, `top`, `flows`, `sessions`,
+//! `events`, `explain`, `metrics`); what changes services goes to the daemon (`diff`, `apply`, `drain`, `undrain`).
 
 use crate::transport::ConnectError;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -27,6 +27,7 @@ mod output;
 mod pcap;
 mod sessions;
 mod status;
+mod top;
 mod topology;
 mod units;
 
@@ -84,6 +85,8 @@ enum Command {
     Apply(apply::Arguments),
     /// Show the engine, its workers, services and backends, and the daemon
     Status,
+    /// Show traffic as rates, live: services, backends, workers, drops
+    Top(top::Arguments),
     /// List live flows
     Flows(flows::Arguments),
     /// List replicated sessions
@@ -191,6 +194,7 @@ async fn carry_out(options: Options, out: &mut Out) -> Result<Answer, Failure> {
         Command::Diff(arguments) => diff::run(&global, &arguments, out).await,
         Command::Apply(arguments) => apply::run(&global, &arguments, out).await,
         Command::Status => status::run(&global, out).await,
+        Command::Top(arguments) => top::run(&global, arguments, out).await,
         Command::Flows(arguments) => flows::run(&global, arguments, out).await,
         Command::Sessions(arguments) => sessions::list(&global, arguments, out).await,
         Command::Session(arguments) => sessions::show(&global, arguments, out).await,

@@ -8,7 +8,10 @@ pub mod convert;
 mod equip;
 mod events;
 mod explain;
+#[cfg(test)]
+mod fixtures;
 mod flows;
+mod former;
 mod link;
 mod metrics;
 pub mod nexthop;
@@ -26,6 +29,7 @@ use crate::spill::SpillHandle;
 use crate::workers::Started;
 use equip::EquipError;
 use events::Events;
+use former::{Former, Names};
 use futures::future::join_all;
 use lockstep_bpf::Steer;
 use lockstep_core::tables::CompileError;
@@ -68,6 +72,8 @@ pub struct Agent {
 struct State {
     snapshot: Snapshot,
     tables: Arc<Tables>,
+    /// Backends that were in force.
+    former: Arc<Former>,
 }
 
 /// Why a snapshot is not put in force.
@@ -127,6 +133,7 @@ impl Agent {
             state: Mutex::new(State {
                 snapshot: Snapshot::empty(),
                 tables: Arc::new(tables),
+                former: Arc::default(),
             }),
             events: Events::default(),
             spill: started.spill,
@@ -170,6 +177,15 @@ impl Agent {
         self.topology.engine().socket.clone()
     }
 
+    /// What references to services and backends stand for.
+    async fn names(&self) -> Names {
+        let state = self.state.lock().await;
+        Names {
+            tables: Arc::clone(&state.tables),
+            former: Arc::clone(&state.former),
+        }
+    }
+
     fn addresses(&self) -> EngineAddresses {
         let addresses = &self.topology.engine().addresses;
         EngineAddresses {
@@ -197,7 +213,12 @@ impl Agent {
         // steered after they know it: no packet meets a worker that does not expect it.
         self.steering.narrow(tables.rooms())?;
         let adopted = self.adopt(&tables).await;
-        *state = State { snapshot, tables };
+        let former = Arc::new(state.former.after(&state.tables, &tables));
+        *state = State {
+            snapshot,
+            tables,
+            former,
+        };
         if adopted < self.workers.len() {
             tracing::warn!(
                 adopted,

@@ -7,6 +7,7 @@ use crossbeam::queue::ArrayQueue;
 use lockstep_core::counters::Count;
 use lockstep_core::dataplane::KnownFlow;
 use lockstep_core::flows::Entry;
+use lockstep_core::histogram::Histogram;
 use lockstep_core::replicate::counters::ReplicateCounters;
 use lockstep_core::replicate::event::SessionId;
 use lockstep_core::replicate::replicator::{Replicator, SessionDetails, SwitchoverError};
@@ -175,6 +176,8 @@ pub struct Vitals {
     pub bursts: Count,
     /// Packets taken over from other workers, whose sockets they came to.
     pub taken_over: Count,
+    /// Nanoseconds from receipt to sending of what came to its sockets, as samples.
+    pub latency: Histogram,
     /// System calls made to send.
     pub tx_wakeups: Count,
     /// What the dataplane counts.
@@ -195,6 +198,7 @@ impl Vitals {
             dropped: Count::default(),
             bursts: Count::default(),
             taken_over: Count::default(),
+            latency: Histogram::default(),
             tx_wakeups: Count::default(),
             counters,
             stop: AtomicBool::new(false),

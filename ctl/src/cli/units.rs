@@ -37,6 +37,35 @@ pub fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
+/// How often something happens in a second: `1,234`, `0.5` below ten, `-` where nobody knows.
+pub fn rate(rate: Option<f64>) -> String {
+    match rate {
+        None => "-".to_owned(),
+        Some(rate) if rate > 0.0 && rate < 9.95 => format!("{rate:.1}"),
+        Some(rate) => count(rate.max(0.0).round() as u64),
+    }
+}
+
+/// Bits in a second, in the largest unit that leaves a number before the point: `1.5 Gbit/s`.
+pub fn bits(rate: Option<f64>) -> String {
+    let Some(mut value) = rate else {
+        return "-".to_owned();
+    };
+    let mut unit = "bit/s";
+    for larger in ["kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"] {
+        // 999.95 would be shown as 1000.0.
+        if value < 999.95 {
+            break;
+        }
+        value /= 1_000.0;
+        unit = larger;
+    }
+    match unit {
+        "bit/s" => format!("{value:.0} {unit}"),
+        _ => format!("{value:.1} {unit}"),
+    }
+}
+
 /// A time in its two largest units: `3h 12m`.
 pub fn time(seconds: f64) -> String {
     let whole = seconds.max(0.0) as u64;
@@ -72,6 +101,26 @@ mod tests {
             (u64::MAX, "16.0 EiB"),
         ] {
             assert_eq!(bytes(n), text);
+        }
+        for (per_second, text) in [
+            (None, "-"),
+            (Some(0.0), "0"),
+            (Some(0.04), "0.0"),
+            (Some(9.94), "9.9"),
+            (Some(9.95), "10"),
+            (Some(1_234.4), "1,234"),
+        ] {
+            assert_eq!(rate(per_second), text);
+        }
+        for (per_second, text) in [
+            (None, "-"),
+            (Some(0.0), "0 bit/s"),
+            (Some(999.0), "999 bit/s"),
+            (Some(999.95), "1.0 kbit/s"),
+            (Some(1_536e6), "1.5 Gbit/s"),
+            (Some(5e15), "5000.0 Tbit/s"),
+        ] {
+            assert_eq!(bits(per_second), text);
         }
         assert_eq!(percent(1.0 / 3.0), "33.3 %");
         for (seconds, text) in [

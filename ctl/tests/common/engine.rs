@@ -36,6 +36,13 @@ struct State {
     silence: Option<String>,
     /// Flows in the worker's table, and those that found no place in it.
     fill: (u64, u64),
+    /// Sessions that are unprotected, and orphaned.
+    sessions: (u64, u64),
+    /// Whether previews are never answered.
+    hangs: bool,
+    /// Packets that each VIP gets in a second, and the seconds that have passed: one with each
+    /// status.
+    traffic: Option<(u64, u64)>,
 }
 
 impl FakeEngine {
@@ -100,6 +107,26 @@ impl FakeEngine {
     /// Has so many flows of 1,000,000, and so many that found no place.
     pub fn fill(&self, flows: u64, stateless: u64) {
         self.state().fill = (flows, stateless);
+    }
+
+    /// Has so many sessions that are unprotected, and orphaned.
+    pub fn endanger(&self, unprotected: u64, orphaned: u64) {
+        self.state().sessions = (unprotected, orphaned);
+    }
+
+    /// Has another snapshot than the one it was told, as from another daemon.
+    pub fn replace(&self, snapshot: Snapshot) {
+        self.state().current = snapshot;
+    }
+
+    /// Stops answering previews, as one that hangs.
+    pub fn hang(&self) {
+        self.state().hangs = true;
+    }
+
+    /// Forwards so many packets a second for each VIP; from one status to the next it is a second.
+    pub fn forward(&self, packets: u64) {
+        self.state().traffic = Some((packets, 0));
     }
 
     /// The backends of the first service: address, and whether it drains.
@@ -269,6 +296,9 @@ impl Engine for Service {
     }
 
     async fn preview(&self, request: Request<Snapshot>) -> Result<Response<PreviewReply>, Status> {
+        if self.state.lock().unwrap().hangs {
+            return std::future::pending().await;
+        }
         if let Some(why) = &self.state.lock().unwrap().silence {
             return Err(Status::unavailable(why));
         }
@@ -296,9 +326,17 @@ impl Engine for Service {
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<EngineStatus>, Status> {
-        let state = self.state.lock().unwrap();
+        let mut state = self.state.lock().unwrap();
         let mut status = status_of(&state.current);
+        if let Some((packets, seconds)) = &mut state.traffic {
+            *seconds += 1;
+            status.uptime_seconds += *seconds as f64;
+            for vip in status.services.iter_mut().flat_map(|s| &mut s.vips) {
+                vip.packets += *packets * *seconds;
+            }
+        }
         (status.workers[0].flows, status.workers[0].stateless) = state.fill;
+        (status.sessions_unprotected, status.sessions_orphaned) = state.sessions;
         Ok(Response::new(status))
     }
 
@@ -321,6 +359,10 @@ impl Engine for Service {
             worker: 1,
         };
         let all = [flow("198.51.100.7", "web"), flow("2001:db8::7", "dns")];
+        if !["", "web", "dns"].contains(&request.service.as_str()) {
+            let text = format!("there is no service {}", request.service);
+            return Err(Status::not_found(text));
+        }
         let limit = if request.limit == 0 {
             usize::MAX
         } else {
@@ -454,5 +496,6 @@ fn status_of(current: &Snapshot) -> EngineStatus {
             mac: "52:54:00:00:00:01".to_owned(),
         }],
         drops: Vec::new(),
+        ..EngineStatus::default()
     }
 }

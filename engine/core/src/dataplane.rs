@@ -1,9 +1,13 @@
 //! The one visible loop: what happens to a burst of packets.
 
 mod forward;
+mod guard;
+mod owner;
 mod unusual;
 
 pub(crate) use forward::admit;
+pub(crate) use owner::session_share;
+pub use owner::{Spread, SpreadBy};
 
 use crate::BURST;
 use crate::counters::Counters;
@@ -16,6 +20,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
 use core::net::IpAddr;
+use guard::Guards;
 use lockstep_plan::{DropReason, Protocol};
 use lockstep_wire::{FlowKey, FlowKey4, FlowKey6, HashSeed, Headers, ParseError};
 
@@ -55,6 +60,7 @@ pub struct DataplaneConfig {
 pub struct Dataplane {
     tables: Arc<Tables>,
     flows: Flows,
+    spread: Spread,
     /// The burst under way, kept between the passes over it.
     work: Box<ArrayVec<Work, BURST>>,
 }
@@ -65,6 +71,7 @@ struct Flows {
     v6: FlowTable<FlowKey6>,
     counters: Arc<Counters>,
     seed: HashSeed,
+    guards: Box<Guards>,
     /// Identification of outer IPv4 headers whose packet may be fragmented.
     identification: u16,
 }
@@ -105,8 +112,10 @@ impl Dataplane {
                 v6: FlowTable::new(config.flows_v6),
                 counters: Arc::new(Counters::new()),
                 seed: HashSeed::new(config.seed),
+                guards: Box::default(),
                 identification: 0,
             },
+            spread: Spread::alone(),
             work: Box::new(ArrayVec::new()),
         }
     }
@@ -158,6 +167,7 @@ impl Dataplane {
             tables,
             flows,
             work,
+            ..
         } = self;
         let tables: &Tables = tables;
         flows.classify(tables, now, ports, frames, verdicts, work);
@@ -263,7 +273,14 @@ impl Flows {
         frame: &mut [u8],
     ) -> Verdict {
         let (vip, backend) = match self.known(tables, now, key, item) {
-            Some(flow) => flow,
+            Some((vip, backend)) => {
+                if tables.is_guarded(vip)
+                    && let Err(reason) = self.guard_packet(tables, now, vip, key.source())
+                {
+                    return self.drop(vip, reason);
+                }
+                (vip, backend)
+            }
             None => match self.admit_new(tables, now, key, item) {
                 (vip, Ok(backend)) => (vip, backend),
                 (vip, Err(refusal)) => return self.refuse(vip, refusal, &item.headers),
@@ -298,7 +315,7 @@ impl Flows {
                 Some((vip, backend))
             }
             Transition::To(_) | Transition::Restart => {
-                self.forget::<K>(tables, slot, backend);
+                self.forget::<K>(tables, slot, vip, backend);
                 None
             }
         }
@@ -306,12 +323,21 @@ impl Flows {
 
     /// Takes an entry out whose backend or VIP is gone, or whose connection is opened anew.
     #[cold]
-    fn forget<K: Tracked>(&mut self, tables: &Tables, slot: Slot, backend: BackendRef) {
+    fn forget<K: Tracked>(
+        &mut self,
+        tables: &Tables,
+        slot: Slot,
+        vip: VipRef,
+        backend: BackendRef,
+    ) {
         K::table(self).remove(slot);
         if tables.hop(backend).is_some() {
             self.counters.backends[backend.slot()].flows.subtract(1);
         } else {
             self.counters.rehashed.add(1);
+            if tables.vip_slot(vip).is_some() {
+                self.counters.vips[vip.slot()].moved.add(1);
+            }
         }
     }
 
@@ -337,13 +363,18 @@ impl Flows {
             return (VipRef::UNKNOWN, Err(refusal));
         };
         let ring = tables.ring(vip);
+        let segment = segment(&item.headers);
+        if let Some(ring) = ring
+            && let Err(reason) = self.guard_new(ring, now, key.source(), segment)
+        {
+            return (vip, Err(Refusal::Drop(reason)));
+        }
         if ring.is_some_and(|r| r.replicate.is_some()) {
             return (vip, Err(Refusal::Session));
         }
         let Some(backend) = ring.and_then(|r| r.select(key.selection_hash())) else {
             return (vip, Err(Refusal::Drop(DropReason::NoBackend)));
         };
-        let segment = segment(&item.headers);
         // A FIN or RST out of nowhere ends nothing that is worth remembering.
         if segment != Segment::Close {
             let state = tracking::first(segment);
@@ -398,7 +429,10 @@ impl Flows {
                 backend.flows.add(1);
             }
             // Maglev sends its next packet to the same backend as long as none comes or goes.
-            Err(crate::flows::Full) => counters.stateless.add(1),
+            Err(crate::flows::Full) => {
+                counters.stateless.add(1);
+                counters.vips[entry.vip.slot()].stateless.add(1);
+            }
         }
     }
 
@@ -471,6 +505,8 @@ pub(crate) fn reason(error: ParseError) -> DropReason {
 /// A flow key of one IP version, and where a dataplane keeps its flows.
 trait Tracked: Key {
     fn table(flows: &mut Flows) -> &mut FlowTable<Self>;
+    /// The client.
+    fn source(&self) -> IpAddr;
     fn destination(&self) -> (IpAddr, u16, u8);
     /// The hash that every balancer chooses a backend by.
     fn selection_hash(&self) -> u64;
@@ -480,6 +516,10 @@ impl Tracked for FlowKey4 {
     #[inline]
     fn table(flows: &mut Flows) -> &mut FlowTable<Self> {
         &mut flows.v4
+    }
+
+    fn source(&self) -> IpAddr {
+        self.source_address()
     }
 
     fn destination(&self) -> (IpAddr, u16, u8) {
@@ -499,6 +539,10 @@ impl Tracked for FlowKey6 {
     #[inline]
     fn table(flows: &mut Flows) -> &mut FlowTable<Self> {
         &mut flows.v6
+    }
+
+    fn source(&self) -> IpAddr {
+        self.source_address()
     }
 
     fn destination(&self) -> (IpAddr, u16, u8) {

@@ -12,6 +12,7 @@ pub use compile::CompileError;
 pub use preview::ring_share_moved;
 pub use vips::VipIndex;
 
+use crate::guard::Rules;
 use crate::maglev::Maglev;
 use crate::replicate::mask::Masks;
 use alloc::collections::VecDeque;
@@ -19,7 +20,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use core::num::NonZeroU16;
+use core::num::{NonZeroU16, NonZeroU32};
 use core::ops::RangeInclusive;
 use lockstep_plan::{
     Backend, DropReason, IdleTimeouts, Mode, Protocol, Replicate, Scheduler, ServiceName, Snapshot,
@@ -68,6 +69,18 @@ impl VipRef {
     #[inline]
     pub const fn slot(self) -> usize {
         self.slot as usize
+    }
+
+    pub(crate) const fn generation(self) -> u8 {
+        self.generation
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn of_slot(slot: u16) -> Self {
+        VipRef {
+            slot,
+            generation: 0,
+        }
     }
 }
 
@@ -157,6 +170,8 @@ pub struct VipSlot {
     pub vip: Option<Vip>,
     /// Index of its service.
     pub service: u32,
+    /// Whether its service's guard has a say on packets of known flows.
+    pub guarded: bool,
 }
 
 /// A backend of a service, with its slot.
@@ -186,6 +201,10 @@ pub struct Ring {
     pub replicate: Option<Arc<Replicate>>,
     /// The masks of its policy, compiled.
     pub masks: Arc<Masks>,
+    /// Whom it serves, and how much of it, unless it is everybody without limits.
+    pub guard: Option<Arc<Rules>>,
+    /// The VIP under whose slot workers keep what its guard has let through: one of its own.
+    pub guard_slot: VipRef,
     /// All backends, in the snapshot's order; draining ones have no entries.
     pub members: Vec<Member>,
     /// The Maglev table over the active ones; `None` when there is none.
@@ -220,6 +239,8 @@ pub struct Tables {
     addresses: EngineAddresses,
     /// Local ports of connections to replicas; none where the engine holds no sessions.
     session_ports: Option<RangeInclusive<u16>>,
+    /// Workers that share what guards let through.
+    workers: NonZeroU32,
     index: Arc<VipIndex>,
     vips: Vec<VipSlot>,
     rings: Arc<Vec<Ring>>,
@@ -292,12 +313,32 @@ impl Tables {
         }
     }
 
+    /// These tables, for engines of that many workers that process packets: each lets its part of
+    /// a guard's rates through. Tables that are compiled in succession keep the number.
+    pub fn with_workers(self, workers: NonZeroU32) -> Self {
+        Tables { workers, ..self }
+    }
+
+    /// Whether a VIP's guard has a say on packets of known flows.
+    #[inline]
+    pub fn is_guarded(&self, vip: VipRef) -> bool {
+        self.vip_slot(vip).is_some_and(|slot| slot.guarded)
+    }
+
     /// Whether a packet to this destination can belong to a connection to a replica.
     pub fn is_session(&self, address: IpAddr, port: u16, protocol: u8) -> bool {
         let ports = self.session_ports.as_ref();
         protocol == Protocol::Tcp.number()
             && ports.is_some_and(|ports| ports.contains(&port))
             && self.is_engine_address(address)
+    }
+
+    /// Which of `shares` equal parts of those ports a port is in; what is left over is in none.
+    pub(crate) fn session_port_share(&self, port: u16, shares: usize) -> Option<usize> {
+        let ports = self.session_ports.as_ref()?;
+        let size = ports.len() / shares.max(1);
+        let share = usize::from(port.checked_sub(*ports.start())?).checked_div(size)?;
+        (share < shares).then_some(share)
     }
 
     /// Whether an address is one of the engine's own.

@@ -44,6 +44,8 @@ impl Engine for Api {
     async fn flows(&self, request: Request<api::FlowsRequest>) -> Answer<Self::FlowsStream> {
         let filter =
             flows::Filter::parse(&request.into_inner()).map_err(Status::invalid_argument)?;
+        let known = self.0.names().await;
+        filter.known(&known.tables).map_err(Status::not_found)?;
         let stream = flows::stream(Arc::clone(&self.0), filter);
         Ok(Response::new(stream.boxed()))
     }
@@ -74,6 +76,8 @@ impl Engine for Api {
     ) -> Answer<Self::SessionsStream> {
         let filter =
             sessions::Filter::parse(&request.into_inner()).map_err(Status::invalid_argument)?;
+        let known = self.0.names().await;
+        filter.known(&known.tables).map_err(Status::not_found)?;
         let stream = sessions::stream(Arc::clone(&self.0), filter);
         Ok(Response::new(stream.boxed()))
     }

@@ -6,6 +6,7 @@ use crate::workers::SocketHandle;
 use lockstep_api as api;
 use lockstep_core::counters::{BackendCounters, Count, VipCounters};
 use lockstep_core::replicate::counters::ReplicaBytes;
+use lockstep_core::replicate::session::SessionState;
 use lockstep_core::tables::{Member, Ring, VipRef};
 use lockstep_core::{Counters, Tables};
 use lockstep_plan::{BackendState, DropReason, Vip};
@@ -32,7 +33,15 @@ impl Agent {
             services: self.services(&tables, &ways),
             interfaces: self.interfaces(),
             drops: self.drops(VipRef::UNKNOWN, true),
+            sessions_unprotected: self.sessions_in(SessionState::Unprotected),
+            sessions_orphaned: self.sessions_in(SessionState::Orphaned),
         }
+    }
+
+    /// Sessions of all workers that are in a state.
+    pub(super) fn sessions_in(&self, state: SessionState) -> u64 {
+        let counters = self.workers.iter().filter_map(|w| w.sessions());
+        counters.map(|c| c.by_state[state as usize].get()).sum()
     }
 
     fn counters(&self) -> impl Iterator<Item = &Counters> {

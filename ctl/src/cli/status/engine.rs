@@ -23,6 +23,10 @@ pub struct Engine {
     services: Vec<Service>,
     /// Dropped before a VIP was known.
     drops: Vec<Drop>,
+    /// With fewer replicas in sync than `min_sync`.
+    sessions_unprotected: u64,
+    /// With too few replicas to go on.
+    sessions_orphaned: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -248,6 +252,8 @@ impl Engine {
             interfaces: status.interfaces.into_iter().map(Interface::from).collect(),
             services: status.services.into_iter().map(Service::from).collect(),
             drops: Drop::all(status.drops),
+            sessions_unprotected: status.sessions_unprotected,
+            sessions_orphaned: status.sessions_orphaned,
         }
     }
 
@@ -300,7 +306,21 @@ impl Engine {
                 )
             })
         });
-        workers.chain(full).chain(unreachable).chain(down).collect()
+        let all = workers.chain(full).chain(unreachable).chain(down);
+        all.chain(self.session_troubles()).collect()
+    }
+
+    fn session_troubles(&self) -> impl Iterator<Item = String> {
+        let of = |n: u64, what: &str| {
+            let sessions = if n == 1 { "session" } else { "sessions" };
+            (n > 0).then(|| format!("{} {sessions} {what}; see `lockstep sessions`", count(n)))
+        };
+        let unprotected = "with fewer replicas in sync than `min_sync`";
+        let orphaned = "with too few replicas to go on: they end at their `orphan_timeout`";
+        let unprotected = of(self.sessions_unprotected, unprotected);
+        unprotected
+            .into_iter()
+            .chain(of(self.sessions_orphaned, orphaned))
     }
 
     fn interfaces_table(&self) -> String {

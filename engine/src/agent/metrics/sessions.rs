@@ -6,8 +6,8 @@ use crate::agent::sessions::names;
 use crate::spill::SpillCounters;
 use lockstep_api as api;
 use lockstep_core::counters::Count;
+use lockstep_core::histogram::Histogram;
 use lockstep_core::replicate::counters::ReplicateCounters;
-use lockstep_core::replicate::histogram::Histogram;
 use lockstep_core::replicate::session::SessionState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -184,13 +184,14 @@ impl Agent {
             "Sessions, by how well they are protected.",
         );
         for state in SessionState::ALL {
-            let sessions = counters.iter().map(|c| c.by_state[state as usize].get());
-            page.sample(&[("state", names::session(state))], sessions.sum::<u64>());
+            let sessions = self.sessions_in(state);
+            page.sample(&[("state", names::session(state))], sessions);
         }
         histogram(
             page,
             "lockstep_session_switchover_gap_seconds",
-            "From the last byte to the client before a switchover to the first one after it.",
+            "From the last byte to the client before a switchover, or from when there was first something \
+             to send after it, to the first byte after it.",
             counters.iter().map(|c| &c.gap),
         );
         histogram(
