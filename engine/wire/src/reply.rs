@@ -52,12 +52,11 @@ impl Back {
             bytes.get_mut(..link.len())?.copy_from_slice(link);
             link.len()
         } else {
-            let link: &[u8; TAG_AT + 2] = frame.first_chunk()?;
-            bytes[..HEADER_LENGTH].copy_from_slice(&link[..HEADER_LENGTH]);
-            match u16::from_be_bytes([link[TAG_AT], link[TAG_AT + 1]]) {
-                0 => HEADER_LENGTH,
-                SEVERAL_TAGS => return None,
-                tag => {
+            let link: &[u8; HEADER_LENGTH] = frame.first_chunk()?;
+            bytes[..HEADER_LENGTH].copy_from_slice(link);
+            match tag_behind_marker(frame)? {
+                None => HEADER_LENGTH,
+                Some(tag) => {
                     let [a, b] = vlan::CUSTOMER_TAG.to_be_bytes();
                     let [c, d] = tag.to_be_bytes();
                     bytes[HEADER_LENGTH - 2..HEADER_LENGTH + 2].copy_from_slice(&[a, b, c, d]);
@@ -78,6 +77,16 @@ impl Back {
         to.copy_from_slice(&self.bytes[..self.length]);
         *to.last_chunk_mut()? = ethertype.to_be_bytes();
         Some(())
+    }
+}
+
+/// The tag control information of the VLAN tag that a steered frame came with, if it came with
+/// one; `None` where there were several.
+pub(crate) fn tag_behind_marker(frame: &[u8]) -> Option<Option<u16>> {
+    match u16::from_be_bytes(*frame.get(TAG_AT..)?.first_chunk()?) {
+        SEVERAL_TAGS => None,
+        0 => Some(None),
+        tag => Some(Some(tag)),
     }
 }
 

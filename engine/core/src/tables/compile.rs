@@ -79,6 +79,7 @@ impl Tables {
             index: Arc::default(),
             vip_addresses: Arc::default(),
             tunnel_ends: Arc::default(),
+            answers: Arc::default(),
             rings: Arc::default(),
             vips: previous.vips.clone(),
             hops: previous.hops.clone(),
@@ -134,6 +135,7 @@ impl Tables {
             .flat_map(|ring| &ring.members)
             .map(|m| m.backend.address);
         tables.tunnel_ends = Arc::new(AddressSet::new(ends));
+        tables.answers = Arc::new(Answers::new(snapshot.services()));
         tables.rings = Arc::new(rings);
         Ok(tables)
     }
@@ -159,6 +161,7 @@ impl Tables {
             index: Arc::default(),
             vip_addresses: Arc::default(),
             tunnel_ends: Arc::default(),
+            answers: Arc::default(),
             // Slot 0 of both is nobody's: VipRef::UNKNOWN and BackendRef::NONE point there, with
             // another generation.
             vips: alloc::vec![VipSlot {
@@ -198,9 +201,12 @@ impl Tables {
         let mut members = Vec::with_capacity(service.backends.len());
         for backend in &service.backends {
             let delivery = self.delivery(service, backend)?;
+            // Behind another port it is another backend: a flow that was rewritten to the one
+            // cannot go on with the other.
             let backend_ref = old
                 .backends
                 .remove(&(&service.name, backend.id()))
+                .filter(|r| self.hops[r.slot()].delivery.translation() == delivery.translation())
                 .unwrap_or_else(|| self.take_hop());
             let hop = &mut self.hops[backend_ref.slot()];
             *hop = Hop {

@@ -139,6 +139,7 @@ fn dataplane(tables: Tables) -> Dataplane {
         flows_v4: 1000,
         flows_v6: 1000,
         seed: 42,
+        ..DataplaneConfig::default()
     });
     dataplane.adopt(Arc::new(tables));
     dataplane
