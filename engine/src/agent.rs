@@ -18,6 +18,7 @@ pub mod nexthop;
 mod preview;
 mod server;
 mod sessions;
+mod settle;
 mod status;
 mod steering;
 mod watchdog;
@@ -41,6 +42,7 @@ use lockstep_wire::LinkHeader;
 use nexthop::{NextHops, Resolution};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -73,6 +75,8 @@ pub struct Agent {
 struct State {
     snapshot: Snapshot,
     tables: Arc<Tables>,
+    /// The services whose ring before is kept.
+    changed: settle::Changed,
     /// Backends that were in force.
     former: Arc<Former>,
 }
@@ -124,8 +128,11 @@ impl Agent {
                 return Err(error.into());
             }
         };
-        // What is compiled from these has the ports too.
-        let tables = Tables::default().with_session_ports(topology.sessions().ports.all());
+        // What is compiled from these has the ports and the number of workers too.
+        let processing = u32::try_from(topology.processing().len())?;
+        let tables = Tables::default()
+            .with_session_ports(topology.sessions().ports.all())
+            .with_workers(NonZeroU32::new(processing).unwrap_or(NonZeroU32::MIN));
         Ok(Arc::new(Agent {
             topology,
             started: Instant::now(),
@@ -135,6 +142,7 @@ impl Agent {
             state: Mutex::new(State {
                 snapshot: Snapshot::empty(),
                 tables: Arc::new(tables),
+                changed: settle::Changed::default(),
                 former: Arc::default(),
             }),
             events: Events::default(),
@@ -151,6 +159,7 @@ impl Agent {
             () = self.follow_next_hops() => anyhow::bail!("the kernel's next hops ended"),
             () = watchdog::watch(self) => anyhow::bail!("the watchdog ended"),
             () = watchdog::keep_up(self) => anyhow::bail!("the watchdog ended"),
+            () = settle::settle(self) => anyhow::bail!("the settling of rings ended"),
             () = events::collect(self) => anyhow::bail!("the events of sessions ended"),
             () = self.failed.notified() => anyhow::bail!(
                 "a worker stopped; its reason stands above. Restart the engine when it is mended"
@@ -215,12 +224,9 @@ impl Agent {
         // steered after they know it: no packet meets a worker that does not expect it.
         self.steering.narrow(&tables)?;
         let adopted = self.adopt(&tables).await;
-        let former = Arc::new(state.former.after(&state.tables, &tables));
-        *state = State {
-            snapshot,
-            tables,
-            former,
-        };
+        state.former = Arc::new(state.former.after(&state.tables, &tables));
+        state.snapshot = snapshot;
+        state.tables = tables;
         if adopted < self.workers.len() {
             tracing::warn!(
                 adopted,
