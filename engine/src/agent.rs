@@ -4,6 +4,7 @@
 //! XDP programs' maps in step, follows the kernel's next hops, and answers the gRPC interface.
 
 mod api;
+mod capture;
 pub mod convert;
 mod equip;
 mod events;
@@ -66,6 +67,8 @@ pub struct Agent {
     next_hops: NextHops,
     state: Mutex<State>,
     events: Events,
+    /// Held by the capture that runs: there is one at a time.
+    capturing: Arc<Mutex<()>>,
     /// Ends with the agent, and removes its files then.
     spill: Option<SpillHandle>,
     failed: Notify,
@@ -146,6 +149,7 @@ impl Agent {
                 former: Arc::default(),
             }),
             events: Events::default(),
+            capturing: Arc::default(),
             spill: started.spill,
             failed: Notify::new(),
         }))

@@ -112,6 +112,7 @@ impl Engine {
             flows_v4: CAPACITY,
             flows_v6: 8,
             seed: 1,
+            ..DataplaneConfig::default()
         });
         dataplane.adopt(Arc::new(tables()));
         Engine {
