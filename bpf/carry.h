@@ -1,6 +1,6 @@
 /* Carrying a packet to its backend without the engine: the same table, the same hash, the same
  * tunnel header, but no memory of flows. `engine/wire/src/flow.rs` and `ipip.rs` say the same in
- * Rust; `engine/tests/carry.rs` compares the two. */
+ * Rust; `engine/src/agent/steering/carry/tests.rs` compares the two. */
 #pragma once
 
 #include <linux/udp.h>

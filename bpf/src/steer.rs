@@ -159,6 +159,11 @@ impl Steer {
         self.taken_over
     }
 
+    /// The interface's number in the kernel.
+    pub fn interface_number(&self) -> u32 {
+        self.interface.index()
+    }
+
     /// What all interfaces' programs carry by themselves. One of them at a time may write it.
     pub fn carrier(&self) -> Result<Carrier, BpfError> {
         self.program.carrier()

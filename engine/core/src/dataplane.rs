@@ -360,7 +360,7 @@ impl Flows {
                 Some((vip, backend, slot))
             }
             Transition::To(_) | Transition::Restart => {
-                self.forget::<K>(tables, slot, vip, backend);
+                self.forget::<K>(tables, slot);
                 None
             }
         }
@@ -368,14 +368,10 @@ impl Flows {
 
     /// Takes an entry out whose backend or VIP is gone, or whose connection is opened anew.
     #[cold]
-    fn forget<K: Tracked>(
-        &mut self,
-        tables: &Tables,
-        slot: Slot,
-        vip: VipRef,
-        backend: BackendRef,
-    ) {
-        let path = K::table(self).entry(slot).path;
+    fn forget<K: Tracked>(&mut self, tables: &Tables, slot: Slot) {
+        let Entry {
+            backend, vip, path, ..
+        } = *K::table(self).entry(slot);
         K::table(self).remove(slot);
         self.nat.paths.release(path);
         if tables.hop(backend).is_some() {
@@ -412,7 +408,12 @@ impl Flows {
         if ring.is_some_and(|r| r.replicate.is_some()) {
             return (vip, Err(Refusal::Session));
         }
-        let Some(backend) = ring.and_then(|r| r.select(key.selection_hash())) else {
+        let chosen = ring.and_then(|ring| {
+            let hash = key.selection_hash();
+            let before = tables.backend_before(ring, hash, segment);
+            before.or_else(|| ring.select(hash))
+        });
+        let Some(backend) = chosen else {
             return (vip, Err(Refusal::Drop(DropReason::NoBackend)));
         };
         if tables

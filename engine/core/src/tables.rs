@@ -6,6 +6,7 @@
 
 mod addresses;
 mod answers;
+mod before;
 mod compile;
 mod preview;
 mod vips;
@@ -24,6 +25,7 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use before::Before;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::num::{NonZeroU16, NonZeroU32};
 use core::ops::RangeInclusive;
@@ -217,6 +219,8 @@ pub struct Ring {
     maglev: Option<Arc<Maglev>>,
     /// The active backends, as the Maglev table numbers them.
     active: Vec<BackendRef>,
+    /// The ring before it changed, for a while.
+    before: Option<Arc<Before>>,
 }
 
 impl Ring {
@@ -238,6 +242,11 @@ impl Ring {
     /// The member that a flow entry's reference names.
     pub fn member(&self, backend: BackendRef) -> Option<&Member> {
         self.members.iter().find(|m| m.backend_ref == backend)
+    }
+
+    /// The Maglev table, and the active backends as it numbers them.
+    pub fn table(&self) -> Option<(&Maglev, &[BackendRef])> {
+        Some((self.maglev.as_deref()?, &self.active))
     }
 
     /// The size of the Maglev table, 0 without one.

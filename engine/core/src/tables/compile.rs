@@ -116,11 +116,13 @@ impl Tables {
                 index.push((vip, slot));
             }
             let slots = index[first..].iter().map(|&(_, slot)| slot);
-            let guard_slot = tables.guard_slot(slots, old.rings.get(&service.name).copied());
+            let was = old.rings.get(&service.name).copied();
+            let guard_slot = tables.guard_slot(slots, was);
             let ring = tables.compile_ring(service, &mut old, &resolve)?;
             rings.push(Ring {
                 guard,
                 guard_slot,
+                before: was.and_then(|was| Before::of(was, &ring)),
                 ..ring
             });
         }
@@ -260,6 +262,7 @@ impl Tables {
                 .collect(),
             members,
             maglev,
+            before: None,
         })
     }
 
