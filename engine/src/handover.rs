@@ -285,3 +285,6 @@ impl fmt::Debug for Handover {
         f.debug_map().entries(peers).finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,6 +27,7 @@ mod curl;
 mod dice;
 mod download;
 mod fault;
+mod forwarding;
 mod injector;
 pub mod interrupted;
 mod iperf;
@@ -52,7 +53,7 @@ mod wrk;
 
 pub use address::{CLIENT_V4, CLIENT_V6, VIP_V4, VIP_V6, balancer_v4, balancer_v6, router_rack_v4};
 pub use address::{router_rack_v6, server_v4, server_v6};
-pub use balancer::Balancer;
+pub use balancer::{Balancer, Spread};
 pub use binaries::find as find_binary;
 
 pub use builder::{Lab, LabBuilder};
@@ -63,6 +64,7 @@ pub use curl::Answer;
 pub use dice::Dice;
 pub use download::Arrived;
 pub use fault::Fault;
+pub use forwarding::Forwarding;
 pub use injector::Injector;
 pub use iperf::{Direction, IperfServer, IperfTcp, UdpReport};
 pub use keepalive::KeepAlive;

@@ -44,6 +44,11 @@ pub struct VipCounters {
     pub packets: Count,
     /// Bytes of IP packets forwarded, without tunnel headers.
     pub bytes: Count,
+    /// Flows whose backend changed during their life: the one they had was removed. Nothing else
+    /// moves a flow that is in the table.
+    pub moved: Count,
+    /// Packets forwarded without an entry for their flow, the table being full.
+    pub stateless: Count,
     /// Packets dropped, by [`DropReason`].
     pub drops: [Count; DropReason::ALL.len()],
 }
@@ -56,8 +61,9 @@ impl VipCounters {
     }
 
     fn reset(&self) {
-        self.packets.set(0);
-        self.bytes.set(0);
+        for count in [&self.packets, &self.bytes, &self.moved, &self.stateless] {
+            count.set(0);
+        }
         self.drops.iter().for_each(|d| d.set(0));
     }
 }
@@ -94,6 +100,8 @@ pub struct Counters {
     pub stateless: Count,
     /// Entries forgotten for a new flow: expired, half open or closing ones.
     pub evicted: Count,
+    /// Source prefixes that were forgotten for new ones before their buckets were full again.
+    pub sources_forgotten: Count,
     /// Flows whose backend was gone and that were given another one.
     pub rehashed: Count,
     /// Flows in the IPv4 table.
@@ -125,6 +133,7 @@ impl Counters {
                 .collect(),
             stateless: Count::default(),
             evicted: Count::default(),
+            sources_forgotten: Count::default(),
             rehashed: Count::default(),
             flows_v4: Count::default(),
             flows_v6: Count::default(),

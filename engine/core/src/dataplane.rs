@@ -1,6 +1,7 @@
 //! The one visible loop: what happens to a burst of packets.
 
 mod forward;
+mod guard;
 mod nat;
 mod owner;
 mod paths;
@@ -21,6 +22,7 @@ use crate::tracking::{self, FlowState, Segment, Transition};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
+use guard::Guards;
 use lockstep_plan::{DropReason, Protocol};
 use lockstep_wire::{FlowKey, FlowKey4, FlowKey6, HashSeed, Headers, ParseError};
 use nat::Nat;
@@ -76,6 +78,7 @@ struct Flows {
     counters: Arc<Counters>,
     nat: Nat,
     seed: HashSeed,
+    guards: Box<Guards>,
     /// Identification of outer IPv4 headers whose packet may be fragmented.
     identification: u16,
 }
@@ -119,6 +122,7 @@ impl Dataplane {
                 counters: Arc::new(Counters::new()),
                 nat: Nat::new(&config.nat, HashSeed::new(config.seed)),
                 seed: HashSeed::new(config.seed),
+                guards: Box::default(),
                 identification: 0,
             },
             spread: Spread::alone(),
@@ -305,7 +309,14 @@ impl Flows {
         frame: &mut [u8],
     ) -> Verdict {
         let (vip, backend, slot) = match self.known(tables, now, key, item) {
-            Some((vip, backend, slot)) => (vip, backend, Some(slot)),
+            Some((vip, backend, slot)) => {
+                if tables.is_guarded(vip)
+                    && let Err(reason) = self.guard_packet(tables, now, vip, key.source().0)
+                {
+                    return self.drop(vip, reason);
+                }
+                (vip, backend, Some(slot))
+            }
             None => match self.admit_new(tables, now, key, item) {
                 (vip, Ok((backend, slot))) => (vip, backend, slot),
                 (_, Err(Refusal::Answer(slot))) => {
@@ -350,7 +361,7 @@ impl Flows {
                 Some((vip, backend, slot))
             }
             Transition::To(_) | Transition::Restart => {
-                self.forget::<K>(tables, slot, backend);
+                self.forget::<K>(tables, slot);
                 None
             }
         }
@@ -358,14 +369,19 @@ impl Flows {
 
     /// Takes an entry out whose backend or VIP is gone, or whose connection is opened anew.
     #[cold]
-    fn forget<K: Tracked>(&mut self, tables: &Tables, slot: Slot, backend: BackendRef) {
-        let path = K::table(self).entry(slot).path;
+    fn forget<K: Tracked>(&mut self, tables: &Tables, slot: Slot) {
+        let Entry {
+            backend, vip, path, ..
+        } = *K::table(self).entry(slot);
         K::table(self).remove(slot);
         self.nat.paths.release(path);
         if tables.hop(backend).is_some() {
             self.counters.backends[backend.slot()].flows.subtract(1);
         } else {
             self.counters.rehashed.add(1);
+            if tables.vip_slot(vip).is_some() {
+                self.counters.vips[vip.slot()].moved.add(1);
+            }
         }
     }
 
@@ -384,10 +400,21 @@ impl Flows {
             return (VipRef::UNKNOWN, Err(self.of_no_vip(tables, key)));
         };
         let ring = tables.ring(vip);
+        let segment = segment(&item.headers);
+        if let Some(ring) = ring
+            && let Err(reason) = self.guard_new(ring, now, key.source().0, segment)
+        {
+            return (vip, Err(Refusal::Drop(reason)));
+        }
         if ring.is_some_and(|r| r.replicate.is_some()) {
             return (vip, Err(Refusal::Session));
         }
-        let Some(backend) = ring.and_then(|r| r.select(key.selection_hash())) else {
+        let chosen = ring.and_then(|ring| {
+            let hash = key.selection_hash();
+            let before = tables.backend_before(ring, hash, segment);
+            before.or_else(|| ring.select(hash))
+        });
+        let Some(backend) = chosen else {
             return (vip, Err(Refusal::Drop(DropReason::NoBackend)));
         };
         if tables
@@ -398,7 +425,6 @@ impl Flows {
             let admitted = admitted.map(|(backend, slot)| (backend, Some(slot)));
             return (vip, admitted.map_err(Refusal::Drop));
         }
-        let segment = segment(&item.headers);
         // A FIN or RST out of nowhere ends nothing that is worth remembering.
         if matches!(segment, Segment::Fin | Segment::Reset) {
             return (vip, Ok((backend, None)));
@@ -417,6 +443,7 @@ impl Flows {
         if slot.is_none() {
             // Maglev sends its next packet to the same backend as long as none comes or goes.
             self.counters.stateless.add(1);
+            self.counters.vips[vip.slot()].stateless.add(1);
         }
         (vip, Ok((backend, slot)))
     }

@@ -15,6 +15,7 @@ pub mod counters;
 pub mod dataplane;
 pub mod explain;
 pub mod flows;
+pub mod guard;
 pub mod histogram;
 pub mod maglev;
 pub mod replicate;

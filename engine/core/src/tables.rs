@@ -5,6 +5,7 @@
 //! them; a generation tells a slot's present owner from an earlier one.
 
 mod answers;
+mod before;
 mod compile;
 mod preview;
 mod vips;
@@ -14,14 +15,16 @@ pub use compile::CompileError;
 pub use preview::ring_share_moved;
 pub use vips::VipIndex;
 
+use crate::guard::Rules;
 use crate::maglev::Maglev;
 use crate::replicate::mask::Masks;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use before::Before;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use core::num::NonZeroU16;
+use core::num::{NonZeroU16, NonZeroU32};
 use core::ops::RangeInclusive;
 use lockstep_plan::{
     Backend, DropReason, IdleTimeouts, Mode, Protocol, Replicate, Scheduler, ServiceName, Snapshot,
@@ -71,6 +74,18 @@ impl VipRef {
     #[inline]
     pub const fn slot(self) -> usize {
         self.slot as usize
+    }
+
+    pub(crate) const fn generation(self) -> u8 {
+        self.generation
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn of_slot(slot: u16) -> Self {
+        VipRef {
+            slot,
+            generation: 0,
+        }
     }
 }
 
@@ -160,6 +175,8 @@ pub struct VipSlot {
     pub vip: Option<Vip>,
     /// Index of its service.
     pub service: u32,
+    /// Whether its service's guard has a say on packets of known flows.
+    pub guarded: bool,
 }
 
 /// A backend of a service, with its slot.
@@ -189,12 +206,18 @@ pub struct Ring {
     pub replicate: Option<Arc<Replicate>>,
     /// The masks of its policy, compiled.
     pub masks: Arc<Masks>,
+    /// Whom it serves, and how much of it, unless it is everybody without limits.
+    pub guard: Option<Arc<Rules>>,
+    /// The VIP under whose slot workers keep what its guard has let through: one of its own.
+    pub guard_slot: VipRef,
     /// All backends, in the snapshot's order; draining ones have no entries.
     pub members: Vec<Member>,
     /// The Maglev table over the active ones; `None` when there is none.
     maglev: Option<Arc<Maglev>>,
     /// The active backends, as the Maglev table numbers them.
     active: Vec<BackendRef>,
+    /// The ring before it changed, for a while.
+    before: Option<Arc<Before>>,
 }
 
 impl Ring {
@@ -218,6 +241,11 @@ impl Ring {
         self.members.iter().find(|m| m.backend_ref == backend)
     }
 
+    /// The Maglev table, and the active backends as it numbers them.
+    pub fn table(&self) -> Option<(&Maglev, &[BackendRef])> {
+        Some((self.maglev.as_deref()?, &self.active))
+    }
+
     /// The size of the Maglev table, 0 without one.
     pub fn table_entries(&self) -> u32 {
         self.maglev.as_ref().map_or(0, |m| m.entries().len() as u32)
@@ -231,6 +259,8 @@ pub struct Tables {
     addresses: EngineAddresses,
     /// Local ports of connections to replicas; none where the engine holds no sessions.
     session_ports: Option<RangeInclusive<u16>>,
+    /// Workers that share what guards let through.
+    workers: NonZeroU32,
     index: Arc<VipIndex>,
     answers: Arc<Answers>,
     vips: Vec<VipSlot>,
@@ -302,6 +332,18 @@ impl Tables {
             session_ports: Some(ports),
             ..self
         }
+    }
+
+    /// These tables, for engines of that many workers that process packets: each lets its part of
+    /// a guard's rates through. Tables that are compiled in succession keep the number.
+    pub fn with_workers(self, workers: NonZeroU32) -> Self {
+        Tables { workers, ..self }
+    }
+
+    /// Whether a VIP's guard has a say on packets of known flows.
+    #[inline]
+    pub fn is_guarded(&self, vip: VipRef) -> bool {
+        self.vip_slot(vip).is_some_and(|slot| slot.guarded)
     }
 
     /// Whether a packet to this destination can belong to a connection to a replica.

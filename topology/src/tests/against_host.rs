@@ -444,3 +444,50 @@ proptest! {
         prop_assert_eq!(parsed, Ok(topology));
     }
 }
+
+/// Two workers, and these lines of `[sessions]`.
+fn with_sessions(lines: &str) -> Topology {
+    let text = format!(
+        "[engine]\naddresses = [\"192.0.2.10\"]\nflows_ipv4 = 1000000\n[sessions]\n{lines}\n\
+         [[interface]]\nname = \"eth0\"\n\
+         [[worker]]\ncore = 1\nqueues = [\"eth0:0\"]\n\
+         [[worker]]\ncore = 2\nqueues = [\"eth0:1\"]\n"
+    );
+    Topology::parse("t.toml", &text).unwrap()
+}
+
+#[test]
+fn a_place_for_spilled_logs_is_there_or_can_be_made() {
+    let place = tempfile::tempdir().unwrap();
+    let said = |path: &std::path::Path| {
+        check(&with_sessions(&format!("spill = {path:?}")), &host()).to_string()
+    };
+    assert_eq!(said(place.path()), "");
+    assert_eq!(said(&place.path().join("to/be/made")), "");
+    assert!(!place.path().join("to").exists(), "it is only looked at");
+    let file = place.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let path = file.join("logs");
+    let (path, file) = (path.display(), file.display());
+    assert_eq!(
+        said(path.to_string().as_ref()),
+        format!(
+            "t.toml:5:9: {path} cannot hold spilled logs: {file} is no directory; name a \
+             directory that is there or can be made, on a file system for it"
+        )
+    );
+}
+
+#[test]
+fn logs_of_sessions_that_do_not_fit_are_told_to_who_asks_for_them() {
+    assert_eq!(
+        check(&with_sessions("log_memory = 268435456"), &host()).to_string(),
+        ""
+    );
+    assert_eq!(
+        check(&with_sessions("log_memory = 536870912"), &host()).to_string(),
+        "t.toml:5:14: warning: the logs of sessions may not fit: 2 workers take up to 512.0 MiB \
+         each, 1.0 GiB together, beside 182.3 MiB for packets and flows, and 1.0 GiB are \
+         available; lower `log_memory`; `spill` is for what has no room in it"
+    );
+}

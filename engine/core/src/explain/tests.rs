@@ -114,6 +114,11 @@ fn a_known_flow_is_explained_by_its_entry_even_when_maglev_says_otherwise() {
     );
     let new = tuple(dataplane.tables(), &["eth0"], &key, None);
     assert!(!matches!(new.fate, Fate::Forward { address, .. } if address == first));
+    // From the middle of a connection that another balancer had.
+    let found = frame(dataplane.tables(), &["eth0"], &tcp(CLIENT, VIP, "A"), None);
+    assert!(matches!(found.fate, Fate::Forward { address, .. } if address == first));
+    let text = found.steps.join("\n");
+    assert!(text.contains("by the ring before that"), "{text}");
 }
 
 #[test]

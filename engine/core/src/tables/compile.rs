@@ -1,6 +1,7 @@
 //! From snapshot to tables.
 
 use super::*;
+use crate::guard::Rules;
 use crate::replicate::mask::TooManyMasks;
 use alloc::collections::BTreeMap;
 use lockstep_plan::{BackendId, BackendState, Encapsulation, Service, TableSize, Weight};
@@ -74,6 +75,7 @@ impl Tables {
             epoch: snapshot.epoch(),
             addresses,
             session_ports: previous.session_ports.clone(),
+            workers: previous.workers,
             index: Arc::default(),
             answers: Arc::default(),
             rings: Arc::default(),
@@ -84,8 +86,11 @@ impl Tables {
         };
         let mut old = Previous::of(previous);
         let mut rings = Vec::with_capacity(snapshot.services().len());
-        let mut index = Vec::new();
+        let mut index: Vec<(Vip, u16)> = Vec::new();
         for (number, service) in snapshot.services().iter().enumerate() {
+            let guard = tables.rules(service, &old);
+            let guarded = guard.as_ref().is_some_and(|g| g.look_at_every_packet());
+            let first = index.len();
             for &vip in &service.vips {
                 if addresses.has(vip.address()) {
                     let service = service.name.clone();
@@ -103,11 +108,21 @@ impl Tables {
                 *entry = VipSlot {
                     vip: Some(vip),
                     service: number as u32,
+                    guarded,
                     ..*entry
                 };
                 index.push((vip, slot));
             }
-            rings.push(tables.compile_ring(service, &mut old, &resolve)?);
+            let slots = index[first..].iter().map(|&(_, slot)| slot);
+            let was = old.rings.get(&service.name).copied();
+            let guard_slot = tables.guard_slot(slots, was);
+            let ring = tables.compile_ring(service, &mut old, &resolve)?;
+            rings.push(Ring {
+                guard,
+                guard_slot,
+                before: was.and_then(|was| Before::of(was, &ring)),
+                ..ring
+            });
         }
         tables.retire(previous, &index, &rings);
         tables.index = Arc::new(VipIndex::new(index.into_iter()));
@@ -133,6 +148,7 @@ impl Tables {
             epoch: 0,
             addresses: EngineAddresses::default(),
             session_ports: None,
+            workers: NonZeroU32::MIN,
             index: Arc::default(),
             answers: Arc::default(),
             // Slot 0 of both is nobody's: VipRef::UNKNOWN and BackendRef::NONE point there, with
@@ -140,7 +156,8 @@ impl Tables {
             vips: alloc::vec![VipSlot {
                 generation: 1,
                 vip: None,
-                service: 0
+                service: 0,
+                guarded: false,
             }],
             rings: Arc::default(),
             hops: alloc::vec![Hop {
@@ -224,13 +241,38 @@ impl Tables {
             idle: service.idle,
             replicate,
             masks: Arc::new(masks),
+            guard: None,
+            guard_slot: VipRef::UNKNOWN,
             active: takes_flows
                 .iter()
                 .map(|&i| members[i].backend_ref)
                 .collect(),
             members,
             maglev,
+            before: None,
         })
+    }
+
+    /// A service's guard, compiled: as it was where nothing changed, since lists may be long.
+    fn rules(&self, service: &Service, old: &Previous) -> Option<Arc<Rules>> {
+        let before = old.rings.get(&service.name).and_then(|r| r.guard.as_ref());
+        match before {
+            Some(rules) if rules.guard == service.guard => Some(Arc::clone(rules)),
+            _ => Rules::new(&service.guard, self.workers).map(Arc::new),
+        }
+    }
+
+    /// Where a service's guard keeps its levels: where it did as long as that VIP stays.
+    fn guard_slot(&self, slots: impl Iterator<Item = u16>, old: Option<&Ring>) -> VipRef {
+        let mut slots = slots.map(|slot| VipRef {
+            slot,
+            generation: self.vips[usize::from(slot)].generation,
+        });
+        let first = slots.next().unwrap_or(VipRef::UNKNOWN);
+        match old.map(|ring| ring.guard_slot) {
+            Some(kept) if kept == first || slots.any(|slot| slot == kept) => kept,
+            Some(_) | None => first,
+        }
     }
 
     fn delivery(&self, service: &Service, backend: &Backend) -> Result<Delivery, CompileError> {
@@ -295,6 +337,7 @@ impl Tables {
             generation: 0,
             vip: None,
             service: 0,
+            guarded: false,
         });
         (self.vips.len() - 1) as u16
     }
@@ -324,6 +367,7 @@ impl Tables {
                 generation: entry.generation.wrapping_add(1),
                 vip: None,
                 service: 0,
+                guarded: false,
             };
             self.free_vips.push_back(vip.slot);
         }

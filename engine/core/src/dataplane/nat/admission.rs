@@ -38,8 +38,7 @@ impl Flows {
         let ring = tables.ring(vip).ok_or(DropReason::NoBackend)?;
         let (backend, place) = self.place(tables, now, key, item, ring, chosen)?;
         if let Some(slot) = place.closed {
-            let backend = K::table(self).entry(slot).backend;
-            self.forget::<K>(tables, slot, backend);
+            self.forget::<K>(tables, slot);
         }
         let entry = Entry {
             key: *key,
@@ -58,7 +57,7 @@ impl Flows {
             .remember(tables, item.probe, entry)
             .ok_or(DropReason::FlowsFull)?;
         if K::table(self).link(answers, slot).is_err() {
-            self.forget::<K>(tables, slot, backend);
+            self.forget::<K>(tables, slot);
             return Err(DropReason::FlowsFull);
         }
         Ok((backend, slot))
