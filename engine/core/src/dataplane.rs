@@ -186,11 +186,11 @@ impl Dataplane {
         } = self;
         let tables: &Tables = tables;
         flows.classify(tables, now, ports, frames, verdicts, work);
-        flows.locate(work);
         let answers = if tables.answers().is_empty() {
+            flows.locate(work);
             0
         } else {
-            flows.locate_answers(work)
+            flows.locate_both(tables, work)
         };
         for item in work.iter() {
             let at = usize::from(item.frame);
@@ -273,12 +273,22 @@ impl Flows {
     /// cache at once.
     fn locate(&self, work: &mut ArrayVec<Work, BURST>) {
         for item in work.iter_mut() {
-            item.located = match &item.headers.key {
-                FlowKey::V4(_) => self.v4.locate(item.probe),
-                FlowKey::V6(_) => self.v6.locate(item.probe),
-            };
+            item.located = self.located(item);
         }
-        for item in work.iter() {
+        self.touch(work);
+    }
+
+    #[inline(always)]
+    fn located(&self, item: &Work) -> Option<Slot> {
+        match &item.headers.key {
+            FlowKey::V4(_) => self.v4.locate(item.probe),
+            FlowKey::V6(_) => self.v6.locate(item.probe),
+        }
+    }
+
+    #[inline(always)]
+    fn touch(&self, work: &ArrayVec<Work, BURST>) {
+        for item in work {
             match (&item.headers.key, item.located) {
                 (FlowKey::V4(_), Some(slot)) => self.v4.touch(slot),
                 (FlowKey::V6(_), Some(slot)) => self.v6.touch(slot),
