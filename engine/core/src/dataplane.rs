@@ -6,9 +6,9 @@ mod unusual;
 pub(crate) use forward::admit;
 
 use crate::BURST;
-use crate::counters::Counters;
+use crate::counters::{Counters, VIP_SLOTS};
 use crate::flows::{Entry, Fate, FlowTable, Key, PathId, Probe, Slot};
-use crate::maglev::SELECTION_SEED;
+use crate::schedule::{Picker, Selected};
 use crate::tables::{BackendRef, PortId, Tables, VipRef};
 use crate::time::{Micros, Seconds};
 use crate::tracking::{self, FlowState, Segment, Transition};
@@ -64,6 +64,7 @@ struct Flows {
     v4: FlowTable<FlowKey4>,
     v6: FlowTable<FlowKey6>,
     counters: Arc<Counters>,
+    picker: Picker,
     seed: HashSeed,
     /// Identification of outer IPv4 headers whose packet may be fragmented.
     identification: u16,
@@ -104,6 +105,7 @@ impl Dataplane {
                 v4: FlowTable::new(config.flows_v4),
                 v6: FlowTable::new(config.flows_v6),
                 counters: Arc::new(Counters::new()),
+                picker: Picker::new(VIP_SLOTS, config.seed),
                 seed: HashSeed::new(config.seed),
                 identification: 0,
             },
@@ -340,14 +342,20 @@ impl Flows {
         if ring.is_some_and(|r| r.replicate.is_some()) {
             return (vip, Err(Refusal::Session));
         }
-        let Some(backend) = ring.and_then(|r| r.select(key.selection_hash())) else {
+        let segment = segment(&item.headers);
+        let opens = matches!(segment, Segment::Open | Segment::Datagram);
+        let chosen = ring.and_then(|ring| {
+            let hash = key.selection_hash(ring.scheduler);
+            let picked = self.picker.pick(ring, vip, hash, opens, &self.counters)?;
+            Some((ring, hash, picked))
+        });
+        let Some((ring, hash, mut backend)) = chosen else {
             return (vip, Err(Refusal::Drop(DropReason::NoBackend)));
         };
-        let segment = segment(&item.headers);
         // A FIN or RST out of nowhere ends nothing that is worth remembering.
         if segment != Segment::Close {
             let state = tracking::first(segment);
-            self.remember(
+            let remembered = self.remember(
                 tables,
                 item.probe,
                 Entry {
@@ -361,6 +369,10 @@ impl Flows {
                     port: 0,
                 },
             );
+            // The same one for its next packets, which find no entry.
+            if !remembered && let Some(hashed) = ring.select(hash) {
+                backend = hashed;
+            }
         }
         (vip, Ok(backend))
     }
@@ -382,7 +394,8 @@ impl Flows {
         }
     }
 
-    fn remember<K: Tracked>(&mut self, tables: &Tables, probe: Probe, entry: Entry<K>) {
+    /// Whether there was a place for the entry.
+    fn remember<K: Tracked>(&mut self, tables: &Tables, probe: Probe, entry: Entry<K>) -> bool {
         let inserted = K::table(self).insert(probe, entry, |e| fate(tables, e, entry.seen));
         let counters = &self.counters;
         match inserted {
@@ -396,9 +409,13 @@ impl Flows {
                 let backend = &counters.backends[entry.backend.slot()];
                 backend.new_flows.add(1);
                 backend.flows.add(1);
+                true
             }
             // Maglev sends its next packet to the same backend as long as none comes or goes.
-            Err(crate::flows::Full) => counters.stateless.add(1),
+            Err(crate::flows::Full) => {
+                counters.stateless.add(1);
+                false
+            }
         }
     }
 
@@ -469,11 +486,9 @@ pub(crate) fn reason(error: ParseError) -> DropReason {
 }
 
 /// A flow key of one IP version, and where a dataplane keeps its flows.
-trait Tracked: Key {
+trait Tracked: Key + Selected {
     fn table(flows: &mut Flows) -> &mut FlowTable<Self>;
     fn destination(&self) -> (IpAddr, u16, u8);
-    /// The hash that every balancer chooses a backend by.
-    fn selection_hash(&self) -> u64;
 }
 
 impl Tracked for FlowKey4 {
@@ -489,10 +504,6 @@ impl Tracked for FlowKey4 {
             self.protocol,
         )
     }
-
-    fn selection_hash(&self) -> u64 {
-        self.hash(&SELECTION_SEED)
-    }
 }
 
 impl Tracked for FlowKey6 {
@@ -507,10 +518,6 @@ impl Tracked for FlowKey6 {
             self.destination_port(),
             self.protocol,
         )
-    }
-
-    fn selection_hash(&self) -> u64 {
-        self.hash(&SELECTION_SEED)
     }
 }
 

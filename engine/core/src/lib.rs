@@ -17,6 +17,7 @@ pub mod explain;
 pub mod flows;
 pub mod maglev;
 pub mod replicate;
+pub mod schedule;
 pub mod tables;
 mod time;
 mod tracking;
