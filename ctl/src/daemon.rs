@@ -25,9 +25,11 @@ mod clock;
 mod control;
 mod link;
 mod pinger;
+mod refusal;
 mod replicas;
 mod store;
 mod view;
+mod wanted;
 mod watch;
 
 use actor::Actor;

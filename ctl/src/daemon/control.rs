@@ -1,6 +1,7 @@
 //! The daemon's own gRPC: each request is a command to the actor, and its answer.
 
-use super::actor::{Command, Event, Refusal};
+use super::actor::{Command, Event};
+use super::refusal::Refusal;
 use super::view::View;
 use lockstep_api::control_server::Control;
 use lockstep_api::{
