@@ -17,8 +17,9 @@ pub use owner::{Spread, SpreadBy};
 use unusual::{Outcome, Unusual};
 
 use crate::BURST;
-use crate::counters::Counters;
+use crate::counters::{Counters, VIP_SLOTS};
 use crate::flows::{Entry, Fate, FlowTable, Key, PathId, Probe, Slot};
+use crate::schedule::Picker;
 use crate::tables::{BackendRef, PortId, Tables, VipRef};
 use crate::time::{Micros, Seconds};
 use crate::tracking::{self, Segment, Transition};
@@ -80,6 +81,7 @@ struct Flows {
     v6: FlowTable<FlowKey6>,
     counters: Arc<Counters>,
     nat: Nat,
+    picker: Picker,
     seed: HashSeed,
     guards: Box<Guards>,
     /// Identification of outer IPv4 headers whose packet may be fragmented.
@@ -125,6 +127,7 @@ impl Dataplane {
                 v6: FlowTable::new(config.flows_v6),
                 counters: Arc::new(Counters::new()),
                 nat: Nat::new(&config.nat, HashSeed::new(config.seed)),
+                picker: Picker::new(VIP_SLOTS, config.seed),
                 seed: HashSeed::new(config.seed),
                 guards: Box::default(),
                 identification: 0,
@@ -418,12 +421,16 @@ impl Flows {
         if ring.is_some_and(|r| r.replicate.is_some()) {
             return (vip, Err(Refusal::Session));
         }
+        let opens = matches!(segment, Segment::Open | Segment::Datagram);
         let chosen = ring.and_then(|ring| {
-            let hash = key.selection_hash();
-            let before = tables.backend_before(ring, hash, segment);
-            before.or_else(|| ring.select(hash))
+            let hash = key.selection_hash(ring.scheduler);
+            let picked = match tables.backend_before(ring, hash, segment) {
+                Some(before) => before,
+                None => self.picker.pick(ring, vip, hash, opens, &self.counters)?,
+            };
+            Some((ring, hash, picked))
         });
-        let Some(backend) = chosen else {
+        let Some((ring, hash, mut backend)) = chosen else {
             return (vip, Err(Refusal::Drop(DropReason::NoBackend)));
         };
         if tables
@@ -450,9 +457,10 @@ impl Flows {
         };
         let slot = self.remember(tables, item.probe, entry);
         if slot.is_none() {
-            // Maglev sends its next packet to the same backend as long as none comes or goes.
             self.counters.stateless.add(1);
             self.counters.vips[vip.slot()].stateless.add(1);
+            // The same one for its next packets, which find no entry.
+            backend = ring.select(hash).unwrap_or(backend);
         }
         (vip, Ok((backend, slot)))
     }
