@@ -6,7 +6,7 @@ mod stopwatch;
 
 pub use links::{Links, Way};
 pub use sessions::Sessions;
-pub use stopwatch::Stopwatch;
+pub use stopwatch::{SAMPLE, Stopwatch};
 
 use crate::handover::{Given, GivenBurst, Settled, SettledBurst};
 use crate::mailbox::{

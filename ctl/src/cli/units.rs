@@ -78,9 +78,35 @@ pub fn time(seconds: f64) -> String {
     }
 }
 
+/// A time that is a fraction of a second, mostly: `850 ns`, `9.2 µs`, `1.5 ms`.
+pub fn moment(seconds: f64) -> String {
+    let nanos = seconds.max(0.0) * 1e9;
+    match nanos {
+        // What would be rounded up to 1,000 is of the next unit.
+        _ if nanos < 999.5 => format!("{nanos:.0} ns"),
+        _ if nanos < 999.95e3 => format!("{:.1} µs", nanos / 1e3),
+        _ if nanos < 999.95e6 => format!("{:.1} ms", nanos / 1e6),
+        _ => format!("{:.1} s", nanos / 1e9),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_are_in_the_unit_that_leaves_one_to_three_digits() {
+        for (seconds, text) in [
+            (0.0, "0 ns"),
+            (850e-9, "850 ns"),
+            (999.9e-9, "1.0 µs"),
+            (9.24e-6, "9.2 µs"),
+            (1.5e-3, "1.5 ms"),
+            (2.0, "2.0 s"),
+        ] {
+            assert_eq!(moment(seconds), text);
+        }
+    }
 
     #[test]
     fn numbers_have_separators_and_units() {

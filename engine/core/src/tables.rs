@@ -4,11 +4,13 @@
 //! that stay theirs from one snapshot to the next, so that flow entries and counters can name
 //! them; a generation tells a slot's present owner from an earlier one.
 
+mod answers;
 mod before;
 mod compile;
 mod preview;
 mod vips;
 
+pub use answers::{Answers, Source};
 pub use compile::CompileError;
 pub use preview::ring_share_moved;
 pub use vips::VipIndex;
@@ -28,6 +30,7 @@ use lockstep_plan::{
     Backend, DropReason, IdleTimeouts, Mode, Protocol, Replicate, Scheduler, ServiceName, Snapshot,
     Vip,
 };
+use lockstep_wire::vlan::TAG_LENGTH;
 use lockstep_wire::{LinkHeader, Outer};
 
 /// A backend's slot (24 bits) and the generation of its owner (8 bits), as a flow entry keeps it.
@@ -225,6 +228,14 @@ impl Ring {
         self.active.get(usize::from(index)).copied()
     }
 
+    /// The backends that take new flows, from the one behind `backend` on, without it.
+    pub fn others(&self, backend: BackendRef) -> impl Iterator<Item = BackendRef> {
+        let at = self.active.iter().position(|&b| b == backend);
+        let (before, behind) = self.active.split_at(at.unwrap_or(0));
+        let behind = behind.iter().filter(move |&&b| b != backend);
+        behind.chain(before).copied()
+    }
+
     /// The member that a flow entry's reference names.
     pub fn member(&self, backend: BackendRef) -> Option<&Member> {
         self.members.iter().find(|m| m.backend_ref == backend)
@@ -246,6 +257,7 @@ pub struct Tables {
     /// Workers that share what guards let through.
     workers: NonZeroU32,
     index: Arc<VipIndex>,
+    answers: Arc<Answers>,
     vips: Vec<VipSlot>,
     rings: Arc<Vec<Ring>>,
     hops: Vec<Hop>,
@@ -373,6 +385,7 @@ impl Tables {
             });
         match hops().next().map(|h| &h.delivery) {
             Some(Delivery::Tunnel(outer)) => outer.room(tagged > plain),
+            Some(Delivery::Nat(_) | Delivery::FullNat(_)) if tagged > plain => TAG_LENGTH as u16,
             Some(Delivery::Nat(_) | Delivery::FullNat(_) | Delivery::Session) | None => 0,
         }
     }

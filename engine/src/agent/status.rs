@@ -57,6 +57,7 @@ impl Agent {
             let worker = link.handle();
             let vitals = &worker.vitals;
             let counters = &vitals.counters;
+            let seconds = |share| vitals.latency.quantile(share).map(|ns| ns as f64 / 1e9);
             api::WorkerStatus {
                 index: index as u32,
                 core: worker.core,
@@ -69,6 +70,8 @@ impl Agent {
                 flows_capacity: capacity,
                 stateless: counters.stateless.get(),
                 epoch: counters.epoch.get(),
+                latency_p50_seconds: seconds(0.5),
+                latency_p99_seconds: seconds(0.99),
                 kernel_dropped: worker
                     .sockets
                     .iter()

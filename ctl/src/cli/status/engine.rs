@@ -2,7 +2,7 @@
 
 use crate::cli::flows::{endpoint, protocol_name};
 use crate::cli::output::table;
-use crate::cli::units::{bytes, count, percent, time};
+use crate::cli::units::{bytes, count, moment, percent, time};
 use lockstep_api as api;
 use lockstep_plan::health::Verdict;
 use serde::Serialize;
@@ -44,6 +44,9 @@ struct Worker {
     flows_capacity: u64,
     stateless: u64,
     epoch: u64,
+    /// From receiving to sending a packet, of a sample.
+    latency_p50_seconds: Option<f64>,
+    latency_p99_seconds: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -166,11 +169,21 @@ impl From<api::WorkerStatus> for Worker {
             flows_capacity: w.flows_capacity,
             stateless: w.stateless,
             epoch: w.epoch,
+            latency_p50_seconds: w.latency_p50_seconds,
+            latency_p99_seconds: w.latency_p99_seconds,
         }
     }
 }
 
 impl Worker {
+    /// What half of all packets take at most, and 99 of 100.
+    fn latency(&self) -> String {
+        match (self.latency_p50_seconds, self.latency_p99_seconds) {
+            (Some(half), Some(most)) => format!("{} / {}", moment(half), moment(most)),
+            (_, None) | (None, _) => "-".to_owned(),
+        }
+    }
+
     /// By what is in the table now: what overflowed once may be long past.
     fn is_full(&self) -> bool {
         let (flows, capacity) = (u128::from(self.flows), u128::from(self.flows_capacity));
@@ -259,6 +272,11 @@ impl Engine {
             sessions_unprotected: status.sessions_unprotected,
             sessions_orphaned: status.sessions_orphaned,
         }
+    }
+
+    /// The snapshot in force.
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// The engine in a line.
@@ -357,6 +375,7 @@ impl Engine {
                 count(w.dropped),
                 format!("{} of {}", count(w.flows), count(w.flows_capacity)),
                 count(w.stateless),
+                w.latency(),
                 w.epoch.to_string(),
             ];
             if shown {
@@ -374,6 +393,7 @@ impl Engine {
             ">DROPPED",
             ">FLOWS",
             ">STATELESS",
+            ">P50 / P99",
             ">EPOCH",
         ];
         if shown {

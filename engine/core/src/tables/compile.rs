@@ -77,6 +77,7 @@ impl Tables {
             session_ports: previous.session_ports.clone(),
             workers: previous.workers,
             index: Arc::default(),
+            answers: Arc::default(),
             rings: Arc::default(),
             vips: previous.vips.clone(),
             hops: previous.hops.clone(),
@@ -125,6 +126,7 @@ impl Tables {
         }
         tables.retire(previous, &index, &rings);
         tables.index = Arc::new(VipIndex::new(index.into_iter()));
+        tables.answers = Arc::new(Answers::new(snapshot.services()));
         tables.rings = Arc::new(rings);
         Ok(tables)
     }
@@ -148,6 +150,7 @@ impl Tables {
             session_ports: None,
             workers: NonZeroU32::MIN,
             index: Arc::default(),
+            answers: Arc::default(),
             // Slot 0 of both is nobody's: VipRef::UNKNOWN and BackendRef::NONE point there, with
             // another generation.
             vips: alloc::vec![VipSlot {
@@ -187,9 +190,12 @@ impl Tables {
         let mut members = Vec::with_capacity(service.backends.len());
         for backend in &service.backends {
             let delivery = self.delivery(service, backend)?;
+            // Behind another port it is another backend: a flow that was rewritten to the one
+            // cannot go on with the other.
             let backend_ref = old
                 .backends
                 .remove(&(&service.name, backend.id()))
+                .filter(|r| self.hops[r.slot()].delivery.translation() == delivery.translation())
                 .unwrap_or_else(|| self.take_hop());
             let hop = &mut self.hops[backend_ref.slot()];
             *hop = Hop {

@@ -274,8 +274,7 @@ fn replica_bytes(page: &mut Page, status: &api::EngineStatus) {
     }
 }
 
-/// Times of all workers together, in seconds. What is counted in a bucket is below its end: the
-/// worker's own buckets are finer, and one that lies across an end counts for the next.
+/// Times of all workers together, in seconds.
 fn histogram<'a>(
     page: &mut Page,
     name: &str,
@@ -283,20 +282,7 @@ fn histogram<'a>(
     of: impl Iterator<Item = &'a Histogram> + Clone,
 ) {
     page.family(name, "histogram", help);
-    let below = |end: u64| -> u64 {
-        let buckets = of.clone().flat_map(Histogram::buckets);
-        buckets.filter(|(to, _)| *to <= end).map(|(_, n)| n).sum()
-    };
-    let seconds = |micros: u64| micros as f64 / 1e6;
-    for end in ENDS {
-        let labels = [("le", &*seconds(end).to_string())];
-        page.part("_bucket", &labels, below(end));
-    }
-    let count: u64 = of.clone().map(Histogram::count).sum();
-    page.part("_bucket", &[("le", "+Inf")], count);
-    let sum = of.map(Histogram::sum).sum();
-    page.part("_sum", &[], seconds(sum));
-    page.part("_count", &[], count);
+    page.histogram(&[], &ENDS, 1e6, of);
 }
 
 #[cfg(test)]
