@@ -51,6 +51,13 @@ impl Status {
             .sum()
     }
 
+    /// Flows of all VIPs whose backend changed during their life.
+    pub fn flows_moved(&self) -> Result<u64> {
+        let services = self.services()?.iter();
+        let vips = services.flat_map(|service| entries(service, "vips"));
+        vips.map(|vip| number(vip, "flows_moved")).sum()
+    }
+
     /// The verdict of the daemon's pings on a replica, and whether there is a round-trip time.
     pub fn health(&self, service: &str, backend: &str) -> Result<(String, bool)> {
         let health = &self.backend(service, backend)?["health"];
