@@ -204,6 +204,7 @@ impl Starting<'_> {
             burst: Burst::new(&umem),
             dataplane,
             sessions,
+            tap: None,
             stopwatch: Stopwatch::default(),
             poll: topology.engine().poll,
             mailbox: Arc::clone(&mailbox),

@@ -1,6 +1,9 @@
 //! Why a packet goes where it goes, in sentences, by the same functions that forward it.
 
 mod guard;
+mod seen;
+
+pub use seen::{Seen, as_received, seen};
 
 use crate::dataplane::{KnownFlow, admit, reason};
 use crate::maglev::SELECTION_SEED;
@@ -29,6 +32,8 @@ pub enum Fate {
     Pass,
     /// It goes to a session of the engine's own.
     Session,
+    /// It was sent on, by tables that are no longer in force: to whom cannot be told.
+    Sent,
     /// It is dropped.
     Drop(DropReason),
 }
@@ -130,7 +135,9 @@ fn finish(tables: &Tables, fate: Fate, key: &FlowKey, steps: Vec<String>) -> Exp
     let vip = tables.vip(tuple.to.ip(), tuple.to.port(), tuple.protocol);
     let service = match &fate {
         Fate::Forward { service, .. } => Some(service.clone()),
-        Fate::Pass | Fate::Session | Fate::Drop(_) => vip.and_then(|v| tables.service_name(v)),
+        Fate::Pass | Fate::Session | Fate::Sent | Fate::Drop(_) => {
+            vip.and_then(|v| tables.service_name(v))
+        }
     };
     Explanation {
         fate,

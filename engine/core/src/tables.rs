@@ -241,6 +241,11 @@ impl Ring {
         self.members.iter().find(|m| m.backend_ref == backend)
     }
 
+    /// The Maglev table, and the active backends as it numbers them.
+    pub fn table(&self) -> Option<(&Maglev, &[BackendRef])> {
+        Some((self.maglev.as_deref()?, &self.active))
+    }
+
     /// The size of the Maglev table, 0 without one.
     pub fn table_entries(&self) -> u32 {
         self.maglev.as_ref().map_or(0, |m| m.entries().len() as u32)

@@ -112,7 +112,7 @@ impl Engine {
             flows_v4: CAPACITY,
             flows_v6: 8,
             seed: 1,
-            nat: lockstep_core::dataplane::NatConfig::default(),
+            ..DataplaneConfig::default()
         });
         dataplane.adopt(Arc::new(tables()));
         Engine {

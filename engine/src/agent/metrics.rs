@@ -173,7 +173,7 @@ impl Agent {
         page.family(
             "lockstep_xdp_packets_total",
             "counter",
-            "What the XDP program did with frames: redirected, or why the kernel got them.",
+            "What the XDP program did with frames: redirected, carried, or why the kernel got them.",
         );
         for (interface, counters) in status.interfaces.iter().zip(self.steering.counters()) {
             for (verdict, packets) in counters.iter() {

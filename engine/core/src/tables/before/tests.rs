@@ -35,7 +35,7 @@ impl Balancer {
             flows_v4: 10_000,
             flows_v6: 8,
             seed,
-            nat: crate::dataplane::NatConfig::default(),
+            ..DataplaneConfig::default()
         });
         let mut balancer = Balancer {
             dataplane,
