@@ -289,6 +289,7 @@ impl Starting<'_> {
             flows_v4: flows(engine.flows_ipv4)?,
             flows_v6: flows(engine.flows_ipv6)?,
             seed,
+            ..DataplaneConfig::default()
         });
         Ok(dataplane.with_spread(spread(self.topology, self.index)))
     }

@@ -506,6 +506,8 @@ fn status_of(current: &Snapshot) -> EngineStatus {
                 vip: Some(v.clone()),
                 packets: 1_234_567,
                 bytes: 1_610_612_736,
+                flows_moved: 0,
+                stateless: 0,
                 drops: vec![DropCount {
                     reason: "no_neighbour".to_owned(),
                     packets: 3,

@@ -55,6 +55,7 @@ fn dataplane() -> Dataplane {
         flows_v4: 1_024,
         flows_v6: 1_024,
         seed: 3,
+        ..DataplaneConfig::default()
     });
     dataplane.adopt(Arc::new(tables));
     dataplane

@@ -15,6 +15,7 @@ fn dataplane(tables: &Arc<Tables>) -> Dataplane {
         flows_v4: 1_024,
         flows_v6: 1_024,
         seed: 7,
+        ..DataplaneConfig::default()
     });
     dataplane.adopt(Arc::clone(tables));
     dataplane
