@@ -4,6 +4,7 @@
 //! when it starts, as frames are that a NIC or the kernel has just written there. The flow table
 //! is not: with 1,000,000 flows in random order nearly every lookup goes to memory.
 
+use crate::handover_bench;
 use anyhow::{Context, bail};
 use lockstep_core::tables::{NextHop, PortId, Route};
 use lockstep_core::{BURST, Dataplane, DataplaneConfig, EngineAddresses, Micros, Tables, Verdict};
@@ -43,6 +44,9 @@ const PATHS: &[(&str, Traffic, &[u32])] = &[
     ("new-flows-v4", Traffic::NewFlows, &[1_000_000]),
 ];
 
+/// The path that [`handover_bench`] counts.
+const HANDOVER: &str = "handover";
+
 /// Packets per round: enough that 1,000,000 flows each see two.
 const PACKETS: usize = 2_000_000;
 
@@ -77,6 +81,21 @@ pub fn run(output: &Path, rounds: usize, instructions: bool) -> anyhow::Result<(
             rows.push(row);
         }
     }
+    for (path, ns_per_packet) in handover_bench::run(rounds.max(1))? {
+        let flows = handover_bench::FLOWS;
+        let counts = instructions && path == HANDOVER;
+        let counted = counts.then(|| count_handover(flows)).transpose()?;
+        println!(
+            "{path:<14} {flows:>9} {ns_per_packet:>12.1} {:>20}",
+            counted.map_or("-".into(), |n| format!("{n:.0}"))
+        );
+        rows.push(Row {
+            path,
+            flows,
+            ns_per_packet: (ns_per_packet * 100.0).round() / 100.0,
+            instructions_per_packet: counted,
+        });
+    }
     if let Some(parent) = output.parent() {
         std::fs::create_dir_all(parent)?;
     }
@@ -91,6 +110,9 @@ const COUNTED: usize = 64 * 1000;
 
 /// The measured part alone, for callgrind.
 pub fn count(path: &str, flows: u32) -> anyhow::Result<()> {
+    if path == HANDOVER {
+        return handover_bench::count();
+    }
     let Some(&(_, traffic, _)) = PATHS.iter().find(|(name, ..)| *name == path) else {
         bail!("no path {path}");
     };
@@ -100,10 +122,29 @@ pub fn count(path: &str, flows: u32) -> anyhow::Result<()> {
 
 /// Instructions per packet, as callgrind counts them inside [`measured`].
 fn count_instructions(path: &str, flows: u32) -> anyhow::Result<f64> {
+    let total = callgrind(path, flows, &["*core_bench*measured*".to_owned()])?;
+    Ok((total / COUNTED as f64 * 10.0).round() / 10.0)
+}
+
+/// Those of the hand-over without the processing.
+fn count_handover(flows: u32) -> anyhow::Result<f64> {
+    let toggles = handover_bench::TOGGLES.map(|name| format!("*handover_bench*::{name}*"));
+    let total = callgrind(HANDOVER, flows, &toggles)?;
+    let packets = handover_bench::COUNTED * BURST;
+    Ok((total / packets as f64 * 10.0).round() / 10.0)
+}
+
+/// All instructions between the functions whose names match: entering one begins or ends it.
+fn callgrind(path: &str, flows: u32, toggles: &[String]) -> anyhow::Result<f64> {
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("callgrind.out");
     let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--toggle-collect=*core_bench*measured*"])
+        .arg("--tool=callgrind")
+        .args(
+            toggles
+                .iter()
+                .map(|name| format!("--toggle-collect={name}")),
+        )
         .arg(format!("--callgrind-out-file={}", file.display()))
         .arg(std::env::current_exe()?)
         .args(["count", path, &flows.to_string()])
@@ -116,16 +157,15 @@ fn count_instructions(path: &str, flows: u32) -> anyhow::Result<f64> {
         );
     }
     let text = std::fs::read_to_string(&file)?;
-    let total: f64 = text
-        .lines()
+    text.lines()
         .find_map(|l| {
             l.strip_prefix("summary: ")
                 .or_else(|| l.strip_prefix("totals: "))
         })
         .context("callgrind wrote no total")?
         .trim()
-        .parse()?;
-    Ok((total / COUNTED as f64 * 10.0).round() / 10.0)
+        .parse()
+        .context("callgrind's total is no number")
 }
 
 type Frame = [u8; 128];
@@ -238,21 +278,26 @@ impl Bench {
             self.at = (self.at + 1) % self.order.len();
             flow
         };
-        let bytes = &mut frame.bytes;
-        bytes.copy_from_slice(&self.template.bytes);
+        frame.bytes.copy_from_slice(&self.template.bytes);
         frame.length = self.template.length;
-        let ip = 14 + 20;
-        if self.traffic == Traffic::V6 {
-            bytes[ip + 20..ip + 24].copy_from_slice(&flow.to_be_bytes());
-            bytes[ip + 40..ip + 42].copy_from_slice(&((flow % 60_000) as u16 + 1024).to_be_bytes());
-            return;
-        }
-        bytes[ip + 12..ip + 16].copy_from_slice(&(0x0b00_0000 + flow).to_be_bytes());
-        bytes[ip + 20..ip + 22].copy_from_slice(&((flow % 60_000) as u16 + 1024).to_be_bytes());
-        bytes[ip + 10..ip + 12].fill(0);
-        let sum = checksum::checksum(&bytes[ip..ip + 20]);
-        bytes[ip + 10..ip + 12].copy_from_slice(&sum.to_be_bytes());
+        number(frame, self.traffic, flow);
     }
+}
+
+/// Makes a packet one of this flow.
+fn number(frame: &mut Cursor, traffic: Traffic, flow: u32) {
+    let bytes = &mut frame.bytes;
+    let ip = 14 + 20;
+    if traffic == Traffic::V6 {
+        bytes[ip + 20..ip + 24].copy_from_slice(&flow.to_be_bytes());
+        bytes[ip + 40..ip + 42].copy_from_slice(&((flow % 60_000) as u16 + 1024).to_be_bytes());
+        return;
+    }
+    bytes[ip + 12..ip + 16].copy_from_slice(&(0x0b00_0000 + flow).to_be_bytes());
+    bytes[ip + 20..ip + 22].copy_from_slice(&((flow % 60_000) as u16 + 1024).to_be_bytes());
+    bytes[ip + 10..ip + 12].fill(0);
+    let sum = checksum::checksum(&bytes[ip..ip + 20]);
+    bytes[ip + 10..ip + 12].copy_from_slice(&sum.to_be_bytes());
 }
 
 /// The measured call. Kept out of line so that callgrind finds it by name.
@@ -273,8 +318,15 @@ fn opened(dataplane: &mut Dataplane, frames: &mut [Cursor], verdicts: &mut [Verd
     dataplane.process(Micros::new(0), &[PortId(0); BURST], frames, verdicts);
 }
 
+/// A 64-byte UDP packet over IPv4 of this flow.
+pub fn packet_of(flow: u32) -> impl AsRef<[u8]> {
+    let mut frame = template(Traffic::V4);
+    number(&mut frame, Traffic::V4, flow);
+    frame
+}
+
 /// Ten backends behind an IPv4 and an IPv6 VIP, tunnelled over IPv4.
-fn tables() -> Tables {
+pub fn tables() -> Tables {
     let backends = (1..=10)
         .map(|n| Backend {
             name: format!("s{n}"),
