@@ -230,6 +230,9 @@ mod tests {
     use lockstep_plan::health::Verdict;
     use std::time::Duration;
 
+    /// Where the service that replicates stands in [`snapshot`].
+    const REPLICATES: usize = 6;
+
     fn snapshot() -> Snapshot {
         let text = r#"
 [[service]]
@@ -238,6 +241,39 @@ vips = ["203.0.113.10:80/tcp", "[2001:db8::10]:0/udp"]
 table_size = 251
 idle = { tcp_syn = "1s", tcp_established = "2s", tcp_fin = "3s", udp = "4s" }
 backends = [{ address = "fd00::1", weight = 7 }, { address = "fd00::2", name = "b", weight = 0 }]
+
+[[service]]
+name = "gue"
+vips = ["203.0.113.10:30000-30999/udp"]
+encapsulation = "gue"
+gue_port = 6081
+scheduler = "wlc"
+allow = ["192.0.2.0/24"]
+deny = ["2001:db8::/32", "192.0.2.7"]
+rate = { new_flows = 1, packets = 2 }
+source_rate = { new_flows = 3, prefix_ipv4 = 4, prefix_ipv6 = 5 }
+backends = [{ address = "10.0.0.1" }]
+
+[[service]]
+name = "nat"
+vips = ["203.0.113.13:80/tcp"]
+mode = "nat"
+scheduler = "wrr"
+rate = { packets = 4294967295 }
+backends = [{ address = "10.0.0.1", port = 8080 }]
+
+[[service]]
+name = "full"
+vips = ["203.0.113.14:80/tcp"]
+mode = "full-nat"
+sticky = "client"
+backends = [{ address = "10.0.0.1" }]
+
+[[service]]
+name = "any"
+vips = ["203.0.113.15:80/tcp"]
+scheduler = "random"
+backends = [{ address = "10.0.0.1" }]
 
 [[service]]
 name = "bare"
@@ -272,11 +308,11 @@ client_timeout = "12ms"
         let mut services = lockstep_ctl_core::services::parse("t.toml", text)
             .unwrap()
             .services;
-        services[2].backends[0].health = Health {
+        services[REPLICATES].backends[0].health = Health {
             verdict: Verdict::Down,
             rtt: None,
         };
-        services[2].backends[1].health = Health {
+        services[REPLICATES].backends[1].health = Health {
             verdict: Verdict::Up,
             rtt: Some(Duration::from_micros(250)),
         };
@@ -294,13 +330,15 @@ client_timeout = "12ms"
     #[test]
     fn a_message_that_is_no_snapshot_is_refused_by_its_field() {
         type Damage = fn(&mut api::Service);
-        let rows: [(&str, Damage); 9] = [
+        let rows: [(&str, Damage); 13] = [
+            ("service scheduler", |s| s.scheduler = 99),
+            ("service gue_port", |s| s.gue_port = 65_536),
+            ("VIP last_port", |s| s.vips[0].last_port = 65_536),
             ("service name", |s| s.name = "a b".to_owned()),
             ("service mode", |s| s.mode = 0),
             ("service table_size", |s| s.table_size = 65_536),
-            ("VIP address", |s| {
-                s.vips[0].address = "127.0.0.1".to_owned()
-            }),
+            ("VIP address", |s| s.vips[0].address = "x".to_owned()),
+            ("VIP", |s| s.vips[0].address = "127.0.0.1".to_owned()),
             ("VIP port", |s| s.vips[0].port = 65_536),
             ("VIP protocol", |s| s.vips[0].protocol = 99),
             ("backend address", |s| {
@@ -342,7 +380,7 @@ client_timeout = "12ms"
         ];
         for (expected, damage) in rows {
             let mut message = snapshot_to_proto(&snapshot());
-            let service = &mut message.services[2];
+            let service = &mut message.services[REPLICATES];
             let mut policy = service.replicate.take().unwrap();
             damage(service, &mut policy);
             service.replicate = Some(policy);

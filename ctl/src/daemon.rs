@@ -25,6 +25,7 @@ mod clock;
 mod control;
 mod link;
 mod pinger;
+mod refusal;
 mod replicas;
 mod store;
 mod view;

@@ -225,6 +225,17 @@ fn sessions_without_protection_need_attention() {
 }
 
 #[test]
+fn a_hung_engine_is_as_one_that_cannot_be_reached() {
+    let place = Place::new(&web(TWO));
+    let (engine, _daemon) = running(&place);
+    engine.hang();
+    write(&place.path("new.toml"), &web(ONE));
+    place
+        .lockstep(&["diff", "new.toml"])
+        .expect(3, &["the engine has not answered for 10s"]);
+}
+
+#[test]
 fn diff_of_a_replicated_service_says_what_becomes_of_its_sessions() {
     let replicated = |backends| web(backends).replace("vips", "mode = \"replicate\"\nvips");
     let place = Place::new(&replicated(TWO));

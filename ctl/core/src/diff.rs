@@ -1,6 +1,7 @@
 //! The difference of two lists of services, in the operator's words.
 
-use crate::policy::keys;
+use crate::policy::{keys, settings};
+use crate::spread::{Priority, Spread, Spreads};
 use lockstep_plan::{Backend, BackendId, BackendState, Mode, Replicate, Service, ServiceName, Vip};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -46,10 +47,10 @@ pub enum Change {
     VipAdded(Vip),
     /// A VIP that goes.
     VipRemoved(Vip),
-    /// A backend that is new.
-    BackendAdded(Backend),
-    /// A backend that goes.
-    BackendRemoved(Backend),
+    /// A backend that is new, and its tier.
+    BackendAdded(Backend, Priority),
+    /// A backend that goes, and its tier.
+    BackendRemoved(Backend, Priority),
     /// A backend with another name.
     BackendName {
         /// The backend as it was.
@@ -71,7 +72,25 @@ pub enum Change {
         /// Its new state.
         after: BackendState,
     },
-    /// A replica that listens elsewhere.
+    /// A backend in another tier.
+    BackendPriority {
+        /// The backend as it was.
+        before: Backend,
+        /// The tier it was in.
+        was: Priority,
+        /// The new one.
+        after: Priority,
+    },
+    /// Another way to spread, deliver or limit new flows.
+    Setting {
+        /// Its key in `services.toml`.
+        key: &'static str,
+        /// The value as it was.
+        before: Option<String>,
+        /// The new one.
+        after: Option<String>,
+    },
+    /// A backend that listens elsewhere.
     BackendPort {
         /// The backend as it was.
         before: Backend,
@@ -112,18 +131,44 @@ pub enum Change {
     },
 }
 
+/// Services, and how they spread new flows.
+#[derive(Debug, Clone, Copy)]
+pub struct Side<'a> {
+    /// The services.
+    pub services: &'a [Service],
+    /// Those of them that spread in a way of their own.
+    pub spreads: &'a Spreads,
+}
+
+/// A service, and how it spreads new flows.
+#[derive(Clone, Copy)]
+struct One<'a> {
+    service: &'a Service,
+    spread: &'a Spread,
+}
+
 /// The services that differ between two lists, ordered by name. Names identify services,
 /// addresses identify backends; order means nothing.
-pub fn diff(before: &[Service], after: &[Service]) -> Vec<ServiceDiff> {
-    let old = by_name(before);
-    let new = by_name(after);
+pub fn diff(before: Side<'_>, after: Side<'_>) -> Vec<ServiceDiff> {
+    let default = Spread::default();
+    let old = by_name(before, &default);
+    let new = by_name(after, &default);
     let names: BTreeSet<&ServiceName> = old.keys().chain(new.keys()).copied().collect();
     let one = |name: &ServiceName| {
         let (kind, changes) = match (old.get(name), new.get(name)) {
             (None, None) => return None,
-            (None, Some(after)) => (DiffKind::Added, between(&bare(after), after)),
-            (Some(before), None) => (DiffKind::Removed, between(before, &bare(before))),
-            (Some(before), Some(after)) => (DiffKind::Changed, between(before, after)),
+            (None, Some(&after)) => {
+                let service = &bare(after.service);
+                (DiffKind::Added, between(One { service, ..after }, after))
+            }
+            (Some(&before), None) => {
+                let service = &bare(before.service);
+                (
+                    DiffKind::Removed,
+                    between(before, One { service, ..before }),
+                )
+            }
+            (Some(&before), Some(&after)) => (DiffKind::Changed, between(before, after)),
         };
         let differs = kind != DiffKind::Changed || !changes.is_empty();
         differs.then(|| ServiceDiff {
@@ -135,8 +180,12 @@ pub fn diff(before: &[Service], after: &[Service]) -> Vec<ServiceDiff> {
     names.into_iter().filter_map(one).collect()
 }
 
-fn by_name(services: &[Service]) -> BTreeMap<&ServiceName, &Service> {
-    services.iter().map(|s| (&s.name, s)).collect()
+fn by_name<'a>(side: Side<'a>, default: &'a Spread) -> BTreeMap<&'a ServiceName, One<'a>> {
+    let one = |service: &'a Service| {
+        let spread = side.spreads.get(&service.name).unwrap_or(default);
+        (&service.name, One { service, spread })
+    };
+    side.services.iter().map(one).collect()
 }
 
 /// The service without what makes up its size, to show a whole service as added or removed.
@@ -148,12 +197,28 @@ fn bare(service: &Service) -> Service {
     }
 }
 
-fn between(before: &Service, after: &Service) -> Vec<Change> {
+fn between(before: One<'_>, after: One<'_>) -> Vec<Change> {
     let mut changes = Vec::new();
-    vips(before, after, &mut changes);
-    settings(before, after, &mut changes);
+    vips(before.service, after.service, &mut changes);
+    own_settings(before.service, after.service, &mut changes);
+    let old = settings(before.service, before.spread);
+    let new = settings(after.service, after.spread);
+    for ((key, before), (_, after)) in old.into_iter().zip(new) {
+        if before != after && !is_mere_default(before.as_deref(), after.as_deref()) {
+            changes.push(Change::Setting { key, before, after });
+        }
+    }
     backends(before, after, &mut changes);
     changes
+}
+
+/// Whether a mode that has such a setting meets one that has none, without a word about it.
+fn is_mere_default(before: Option<&str>, after: Option<&str>) -> bool {
+    let default = |value| matches!(value, "\"ipip\"" | "\"maglev\"");
+    match (before, after) {
+        (Some(value), None) | (None, Some(value)) => default(value),
+        (Some(_), Some(_)) | (None, None) => false,
+    }
 }
 
 fn vips(before: &Service, after: &Service, changes: &mut Vec<Change>) {
@@ -163,7 +228,7 @@ fn vips(before: &Service, after: &Service, changes: &mut Vec<Change>) {
     changes.extend(new.difference(&old).map(|&v| Change::VipAdded(v)));
 }
 
-fn settings(before: &Service, after: &Service, changes: &mut Vec<Change>) {
+fn own_settings(before: &Service, after: &Service, changes: &mut Vec<Change>) {
     if before.mode.name() != after.mode.name() {
         changes.push(Change::Mode {
             before: before.mode.clone(),
@@ -206,18 +271,37 @@ fn policy(before: &Mode, after: &Mode, changes: &mut Vec<Change>) {
     }
 }
 
-fn backends(before: &Service, after: &Service, changes: &mut Vec<Change>) {
-    let old: BTreeMap<BackendId, &Backend> = before.backends.iter().map(|b| (b.id(), b)).collect();
-    let new: BTreeMap<BackendId, &Backend> = after.backends.iter().map(|b| (b.id(), b)).collect();
+fn backends(before: One<'_>, after: One<'_>, changes: &mut Vec<Change>) {
+    let (old, new) = (by_id(before.service), by_id(after.service));
     let ids: BTreeSet<&BackendId> = old.keys().chain(new.keys()).collect();
     for id in ids {
         match (old.get(id), new.get(id)) {
             (None, None) => {}
-            (Some(&backend), None) => changes.push(Change::BackendRemoved(backend.clone())),
-            (None, Some(&backend)) => changes.push(Change::BackendAdded(backend.clone())),
-            (Some(&before), Some(&after)) => backend(before, after, changes),
+            (Some(&backend), None) => {
+                let tier = before.spread.priority(*id);
+                changes.push(Change::BackendRemoved(backend.clone(), tier));
+            }
+            (None, Some(&backend)) => {
+                let tier = after.spread.priority(*id);
+                changes.push(Change::BackendAdded(backend.clone(), tier));
+            }
+            (Some(&old), Some(&new)) => {
+                backend(old, new, changes);
+                let (was, is) = (before.spread.priority(*id), after.spread.priority(*id));
+                if was != is {
+                    changes.push(Change::BackendPriority {
+                        before: old.clone(),
+                        was,
+                        after: is,
+                    });
+                }
+            }
         }
     }
+}
+
+fn by_id(service: &Service) -> BTreeMap<BackendId, &Backend> {
+    service.backends.iter().map(|b| (b.id(), b)).collect()
 }
 
 fn backend(before: &Backend, after: &Backend, changes: &mut Vec<Change>) {
@@ -253,8 +337,12 @@ impl fmt::Display for Change {
         match self {
             Change::VipAdded(vip) => write!(f, "+ vip {vip}"),
             Change::VipRemoved(vip) => write!(f, "- vip {vip}"),
-            Change::BackendAdded(b) => write!(f, "+ backend {}{}", label(b), details(b)),
-            Change::BackendRemoved(b) => write!(f, "- backend {}{}", label(b), details(b)),
+            Change::BackendAdded(b, tier) => {
+                write!(f, "+ backend {}{}", label(b), details(b, *tier))
+            }
+            Change::BackendRemoved(b, tier) => {
+                write!(f, "- backend {}{}", label(b), details(b, *tier))
+            }
             Change::BackendName { before, after } => {
                 write!(
                     f,
@@ -277,6 +365,14 @@ impl fmt::Display for Change {
             Change::BackendPort { before, after } => {
                 let (old, new) = (port(before.port), port(*after));
                 write!(f, "~ backend {}: port {old} -> {new}", label(before))
+            }
+            Change::BackendPriority { before, was, after } => {
+                let (was, after) = (was.get(), after.get());
+                write!(f, "~ backend {}: priority {was} -> {after}", label(before))
+            }
+            Change::Setting { key, before, after } => {
+                let shown = |value: &Option<String>| value.clone().unwrap_or("none".to_owned());
+                write!(f, "~ {key}: {} -> {}", shown(before), shown(after))
             }
             Change::Policy { key, before, after } => {
                 write!(f, "~ replicate.{key}: {before} -> {after}")
@@ -302,12 +398,16 @@ fn label(backend: &Backend) -> String {
     }
 }
 
-fn details(backend: &Backend) -> String {
+fn details(backend: &Backend, tier: Priority) -> String {
+    let tier = match tier.get() {
+        0 => String::new(),
+        tier => format!(" priority {tier}"),
+    };
     let weight = backend.weight.get();
     let port = backend.port.map_or(String::new(), |p| format!(" port {p}"));
     match backend.state {
-        BackendState::Active => format!("{port} weight {weight}"),
-        BackendState::Draining => format!("{port} weight {weight} draining"),
+        BackendState::Active => format!("{port} weight {weight}{tier}"),
+        BackendState::Draining => format!("{port} weight {weight}{tier} draining"),
     }
 }
 

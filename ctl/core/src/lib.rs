@@ -10,6 +10,7 @@ pub mod health;
 pub mod policy;
 pub mod reconcile;
 pub mod services;
+pub mod spread;
 
 #[cfg(test)]
 mod testing;

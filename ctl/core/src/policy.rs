@@ -1,10 +1,66 @@
-//! A policy of replicated sessions key by key, in the words of `services.toml`.
+//! What a service does with new flows, and a policy of replicated sessions, key by key, in the
+//! words of `services.toml`.
 
 use crate::services::bytes;
+use crate::spread::Spread;
 use lockstep_plan::mask::Mask;
-use lockstep_plan::{Commit, Divergence, Grouping, Replicate};
+use lockstep_plan::{
+    Commit, Divergence, Encapsulation, Grouping, Guard, Mode, Prefix, Replicate, Service,
+};
 use lockstep_topology::duration;
 use std::time::Duration;
+
+/// The keys of `[[service]]` that say how new flows are spread, delivered and limited, each with its
+/// value as TOML; `None` where nothing is to be written. In the order of the documentation.
+pub fn settings(service: &Service, spread: &Spread) -> [(&'static str, Option<String>); 8] {
+    let (encapsulation, gue_port) = match service.mode {
+        Mode::Tunnel(Encapsulation::Ipip) => (Some("\"ipip\"".to_owned()), None),
+        Mode::Tunnel(Encapsulation::Gue { port }) => {
+            (Some("\"gue\"".to_owned()), Some(port.to_string()))
+        }
+        Mode::Nat | Mode::FullNat | Mode::Replicate(_) => (None, None),
+    };
+    let scheduler = match service.mode {
+        Mode::Tunnel(_) | Mode::Nat | Mode::FullNat => {
+            Some(format!("\"{}\"", service.scheduler.name()))
+        }
+        Mode::Replicate(_) => None,
+    };
+    let slow_start = spread.slow_start.map(duration::format);
+    [
+        ("encapsulation", encapsulation),
+        ("gue_port", gue_port),
+        ("scheduler", scheduler),
+        ("slow_start", slow_start.map(|time| format!("\"{time}\""))),
+        ("allow", prefixes(&service.guard.allow)),
+        ("deny", prefixes(&service.guard.deny)),
+        ("rate", rate(&service.guard)),
+        ("source_rate", source_rate(&service.guard)),
+    ]
+}
+
+fn prefixes(prefixes: &[Prefix]) -> Option<String> {
+    let texts: Vec<String> = prefixes.iter().map(|p| format!("\"{p}\"")).collect();
+    (!texts.is_empty()).then(|| format!("[{}]", texts.join(", ")))
+}
+
+fn rate(guard: &Guard) -> Option<String> {
+    let named = [("new_flows", guard.new_flows), ("packets", guard.packets)];
+    let texts: Vec<String> = named
+        .into_iter()
+        .filter_map(|(key, number)| Some(format!("{key} = {}", number?)))
+        .collect();
+    (!texts.is_empty()).then(|| format!("{{ {} }}", texts.join(", ")))
+}
+
+fn source_rate(guard: &Guard) -> Option<String> {
+    guard.source.map(|source| {
+        format!(
+            "{{ new_flows = {}, prefix_ipv4 = {}, prefix_ipv6 = {} }}",
+            source.new_flows, source.prefix_v4, source.prefix_v6
+        )
+    })
+}
 
 /// Every key of `[service.replicate]` with its value as TOML, in the order of the documentation.
 pub fn keys(policy: &Replicate) -> [(&'static str, String); 19] {

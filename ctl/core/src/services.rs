@@ -5,12 +5,26 @@
 //! name = "web"
 //! vips = ["203.0.113.10:80/tcp", "[2001:db8::10]:80/tcp"]
 //! mode = "tunnel"                                       # the default
+//! encapsulation = "ipip"                                # or "gue", with gue_port = 6080
+//! scheduler = "maglev"                                  # or "wrr", "wlc", "source-hash", "random"
 //! table_size = 65537                                    # Maglev table, a prime
+//! slow_start = "30s"                                    # else new backends have their share at once
+//! deny = ["192.0.2.0/24"]                               # and allow, the only ones that are served
+//! rate = { new_flows = 10000, packets = 1000000 }       # a second, either or both
+//! source_rate = { new_flows = 100 }                     # of a prefix: prefix_ipv4 = 24, prefix_ipv6 = 56
 //! idle = { tcp_established = "15m", udp = "300s" }      # also tcp_syn, tcp_fin
 //! backends = [
 //!     { address = "10.0.1.11" },
 //!     { address = "10.0.1.12", name = "web-2", weight = 50 },
+//!     { address = "10.0.1.13", priority = 1 },          # takes over as those of 0 fail
 //! ]
+//!
+//! [[service]]
+//! name = "shop"
+//! vips = ["203.0.113.11:443/tcp", "203.0.113.11:30000-30999/udp"]
+//! mode = "full-nat"                                     # or "nat"; both rewrite addresses
+//! sticky = "client"                                     # all flows of a client to one backend
+//! backends = [{ address = "10.0.1.31" }]
 //!
 //! [[service]]
 //! name = "game"
@@ -47,8 +61,10 @@
 //! it keeps the flows it has and takes no new ones. A file without services says so with
 //! `service = []`; an empty one is refused, since it is more often a mishap than a wish.
 
+use crate::spread::{Priority, Spread, Spreads};
 use lockstep_plan::{
-    Backend, BackendState, Guard, Health, Mode, Replicate, Scheduler, Service, Snapshot, Weight,
+    Backend, BackendId, BackendState, Encapsulation, Guard, Health, Mode, Replicate, Scheduler,
+    Service, Snapshot, Weight,
 };
 use lockstep_topology::diagnostics::{Diagnostics, Source, from_toml};
 use serde::Deserialize;
@@ -58,9 +74,13 @@ use toml::Spanned;
 
 pub(crate) mod bytes;
 mod conflicts;
+mod flows;
+mod meaningless;
 mod replicate;
 mod values;
 
+use flows::{FileEncapsulation, FilePriority, FileScheduler, FileSticky, SlowStart};
+use flows::{PrefixText, Rate, SourceLimit};
 use replicate::FileReplicate;
 use values::{Address, BackendName, FileMode, FilePort, FileWeight, Idle, Name, Size, VipText};
 
@@ -69,6 +89,8 @@ use values::{Address, BackendName, FileMode, FilePort, FileWeight, Idle, Name, S
 pub struct ServicesFile {
     /// They stand together in one snapshot; in the order of the file.
     pub services: Vec<Service>,
+    /// How each of them spreads new flows, as far as the engine is not to know it.
+    pub spreads: Spreads,
     /// What is allowed, but hardly meant. No errors.
     pub warnings: Diagnostics,
 }
@@ -88,6 +110,7 @@ pub fn parse(file: &str, text: &str) -> Result<ServicesFile, Diagnostics> {
         .collect();
     let mut found = conflicts::in_names(source, &document);
     found.extend(conflicts::in_policies(source, &document));
+    found.extend(meaningless::keys(source, &document));
     if let Err(errors) = Snapshot::new(0, services.clone()) {
         found.extend(conflicts::located(source, &document, &errors));
     }
@@ -104,13 +127,20 @@ pub fn parse(file: &str, text: &str) -> Result<ServicesFile, Diagnostics> {
         let message = format!("service {} has no active backend", service.name.get_ref().0);
         let warning = source.warning(service.backends.span(), message);
         let help = match service.mode {
-            FileMode::Tunnel => "its packets are dropped as no_backend",
+            FileMode::Tunnel | FileMode::Nat | FileMode::FullNat => {
+                "its packets are dropped as no_backend"
+            }
             FileMode::Replicate => "its clients are refused",
         };
         (!active).then(|| warning.help(help))
     }));
+    let spreads = document.service.iter().map(|s| {
+        let service = s.get_ref();
+        (service.name.get_ref().0.clone(), service.spread())
+    });
     Ok(ServicesFile {
         services,
+        spreads: spreads.collect(),
         warnings: found,
     })
 }
@@ -128,10 +158,21 @@ struct FileService {
     vips: Spanned<Vec<Spanned<VipText>>>,
     #[serde(default)]
     mode: FileMode,
+    encapsulation: Option<Spanned<FileEncapsulation>>,
+    gue_port: Option<Spanned<FilePort>>,
+    scheduler: Option<Spanned<FileScheduler>>,
+    sticky: Option<Spanned<FileSticky>>,
+    slow_start: Option<Spanned<SlowStart>>,
     #[serde(default)]
     table_size: Size,
     #[serde(default)]
     idle: Idle,
+    #[serde(default)]
+    allow: Vec<PrefixText>,
+    #[serde(default)]
+    deny: Vec<PrefixText>,
+    rate: Option<Spanned<Rate>>,
+    source_rate: Option<SourceLimit>,
     replicate: Option<Spanned<FileReplicate>>,
     backends: Spanned<Vec<Spanned<FileBackend>>>,
 }
@@ -142,7 +183,9 @@ impl FileService {
             name: self.name.get_ref().0.clone(),
             vips: self.vips.get_ref().iter().map(|v| v.get_ref().0).collect(),
             mode: match self.mode {
-                FileMode::Tunnel => Mode::TUNNEL,
+                FileMode::Tunnel => Mode::Tunnel(self.encapsulation()),
+                FileMode::Nat => Mode::Nat,
+                FileMode::FullNat => Mode::FullNat,
                 FileMode::Replicate => Mode::Replicate(Arc::new(self.policy())),
             },
             backends: self
@@ -153,8 +196,59 @@ impl FileService {
                 .collect(),
             table_size: self.table_size.0,
             idle: self.idle.to_plan(),
-            scheduler: Scheduler::default(),
-            guard: Guard::default(),
+            scheduler: self.scheduler(),
+            guard: self.guard(),
+        }
+    }
+
+    fn encapsulation(&self) -> Encapsulation {
+        let named = self.encapsulation.as_ref();
+        match named.map_or(FileEncapsulation::Ipip, |e| *e.get_ref()) {
+            FileEncapsulation::Ipip => Encapsulation::Ipip,
+            FileEncapsulation::Gue => Encapsulation::Gue {
+                port: self
+                    .gue_port
+                    .as_ref()
+                    .map_or(Encapsulation::GUE_PORT, |p| p.get_ref().0),
+            },
+        }
+    }
+
+    fn scheduler(&self) -> Scheduler {
+        let named = self.scheduler.as_ref().map(|s| s.get_ref().to_plan());
+        match (named.unwrap_or_default(), &self.sticky) {
+            // Its choice by the client's address alone.
+            (Scheduler::Maglev, Some(_)) => Scheduler::SourceHash,
+            (scheduler, _) => scheduler,
+        }
+    }
+
+    fn guard(&self) -> Guard {
+        let prefixes = |texts: &[PrefixText]| texts.iter().map(|p| p.0).collect();
+        let rate = self.rate.as_ref().map(Spanned::get_ref);
+        Guard {
+            allow: prefixes(&self.allow),
+            deny: prefixes(&self.deny),
+            new_flows: rate.and_then(|r| r.new_flows()),
+            packets: rate.and_then(|r| r.packets()),
+            source: self.source_rate.as_ref().map(SourceLimit::to_plan),
+        }
+    }
+
+    fn spread(&self) -> Spread {
+        let priority = |b: &Spanned<FileBackend>| {
+            let priority = b.get_ref().priority.as_ref()?.get_ref().0;
+            (priority != Priority::default())
+                .then_some((BackendId(b.get_ref().address.get_ref().0), priority))
+        };
+        Spread {
+            slow_start: self.slow_start.as_ref().map(|s| s.get_ref().0),
+            priorities: self
+                .backends
+                .get_ref()
+                .iter()
+                .filter_map(priority)
+                .collect(),
         }
     }
 
@@ -177,6 +271,7 @@ struct FileBackend {
     name: Option<Spanned<BackendName>>,
     #[serde(default)]
     weight: FileWeight,
+    priority: Option<Spanned<FilePriority>>,
 }
 
 impl FileBackend {

@@ -6,9 +6,11 @@ use crate::convert::{ConvertError, snapshot_from_proto};
 use crate::transport::Peer;
 use clap::Args;
 use lockstep_api::{ApplyFileReply, ApplyFileRequest, ServicePreview};
-use lockstep_ctl_core::diff::{ServiceDiff, diff};
+use lockstep_ctl_core::diff::{ServiceDiff, Side, diff};
 use lockstep_ctl_core::services;
-use lockstep_plan::Service;
+
+use lockstep_ctl_core::spread::Spreads;
+use lockstep_plan::{Service, Snapshot};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -58,7 +60,12 @@ impl Report {
         let current = snapshot_from_proto(&reply.current.clone().unwrap_or_default())?;
         let proposed = snapshot_from_proto(&reply.proposed.clone().unwrap_or_default())?;
         let previews = reply.preview.as_ref().map_or(&[][..], |p| &p.services);
-        let differences = diff(current.services(), proposed.services());
+        let spreads = Spreads::new();
+        let side = |snapshot| Side {
+            services: Snapshot::services(snapshot),
+            spreads: &spreads,
+        };
+        let differences = diff(side(&current), side(&proposed));
         let entry = |found: ServiceDiff| {
             let preview = previews.iter().find(|p| p.name == found.name.as_str());
             let replicates = |s: &&Service| s.mode.replicate().is_some();

@@ -5,6 +5,7 @@
 
 use super::Options;
 use super::clock::Clock;
+use super::refusal::Refusal;
 use super::replicas::{Healths, Replicas};
 use super::store::{Store, StoreError};
 use super::view::{DrainView, View};
@@ -17,7 +18,6 @@ use lockstep_ctl_core::drains::{Drains, Target, find_targets};
 use lockstep_ctl_core::reconcile::{Action, reconcile};
 use lockstep_ctl_core::services::parse;
 use lockstep_plan::{BackendState, PlanError, Service, ServiceName, Snapshot};
-use std::fmt;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -60,36 +60,6 @@ pub enum Command {
     Undrain(UndrainRequest, Reply<DrainReply>),
 }
 
-/// Why nothing was done.
-#[derive(Debug)]
-pub enum Refusal {
-    /// What was asked for cannot be.
-    Request(String),
-    /// There is no engine to do it.
-    NoEngine(String),
-    /// The engine refused.
-    Engine(String),
-    /// The daemon cannot keep it.
-    Store(StoreError),
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Refusal::Request(text) => f.write_str(text),
-            Refusal::NoEngine(text) => write!(f, "{text}; nothing was changed"),
-            Refusal::Engine(text) => write!(f, "{text}; nothing was changed"),
-            Refusal::Store(error) => write!(f, "{error}; nothing was changed"),
-        }
-    }
-}
-
-impl From<StoreError> for Refusal {
-    fn from(error: StoreError) -> Self {
-        Refusal::Store(error)
-    }
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct Actor {
@@ -110,6 +80,8 @@ pub struct Actor {
     epoch: u64,
     /// The largest epoch seen, over restarts of the engine.
     highest: u64,
+    /// What was found or put in force last.
+    sent: Snapshot,
     /// When the engine is told again, and the wait after that one.
     retry: Option<(Instant, Duration)>,
     view: watch::Sender<View>,
@@ -154,6 +126,7 @@ impl Actor {
             engine_error: String::new(),
             epoch: 0,
             highest: 0,
+            sent: Snapshot::empty(),
             retry: None,
             view,
         };
@@ -355,6 +328,7 @@ impl Actor {
 
     async fn try_sync(&mut self) -> Result<u64, Refusal> {
         let current = self.current().await?;
+        self.warn_of_others(&current);
         self.saw(current.epoch());
         self.replicas.learn(&current);
         let Some(services) = &self.services else {
@@ -364,15 +338,35 @@ impl Actor {
         let action =
             reconcile(&desired, &current, self.highest).map_err(|errors| refused_plan(&errors))?;
         match action {
-            Action::Nothing => tracing::debug!(epoch = self.epoch, "the engine is up to date"),
+            Action::Nothing => {
+                tracing::debug!(epoch = self.epoch, "the engine is up to date");
+                self.sent = current;
+            }
             Action::Apply(snapshot) => {
+                // Also when no answer comes: the engine may have taken it.
+                let message = snapshot_to_proto(&snapshot);
+                self.sent = snapshot_from_proto(&message).unwrap_or(snapshot);
                 let mut engine = self.client()?;
-                let reply = asked(engine.apply(snapshot_to_proto(&snapshot))).await?;
+                let reply = asked(engine.apply(message)).await?;
                 self.saw(reply.epoch);
                 tracing::info!(epoch = reply.epoch, workers = reply.workers, "applied");
             }
         }
         Ok(self.epoch)
+    }
+
+    /// Says so where the engine has what this daemon has not sent. One that was started again
+    /// has nothing.
+    fn warn_of_others(&self, current: &Snapshot) {
+        let (epoch, sent) = (current.epoch(), self.sent.epoch());
+        if sent > 0 && epoch >= sent && *current != self.sent {
+            tracing::warn!(
+                epoch,
+                sent,
+                "the engine has services that this daemon has not sent: is another lockstepd \
+                 running on its socket? One of them has to be stopped"
+            );
+        }
     }
 
     fn saw(&mut self, epoch: u64) {
@@ -548,7 +542,7 @@ async fn asked<T>(
     let Ok(answer) = timeout(ENGINE_TIMEOUT, call).await else {
         let text =
             format!("the engine has not answered for {ENGINE_TIMEOUT:?}; see `lockstep status`");
-        return Err(Refusal::Engine(text));
+        return Err(Refusal::Silent(text));
     };
     answer
         .map(tonic::Response::into_inner)

@@ -1,6 +1,7 @@
 //! The daemon's own gRPC: each request is a command to the actor, and its answer.
 
-use super::actor::{Command, Event, Refusal};
+use super::actor::{Command, Event};
+use super::refusal::Refusal;
 use super::view::View;
 use lockstep_api::control_server::Control;
 use lockstep_api::{
@@ -64,7 +65,7 @@ fn to_status(refusal: &Refusal) -> Status {
     }
     match refusal {
         Refusal::Request(_) => Status::invalid_argument(text),
-        Refusal::NoEngine(_) => Status::unavailable(text),
+        Refusal::NoEngine(_) | Refusal::Silent(_) => Status::unavailable(text),
         Refusal::Engine(_) => Status::failed_precondition(text),
         Refusal::Store(_) => Status::internal(text),
     }

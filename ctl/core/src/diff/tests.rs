@@ -7,6 +7,15 @@ use std::num::NonZeroU8;
 use std::sync::Arc;
 
 fn text(before: &[Service], after: &[Service]) -> Vec<String> {
+    let spreads = Spreads::new();
+    let side = |services| Side {
+        services,
+        spreads: &spreads,
+    };
+    lines(side(before), side(after))
+}
+
+fn lines(before: Side<'_>, after: Side<'_>) -> Vec<String> {
     let mut lines = Vec::new();
     for found in diff(before, after) {
         lines.push(format!("{} {}", found.kind.name(), found.name));
@@ -19,7 +28,7 @@ fn text(before: &[Service], after: &[Service]) -> Vec<String> {
 fn the_same_services_in_another_order_have_no_difference() {
     let before = [service("a", &["10.0.0.1", "10.0.0.2"]), service("b", &[])];
     let after = [service("b", &[]), service("a", &["10.0.0.2", "10.0.0.1"])];
-    assert_eq!(diff(&before, &after), []);
+    assert!(text(&before, &after).is_empty());
 }
 
 #[test]
@@ -139,5 +148,53 @@ fn health_is_no_difference() {
         verdict: Verdict::Down,
         rtt: None,
     };
-    assert_eq!(diff(&[before], &[after]), []);
+    assert!(text(&[before], &[after]).is_empty());
+}
+
+#[test]
+fn what_becomes_of_new_flows_has_a_line_a_key() {
+    let read = |lines: &str| {
+        let text = format!("[[service]]\nname = \"a\"\nvips = [\"203.0.113.10:97/tcp\"]\n{lines}");
+        crate::services::parse("t.toml", &text).unwrap()
+    };
+    let before = read("backends = [{ address = \"10.0.0.1\" }, { address = \"10.0.0.2\" }]");
+    let after = read(
+        r#"encapsulation = "gue"
+scheduler = "wlc"
+slow_start = "30s"
+allow = ["192.0.2.0/24", "2001:db8::/32"]
+deny = ["192.0.2.7"]
+rate = { new_flows = 5 }
+source_rate = { new_flows = 1 }
+backends = [{ address = "10.0.0.2", priority = 1 }, { address = "10.0.0.3", priority = 2 }]"#,
+    );
+    fn side(file: &crate::services::ServicesFile) -> Side<'_> {
+        Side {
+            services: &file.services,
+            spreads: &file.spreads,
+        }
+    }
+    assert_eq!(
+        lines(side(&before), side(&after)),
+        [
+            "changed a",
+            "~ encapsulation: \"ipip\" -> \"gue\"",
+            "~ gue_port: none -> 6080",
+            "~ scheduler: \"maglev\" -> \"wlc\"",
+            "~ slow_start: none -> \"30s\"",
+            "~ allow: none -> [\"192.0.2.0/24\", \"2001:db8::/32\"]",
+            "~ deny: none -> [\"192.0.2.7/32\"]",
+            "~ rate: none -> { new_flows = 5 }",
+            "~ source_rate: none -> { new_flows = 1, prefix_ipv4 = 24, prefix_ipv6 = 56 }",
+            "- backend 10.0.0.1 weight 100",
+            "~ backend 10.0.0.2: priority 0 -> 1",
+            "+ backend 10.0.0.3 weight 100 priority 2",
+        ]
+    );
+    let nat =
+        read("mode = \"nat\"\nbackends = [{ address = \"10.0.0.1\" }, { address = \"10.0.0.2\" }]");
+    assert_eq!(
+        lines(side(&before), side(&nat)),
+        ["changed a", "~ mode: tunnel -> nat"]
+    );
 }

@@ -61,7 +61,7 @@ fn policy_of(source: Source<'_>, service: &FileService) -> Vec<Diagnostic> {
     };
     let mut found = Vec::new();
     let name = &service.name.get_ref().0;
-    if matches!(service.mode, FileMode::Tunnel) {
+    if !matches!(service.mode, FileMode::Replicate) {
         let message =
             format!("service {name}: `replicate` says how it replicates, but it does not");
         let error = source.error(policy.span(), message);

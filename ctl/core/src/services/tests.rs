@@ -1,10 +1,15 @@
 //! Text in, services or exactly the report out.
 
 use super::*;
-use lockstep_plan::{IdleTimeouts, ServiceName, TableSize};
+use crate::policy::settings;
+use crate::spread::Priority;
+use lockstep_plan::guard::masked;
+use lockstep_plan::{IdleTimeouts, Prefix, ServiceName, SourceRate, TableSize};
 use proptest::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::{NonZeroU16, NonZeroU32};
+use std::time::Duration;
 
 /// A service of three lines, and these after them.
 fn with(lines: &str) -> String {
@@ -112,7 +117,8 @@ fn errors_of_keys_and_types_name_what_is_allowed() {
             &[
                 "services.toml:1:1: `vips` is missing in `service`",
                 "services.toml:3:1: unknown key `vip`; did you mean `vips`? \
-                 (allowed: name, vips, mode, table_size, idle, replicate, backends)",
+                 (allowed: name, vips, mode, encapsulation, gue_port, scheduler, sticky, slow_start, \
+                 table_size, idle, allow, deny, rate, source_rate, replicate, backends)",
             ],
         ),
         (
@@ -132,16 +138,16 @@ fn errors_of_keys_and_types_name_what_is_allowed() {
             &[
                 "services.toml:5:17: `address` is missing in `backends`",
                 "services.toml:5:19: unknown key `adress`; did you mean `address`? \
-                 (allowed: address, port, name, weight)",
+                 (allowed: address, port, name, weight, priority)",
                 "services.toml:6:41: unknown key `wieght`; did you mean `weight`? \
-                 (allowed: address, port, name, weight)",
+                 (allowed: address, port, name, weight, priority)",
             ],
         ),
         (
-            &with("backends = \"10.0.0.1\"\nmode = \"nat\"\nidle = { tcp = \"1s\" }"),
+            &with("backends = \"10.0.0.1\"\nmode = \"dsr\"\nidle = { tcp = \"1s\" }"),
             &[
                 "services.toml:4:12: `backends` cannot be \"10.0.0.1\"; it takes a list",
-                "services.toml:5:8: `mode` cannot be `nat`; allowed: tunnel, replicate",
+                "services.toml:5:8: `mode` cannot be `dsr`; allowed: tunnel, nat, full-nat, replicate",
                 "services.toml:6:10: unknown key `tcp`; \
                  allowed: tcp_syn, tcp_established, tcp_fin, udp",
             ],
@@ -285,6 +291,242 @@ fn errors_of_services_together_stand_at_their_lines() {
 }
 
 #[test]
+fn what_becomes_of_new_flows_is_read() {
+    let text = r#"
+[[service]]
+name = "web"
+vips = ["203.0.113.10:80/tcp", "203.0.113.10:30000-30999/udp"]
+encapsulation = "gue"
+gue_port = 6081
+scheduler = "wlc"
+slow_start = "90s"
+allow = ["192.0.2.0/24", "198.51.100.7"]
+deny = ["2001:db8::/32"]
+rate = { new_flows = 10, packets = 20 }
+source_rate = { new_flows = 5, prefix_ipv6 = 48 }
+backends = [{ address = "10.0.1.11" }, { address = "10.0.1.12", priority = 15 }]
+
+[[service]]
+name = "shop"
+vips = ["203.0.113.11:443/tcp"]
+mode = "full-nat"
+scheduler = "maglev"
+sticky = "client"
+backends = [{ address = "10.0.1.13", port = 8443, priority = 0 }]
+"#;
+    let file = parse("services.toml", text).unwrap();
+    let [web, shop] = &file.services[..] else {
+        panic!("{:?}", file.services)
+    };
+    let port = NonZeroU16::new(6081).unwrap();
+    assert_eq!(web.mode, Mode::Tunnel(Encapsulation::Gue { port }));
+    assert_eq!(web.scheduler, Scheduler::LeastConnections);
+    assert_eq!(
+        (web.vips[1].port(), web.vips[1].last_port()),
+        (30_000, 30_999)
+    );
+    let prefix = |text: &str| text.parse::<Prefix>().unwrap();
+    assert_eq!(
+        web.guard,
+        Guard {
+            allow: vec![prefix("192.0.2.0/24"), prefix("198.51.100.7/32")],
+            deny: vec![prefix("2001:db8::/32")],
+            new_flows: NonZeroU32::new(10),
+            packets: NonZeroU32::new(20),
+            source: Some(SourceRate {
+                new_flows: NonZeroU32::new(5).unwrap(),
+                prefix_v4: 24,
+                prefix_v6: 48,
+            }),
+        }
+    );
+    let spread = &file.spreads[&web.name];
+    assert_eq!(spread.slow_start, Some(Duration::from_secs(90)));
+    let tiers: Vec<u8> = web
+        .backends
+        .iter()
+        .map(|b| spread.priority(b.id()).get())
+        .collect();
+    assert_eq!(tiers, [0, 15]);
+    assert_eq!(
+        (&shop.mode, shop.scheduler),
+        (&Mode::FullNat, Scheduler::SourceHash)
+    );
+    assert_eq!(shop.backends[0].port, NonZeroU16::new(8443));
+    assert_eq!(file.spreads[&shop.name], Spread::default());
+    let bare = parse("services.toml", &with("sticky = \"client\"\nbackends = []")).unwrap();
+    assert_eq!(bare.services[0].scheduler, Scheduler::SourceHash);
+}
+
+#[test]
+fn errors_of_flows_are_listed_at_once() {
+    assert_reports(&[(
+        &with(
+            r#"encapsulation = "vxlan"
+gue_port = 0
+scheduler = "rr"
+sticky = "cookie"
+slow_start = "0s"
+allow = ["192.0.2.1/24", "x"]
+deny = [7]
+rate = { new_flows = 0, bytes = 1 }
+source_rate = { new_flows = 1, prefix_ipv4 = 33 }
+backends = [{ address = "10.0.0.1", priority = 16 }]"#,
+        ),
+        &[
+            "services.toml:4:17: `encapsulation` cannot be `vxlan`; allowed: ipip, gue",
+            "services.toml:5:12: `gue_port` cannot be `0`; it takes a whole number from 1 to 65535",
+            "services.toml:6:13: `scheduler` cannot be `rr`; did you mean `wrr`? \
+             (allowed: maglev, wrr, wlc, source-hash, random)",
+            "services.toml:7:10: `sticky` cannot be `cookie`; allowed: client",
+            "services.toml:8:14: `slow_start`: \"0s\" is out of range; it is from \"1s\" to \"12h\"",
+            "services.toml:9:10: `allow`: \"192.0.2.1/24\" is not a prefix; 192.0.2.1/24 has bits set \
+             behind its length; 192.0.2.0/24 is meant?",
+            "services.toml:9:26: `allow`: \"x\" is not a prefix; a prefix is written ADDRESS/LENGTH, \
+             such as 192.0.2.0/24 or 2001:db8::/32",
+            "services.toml:10:9: `deny` cannot be `7`; it takes a string such as \"192.0.2.0/24\"",
+            "services.toml:11:22: `new_flows` cannot be `0`; \
+             it takes a whole number from 1 to 4294967295",
+            "services.toml:11:25: unknown key `bytes`; allowed: new_flows, packets",
+            "services.toml:12:46: `prefix_ipv4` cannot be `33`; it takes a whole number from 1 to 32",
+            "services.toml:13:48: `priority` cannot be `16`; it takes a whole number from 0 to 15",
+        ],
+    )]);
+}
+
+#[test]
+fn keys_that_mean_nothing_in_a_mode_are_errors_that_say_what_to_do() {
+    let all = r#"encapsulation = "ipip"
+gue_port = 6080
+scheduler = "wrr"
+sticky = "client"
+slow_start = "30s"
+rate = {}
+backends = [{ address = "10.0.0.1", priority = 1 }, { address = "10.0.0.2", priority = 0 }]"#;
+    let gue_port = "services.toml:5:12: service web: `gue_port` is where backends listen for GUE, but \
+                    its tunnel is IP in IP; set encapsulation = \"gue\", or leave `gue_port` out";
+    let sticky = "services.toml:7:10: service web: sticky = \"client\" needs a choice by the client's \
+                  address alone, and scheduler = \"wrr\" chooses anew for each flow; \
+                  leave one of both out";
+    let rate = "services.toml:9:8: service web: `rate` without keys limits nothing; \
+                write { new_flows = 1000 }, { packets = 100000 } or both";
+    assert_reports(&[(&with(all), &[gue_port, sticky, rate])]);
+    let tunnels = |mode: &str, at: &str, key: &str| {
+        format!(
+            "services.toml:{at}: service web: `{key}` is about tunnels, and mode = \"{mode}\" has none; \
+             set mode = \"tunnel\", or leave it out"
+        )
+    };
+    for mode in ["nat", "full-nat"] {
+        assert_reports(&[(
+            &with(&format!("{all}\nmode = \"{mode}\"")),
+            &[
+                &tunnels(mode, "4:17", "encapsulation"),
+                &tunnels(mode, "5:12", "gue_port"),
+                sticky,
+                rate,
+            ],
+        )]);
+    }
+    let choice = |at: &str, key: &str| {
+        format!(
+            "services.toml:{at}: service web: `{key}` is about the choice of a backend, and \
+             mode = \"replicate\" takes all; leave it out, or use another mode"
+        )
+    };
+    assert_reports(&[(
+        &with(&format!("{all}\nmode = \"replicate\"")),
+        &[
+            &tunnels("replicate", "4:17", "encapsulation"),
+            &tunnels("replicate", "5:12", "gue_port"),
+            &choice("6:13", "scheduler"),
+            &choice("7:10", "sticky"),
+            sticky,
+            &choice("8:14", "slow_start"),
+            rate,
+            &choice("10:48", "priority"),
+            &choice("10:88", "priority"),
+        ],
+    )]);
+    let twice = "sticky = \"client\"\nscheduler = \"source-hash\"\nbackends = []";
+    assert_reports(&[(
+        &with(twice),
+        &[
+            "services.toml:4:10: service web: scheduler = \"source-hash\" is sticky already; \
+           leave `sticky` or `scheduler` out",
+        ],
+    )]);
+}
+
+#[test]
+fn services_that_rewrite_have_one_ip_version_and_ranges_that_do_not_overlap() {
+    assert_reports(&[
+        (
+            &with("mode = \"nat\"\nbackends = [{ address = \"fd00::1\" }]"),
+            &[
+                "services.toml:3:9: service web: VIP 203.0.113.10:80/tcp and backend fd00::1 are not \
+                 of one IP version, which mode = \"nat\" needs; use mode = \"tunnel\" or \"replicate\", \
+                 or a service for each version",
+            ],
+        ),
+        (
+            &with("backends = []").replace(
+                "80/tcp",
+                "80-90/tcp\", \"203.0.113.10:90-99/tcp\", \"203.0.113.10:9-5/tcp",
+            ),
+            &[
+                "services.toml:3:61: `vips`: \"203.0.113.10:9-5/tcp\" is not a VIP; 9-5 is no range of \
+                 ports: it goes from a lower one, at least 1, to a higher one",
+            ],
+        ),
+        (
+            &with("backends = []").replace("80/tcp", "80-90/tcp\", \"203.0.113.10:90-99/tcp"),
+            &[
+                "services.toml:3:35: service web: VIP 203.0.113.10:90-99/tcp has ports \
+                 of 203.0.113.10:80-90/tcp, which belongs to service web; ranges of one address may not \
+                 overlap each other (a single port within a range may)",
+            ],
+        ),
+    ]);
+}
+
+/// The keys of a table, as the error about one that is unknown lists them.
+fn allowed(text: &str) -> Vec<String> {
+    let report = report(text);
+    let (_, keys) = report.split_once("allowed: ").unwrap();
+    let keys = keys.lines().next().unwrap().trim_end_matches(')');
+    keys.split(", ").map(str::to_owned).collect()
+}
+
+#[test]
+fn the_book_names_each_key_and_no_other() {
+    let book = include_str!("../../../../docs/src/operations/services.md");
+    let table = |before: &str| -> Vec<String> {
+        let (_, after) = book.split_once(before).unwrap();
+        let rows = after.lines().skip_while(|line| !line.starts_with("| `"));
+        rows.take_while(|line| line.starts_with("| `"))
+            .map(|row| row.split('`').nth(1).unwrap().to_owned())
+            .collect()
+    };
+    let unknown = |inside: &str| with(&format!("backends = []\n{inside}"));
+    for (before, text) in [
+        ("`[[service]]`:", unknown("x = 1")),
+        ("`idle`,", unknown("idle = { x = 1 }")),
+        ("`rate`,", unknown("rate = { x = 1 }")),
+        (
+            "`source_rate`,",
+            unknown("source_rate = { x = 1, new_flows = 1 }"),
+        ),
+        (
+            "`backends`, each:",
+            with("backends = [{ address = \"10.0.0.1\", x = 1 }]"),
+        ),
+    ] {
+        assert_eq!(table(before), allowed(&text), "{before}");
+    }
+}
+
+#[test]
 fn too_many_backends_are_an_error_at_their_service() {
     let backends: Vec<String> = (0..4_097u32)
         .map(|n| format!("{{ address = \"{}\" }}", Ipv4Addr::from(0x0a00_0001 + n)))
@@ -305,7 +547,7 @@ fn a_service_that_drops_everything_is_a_warning() {
 }
 
 /// A service in TOML, with every key written out.
-fn render(service: &Service) -> String {
+fn render(service: &Service, spread: &Spread) -> String {
     let vips: Vec<String> = service.vips.iter().map(|v| format!("\"{v}\"")).collect();
     let backend = |b: &Backend| {
         let weight = match b.state {
@@ -313,7 +555,12 @@ fn render(service: &Service) -> String {
             BackendState::Draining => 0,
         };
         let (address, name) = (b.address, &b.name);
-        format!("{{ address = \"{address}\", name = \"{name}\", weight = {weight} }}")
+        let port = b.port.map_or(String::new(), |p| format!(", port = {p}"));
+        let priority = spread.priority(b.id()).get();
+        format!(
+            "{{ address = \"{address}\", name = \"{name}\", weight = {weight}, \
+             priority = {priority}{port} }}"
+        )
     };
     let backends: Vec<String> = service.backends.iter().map(backend).collect();
     let IdleTimeouts {
@@ -322,19 +569,26 @@ fn render(service: &Service) -> String {
         tcp_fin,
         udp,
     } = service.idle;
+    let settings: String = settings(service, spread)
+        .into_iter()
+        .filter_map(|(key, value)| Some(format!("{key} = {}\n", value?)))
+        .collect();
     format!(
-        "[[service]]\nname = \"{}\"\nvips = [{}]\ntable_size = {}\nbackends = [{}]\n\
+        "[[service]]\nname = \"{}\"\nvips = [{}]\nmode = \"{}\"\n{settings}table_size = {}\nbackends = [{}]\n\
          idle = {{ tcp_syn = \"{tcp_syn}s\", tcp_established = \"{tcp_established}s\", \
          tcp_fin = \"{tcp_fin}s\", udp = \"{udp}s\" }}\n",
         service.name,
         vips.join(", "),
+        service.mode.name(),
         service.table_size.get(),
         backends.join(", "),
     )
 }
 
-fn any_backends() -> impl Strategy<Value = Vec<Backend>> {
-    let one = |(name, weight, draining): (Option<String>, u16, bool), address: IpAddr| Backend {
+/// Backends, of IPv6 where the VIPs are, and their tiers.
+fn any_backends() -> impl Strategy<Value = (Vec<Backend>, BTreeMap<BackendId, Priority>)> {
+    type Facts = (Option<String>, u16, bool, Option<NonZeroU16>, u8);
+    let one = |(name, weight, draining, port, _): Facts, address: IpAddr| Backend {
         name: name.unwrap_or_else(|| address.to_string()),
         address,
         weight: if draining {
@@ -347,51 +601,106 @@ fn any_backends() -> impl Strategy<Value = Vec<Backend>> {
         } else {
             BackendState::Active
         },
-        port: None,
+        port,
         health: Health::UNKNOWN,
     };
     let facts = (
         proptest::option::of("[a-z][a-z0-9.:/_-]{0,9}"),
         1u16..=10_000,
         any::<bool>(),
+        proptest::option::of(any::<NonZeroU16>()),
+        0..=Priority::MAX,
     );
+    proptest::collection::btree_map(1u32..60_000, facts, 0..6).prop_map(move |backends| {
+        let mut names = BTreeSet::new();
+        let mut priorities = BTreeMap::new();
+        let mut found = Vec::new();
+        for (n, facts) in backends {
+            let address = IpAddr::from(Ipv6Addr::from(0xfd00_u128 << 112 | u128::from(n)));
+            let priority = Priority::new(facts.4).unwrap();
+            let backend = one(facts, address);
+            if names.insert(backend.name.clone()) {
+                if priority != Priority::default() {
+                    priorities.insert(backend.id(), priority);
+                }
+                found.push(backend);
+            }
+        }
+        (found, priorities)
+    })
+}
+
+fn any_guard() -> impl Strategy<Value = Guard> {
+    let prefix = (any::<u128>(), 0u8..=128, any::<bool>()).prop_map(|(bits, length, v4)| {
+        let (address, length) = match v4 {
+            true => (IpAddr::from(Ipv4Addr::from_bits(bits as u32)), length % 33),
+            false => (IpAddr::from(Ipv6Addr::from_bits(bits)), length),
+        };
+        Prefix::new(masked(address, length), length).unwrap()
+    });
+    let prefixes = || proptest::collection::vec(prefix.clone(), 0..4);
+    let number = || any::<NonZeroU32>();
+    let source = (number(), 1u8..=32, 1u8..=128);
     (
-        any::<bool>(),
-        proptest::collection::btree_map(1u32..60_000, facts, 0..6),
+        prefixes(),
+        prefixes(),
+        proptest::option::of(number()),
+        proptest::option::of(number()),
+        proptest::option::of(source),
     )
-        .prop_map(move |(v6, backends)| {
-            let address = |n: u32| match v6 {
-                true => IpAddr::from(Ipv6Addr::from(0xfd00_u128 << 112 | u128::from(n))),
-                false => IpAddr::from(Ipv4Addr::from(0x0a00_0000 + n)),
-            };
-            let mut names = BTreeSet::new();
-            backends
-                .into_iter()
-                .map(|(n, facts)| one(facts, address(n)))
-                .filter(|b| names.insert(b.name.clone()))
-                .collect()
+        .prop_map(|(allow, deny, new_flows, packets, source)| Guard {
+            allow,
+            deny,
+            new_flows,
+            packets,
+            source: source.map(|(new_flows, prefix_v4, prefix_v6)| SourceRate {
+                new_flows,
+                prefix_v4,
+                prefix_v6,
+            }),
         })
 }
 
-fn any_service() -> impl Strategy<Value = Service> {
+fn any_service() -> impl Strategy<Value = (Service, Spread)> {
     let seconds = || 1..=IdleTimeouts::MAX;
     let idle = (seconds(), seconds(), seconds(), seconds());
     let size = prop_oneof![Just(251), Just(65_537), Just(655_373)];
     let name = "[A-Za-z0-9_./-]{1,63}";
-    (name, any_backends(), size, idle).prop_map(|(name, backends, size, idle)| Service {
-        name: ServiceName::new(&name).unwrap(),
-        vips: Vec::new(),
-        mode: Mode::TUNNEL,
-        backends,
-        table_size: TableSize::new(size).unwrap(),
-        idle: IdleTimeouts {
-            tcp_syn: idle.0,
-            tcp_established: idle.1,
-            tcp_fin: idle.2,
-            udp: idle.3,
-        },
-        scheduler: lockstep_plan::Scheduler::default(),
-        guard: lockstep_plan::Guard::default(),
+    let mode = prop_oneof![
+        Just(Mode::TUNNEL),
+        any::<NonZeroU16>().prop_map(|port| Mode::Tunnel(Encapsulation::Gue { port })),
+        Just(Mode::Nat),
+        Just(Mode::FullNat),
+    ];
+    let scheduler = proptest::sample::select(&Scheduler::ALL[..]);
+    let slow_start = proptest::option::of((1u64..=43_200).prop_map(Duration::from_secs));
+    let flows = (mode, scheduler, slow_start, any_guard());
+    (name, any_backends(), size, idle, flows).prop_map(|(name, backends, size, idle, flows)| {
+        let (mode, scheduler, slow_start, guard) = flows;
+        let (mut backends, priorities) = backends;
+        if !mode.translates() {
+            backends.iter_mut().for_each(|b| b.port = None);
+        }
+        let spread = Spread {
+            slow_start,
+            priorities,
+        };
+        let service = Service {
+            name: ServiceName::new(&name).unwrap(),
+            vips: Vec::new(),
+            mode,
+            backends,
+            table_size: TableSize::new(size).unwrap(),
+            idle: IdleTimeouts {
+                tcp_syn: idle.0,
+                tcp_established: idle.1,
+                tcp_fin: idle.2,
+                udp: idle.3,
+            },
+            scheduler,
+            guard,
+        };
+        (service, spread)
     })
 }
 
@@ -400,17 +709,22 @@ proptest! {
     fn what_is_rendered_reads_back(
         mut services in proptest::collection::vec(any_service(), 1..4),
         vips in proptest::collection::vec(1usize..4, 4),
+        ranges in any::<bool>(),
     ) {
         let mut names = BTreeSet::new();
-        services.retain(|s| names.insert(s.name.clone()));
-        for (at, service) in services.iter_mut().enumerate() {
+        services.retain(|(s, _)| names.insert(s.name.clone()));
+        for (at, (service, _)) in services.iter_mut().enumerate() {
+            let with_ports = service.backends.iter().any(|b| b.port.is_some());
+            let last = if ranges && !with_ports { "-9000" } else { "" };
             service.vips = (0..vips[at])
-                .map(|n| format!("[2001:db8::{at}]:{}/udp", n + 1).parse().unwrap())
+                .map(|n| format!("[2001:db8::{at}:{n}]:{}{last}/udp", n + 1).parse().unwrap())
                 .collect();
         }
-        let text: String = services.iter().map(render).collect();
+        let text: String = services.iter().map(|(s, spread)| render(s, spread)).collect();
         let file = parse("t.toml", &text).map_err(|e| TestCaseError::fail(format!("{e}\n{text}")))?;
-        prop_assert_eq!(file.services, services);
+        let spreads = services.iter().map(|(s, spread)| (s.name.clone(), spread.clone()));
+        prop_assert_eq!(file.spreads, spreads.collect::<Spreads>());
+        prop_assert_eq!(file.services, services.into_iter().map(|(s, _)| s).collect::<Vec<_>>());
     }
 
     /// A file with a letter too many, too few or another one is read or refused, never a panic,

@@ -107,11 +107,25 @@ impl FromText for Address {
 
 /// A service's mode.
 #[derive(Deserialize, Default)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum FileMode {
     #[default]
     Tunnel,
+    Nat,
+    FullNat,
     Replicate,
+}
+
+impl FileMode {
+    /// Its name in the file.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            FileMode::Tunnel => "tunnel",
+            FileMode::Nat => "nat",
+            FileMode::FullNat => "full-nat",
+            FileMode::Replicate => "replicate",
+        }
+    }
 }
 
 /// The port of a backend.

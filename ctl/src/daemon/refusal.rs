@@ -1,0 +1,38 @@
+//! Why the daemon did not do what it was asked for.
+
+use super::store::StoreError;
+use std::fmt;
+
+/// Why nothing was done.
+#[derive(Debug)]
+pub enum Refusal {
+    /// What was asked for cannot be.
+    Request(String),
+    /// There is no engine to do it.
+    NoEngine(String),
+    /// The engine has not answered in time.
+    Silent(String),
+    /// The engine refused.
+    Engine(String),
+    /// The daemon cannot keep it.
+    Store(StoreError),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Request(text) => f.write_str(text),
+            Refusal::NoEngine(text) => write!(f, "{text}; nothing was changed"),
+            Refusal::Silent(text) | Refusal::Engine(text) => {
+                write!(f, "{text}; nothing was changed")
+            }
+            Refusal::Store(error) => write!(f, "{error}; nothing was changed"),
+        }
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Refusal::Store(error)
+    }
+}
