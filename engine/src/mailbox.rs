@@ -3,6 +3,7 @@
 //! The agent gives a worker one command at a time and gets everything back: tables that were
 //! replaced, pages that were filled. So a worker neither allocates nor frees.
 
+use crate::capture::Tap;
 use crossbeam::queue::ArrayQueue;
 use lockstep_core::counters::Count;
 use lockstep_core::dataplane::KnownFlow;
@@ -30,6 +31,8 @@ pub enum Command {
     Equip(Box<Replicator>),
     /// Fill a page with sessions.
     Sessions(Box<SessionPage>),
+    /// Show the agent packets by this tap from now on; by none.
+    Tap(Option<Box<Tap>>),
     /// Make the replica at an address the primary of a session.
     Switch {
         /// The session.
@@ -57,6 +60,8 @@ pub enum Reply {
     },
     /// The page, filled.
     Sessions(Box<SessionPage>),
+    /// The tap that was there.
+    Tapped(Option<Box<Tap>>),
     /// Whether the session was switched over.
     Switched(Result<(), SwitchoverError>),
 }

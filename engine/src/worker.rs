@@ -8,6 +8,7 @@ pub use links::{Links, Way};
 pub use sessions::Sessions;
 pub use stopwatch::{SAMPLE, Stopwatch};
 
+use crate::capture::Tap;
 use crate::handover::{Given, GivenBurst, Settled, SettledBurst};
 use crate::mailbox::{
     Command, Cursor, FlowPage, Mailbox, PAGE_BUCKETS, PAGE_FLOWS, Reply, STEP_BUCKETS, STEP_FLOWS,
@@ -47,6 +48,8 @@ pub struct Worker {
     pub dataplane: Dataplane,
     /// The sessions that end in it.
     pub sessions: Sessions,
+    /// Shows the agent packets, while somebody captures.
+    pub tap: Option<Box<Tap>>,
     /// What times packets.
     pub stopwatch: Stopwatch,
     /// How it waits.
@@ -163,13 +166,16 @@ impl Worker {
         }
         let mut verdicts = [Verdict::Drop(DropReason::NotIp); BURST];
         let mut frames: ArrayVec<&mut [u8], BURST> = self.burst.iter_mut().collect();
+        if let Some(tap) = &mut self.tap {
+            tap.before(now.micros, &[from; BURST], &frames, &self.dataplane);
+        }
         self.dataplane
             .process(now.micros, &[from; BURST], &mut frames, &mut verdicts);
         drop(frames);
 
         let mut outcome = Outcome::default();
-        for (mut frame, verdict) in self.burst.drain().zip(verdicts) {
-            let done = match verdict {
+        for (mut frame, verdict) in self.burst.drain().zip(&mut verdicts) {
+            let done = match *verdict {
                 Verdict::Forward { port, length } => {
                     let done = self.links.forward(port, length, frame);
                     done.map(|()| outcome.sent += 1)
@@ -194,7 +200,13 @@ impl Worker {
                     continue;
                 }
             };
+            if let Err(reason) = done {
+                *verdict = Verdict::Drop(reason);
+            }
             outcome.unless(done, &self.dataplane);
+        }
+        if let Some(tap) = &mut self.tap {
+            tap.after(&verdicts, &self.dataplane);
         }
         outcome.count(&self.vitals);
         received
@@ -236,9 +248,15 @@ impl Worker {
                 frames.push(frame.bytes_mut());
             }
         }
+        if let Some(tap) = &mut self.tap {
+            tap.before(now.micros, &ports, &frames, &self.dataplane);
+        }
         self.dataplane
             .process(now.micros, &ports, &mut frames, &mut verdicts);
         drop(frames);
+        if let Some(tap) = &mut self.tap {
+            tap.after(&verdicts, &self.dataplane);
+        }
 
         let (mut outcome, mut next) = (Outcome::default(), verdicts.into_iter());
         let mut taken = 0;
@@ -355,6 +373,7 @@ impl Worker {
                 self.sessions.fill(&mut page, now.micros);
                 Reply::Sessions(page)
             }
+            Command::Tap(tap) => Reply::Tapped(std::mem::replace(&mut self.tap, tap)),
             Command::Switch { session, backend } => {
                 let tables = self.dataplane.tables();
                 let done = self

@@ -204,6 +204,7 @@ impl Starting<'_> {
             burst: Burst::new(&umem),
             dataplane,
             sessions,
+            tap: None,
             stopwatch: Stopwatch::default(),
             poll: topology.engine().poll,
             mailbox: Arc::clone(&mailbox),
@@ -288,6 +289,7 @@ impl Starting<'_> {
             flows_v4: flows(engine.flows_ipv4)?,
             flows_v6: flows(engine.flows_ipv6)?,
             seed,
+            ..DataplaneConfig::default()
         });
         Ok(dataplane.with_spread(spread(self.topology, self.index)))
     }

@@ -15,6 +15,7 @@ fn the_topology_counts_the_flow_tables_memory_right() {
             flows_v4: v4 as usize,
             flows_v6: v6 as usize,
             seed: 0,
+            ..DataplaneConfig::default()
         });
         let taken = dataplane.flows_v4().memory() + dataplane.flows_v6().memory();
         let worker = lockstep_topology::Worker {

@@ -2,10 +2,11 @@
 
 use crate::model::{Engine, Topology, Worker};
 
-/// Bytes of an IPv4 flow table for each entry: 32 for the flow and 1 of control.
-const FLOW_IPV4: u64 = 33;
-/// Bytes of an IPv6 flow table for each entry: 64 for the flow and 1 of control.
-const FLOW_IPV6: u64 = 65;
+/// Bytes of an IPv4 flow table for each entry: 32 for the flow, 1 of control, and 9 by which the
+/// answers to a rewritten flow find it.
+const FLOW_IPV4: u64 = 42;
+/// Bytes of an IPv6 flow table for each entry: 64 for the flow, and the same beside it.
+const FLOW_IPV6: u64 = 74;
 
 /// The memory of one worker, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

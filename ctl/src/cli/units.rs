@@ -1,5 +1,7 @@
 //! Numbers for people: with separators and units.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 /// A count: `1,234,567`.
 pub fn count(n: u64) -> String {
     let digits = n.to_string();
@@ -76,6 +78,15 @@ pub fn time(seconds: f64) -> String {
         (0, h, m, _) => format!("{h}h {m}m"),
         (d, h, _, _) => format!("{d}d {h}h"),
     }
+}
+
+/// The time of day, in UTC, with milliseconds: `09:41:14.250`.
+pub fn clock(seconds: f64) -> String {
+    let at = UNIX_EPOCH + Duration::try_from_secs_f64(seconds).unwrap_or_default();
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (day, millis) = (since.as_secs() % 86_400, since.subsec_millis());
+    let (hours, minutes) = (day / 3_600, day / 60 % 60);
+    format!("{hours:02}:{minutes:02}:{:02}.{millis:03}", day % 60)
 }
 
 /// A time that is a fraction of a second, mostly: `850 ns`, `9.2 µs`, `1.5 ms`.

@@ -1,14 +1,16 @@
 //! The engine's gRPC with the engine's rules for snapshots, and canned answers for the rest.
 
 use futures::Stream;
+use lockstep_api::capture_event::Event;
 use lockstep_api::engine_server::{Engine, EngineServer};
 use lockstep_api::explain_request::Packet;
 use lockstep_api::{
-    ApplyReply, BackendPreview, BackendState, BackendStatus, CurrentRequest, DropCount,
-    EngineStatus, EventsRequest, ExplainRequest, Explanation, Flow, FlowsRequest, InterfaceStatus,
-    MetricsReply, MetricsRequest, PreviewReply, Protocol, Replica, ServicePreview, ServiceStatus,
-    Session, SessionEvent, SessionRequest, SessionsRequest, Snapshot, StatusRequest,
-    SwitchoverReply, SwitchoverRequest, VipStatus, WorkerStatus,
+    ApplyReply, BackendPreview, BackendState, BackendStatus, CaptureEnd, CaptureEvent,
+    CaptureRequest, CaptureStart, CapturedPacket, CurrentRequest, DropCount, EngineStatus,
+    EventsRequest, ExplainRequest, Explanation, Flow, FlowsRequest, InterfaceStatus, MetricsReply,
+    MetricsRequest, PreviewReply, Protocol, Replica, ServicePreview, ServiceStatus, Session,
+    SessionEvent, SessionRequest, SessionsRequest, Snapshot, StatusRequest, SwitchoverReply,
+    SwitchoverRequest, VipStatus, WorkerStatus,
 };
 use std::fs;
 use std::path::Path;
@@ -223,6 +225,7 @@ impl Engine for Service {
     type FlowsStream = Replies<Flow>;
     type ExplainStream = Replies<Explanation>;
     type SessionsStream = Replies<Session>;
+    type CaptureStream = Replies<CaptureEvent>;
     type EventsStream = Replies<SessionEvent>;
 
     async fn sessions(
@@ -276,6 +279,59 @@ impl Engine for Service {
         resumed.gap_microseconds = Some(900);
         let all = [Ok(switched), Ok(resumed)];
         Ok(Response::new(Box::pin(tokio_stream::iter(all))))
+    }
+
+    /// Three packets for one that asks for any, and five that were missed.
+    async fn capture(
+        &self,
+        request: Request<CaptureRequest>,
+    ) -> Result<Response<Self::CaptureStream>, Status> {
+        let request = request.into_inner();
+        if request.vip == "web" {
+            return Err(Status::invalid_argument("`web` is no VIP"));
+        }
+        let event = |event| Ok(CaptureEvent { event: Some(event) });
+        let start = event(Event::Start(CaptureStart {
+            interfaces: vec!["eth0".to_owned(), "eth1".to_owned()],
+            snap_length: request.snap_length,
+        }));
+        // Of IPv4, as far as the Ethernet header goes.
+        let mut head = vec![0; request.snap_length as usize];
+        head[12] = 8;
+        let packet = |n: u64| {
+            let verdict = if n == 1 { "drop" } else { "forward" };
+            let forwarded = |text: &str| {
+                if n == 1 {
+                    String::new()
+                } else {
+                    text.to_owned()
+                }
+            };
+            event(Event::Packet(CapturedPacket {
+                time: 1_763_717_474_250_000_000 + n,
+                interface: (n % 2) as u32,
+                length: 1_000,
+                head: head.clone(),
+                explanation: Some(Explanation {
+                    verdict: verdict.to_owned(),
+                    reason: if n == 1 {
+                        "no_vip".to_owned()
+                    } else {
+                        String::new()
+                    },
+                    service: forwarded("web"),
+                    backend_name: forwarded("web-1"),
+                    backend: forwarded("10.0.0.1"),
+                    steps: vec!["parsed".to_owned()],
+                    packet: format!("tcp 198.51.100.7:{n} > 203.0.113.10:80"),
+                }),
+                ..CapturedPacket::default()
+            }))
+        };
+        let packets = (0..request.packets.min(3)).map(packet);
+        let end = event(Event::End(CaptureEnd { missed: 5 }));
+        let events: Vec<_> = std::iter::once(start).chain(packets).chain([end]).collect();
+        Ok(Response::new(Box::pin(tokio_stream::iter(events))))
     }
 
     async fn apply(&self, request: Request<Snapshot>) -> Result<Response<ApplyReply>, Status> {
@@ -450,6 +506,8 @@ fn status_of(current: &Snapshot) -> EngineStatus {
                 vip: Some(v.clone()),
                 packets: 1_234_567,
                 bytes: 1_610_612_736,
+                flows_moved: 0,
+                stateless: 0,
                 drops: vec![DropCount {
                     reason: "no_neighbour".to_owned(),
                     packets: 3,

@@ -2,27 +2,31 @@
 
 mod forward;
 mod guard;
+mod nat;
 mod owner;
+mod paths;
+mod tracked;
 mod unusual;
 
 pub(crate) use forward::admit;
+pub use nat::NatConfig;
 pub(crate) use owner::session_share;
 pub use owner::{Spread, SpreadBy};
 
 use crate::BURST;
 use crate::counters::Counters;
 use crate::flows::{Entry, Fate, FlowTable, Key, PathId, Probe, Slot};
-use crate::maglev::SELECTION_SEED;
 use crate::tables::{BackendRef, PortId, Tables, VipRef};
 use crate::time::{Micros, Seconds};
 use crate::tracking::{self, FlowState, Segment, Transition};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
-use core::net::IpAddr;
 use guard::Guards;
 use lockstep_plan::{DropReason, Protocol};
 use lockstep_wire::{FlowKey, FlowKey4, FlowKey6, HashSeed, Headers, ParseError};
+use nat::Nat;
+use tracked::Tracked;
 
 /// What is to happen to a packet.
 ///
@@ -45,7 +49,7 @@ pub enum Verdict {
 const _: () = assert!(size_of::<Verdict>() == 4);
 
 /// The sizes of a dataplane, fixed for its life.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 pub struct DataplaneConfig {
     /// IPv4 flows it remembers.
     pub flows_v4: usize,
@@ -54,6 +58,8 @@ pub struct DataplaneConfig {
     /// Seed of the flow tables' hash: random and secret, so that nobody outside can choose
     /// addresses that fall into one bucket.
     pub seed: u64,
+    /// What packets of services that rewrite are rewritten with.
+    pub nat: NatConfig,
 }
 
 /// A worker's share of the dataplane: its flows, its counters and the tables in force.
@@ -70,6 +76,7 @@ struct Flows {
     v4: FlowTable<FlowKey4>,
     v6: FlowTable<FlowKey6>,
     counters: Arc<Counters>,
+    nat: Nat,
     seed: HashSeed,
     guards: Box<Guards>,
     /// Identification of outer IPv4 headers whose packet may be fragmented.
@@ -88,6 +95,8 @@ struct Now {
 enum Refusal {
     /// It goes to a session.
     Session,
+    /// It is an answer of a flow in the table.
+    Answer(Slot),
     Drop(DropReason),
 }
 
@@ -111,6 +120,7 @@ impl Dataplane {
                 v4: FlowTable::new(config.flows_v4),
                 v6: FlowTable::new(config.flows_v6),
                 counters: Arc::new(Counters::new()),
+                nat: Nat::new(&config.nat, HashSeed::new(config.seed)),
                 seed: HashSeed::new(config.seed),
                 guards: Box::default(),
                 identification: 0,
@@ -172,9 +182,21 @@ impl Dataplane {
         let tables: &Tables = tables;
         flows.classify(tables, now, ports, frames, verdicts, work);
         flows.locate(work);
+        let answers = if tables.answers().is_empty() {
+            0
+        } else {
+            flows.locate_answers(work)
+        };
         for item in work.iter() {
             let at = usize::from(item.frame);
-            verdicts[at] = flows.settle_any(tables, now, item, frames[at].as_mut());
+            let frame = frames[at].as_mut();
+            if answers >> at & 1 != 0
+                && let Some(verdict) = flows.answer_any(tables, now, item, frame)
+            {
+                verdicts[at] = verdict;
+                continue;
+            }
+            verdicts[at] = flows.settle_any(tables, now, item, frame);
         }
     }
 
@@ -188,10 +210,14 @@ impl Dataplane {
     pub fn tick(&mut self, now: Seconds, buckets: usize) {
         let Dataplane { tables, flows, .. } = self;
         let Flows {
-            v4, v6, counters, ..
+            v4,
+            v6,
+            counters,
+            nat,
+            ..
         } = flows;
-        sweep(v4, tables, counters, now, buckets);
-        sweep(v6, tables, counters, now, buckets);
+        sweep(v4, nat, tables, counters, now, buckets);
+        sweep(v6, nat, tables, counters, now, buckets);
         counters.flows_v4.set(v4.len() as u64);
         counters.flows_v6.set(v6.len() as u64);
     }
@@ -272,20 +298,30 @@ impl Flows {
         item: &Work,
         frame: &mut [u8],
     ) -> Verdict {
-        let (vip, backend) = match self.known(tables, now, key, item) {
-            Some((vip, backend)) => {
+        let (vip, backend, slot) = match self.known(tables, now, key, item) {
+            Some((vip, backend, slot)) => {
                 if tables.is_guarded(vip)
-                    && let Err(reason) = self.guard_packet(tables, now, vip, key.source())
+                    && let Err(reason) = self.guard_packet(tables, now, vip, key.source().0)
                 {
                     return self.drop(vip, reason);
                 }
-                (vip, backend)
+                (vip, backend, Some(slot))
             }
             None => match self.admit_new(tables, now, key, item) {
-                (vip, Ok(backend)) => (vip, backend),
+                (vip, Ok((backend, slot))) => (vip, backend, slot),
+                (_, Err(Refusal::Answer(slot))) => {
+                    return self.answer(tables, now, slot, key, item, frame);
+                }
                 (vip, Err(refusal)) => return self.refuse(vip, refusal, &item.headers),
             },
         };
+        if let Some(slot) = slot
+            && tables
+                .hop(backend)
+                .is_some_and(|hop| hop.delivery.translates())
+        {
+            return self.translate(tables, vip, slot, key, item, frame);
+        }
         match self.forward(tables, vip, backend, &item.headers, frame) {
             Ok(verdict) => verdict,
             Err(reason) => self.drop(vip, reason),
@@ -300,7 +336,7 @@ impl Flows {
         now: Now,
         key: &K,
         item: &Work,
-    ) -> Option<(VipRef, BackendRef)> {
+    ) -> Option<(VipRef, BackendRef, Slot)> {
         let slot = K::table(self).find(key, item.probe, item.located)?;
         let entry = K::table(self).entry_mut(slot);
         let (vip, backend) = (entry.vip, entry.backend);
@@ -312,10 +348,10 @@ impl Flows {
                     entry.seen = now.seconds;
                     entry.state = state;
                 }
-                Some((vip, backend))
+                Some((vip, backend, slot))
             }
             Transition::To(_) | Transition::Restart => {
-                self.forget::<K>(tables, slot, vip, backend);
+                self.forget::<K>(tables, slot);
                 None
             }
         }
@@ -323,14 +359,12 @@ impl Flows {
 
     /// Takes an entry out whose backend or VIP is gone, or whose connection is opened anew.
     #[cold]
-    fn forget<K: Tracked>(
-        &mut self,
-        tables: &Tables,
-        slot: Slot,
-        vip: VipRef,
-        backend: BackendRef,
-    ) {
+    fn forget<K: Tracked>(&mut self, tables: &Tables, slot: Slot) {
+        let Entry {
+            backend, vip, path, ..
+        } = *K::table(self).entry(slot);
         K::table(self).remove(slot);
+        self.nat.paths.release(path);
         if tables.hop(backend).is_some() {
             self.counters.backends[backend.slot()].flows.subtract(1);
         } else {
@@ -350,50 +384,76 @@ impl Flows {
         now: Now,
         key: &K,
         item: &Work,
-    ) -> (VipRef, Result<BackendRef, Refusal>) {
+    ) -> (VipRef, Result<(BackendRef, Option<Slot>), Refusal>) {
         let (address, port, protocol) = key.destination();
         let Some(vip) = tables.vip(address, port, protocol) else {
-            let refusal = if tables.is_session(address, port, protocol) {
-                Refusal::Session
-            } else if tables.is_engine_address(address) {
-                Refusal::Drop(DropReason::NoSession)
-            } else {
-                Refusal::Drop(DropReason::NoVip)
-            };
-            return (VipRef::UNKNOWN, Err(refusal));
+            return (VipRef::UNKNOWN, Err(self.of_no_vip(tables, key)));
         };
         let ring = tables.ring(vip);
         let segment = segment(&item.headers);
         if let Some(ring) = ring
-            && let Err(reason) = self.guard_new(ring, now, key.source(), segment)
+            && let Err(reason) = self.guard_new(ring, now, key.source().0, segment)
         {
             return (vip, Err(Refusal::Drop(reason)));
         }
         if ring.is_some_and(|r| r.replicate.is_some()) {
             return (vip, Err(Refusal::Session));
         }
-        let Some(backend) = ring.and_then(|r| r.select(key.selection_hash())) else {
+        let chosen = ring.and_then(|ring| {
+            let hash = key.selection_hash();
+            let before = tables.backend_before(ring, hash, segment);
+            before.or_else(|| ring.select(hash))
+        });
+        let Some(backend) = chosen else {
             return (vip, Err(Refusal::Drop(DropReason::NoBackend)));
         };
-        // A FIN or RST out of nowhere ends nothing that is worth remembering.
-        if segment != Segment::Close {
-            let state = tracking::first(segment);
-            self.remember(
-                tables,
-                item.probe,
-                Entry {
-                    key: *key,
-                    backend,
-                    vip,
-                    seen: now.seconds,
-                    state,
-                    pool: 0,
-                    path: PathId(0),
-                    port: 0,
-                },
-            );
+        if tables
+            .hop(backend)
+            .is_some_and(|hop| hop.delivery.translates())
+        {
+            let admitted = self.admit_translated(tables, now, key, item, vip, backend);
+            let admitted = admitted.map(|(backend, slot)| (backend, Some(slot)));
+            return (vip, admitted.map_err(Refusal::Drop));
         }
-        (vip, Ok(backend))
+        // A FIN or RST out of nowhere ends nothing that is worth remembering.
+        if matches!(segment, Segment::Fin | Segment::Reset) {
+            return (vip, Ok((backend, None)));
+        }
+        let entry = Entry {
+            key: *key,
+            backend,
+            vip,
+            seen: now.seconds,
+            state: tracking::first(segment),
+            pool: 0,
+            path: PathId::NONE,
+            port: 0,
+        };
+        let slot = self.remember(tables, item.probe, entry);
+        if slot.is_none() {
+            // Maglev sends its next packet to the same backend as long as none comes or goes.
+            self.counters.stateless.add(1);
+            self.counters.vips[vip.slot()].stateless.add(1);
+        }
+        (vip, Ok((backend, slot)))
+    }
+
+    /// What becomes of a packet for no VIP.
+    fn of_no_vip<K: Tracked>(&self, tables: &Tables, key: &K) -> Refusal {
+        let (address, port, protocol) = key.destination();
+        if tables.is_session(address, port, protocol) {
+            return Refusal::Session;
+        }
+        let (source, source_port, _) = key.source();
+        if tables.is_answer(source, source_port, protocol) {
+            let of = self.answered(tables, key);
+            return of.map_or(Refusal::Drop(DropReason::NoFlow), Refusal::Answer);
+        }
+        Refusal::Drop(if tables.is_engine_address(address) {
+            DropReason::NoSession
+        } else {
+            DropReason::NoVip
+        })
     }
 
     /// The verdict on a packet that no backend is chosen for.
@@ -402,6 +462,8 @@ impl Flows {
     fn refuse(&self, vip: VipRef, refusal: Refusal, headers: &Headers) -> Verdict {
         match refusal {
             Refusal::Drop(reason) => self.drop(vip, reason),
+            // One goes to its client instead of being refused.
+            Refusal::Answer(_) => self.drop(vip, DropReason::NoFlow),
             Refusal::Session => {
                 if vip != VipRef::UNKNOWN {
                     let counters = &self.counters.vips[vip.slot()];
@@ -413,27 +475,27 @@ impl Flows {
         }
     }
 
-    fn remember<K: Tracked>(&mut self, tables: &Tables, probe: Probe, entry: Entry<K>) {
+    /// Puts a new flow into its table; `None` when it is full of flows that may not be evicted.
+    fn remember<K: Tracked>(
+        &mut self,
+        tables: &Tables,
+        probe: Probe,
+        entry: Entry<K>,
+    ) -> Option<Slot> {
         let inserted = K::table(self).insert(probe, entry, |e| fate(tables, e, entry.seen));
+        let (slot, forgotten) = inserted.ok()?;
         let counters = &self.counters;
-        match inserted {
-            Ok(forgotten) => {
-                if let Some(old) = forgotten {
-                    counters.evicted.add(1);
-                    if tables.hop(old.backend).is_some() {
-                        counters.backends[old.backend.slot()].flows.subtract(1);
-                    }
-                }
-                let backend = &counters.backends[entry.backend.slot()];
-                backend.new_flows.add(1);
-                backend.flows.add(1);
+        if let Some(old) = forgotten {
+            counters.evicted.add(1);
+            if tables.hop(old.backend).is_some() {
+                counters.backends[old.backend.slot()].flows.subtract(1);
             }
-            // Maglev sends its next packet to the same backend as long as none comes or goes.
-            Err(crate::flows::Full) => {
-                counters.stateless.add(1);
-                counters.vips[entry.vip.slot()].stateless.add(1);
-            }
+            self.nat.paths.release(old.path);
         }
+        let backend = &counters.backends[entry.backend.slot()];
+        backend.new_flows.add(1);
+        backend.flows.add(1);
+        Some(slot)
     }
 
     #[inline]
@@ -445,6 +507,7 @@ impl Flows {
 
 fn sweep<K: Key>(
     flows: &mut FlowTable<K>,
+    nat: &mut Nat,
     tables: &Tables,
     counters: &Counters,
     now: Seconds,
@@ -454,6 +517,7 @@ fn sweep<K: Key>(
         buckets,
         |entry| fate(tables, entry, now),
         |entry| {
+            nat.paths.release(entry.path);
             if tables.hop(entry.backend).is_some() {
                 counters.backends[entry.backend.slot()].flows.subtract(1);
             }
@@ -468,7 +532,7 @@ fn fate<K>(tables: &Tables, entry: &Entry<K>, now: Seconds) -> Fate {
     };
     if now.since(entry.seen) >= entry.state.idle_limit(&ring.idle) {
         Fate::Expired
-    } else if entry.state.gives_way() {
+    } else if entry.state.gives_way(ring.mode.translates()) {
         Fate::GivesWay
     } else {
         Fate::Keep
@@ -499,62 +563,6 @@ pub(crate) fn reason(error: ParseError) -> DropReason {
         ParseError::NotIp => DropReason::NotIp,
         ParseError::NotTransport => DropReason::NotTransport,
         ParseError::TtlExceeded => DropReason::TtlExceeded,
-    }
-}
-
-/// A flow key of one IP version, and where a dataplane keeps its flows.
-trait Tracked: Key {
-    fn table(flows: &mut Flows) -> &mut FlowTable<Self>;
-    /// The client.
-    fn source(&self) -> IpAddr;
-    fn destination(&self) -> (IpAddr, u16, u8);
-    /// The hash that every balancer chooses a backend by.
-    fn selection_hash(&self) -> u64;
-}
-
-impl Tracked for FlowKey4 {
-    #[inline]
-    fn table(flows: &mut Flows) -> &mut FlowTable<Self> {
-        &mut flows.v4
-    }
-
-    fn source(&self) -> IpAddr {
-        self.source_address()
-    }
-
-    fn destination(&self) -> (IpAddr, u16, u8) {
-        (
-            self.destination_address(),
-            self.destination_port(),
-            self.protocol,
-        )
-    }
-
-    fn selection_hash(&self) -> u64 {
-        self.hash(&SELECTION_SEED)
-    }
-}
-
-impl Tracked for FlowKey6 {
-    #[inline]
-    fn table(flows: &mut Flows) -> &mut FlowTable<Self> {
-        &mut flows.v6
-    }
-
-    fn source(&self) -> IpAddr {
-        self.source_address()
-    }
-
-    fn destination(&self) -> (IpAddr, u16, u8) {
-        (
-            self.destination_address(),
-            self.destination_port(),
-            self.protocol,
-        )
-    }
-
-    fn selection_hash(&self) -> u64 {
-        self.hash(&SELECTION_SEED)
     }
 }
 

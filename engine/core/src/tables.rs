@@ -4,10 +4,13 @@
 //! that stay theirs from one snapshot to the next, so that flow entries and counters can name
 //! them; a generation tells a slot's present owner from an earlier one.
 
+mod answers;
+mod before;
 mod compile;
 mod preview;
 mod vips;
 
+pub use answers::{Answers, Source};
 pub use compile::CompileError;
 pub use preview::ring_share_moved;
 pub use vips::VipIndex;
@@ -19,6 +22,7 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use before::Before;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::num::{NonZeroU16, NonZeroU32};
 use core::ops::RangeInclusive;
@@ -26,6 +30,7 @@ use lockstep_plan::{
     Backend, DropReason, IdleTimeouts, Mode, Protocol, Replicate, Scheduler, ServiceName, Snapshot,
     Vip,
 };
+use lockstep_wire::vlan::TAG_LENGTH;
 use lockstep_wire::{LinkHeader, Outer};
 
 /// A backend's slot (24 bits) and the generation of its owner (8 bits), as a flow entry keeps it.
@@ -211,6 +216,8 @@ pub struct Ring {
     maglev: Option<Arc<Maglev>>,
     /// The active backends, as the Maglev table numbers them.
     active: Vec<BackendRef>,
+    /// The ring before it changed, for a while.
+    before: Option<Arc<Before>>,
 }
 
 impl Ring {
@@ -221,9 +228,22 @@ impl Ring {
         self.active.get(usize::from(index)).copied()
     }
 
+    /// The backends that take new flows, from the one behind `backend` on, without it.
+    pub fn others(&self, backend: BackendRef) -> impl Iterator<Item = BackendRef> {
+        let at = self.active.iter().position(|&b| b == backend);
+        let (before, behind) = self.active.split_at(at.unwrap_or(0));
+        let behind = behind.iter().filter(move |&&b| b != backend);
+        behind.chain(before).copied()
+    }
+
     /// The member that a flow entry's reference names.
     pub fn member(&self, backend: BackendRef) -> Option<&Member> {
         self.members.iter().find(|m| m.backend_ref == backend)
+    }
+
+    /// The Maglev table, and the active backends as it numbers them.
+    pub fn table(&self) -> Option<(&Maglev, &[BackendRef])> {
+        Some((self.maglev.as_deref()?, &self.active))
     }
 
     /// The size of the Maglev table, 0 without one.
@@ -242,6 +262,7 @@ pub struct Tables {
     /// Workers that share what guards let through.
     workers: NonZeroU32,
     index: Arc<VipIndex>,
+    answers: Arc<Answers>,
     vips: Vec<VipSlot>,
     rings: Arc<Vec<Ring>>,
     hops: Vec<Hop>,
@@ -369,6 +390,7 @@ impl Tables {
             });
         match hops().next().map(|h| &h.delivery) {
             Some(Delivery::Tunnel(outer)) => outer.room(tagged > plain),
+            Some(Delivery::Nat(_) | Delivery::FullNat(_)) if tagged > plain => TAG_LENGTH as u16,
             Some(Delivery::Nat(_) | Delivery::FullNat(_) | Delivery::Session) | None => 0,
         }
     }

@@ -102,6 +102,21 @@ reasons! {
     /// A packet of another worker's flow or session, and that one has too many waiting.
     HandoverFull = "handover_full",
         "The worker that owns the packet's flow or session does not keep up with what others hand to it. See the state of the workers in `lockstep status`; have more of them process.";
+    /// Of a service that rewrites packets, and of no flow that is known.
+    NoFlow = "no_flow",
+        "An answer, or a packet in the middle of a connection, of no flow this engine knows: from before its start, or behind the connection's end.";
+    /// A new flow that a backend could not tell from another one.
+    NatClash = "nat_clash",
+        "A client uses one port with two VIPs of the same backends, which cannot tell the two apart. Use `full-nat`, or give the VIPs different backend ports.";
+    /// A new flow, and no port of the engine's addresses is free towards its backend.
+    PortsFull = "ports_full",
+        "All ports are in use towards the backend. Widen ports in topology.toml's [nat], or add engine addresses or backends.";
+    /// A new flow that has to be remembered, and the flow table is full.
+    FlowsFull = "flows_full",
+        "The flow table is full, and rewriting needs an entry for each flow. Raise flows_ipv4 or flows_ipv6 in topology.toml.";
+    /// A packet that came by a way that cannot be remembered, so that answers cannot go back by it.
+    PathsFull = "paths_full",
+        "More neighbours send to services that rewrite packets than a worker remembers (4,095). Put a router in front.";
 }
 
 impl fmt::Display for DropReason {

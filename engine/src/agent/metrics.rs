@@ -138,6 +138,11 @@ impl Agent {
             vitals().map(|v| v.counters.evicted.get()),
         );
         page.per_worker(
+            "lockstep_worker_evicted_sources_total",
+            "Source prefixes forgotten for new ones although they had opened flows of late.",
+            vitals().map(|v| v.counters.sources_forgotten.get()),
+        );
+        page.per_worker(
             "lockstep_worker_rehashed_flows_total",
             "Flows given another backend because theirs was removed.",
             vitals().map(|v| v.counters.rehashed.get()),
@@ -168,7 +173,7 @@ impl Agent {
         page.family(
             "lockstep_xdp_packets_total",
             "counter",
-            "What the XDP program did with frames: redirected, or why the kernel got them.",
+            "What the XDP program did with frames: redirected, carried, or why the kernel got them.",
         );
         for (interface, counters) in status.interfaces.iter().zip(self.steering.counters()) {
             for (verdict, packets) in counters.iter() {
@@ -219,7 +224,7 @@ impl Agent {
 
 fn service_metrics(page: &mut Page, status: &api::EngineStatus) {
     type VipField = fn(&api::VipStatus) -> u64;
-    let families: [(&str, &str, VipField); 2] = [
+    let families: [(&str, &str, VipField); 4] = [
         ("lockstep_vip_packets_total", "Packets forwarded.", |v| {
             v.packets
         }),
@@ -227,6 +232,16 @@ fn service_metrics(page: &mut Page, status: &api::EngineStatus) {
             "lockstep_vip_bytes_total",
             "Bytes forwarded, without tunnel headers.",
             |v| v.bytes,
+        ),
+        (
+            "lockstep_vip_flows_moved_total",
+            "Flows whose backend changed during their life, theirs having been removed.",
+            |v| v.flows_moved,
+        ),
+        (
+            "lockstep_vip_stateless_packets_total",
+            "Packets forwarded without an entry for their flow, the table being full.",
+            |v| v.stateless,
         ),
     ];
     for (name, help, field) in families {

@@ -124,6 +124,8 @@ impl Agent {
             vip: Some(super::convert::vip_to_proto(&vip)),
             packets: sum(|v| &v.packets),
             bytes: sum(|v| &v.bytes),
+            flows_moved: sum(|v| &v.moved),
+            stateless: sum(|v| &v.stateless),
             drops: self.drops(vip_ref, false),
         }
     }

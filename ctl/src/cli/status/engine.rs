@@ -72,6 +72,8 @@ struct Vip {
     vip: String,
     packets: u64,
     bytes: u64,
+    flows_moved: u64,
+    stateless: u64,
     drops: Vec<Drop>,
 }
 
@@ -224,6 +226,8 @@ impl From<api::VipStatus> for Vip {
             ),
             packets: v.packets,
             bytes: v.bytes,
+            flows_moved: v.flows_moved,
+            stateless: v.stateless,
             drops: Drop::all(v.drops),
         }
     }
@@ -398,8 +402,10 @@ impl Engine {
         table(&columns, self.workers.iter().map(row))
     }
 
-    /// Sessions, of a service together, have a column only where one replicates.
+    /// Sessions, of a service together, have a column only where one replicates; packets without
+    /// an entry where there were any.
     fn vips_table(&self) -> String {
+        let stateless = (self.services.iter().flat_map(|s| &s.vips)).any(|v| v.stateless > 0);
         let replicated = |s: &Service| s.mode == "replicate";
         let replicates = self.services.iter().any(replicated);
         let rows = self.services.iter().flat_map(|s| {
@@ -413,7 +419,11 @@ impl Engine {
                     count(v.packets),
                     bytes(v.bytes),
                     count(dropped),
+                    count(v.flows_moved),
                 ];
+                if stateless {
+                    row.push(count(v.stateless));
+                }
                 if replicates {
                     let sessions = replicated(s).then(|| count(s.sessions));
                     row.push(sessions.unwrap_or_else(|| "-".to_owned()));
@@ -421,7 +431,12 @@ impl Engine {
                 row
             })
         });
-        let mut columns = vec!["SERVICE", "MODE", "VIP", ">PACKETS", ">BYTES", ">DROPPED"];
+        let mut columns = vec![
+            "SERVICE", "MODE", "VIP", ">PACKETS", ">BYTES", ">DROPPED", ">MOVED",
+        ];
+        if stateless {
+            columns.push(">STATELESS");
+        }
         if replicates {
             columns.push(">SESSIONS");
         }

@@ -23,6 +23,8 @@ fn status(age: u64) -> api::EngineStatus {
             }),
             packets: packets * age,
             bytes: packets * 125 * age,
+            flows_moved: 0,
+            stateless: 0,
             drops,
         };
     let backend = |name: &str, address: &str, packets: u64, reachable| api::BackendStatus {

@@ -47,7 +47,7 @@ impl Flows {
         };
         match segment {
             Segment::Open | Segment::Datagram => {}
-            Segment::Data | Segment::Close => return Ok(()),
+            Segment::Data | Segment::Fin | Segment::Reset => return Ok(()),
         }
         let Guards { levels, sources } = &mut *self.guards;
         // The source first: what it has too much of is not taken from the others.

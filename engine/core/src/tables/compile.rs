@@ -77,6 +77,7 @@ impl Tables {
             session_ports: previous.session_ports.clone(),
             workers: previous.workers,
             index: Arc::default(),
+            answers: Arc::default(),
             rings: Arc::default(),
             vips: previous.vips.clone(),
             hops: previous.hops.clone(),
@@ -113,16 +114,19 @@ impl Tables {
                 index.push((vip, slot));
             }
             let slots = index[first..].iter().map(|&(_, slot)| slot);
-            let guard_slot = tables.guard_slot(slots, old.rings.get(&service.name).copied());
+            let was = old.rings.get(&service.name).copied();
+            let guard_slot = tables.guard_slot(slots, was);
             let ring = tables.compile_ring(service, &mut old, &resolve)?;
             rings.push(Ring {
                 guard,
                 guard_slot,
+                before: was.and_then(|was| Before::of(was, &ring)),
                 ..ring
             });
         }
         tables.retire(previous, &index, &rings);
         tables.index = Arc::new(VipIndex::new(index.into_iter()));
+        tables.answers = Arc::new(Answers::new(snapshot.services()));
         tables.rings = Arc::new(rings);
         Ok(tables)
     }
@@ -146,6 +150,7 @@ impl Tables {
             session_ports: None,
             workers: NonZeroU32::MIN,
             index: Arc::default(),
+            answers: Arc::default(),
             // Slot 0 of both is nobody's: VipRef::UNKNOWN and BackendRef::NONE point there, with
             // another generation.
             vips: alloc::vec![VipSlot {
@@ -185,9 +190,12 @@ impl Tables {
         let mut members = Vec::with_capacity(service.backends.len());
         for backend in &service.backends {
             let delivery = self.delivery(service, backend)?;
+            // Behind another port it is another backend: a flow that was rewritten to the one
+            // cannot go on with the other.
             let backend_ref = old
                 .backends
                 .remove(&(&service.name, backend.id()))
+                .filter(|r| self.hops[r.slot()].delivery.translation() == delivery.translation())
                 .unwrap_or_else(|| self.take_hop());
             let hop = &mut self.hops[backend_ref.slot()];
             *hop = Hop {
@@ -241,6 +249,7 @@ impl Tables {
                 .collect(),
             members,
             maglev,
+            before: None,
         })
     }
 

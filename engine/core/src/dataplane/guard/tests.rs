@@ -64,6 +64,7 @@ impl Engine {
             flows_v4: 10_000,
             flows_v6: 1_000,
             seed: 42,
+            ..DataplaneConfig::default()
         };
         let mut engine = Engine(Dataplane::new(&config), 0);
         let blank = Tables::default().with_workers(NonZeroU32::new(workers).unwrap());

@@ -16,6 +16,7 @@ fn workers(tables: &Arc<Tables>) -> Vec<Dataplane> {
             flows_v4: 10,
             flows_v6: 10,
             seed: u64::from(me),
+            ..DataplaneConfig::default()
         })
         .with_spread(Spread {
             me,
@@ -115,6 +116,7 @@ fn an_engine_of_one_worker_hands_nothing_over() {
         flows_v4: 10,
         flows_v6: 10,
         seed: 1,
+        ..DataplaneConfig::default()
     });
     dataplane.adopt(Arc::new(compile(&Tables::default(), 1, web())));
     assert_eq!(dataplane.owner(&tcp(("198.51.100.7", 1), VIP, "S")), None);
