@@ -2,6 +2,7 @@
 
 mod forward;
 mod guard;
+mod known;
 mod nat;
 mod owner;
 mod paths;
@@ -9,16 +10,18 @@ mod tracked;
 mod unusual;
 
 pub(crate) use forward::admit;
+pub use known::KnownFlow;
 pub use nat::NatConfig;
 pub(crate) use owner::session_share;
 pub use owner::{Spread, SpreadBy};
+use unusual::{Outcome, Unusual};
 
 use crate::BURST;
 use crate::counters::Counters;
 use crate::flows::{Entry, Fate, FlowTable, Key, PathId, Probe, Slot};
 use crate::tables::{BackendRef, PortId, Tables, VipRef};
 use crate::time::{Micros, Seconds};
-use crate::tracking::{self, FlowState, Segment, Transition};
+use crate::tracking::{self, Segment, Transition};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
@@ -81,6 +84,7 @@ struct Flows {
     guards: Box<Guards>,
     /// Identification of outer IPv4 headers whose packet may be fragmented.
     identification: u16,
+    unusual: Unusual,
 }
 
 /// The moment of a burst, in the units that need it.
@@ -124,6 +128,7 @@ impl Dataplane {
                 seed: HashSeed::new(config.seed),
                 guards: Box::default(),
                 identification: 0,
+                unusual: Unusual::new(),
             },
             spread: Spread::alone(),
             work: Box::new(ArrayVec::new()),
@@ -181,11 +186,11 @@ impl Dataplane {
         } = self;
         let tables: &Tables = tables;
         flows.classify(tables, now, ports, frames, verdicts, work);
-        flows.locate(work);
         let answers = if tables.answers().is_empty() {
+            flows.locate(work);
             0
         } else {
-            flows.locate_answers(work)
+            flows.locate_both(tables, work)
         };
         for item in work.iter() {
             let at = usize::from(item.frame);
@@ -214,8 +219,10 @@ impl Dataplane {
             v6,
             counters,
             nat,
+            unusual,
             ..
         } = flows;
+        unusual.tick(now);
         sweep(v4, nat, tables, counters, now, buckets);
         sweep(v6, nat, tables, counters, now, buckets);
         counters.flows_v4.set(v4.len() as u64);
@@ -239,9 +246,10 @@ impl Flows {
             // By reference: moving the headers out right behind their writing stalls the reads.
             match &lockstep_wire::parse(frame.as_ref()) {
                 Ok(headers) => work.push(self.work(at as u8, port, headers)),
-                Err(error) => {
-                    verdicts[at] = self.unusual(tables, now, port, frame.as_mut(), *error);
-                }
+                Err(error) => match self.unusual(tables, now, port, frame.as_mut(), *error) {
+                    Outcome::Verdict(verdict) => verdicts[at] = verdict,
+                    Outcome::Packet(headers) => work.push(self.work(at as u8, port, &headers)),
+                },
             }
         }
     }
@@ -265,12 +273,22 @@ impl Flows {
     /// cache at once.
     fn locate(&self, work: &mut ArrayVec<Work, BURST>) {
         for item in work.iter_mut() {
-            item.located = match &item.headers.key {
-                FlowKey::V4(_) => self.v4.locate(item.probe),
-                FlowKey::V6(_) => self.v6.locate(item.probe),
-            };
+            item.located = self.located(item);
         }
-        for item in work.iter() {
+        self.touch(work);
+    }
+
+    #[inline(always)]
+    fn located(&self, item: &Work) -> Option<Slot> {
+        match &item.headers.key {
+            FlowKey::V4(_) => self.v4.locate(item.probe),
+            FlowKey::V6(_) => self.v6.locate(item.probe),
+        }
+    }
+
+    #[inline(always)]
+    fn touch(&self, work: &ArrayVec<Work, BURST>) {
+        for item in work {
             match (&item.headers.key, item.located) {
                 (FlowKey::V4(_), Some(slot)) => self.v4.touch(slot),
                 (FlowKey::V6(_), Some(slot)) => self.v6.touch(slot),
@@ -324,6 +342,7 @@ impl Flows {
         }
         match self.forward(tables, vip, backend, &item.headers, frame) {
             Ok(verdict) => verdict,
+            Err(DropReason::TooBig) => self.too_big(tables, now, (vip, backend), item, frame),
             Err(reason) => self.drop(vip, reason),
         }
     }
@@ -564,36 +583,6 @@ pub(crate) fn reason(error: ParseError) -> DropReason {
         ParseError::NotTransport => DropReason::NotTransport,
         ParseError::TtlExceeded => DropReason::TtlExceeded,
     }
-}
-
-/// Where a flow is in a dataplane's table, for `lockstep explain`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KnownFlow {
-    /// The backend it was given.
-    pub backend: BackendRef,
-    /// What is known of its connection.
-    pub state: FlowState,
-    /// Seconds since its last packet.
-    pub idle: u32,
-}
-
-impl Dataplane {
-    /// The entry of a flow, if there is one. Changes nothing.
-    pub fn known(&self, now: Seconds, key: &FlowKey) -> Option<KnownFlow> {
-        match key {
-            FlowKey::V4(key) => known(&self.flows.v4, now, key, key.hash(&self.flows.seed)),
-            FlowKey::V6(key) => known(&self.flows.v6, now, key, key.hash(&self.flows.seed)),
-        }
-    }
-}
-
-fn known<K: Key>(flows: &FlowTable<K>, now: Seconds, key: &K, hash: u64) -> Option<KnownFlow> {
-    let entry = flows.entry(flows.find(key, flows.probe(hash), None)?);
-    Some(KnownFlow {
-        backend: entry.backend,
-        state: entry.state,
-        idle: now.since(entry.seen),
-    })
 }
 
 #[cfg(test)]
