@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod core_bench;
+mod handover_bench;
 mod lab;
 mod replicate;
 mod report;

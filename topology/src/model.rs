@@ -2,6 +2,7 @@
 //! wrong as a whole (as far as that can be known without the host).
 
 use crate::diagnostics::{Diagnostics, Position};
+use crate::nat::Nat;
 use crate::sessions::Sessions;
 use serde::Deserialize;
 use std::fmt;
@@ -18,6 +19,7 @@ use std::time::Duration;
 pub struct Topology {
     pub(crate) engine: Engine,
     pub(crate) sessions: Sessions,
+    pub(crate) nat: Nat,
     pub(crate) interfaces: Vec<Interface>,
     pub(crate) workers: Vec<Worker>,
     pub(crate) origin: Origin,
@@ -37,6 +39,7 @@ impl Topology {
         let topology = Topology {
             engine,
             sessions,
+            nat: Nat::default(),
             interfaces,
             workers,
             origin: Origin::default(),
@@ -52,6 +55,11 @@ impl Topology {
     /// What is taken for replicated sessions.
     pub const fn sessions(&self) -> &Sessions {
         &self.sessions
+    }
+
+    /// What packets are rewritten with.
+    pub const fn nat(&self) -> &Nat {
+        &self.nat
     }
 
     /// The interfaces that packets are taken from and sent on, in the order of the file.
@@ -88,7 +96,7 @@ impl Topology {
 /// Two topologies are the same when they say the same, wherever it was written.
 impl PartialEq for Topology {
     fn eq(&self, other: &Self) -> bool {
-        (&self.engine, &self.sessions) == (&other.engine, &other.sessions)
+        (&self.engine, &self.sessions, &self.nat) == (&other.engine, &other.sessions, &other.nat)
             && (&self.interfaces, &self.workers) == (&other.interfaces, &other.workers)
     }
 }
@@ -99,7 +107,8 @@ impl Eq for Topology {}
 #[derive(Debug, Clone)]
 pub(crate) struct Origin {
     pub(crate) file: String,
-    /// The `[engine]` and `[sessions]` keys that the file has; none is in both.
+    /// The `[engine]`, `[sessions]` and `[nat]` keys that the file has; that of the last is
+    /// `nat.ports`, the others are in one only.
     pub(crate) keys: Vec<(&'static str, Position)>,
     /// The name of each interface.
     pub(crate) interfaces: Vec<Position>,

@@ -67,6 +67,8 @@ pub struct Dataplane {
     tables: Arc<Tables>,
     flows: Flows,
     spread: Spread,
+    /// Whether a service in force keeps all connections of a client in one worker.
+    groups: bool,
     /// The burst under way, kept between the passes over it.
     work: Box<ArrayVec<Work, BURST>>,
 }
@@ -126,6 +128,7 @@ impl Dataplane {
                 identification: 0,
             },
             spread: Spread::alone(),
+            groups: false,
             work: Box::new(ArrayVec::new()),
         }
     }
@@ -157,6 +160,7 @@ impl Dataplane {
         counters.reset_vips(vips);
         counters.reset_backends(backends);
         counters.epoch.set(tables.epoch());
+        self.groups = owner::has_groups(&tables);
         core::mem::replace(&mut self.tables, tables)
     }
 

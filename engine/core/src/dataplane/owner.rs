@@ -4,10 +4,10 @@
 //! to, as far as the NIC sends all of them there; under RPS the workers themselves spread flows.
 
 use super::Dataplane;
-use crate::tables::Tables;
+use crate::tables::{Ring, Tables};
 use alloc::boxed::Box;
 use core::net::IpAddr;
-use lockstep_plan::Grouping;
+use lockstep_plan::{Grouping, Mode};
 use lockstep_wire::FlowKey;
 
 /// How the packets of an engine are spread over its workers.
@@ -74,24 +74,76 @@ impl Dataplane {
         &self.spread
     }
 
-    /// The worker that a frame belongs to, when it is another than this one. To be asked under RPS,
-    /// before the frame is processed, and not of frames that another worker has handed over.
+    /// Whether frames may belong to other workers: under RPS; and where packets are rewritten by
+    /// several workers, since NICs do not send an answer to the queue of what it answers.
+    #[inline]
+    pub fn has_other_owners(&self) -> bool {
+        match self.spread.by {
+            SpreadBy::Flow => true,
+            SpreadBy::Queue => {
+                self.spread.processing.len() > 1 && !self.tables.answers().is_empty()
+            }
+        }
+    }
+
+    /// The worker that a frame belongs to, when it is another than this one. To be asked where
+    /// [`has_other_owners`](Self::has_other_owners), before the frame is processed, and not of
+    /// frames that another worker has handed over.
     #[inline]
     pub fn owner(&self, frame: &[u8]) -> Option<u8> {
         let share = match lockstep_wire::parse(frame) {
             Ok(headers) => {
                 let key = &headers.key;
+                if !self.tables.answers().is_empty()
+                    && let Some(share) = self.rewritten_share(key)
+                {
+                    return self.spread.other(share);
+                }
+                if self.spread.by == SpreadBy::Queue {
+                    return None;
+                }
                 let shares = self.spread.processing.len();
-                let by_session = session_share(&self.tables, key, shares);
+                // Looking for the VIP costs more than all the rest, and is seldom needed.
+                let by_session = match self.groups {
+                    true => session_share(&self.tables, key, shares),
+                    false => port_share(&self.tables, key, shares).unwrap_or(None),
+                };
                 by_session.unwrap_or_else(|| {
                     self.spread
                         .share_of(key.source_address(), key.source_port())
                 })
             }
+            Err(_) if self.spread.by == SpreadBy::Queue => return None,
             // Of no flow: whoever processes may have it.
             Err(_) => self.spread.share().unwrap_or(0),
         };
         self.spread.other(share)
+    }
+}
+
+impl Dataplane {
+    /// The share of a packet that is rewritten, as far as it is not where the packet came: an
+    /// answer's is that of its flow, by its client, or by the engine's port that it goes to; a
+    /// client's packet has to go where the backend's answers will, unless it takes a port.
+    fn rewritten_share(&self, key: &FlowKey) -> Option<usize> {
+        let tables = &self.tables;
+        let (source, source_port) = (key.source_address(), key.source_port());
+        let (address, port) = (key.destination_address(), key.destination_port());
+        if tables.answers().may_be(key) && tables.is_answer(source, source_port, key.protocol()) {
+            return match self.flows.nat.has(address) {
+                true => {
+                    let (share, shares) = (self.spread.share(), self.spread.processing.len());
+                    self.flows.nat.share_of(port, share.unwrap_or(0), shares)
+                }
+                false => Some(self.spread.share_of(address, port)),
+            };
+        }
+        if self.spread.by == SpreadBy::Flow {
+            return None;
+        }
+        let vip = tables.vip(address, port, key.protocol())?;
+        let is_nat = tables.ring(vip).is_some_and(|ring| ring.mode == Mode::Nat);
+        is_nat.then(|| self.spread.share_of(source, source_port))
     }
 }
 
@@ -100,13 +152,30 @@ impl Dataplane {
 /// are one group.
 #[inline]
 pub(crate) fn session_share(tables: &Tables, key: &FlowKey, shares: usize) -> Option<usize> {
-    let (address, port) = (key.destination_address(), key.destination_port());
-    if tables.is_session(address, port, key.protocol()) {
-        return tables.session_port_share(port, shares);
+    if let Some(share) = port_share(tables, key, shares) {
+        return share;
     }
+    let (address, port) = (key.destination_address(), key.destination_port());
     let vip = tables.vip(address, port, key.protocol())?;
     let policy = tables.ring(vip)?.replicate.as_ref()?;
     (policy.group == Grouping::Client).then(|| spread(key.source_address(), 0, shares))
+}
+
+/// The share that the local port is in which an answer from a replica goes to; none for other packets.
+#[inline]
+fn port_share(tables: &Tables, key: &FlowKey, shares: usize) -> Option<Option<usize>> {
+    let (address, port) = (key.destination_address(), key.destination_port());
+    let is_session = tables.is_session(address, port, key.protocol());
+    is_session.then(|| tables.session_port_share(port, shares))
+}
+
+/// Whether a service keeps all connections of a client in one worker.
+pub(super) fn has_groups(tables: &Tables) -> bool {
+    let groups = |ring: &Ring| {
+        let policy = ring.replicate.as_ref();
+        policy.is_some_and(|policy| policy.group == Grouping::Client)
+    };
+    tables.rings().iter().any(groups)
 }
 
 /// A number below `shares` for an address and a port.
