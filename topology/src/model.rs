@@ -1,6 +1,8 @@
 //! The typed model: values that cannot be wrong one by one, and [`Topology`], which cannot be
 //! wrong as a whole (as far as that can be known without the host).
 
+mod division;
+
 use crate::diagnostics::{Diagnostics, Position};
 use crate::nat::Nat;
 use crate::sessions::Sessions;
@@ -70,26 +72,6 @@ impl Topology {
     /// The workers in the order of the file; a worker's index is its number everywhere else.
     pub fn workers(&self) -> &[Worker] {
         &self.workers
-    }
-
-    /// The workers that process packets, by their indexes, in order: a worker's place among them is its
-    /// share of what they divide, such as ports.
-    pub fn processing(&self) -> Vec<usize> {
-        let all = self.workers.iter().enumerate();
-        all.filter(|(_, worker)| worker.process)
-            .map(|(index, _)| index)
-            .collect()
-    }
-
-    /// Every queue of an interface that is polled, in ascending order.
-    pub fn queues_of(&self, interface: &InterfaceName) -> Vec<u32> {
-        let queues = self.workers.iter().flat_map(|w| &w.queues);
-        let mut numbers: Vec<u32> = queues
-            .filter(|q| q.interface == *interface)
-            .map(|q| q.number)
-            .collect();
-        numbers.sort_unstable();
-        numbers
     }
 }
 

@@ -402,7 +402,10 @@ fn full_nat_has_ports_of_its_own() {
             "ports = \"2000-16384\"",
             "t.toml:4:9: [nat] ports 2000-16384 and [sessions] ports 16384-65535 overlap; a port of an engine address is either's; make one of the ranges smaller",
         ),
-        ("port = 5", "t.toml:4:1: unknown key `port`; did you mean `ports`? (allowed: ports)"),
+        (
+            "port = 5",
+            "t.toml:4:1: unknown key `port`; did you mean `ports`? (allowed: ports)",
+        ),
     ];
     for (keys, report) in rows {
         assert_eq!(said(&nat(keys)), report, "for {keys}");
