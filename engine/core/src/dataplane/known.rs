@@ -1,13 +1,13 @@
-//! What a dataplane knows of a flow, for those who ask.
+//! What the flow table says of a packet's flow, for `lockstep explain` and captures.
 
 use super::Dataplane;
-use crate::flows::{FlowTable, Key};
+use super::tracked::Tracked;
 use crate::tables::BackendRef;
 use crate::time::Seconds;
 use crate::tracking::FlowState;
 use lockstep_wire::FlowKey;
 
-/// Where a flow is in a dataplane's table, for `lockstep explain`.
+/// Where a flow is in a dataplane's table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KnownFlow {
     /// The backend it was given.
@@ -19,20 +19,25 @@ pub struct KnownFlow {
 }
 
 impl Dataplane {
-    /// The entry of a flow, if there is one. Changes nothing.
+    /// The entry of the flow that a packet with this key belongs to, the client's or an answer, if
+    /// there is one. Changes nothing.
     pub fn known(&self, now: Seconds, key: &FlowKey) -> Option<KnownFlow> {
         match key {
-            FlowKey::V4(key) => known(&self.flows.v4, now, key, key.hash(&self.flows.seed)),
-            FlowKey::V6(key) => known(&self.flows.v6, now, key, key.hash(&self.flows.seed)),
+            FlowKey::V4(key) => self.known_of(now, key),
+            FlowKey::V6(key) => self.known_of(now, key),
         }
     }
-}
 
-fn known<K: Key>(flows: &FlowTable<K>, now: Seconds, key: &K, hash: u64) -> Option<KnownFlow> {
-    let entry = flows.entry(flows.find(key, flows.probe(hash), None)?);
-    Some(KnownFlow {
-        backend: entry.backend,
-        state: entry.state,
-        idle: now.since(entry.seen),
-    })
+    fn known_of<K: Tracked>(&self, now: Seconds, key: &K) -> Option<KnownFlow> {
+        let flows = K::table_ref(&self.flows);
+        let probe = flows.probe(key.table_hash(&self.flows.seed));
+        let own = flows.find(key, probe, None);
+        let slot = own.or_else(|| self.flows.answered(&self.tables, key))?;
+        let entry = flows.entry(slot);
+        Some(KnownFlow {
+            backend: entry.backend,
+            state: entry.state,
+            idle: now.since(entry.seen),
+        })
+    }
 }

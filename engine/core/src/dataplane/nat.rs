@@ -73,6 +73,25 @@ impl Nat {
         }
     }
 
+    /// Whether full NAT takes this address as a source.
+    pub(super) fn has(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(_) => self.pool_v4.contains(&address),
+            IpAddr::V6(_) => self.pool_v6.contains(&address),
+        }
+    }
+
+    /// Whose share of all workers' ports a port is in, if this worker's is `own`: all shares are
+    /// of one size and side by side.
+    pub(super) fn share_of(&self, port: u16, own: usize, shares: usize) -> Option<usize> {
+        let ports = self.ports.as_ref()?;
+        let first = usize::from(*ports.start()).checked_sub(own * ports.len())?;
+        let share = usize::from(port)
+            .checked_sub(first)?
+            .checked_div(ports.len())?;
+        (share < shares).then_some(share)
+    }
+
     /// The longest IP packet that an interface takes.
     #[inline]
     pub(super) fn mtu(&self, port: PortId) -> u16 {

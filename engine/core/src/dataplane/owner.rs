@@ -7,7 +7,7 @@ use super::Dataplane;
 use crate::tables::{Ring, Tables};
 use alloc::boxed::Box;
 use core::net::IpAddr;
-use lockstep_plan::Grouping;
+use lockstep_plan::{Grouping, Mode};
 use lockstep_wire::FlowKey;
 
 /// How the packets of an engine are spread over its workers.
@@ -74,13 +74,34 @@ impl Dataplane {
         &self.spread
     }
 
-    /// The worker that a frame belongs to, when it is another than this one. To be asked under RPS,
-    /// before the frame is processed, and not of frames that another worker has handed over.
+    /// Whether frames may belong to other workers: under RPS; and where packets are rewritten by
+    /// several workers, since NICs do not send an answer to the queue of what it answers.
+    #[inline]
+    pub fn has_other_owners(&self) -> bool {
+        match self.spread.by {
+            SpreadBy::Flow => true,
+            SpreadBy::Queue => {
+                self.spread.processing.len() > 1 && !self.tables.answers().is_empty()
+            }
+        }
+    }
+
+    /// The worker that a frame belongs to, when it is another than this one. To be asked where
+    /// [`has_other_owners`](Self::has_other_owners), before the frame is processed, and not of
+    /// frames that another worker has handed over.
     #[inline]
     pub fn owner(&self, frame: &[u8]) -> Option<u8> {
         let share = match lockstep_wire::parse(frame) {
             Ok(headers) => {
                 let key = &headers.key;
+                if !self.tables.answers().is_empty()
+                    && let Some(share) = self.rewritten_share(key)
+                {
+                    return self.spread.other(share);
+                }
+                if self.spread.by == SpreadBy::Queue {
+                    return None;
+                }
                 let shares = self.spread.processing.len();
                 // Looking for the VIP costs more than all the rest, and is seldom needed.
                 let by_session = match self.groups {
@@ -92,10 +113,37 @@ impl Dataplane {
                         .share_of(key.source_address(), key.source_port())
                 })
             }
+            Err(_) if self.spread.by == SpreadBy::Queue => return None,
             // Of no flow: whoever processes may have it.
             Err(_) => self.spread.share().unwrap_or(0),
         };
         self.spread.other(share)
+    }
+}
+
+impl Dataplane {
+    /// The share of a packet that is rewritten, as far as it is not where the packet came: an
+    /// answer's is that of its flow, by its client, or by the engine's port that it goes to; a
+    /// client's packet has to go where the backend's answers will, unless it takes a port.
+    fn rewritten_share(&self, key: &FlowKey) -> Option<usize> {
+        let tables = &self.tables;
+        let (source, source_port) = (key.source_address(), key.source_port());
+        let (address, port) = (key.destination_address(), key.destination_port());
+        if tables.answers().may_be(key) && tables.is_answer(source, source_port, key.protocol()) {
+            return match self.flows.nat.has(address) {
+                true => {
+                    let (share, shares) = (self.spread.share(), self.spread.processing.len());
+                    self.flows.nat.share_of(port, share.unwrap_or(0), shares)
+                }
+                false => Some(self.spread.share_of(address, port)),
+            };
+        }
+        if self.spread.by == SpreadBy::Flow {
+            return None;
+        }
+        let vip = tables.vip(address, port, key.protocol())?;
+        let is_nat = tables.ring(vip).is_some_and(|ring| ring.mode == Mode::Nat);
+        is_nat.then(|| self.spread.share_of(source, source_port))
     }
 }
 
