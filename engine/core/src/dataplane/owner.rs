@@ -8,7 +8,7 @@ use crate::tables::Tables;
 use alloc::boxed::Box;
 use core::net::IpAddr;
 use lockstep_plan::Grouping;
-use lockstep_wire::FlowKey;
+use lockstep_wire::{FlowKey, ParseError};
 
 /// How the packets of an engine are spread over its workers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,19 +79,37 @@ impl Dataplane {
     #[inline]
     pub fn owner(&self, frame: &[u8]) -> Option<u8> {
         let share = match lockstep_wire::parse(frame) {
-            Ok(headers) => {
-                let key = &headers.key;
-                let shares = self.spread.processing.len();
-                let by_session = session_share(&self.tables, key, shares);
-                by_session.unwrap_or_else(|| {
-                    self.spread
-                        .share_of(key.source_address(), key.source_port())
-                })
-            }
-            // Of no flow: whoever processes may have it.
-            Err(_) => self.spread.share().unwrap_or(0),
+            Ok(headers) => self.share_of_flow(&headers.key),
+            Err(error) => self.share_of_unusual(frame, error),
         };
         self.spread.other(share)
+    }
+
+    #[inline]
+    fn share_of_flow(&self, key: &FlowKey) -> usize {
+        let shares = self.spread.processing.len();
+        let by_session = session_share(&self.tables, key, shares);
+        by_session.unwrap_or_else(|| {
+            self.spread
+                .share_of(key.source_address(), key.source_port())
+        })
+    }
+
+    /// An ICMP error belongs to the flow that it quotes. The later fragments of a datagram have no
+    /// ports, so all fragments of a client belong together, wherever its flows are.
+    #[cold]
+    fn share_of_unusual(&self, frame: &[u8], error: ParseError) -> usize {
+        let share = match error {
+            ParseError::NotTransport => lockstep_wire::parse_icmp_error(frame)
+                .ok()
+                .map(|(headers, _)| self.share_of_flow(&headers.key)),
+            ParseError::Fragment => lockstep_wire::parse_fragment(frame)
+                .ok()
+                .map(|part| self.spread.share_of(part.headers.key.source_address(), 0)),
+            _ => None,
+        };
+        // Of no flow: whoever processes may have it.
+        share.unwrap_or_else(|| self.spread.share().unwrap_or(0))
     }
 }
 
