@@ -10,6 +10,7 @@ use crate::dataplane::forward::admit;
 use crate::dataplane::{Now, Tracked, Verdict, reason};
 use crate::flows::Slot;
 use crate::tables::{BackendRef, Delivery, PortId, Tables, VipRef};
+use crate::tracking::Segment;
 use core::net::IpAddr;
 use core::ops::Range;
 use lockstep_plan::DropReason;
@@ -210,15 +211,22 @@ impl Flows {
                 });
             }
         }
-        let (address, port, protocol) = key.destination();
+        let (address, port, number) = key.destination();
         let vip = tables
-            .vip(address, port, protocol)
+            .vip(address, port, number)
             .ok_or(DropReason::IcmpUnmatched)?;
         let ring = tables.ring(vip).ok_or(DropReason::IcmpUnmatched)?;
         if ring.replicate.is_some() {
             return Err(DropReason::IcmpSession);
         }
-        let backend = ring.select(key.selection_hash());
+        let hash = key.selection_hash(ring.scheduler);
+        let segment = match number {
+            protocol::TCP => Segment::Data,
+            _ => Segment::Datagram,
+        };
+        // As for a packet in the middle of a connection.
+        let backend = tables.backend_before(ring, hash, segment);
+        let backend = backend.or_else(|| ring.select(hash));
         Ok(Quoted {
             vip,
             backend: backend.ok_or(DropReason::IcmpUnmatched)?,

@@ -205,6 +205,7 @@ fn thousands_of_flows_leave_byte_for_byte_as_the_engine_sends_them() {
             flows_v4: 100_000,
             flows_v6: 100_000,
             seed: 3,
+            ..DataplaneConfig::default()
         });
         dataplane.adopt(Arc::new(tables));
         let mut neighbours = std::collections::BTreeSet::new();
