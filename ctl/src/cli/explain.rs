@@ -62,7 +62,7 @@ struct Entry {
     /// Its place in the capture, from 1.
     number: u64,
     packet: String,
-    /// "forward", "session" (it ends in the engine), "pass" or "drop".
+    /// "forward", "session" (it ends in the engine), "answer" (a ping), "pass" or "drop".
     verdict: String,
     reason: Option<String>,
     service: Option<String>,

@@ -345,7 +345,7 @@ impl Flows {
                 .hop(backend)
                 .is_some_and(|hop| hop.delivery.translates())
         {
-            return self.translate(tables, vip, slot, key, item, frame);
+            return self.translate(tables, now, (vip, slot), key, item, frame);
         }
         match self.forward(tables, vip, backend, &item.headers, frame) {
             Ok(verdict) => verdict,

@@ -1,6 +1,7 @@
 //! Why a packet goes where it goes, in sentences, by the same functions that forward it.
 
 mod guard;
+mod icmp;
 mod seen;
 
 pub use seen::{Seen, as_received, seen};
@@ -32,6 +33,8 @@ pub enum Fate {
     Pass,
     /// It goes to a session of the engine's own.
     Session,
+    /// The balancer answers it itself.
+    Answer,
     /// It was sent on, by tables that are no longer in force: to whom cannot be told.
     Sent,
     /// It is dropped.
@@ -51,9 +54,13 @@ pub struct Explanation {
     pub steps: Vec<String>,
 }
 
-/// The flow of a frame that the dataplane would parse, for looking it up in the flow tables.
+/// The flow of a frame that the dataplane would parse, or that an ICMP error is about, for looking
+/// it up in the flow tables.
 pub fn flow_of(frame: &[u8]) -> Option<FlowKey> {
-    lockstep_wire::parse(frame).ok().map(|headers| headers.key)
+    lockstep_wire::parse(frame)
+        .or_else(|_| lockstep_wire::parse_icmp_error(frame).map(|(headers, _)| headers))
+        .ok()
+        .map(|headers| headers.key)
 }
 
 /// Explains a frame, from its Ethernet header on, as a network carries it.
@@ -82,7 +89,7 @@ pub fn frame(
             );
             finish(tables, fate, &headers.key, steps)
         }
-        Err(error) => {
+        Err(error) => icmp::message(tables, ports, frame, known).unwrap_or_else(|| {
             let (fate, step) = refused(tables, frame, error);
             Explanation {
                 fate,
@@ -90,7 +97,7 @@ pub fn frame(
                 packet: format!("frame of {} bytes", frame.len()),
                 steps: alloc::vec![step],
             }
-        }
+        }),
     }
 }
 
@@ -135,7 +142,7 @@ fn finish(tables: &Tables, fate: Fate, key: &FlowKey, steps: Vec<String>) -> Exp
     let vip = tables.vip(tuple.to.ip(), tuple.to.port(), tuple.protocol);
     let service = match &fate {
         Fate::Forward { service, .. } => Some(service.clone()),
-        Fate::Pass | Fate::Session | Fate::Sent | Fate::Drop(_) => {
+        Fate::Pass | Fate::Session | Fate::Answer | Fate::Sent | Fate::Drop(_) => {
             vip.and_then(|v| tables.service_name(v))
         }
     };

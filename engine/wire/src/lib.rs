@@ -26,6 +26,7 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod nat;
 pub mod parse;
+pub mod quote;
 pub mod reply;
 pub mod tcp;
 pub mod udp;

@@ -204,6 +204,10 @@ impl Flows {
                 counters.bytes.add(u64::from(item.headers.length));
                 verdict
             }
+            Err(DropReason::TooBig) => {
+                let mtu = self.nat.paths.get(path).map(|path| self.nat.mtu(path.port));
+                self.answer_too_big(now, vip, mtu, item, frame)
+            }
             Err(reason) => self.drop(vip, reason),
         }
     }
@@ -239,14 +243,20 @@ impl Flows {
     pub(super) fn translate<K: Tracked>(
         &mut self,
         tables: &Tables,
-        vip: VipRef,
-        slot: Slot,
+        now: Now,
+        (vip, slot): (VipRef, Slot),
         key: &K,
         item: &Work,
         frame: &mut [u8],
     ) -> Verdict {
-        self.try_translate(tables, vip, slot, key, item, frame)
-            .unwrap_or_else(|reason| self.drop(vip, reason))
+        match self.try_translate(tables, vip, slot, key, item, frame) {
+            Ok(verdict) => verdict,
+            Err(DropReason::TooBig) => {
+                let backend = K::table(self).entry(slot).backend;
+                self.too_big(tables, now, (vip, backend), item, frame)
+            }
+            Err(reason) => self.drop(vip, reason),
+        }
     }
 
     #[inline(always)]

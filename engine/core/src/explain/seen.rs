@@ -78,7 +78,7 @@ fn forwarded(
 fn address(fate: &Fate) -> Option<IpAddr> {
     match fate {
         Fate::Forward { address, .. } => Some(*address),
-        Fate::Pass | Fate::Session | Fate::Sent | Fate::Drop(_) => None,
+        Fate::Pass | Fate::Session | Fate::Answer | Fate::Sent | Fate::Drop(_) => None,
     }
 }
 
