@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const PROGRAMS: [&str; 2] = ["steer", "decap"];
-const HEADERS: [&str; 3] = ["packet.h", "steer.h", "decap.h"];
+const HEADERS: [&str; 5] = ["packet.h", "steer.h", "maps.h", "carry.h", "decap.h"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let here = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);

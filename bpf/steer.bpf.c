@@ -1,40 +1,13 @@
 /* Steers what is for one of our destinations into this queue's AF_XDP socket, with room in front
- * for a tunnel header; everything else, and everything when no live engine is there to take it,
- * goes on to the kernel exactly as it came. */
+ * for a tunnel header. When no live engine is there to take it, the program carries the packets of
+ * tunnelled services itself (carry.h). Everything else goes on to the kernel exactly as it came. */
 #include "packet.h"
 #include "steer.h"
+#include "maps.h"
+#include "carry.h"
 
 /* Nanoseconds after which an agent that did not beat counts as hung. Set before loading. */
 const volatile __u64 deadline_ns = 1000000000;
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, STEER_DESTINATIONS);
-	__type(key, struct steer_key);
-	__type(value, struct steer_value);
-} destinations SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_XSKMAP);
-	__uint(max_entries, STEER_QUEUES);
-	__type(key, __u32);
-	__type(value, __u32);
-} xsks SEC(".maps");
-
-/* CLOCK_MONOTONIC of the agent's last beat, in nanoseconds. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u64);
-} heartbeat SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, STEER_COUNTERS);
-	__type(key, __u32);
-	__type(value, __u64);
-} counters SEC(".maps");
 
 enum parsed {
 	/* No address could be read. */
@@ -45,10 +18,25 @@ enum parsed {
 	PARSED_ADDRESS,
 };
 
+/* Which end of a packet is looked at. */
+enum end {
+	DESTINATION,
+	SOURCE,
+};
+
 struct ports {
 	__be16 source;
 	__be16 destination;
 };
+
+/* A request for an echo, or an error about a packet of a flow (RFC 792, RFC 4443). */
+static __always_inline int icmp_is_ours(__u8 protocol, __u8 type, enum end looked_at)
+{
+	if (protocol == IPPROTO_ICMP)
+		return type == 3 || type == 11 || type == 12 ||
+		       (type == 8 && looked_at == DESTINATION);
+	return (type >= 1 && type <= 4) || (type == 128 && looked_at == DESTINATION);
+}
 
 /* What every IPv6 extension header begins with (RFC 8200, section 4; RFC 4302 for AH). */
 struct extension {
@@ -57,29 +45,47 @@ struct extension {
 	__be16 fragment;
 };
 
-/* Puts the transport header at `at` into the key. `left` is what the IP header says is there: an
+/* What was read of a packet: who it is for and whom it is from. */
+struct packet {
+	struct steer_key to;
+	struct steer_key from;
+	/* The type of an ICMP message. */
+	__u8 icmp;
+};
+
+/* Puts the transport header at `at` into the keys. `left` is what the IP header says is there: an
  * Ethernet frame is padded to 60 bytes, and padding must not be read as ports. */
-static __always_inline enum parsed transport(struct steer_key *key, void *at, void *end, __s32 left,
+static __always_inline enum parsed transport(struct packet *packet, void *at, void *end, __s32 left,
 					     __u8 protocol)
 {
 	struct ports *ports = at;
+	__u8 *type = at;
 
-	key->protocol = protocol;
+	packet->to.protocol = protocol;
+	packet->from.protocol = protocol;
+	if (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6) {
+		if (left < 1 || (void *)(type + 1) > end)
+			return PARSED_ADDRESS;
+		packet->icmp = *type;
+		return PARSED_KEY;
+	}
 	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
 		return PARSED_KEY;
 	if (left < (__s32)sizeof(*ports) || (void *)(ports + 1) > end)
 		return PARSED_ADDRESS;
-	key->port = ports->destination;
+	packet->to.port = ports->destination;
+	packet->from.port = ports->source;
 	return PARSED_KEY;
 }
 
-static __always_inline enum parsed ipv4(struct steer_key *key, void *at, void *end)
+static __always_inline enum parsed ipv4(struct packet *packet, void *at, void *end)
 {
 	struct iphdr *ip = at;
 
 	if ((void *)(ip + 1) > end || ip->version != 4)
 		return PARSED_NOTHING;
-	map_v4(key->address, ip->daddr);
+	map_v4(packet->to.address, ip->daddr);
+	map_v4(packet->from.address, ip->saddr);
 
 	__u32 header = ip->ihl * 4;
 	if (header < sizeof(*ip) || at + header > end)
@@ -87,16 +93,18 @@ static __always_inline enum parsed ipv4(struct steer_key *key, void *at, void *e
 	/* The first fragment has ports, but the engine could not match the others to it. */
 	if (ip->frag_off & bpf_htons(0x3fff))
 		return PARSED_ADDRESS;
-	return transport(key, at + header, end, bpf_ntohs(ip->tot_len) - (__s32)header, ip->protocol);
+	return transport(packet, at + header, end, bpf_ntohs(ip->tot_len) - (__s32)header,
+			 ip->protocol);
 }
 
-static __always_inline enum parsed ipv6(struct steer_key *key, void *at, void *end)
+static __always_inline enum parsed ipv6(struct packet *packet, void *at, void *end)
 {
 	struct ipv6hdr *ip = at;
 
 	if ((void *)(ip + 1) > end || ip->version != 6)
 		return PARSED_NOTHING;
-	__builtin_memcpy(key->address, &ip->daddr, sizeof(key->address));
+	__builtin_memcpy(packet->to.address, &ip->daddr, 16);
+	__builtin_memcpy(packet->from.address, &ip->saddr, 16);
 
 	__u8 next = ip->nexthdr;
 	__s32 left = bpf_ntohs(ip->payload_len);
@@ -116,7 +124,7 @@ static __always_inline enum parsed ipv6(struct steer_key *key, void *at, void *e
 		case IPPROTO_AH:
 			break;
 		default:
-			return transport(key, at, end, left, next);
+			return transport(packet, at, end, left, next);
 		}
 		if (i == STEER_MAX_EXTENSIONS || (void *)(extension + 1) > end)
 			return PARSED_ADDRESS;
@@ -139,18 +147,71 @@ static __always_inline enum parsed ipv6(struct steer_key *key, void *at, void *e
 	return PARSED_ADDRESS;
 }
 
-static __always_inline struct steer_value *find(struct steer_key *key, enum parsed parsed)
+static __always_inline struct steer_value *in_ranges(struct steer_key *key, __be16 port)
 {
-	if (parsed == PARSED_KEY) {
-		struct steer_value *value = bpf_map_lookup_elem(&destinations, key);
+	struct steer_range range __attribute__((aligned(8))) = {
+		.bits = 160,
+		.protocol = key->protocol,
+		.port = port,
+	};
 
-		if (value || !key->port)
-			return value;
-	} else {
+	__builtin_memcpy(range.address, key->address, sizeof(range.address));
+	return bpf_map_lookup_elem(&ranges, &range);
+}
+
+/* The exact port beats a range, a range beats every port. */
+static __always_inline struct steer_value *find(struct steer_key *key, enum parsed parsed,
+						__u8 icmp)
+{
+	__be16 port = key->port;
+	struct steer_value *value;
+
+	if (parsed == PARSED_ADDRESS) {
 		key->protocol = 0;
+		key->port = 0;
+		return bpf_map_lookup_elem(&destinations, key);
 	}
+	if ((key->protocol == IPPROTO_ICMP || key->protocol == IPPROTO_ICMPV6) &&
+	    !icmp_is_ours(key->protocol, icmp, DESTINATION))
+		return 0;
+	value = bpf_map_lookup_elem(&destinations, key);
+	if (value && !(value->flags & STEER_HAS_RANGES))
+		return value;
+	if (!value && port) {
+		key->port = 0;
+		value = bpf_map_lookup_elem(&destinations, key);
+		if (!value)
+			return 0;
+	}
+	if (!value)
+		return 0;
+	if (value->flags & STEER_HAS_RANGES) {
+		struct steer_value *range = in_ranges(key, port);
+
+		if (range)
+			return range;
+	}
+	return value->flags & STEER_NO_DESTINATION ? 0 : value;
+}
+
+/* The backend of a service whose answers the engine rewrites. */
+static __always_inline struct steer_value *answers(struct steer_key *key, enum parsed parsed,
+						   __u8 icmp)
+{
+	struct steer_value *value;
+
+	if (parsed == PARSED_ADDRESS) {
+		key->protocol = 0;
+		key->port = 0;
+	} else if (key->protocol == IPPROTO_ICMP || key->protocol == IPPROTO_ICMPV6) {
+		if (!icmp_is_ours(key->protocol, icmp, SOURCE))
+			return 0;
+	}
+	value = bpf_map_lookup_elem(&sources, key);
+	if (value || !key->port)
+		return value;
 	key->port = 0;
-	return bpf_map_lookup_elem(&destinations, key);
+	return bpf_map_lookup_elem(&sources, key);
 }
 
 /* A hung agent must not blackhole what the kernel could still serve. The coarse clock lags by up
@@ -204,38 +265,66 @@ int lockstep_steer(struct xdp_md *ctx)
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
 	/* Aligned for the stores of whole words that clang makes of the copies. */
-	struct steer_key key __attribute__((aligned(8))) = {};
+	struct packet packet __attribute__((aligned(8))) = {};
 	enum parsed parsed = PARSED_NOTHING;
 	__u32 tags = 0;
 	void *at;
 
 	__be16 ethertype = link_layer(data, end, &at, &tags);
 	if (ethertype == bpf_htons(ETH_P_IP))
-		parsed = ipv4(&key, at, end);
+		parsed = ipv4(&packet, at, end);
 	else if (ethertype == bpf_htons(ETH_P_IPV6))
-		parsed = ipv6(&key, at, end);
+		parsed = ipv6(&packet, at, end);
 	if (parsed == PARSED_NOTHING)
 		return pass(STEER_NOT_OURS);
 
-	struct steer_value *value = find(&key, parsed);
-	if (!value)
-		return pass(STEER_NOT_OURS);
+	/* Looking up takes the port out of a key; the one from the client stays whole. */
+	__be16 port = packet.to.port;
+	struct steer_value *value = find(&packet.to, parsed, packet.icmp);
+	if (!value) {
+		__u32 zero = 0;
+		struct steer_config *config = bpf_map_lookup_elem(&config_map, &zero);
+
+		if (!config || !config->sources)
+			return pass(STEER_NOT_OURS);
+		value = answers(&packet.from, parsed, packet.icmp);
+		if (!value)
+			return pass(STEER_NOT_OURS);
+		/* What this host asked a backend itself: health checks, say. */
+		if (bpf_map_lookup_elem(&locals, packet.to.address))
+			return pass(STEER_TO_HOST);
+	}
 	__u16 room = value->room;
+	__u32 service = value->service;
+	enum steer_counter why = STEER_STALE;
 
-	if (stale())
-		return pass(STEER_STALE);
-	/* Asked before the frame is changed: what the kernel gets must be what came. */
-	__u32 queue = ctx->rx_queue_index;
-	if (!bpf_map_lookup_elem(&xsks, &queue))
-		return pass(STEER_NO_SOCKET);
-	if (room && !make_room(ctx, room, tags))
-		return pass(STEER_NO_HEADROOM);
+	if (!stale()) {
+		why = STEER_NO_SOCKET;
+		/* Asked before the frame is changed: what the kernel gets must be what came. */
+		__u32 queue = ctx->rx_queue_index;
+		if (bpf_map_lookup_elem(&xsks, &queue)) {
+			if (room && !make_room(ctx, room, tags))
+				return pass(STEER_NO_HEADROOM);
+			/* The socket can have left since it was looked up. A frame that carries
+			 * the marker by then is nothing the kernel could use, and on a bridge it
+			 * would travel on. */
+			int action = bpf_redirect_map(&xsks, queue, room ? XDP_DROP : XDP_PASS);
+			count(&counters,
+			      action == XDP_REDIRECT ? STEER_REDIRECTED : STEER_NO_SOCKET);
+			return action;
+		}
+	}
+	if (!service || parsed != PARSED_KEY)
+		return pass(why);
 
-	/* The socket can have left since it was looked up. A frame that carries the marker by then
-	 * is nothing the kernel could use, and on a bridge it would travel on. */
-	int action = bpf_redirect_map(&xsks, queue, room ? XDP_DROP : XDP_PASS);
-	count(&counters, action == XDP_REDIRECT ? STEER_REDIRECTED : STEER_NO_SOCKET);
-	return action;
+	struct steer_flow flow __attribute__((aligned(8))) = {
+		.source_port = packet.from.port,
+		.destination_port = port,
+		.protocol = packet.from.protocol,
+	};
+	__builtin_memcpy(flow.source, packet.from.address, 16);
+	__builtin_memcpy(flow.destination, packet.to.address, 16);
+	return carry(ctx, &flow, service, tags);
 }
 
 char LICENSE[] SEC("license") = "Apache-2.0";

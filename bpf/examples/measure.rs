@@ -4,7 +4,7 @@
 //! buffer, so a program that changes its frame sees the changed one from the second time on: those
 //! rows are medians of single runs, to be read beside the single run that changes nothing.
 
-use lockstep_bpf::{DecapProgram, Destination, Room, SteerProgram};
+use lockstep_bpf::{DecapProgram, Destination, Room, Seeds, SteerProgram};
 use socket2::Socket;
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -63,7 +63,7 @@ fn median(
 
 /// A program that knows 10,002 destinations, and the socket that is in its map while it is open.
 fn steer(room: u16) -> Result<(SteerProgram, Socket), Box<dyn Error>> {
-    let mut program = SteerProgram::load(Duration::from_secs(3600))?;
+    let mut program = SteerProgram::load(Duration::from_secs(3600), &Seeds::default())?;
     let socket = Socket::new(44.into(), 3.into(), None)?;
     program.set_socket(0, socket.as_fd())?;
     program.beat()?;
@@ -71,20 +71,16 @@ fn steer(room: u16) -> Result<(SteerProgram, Socket), Box<dyn Error>> {
     let mut wanted = BTreeMap::new();
     for n in 0..10_000u32 {
         let [_, a, b, c] = n.to_be_bytes();
-        wanted.insert(to([10, a, b, c].into(), 80), room);
+        wanted.insert(to([10, a, b, c].into(), 80), room.into());
     }
-    wanted.insert(to(VIP.into(), 80), room);
-    wanted.insert(to([0x11; 16].into(), 80), room);
+    wanted.insert(to(VIP.into(), 80), room.into());
+    wanted.insert(to([0x11; 16].into(), 80), room.into());
     program.set_destinations(&wanted)?;
     Ok((program, socket))
 }
 
 fn to(address: std::net::IpAddr, port: u16) -> Destination {
-    Destination {
-        address,
-        port,
-        protocol: Some(17),
-    }
+    Destination::new(address, port, Some(17))
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

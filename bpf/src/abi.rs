@@ -9,29 +9,99 @@ pub const DESTINATIONS: usize = 65_536;
 /// Sockets are for queues 0 up to, but not including, this.
 pub const QUEUES: u32 = 256;
 
+/// The form of the steering program's maps: one of another form is not taken over.
+pub(crate) const ABI: u32 = 2;
+/// The most prefixes that ranges of ports are made of.
+pub const RANGES: usize = 65_536;
+/// The most addresses and ports that answers come from.
+pub const SOURCES: usize = 65_536;
+/// The most addresses of this host that the program knows.
+pub const LOCALS: usize = 4_096;
+/// Numbers of services that the program can carry by itself are from 1 up to, but not including,
+/// this.
+pub const SERVICES: u32 = 1_024;
+/// The most backends of theirs.
+pub const BACKENDS: usize = 16_384;
+/// The most flows that are carried to another backend than their hash gives.
+pub const PINNED: usize = 65_536;
+
 /// Where packets go that are ours.
 ///
-/// The program looks a packet up as (address, port, protocol), then as (address, 0, protocol). A
-/// packet whose ports cannot be read (a fragment, or one that is cut off or malformed) is looked
-/// up as (address, 0, none).
+/// The program looks a packet up as (address, port, protocol), then among ranges of ports, then as
+/// (address, 0, protocol). A packet whose ports cannot be read (a fragment, or one that is cut off
+/// or malformed) is looked up as (address, 0, none), and of ICMP only echo requests and errors
+/// about packets, as (address, 0, 1 or 58).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Destination {
     /// The destination address; IPv4 and the IPv6 address it maps to are the same.
     pub address: IpAddr,
     /// The destination port; 0 is every port.
     pub port: u16,
+    /// The last port of a range; else the same as `port`.
+    pub last_port: u16,
     /// The IP protocol number; `None` with port 0 is the entry for packets without readable ports.
     pub protocol: Option<u8>,
 }
 
 impl Destination {
+    /// One port of an address, or every port: 0.
+    pub const fn new(address: IpAddr, port: u16, protocol: Option<u8>) -> Self {
+        Destination {
+            address,
+            port,
+            last_port: port,
+            protocol,
+        }
+    }
+
     /// `struct steer_key`.
-    pub(crate) fn key(&self) -> [u8; 20] {
+    pub(crate) fn key(&self) -> Key {
         let mut key = [0; 20];
         key[..16].copy_from_slice(&mapped(self.address));
         key[16..18].copy_from_slice(&self.port.to_be_bytes());
         key[18] = self.protocol.unwrap_or(0);
         key
+    }
+}
+
+/// `struct steer_key`.
+pub(crate) type Key = [u8; 20];
+/// `struct steer_range`.
+pub(crate) type RangeKey = [u8; 24];
+/// `struct steer_value`.
+pub(crate) type Value = [u8; 8];
+
+/// The number of a service that the program can carry by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceNumber(pub(crate) u32);
+
+/// What is done with packets for a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Steered {
+    /// The room in front that the engine needs.
+    pub room: Room,
+    /// Whose table the program uses when no engine is there; without one, the kernel gets them.
+    pub service: Option<ServiceNumber>,
+}
+
+impl Steered {
+    /// `struct steer_value`.
+    pub(crate) fn value(self, flags: u16) -> Value {
+        let mut value = [0; 8];
+        value[..2].copy_from_slice(&self.room.get().to_ne_bytes());
+        value[2..4].copy_from_slice(&flags.to_ne_bytes());
+        let service = self.service.map_or(0, |number| number.0);
+        value[4..].copy_from_slice(&service.to_ne_bytes());
+        value
+    }
+}
+
+impl From<Room> for Steered {
+    fn from(room: Room) -> Self {
+        Steered {
+            room,
+            service: None,
+        }
     }
 }
 
@@ -69,12 +139,6 @@ impl Room {
     pub const fn get(self) -> u16 {
         self.0
     }
-
-    /// `struct steer_value`.
-    pub(crate) fn value(self) -> [u8; 4] {
-        let [low, high] = self.0.to_ne_bytes();
-        [low, high, 0, 0]
-    }
 }
 
 macro_rules! counters {
@@ -111,12 +175,22 @@ counters! {
         redirected,
         /// For none of our destinations: left to the kernel.
         not_ours,
-        /// Ours, but no socket is there for its queue: left to the kernel.
+        /// Ours, but no socket is there for its queue, nor a tunnel: left to the kernel.
         no_socket,
-        /// Ours, but the agent's heartbeat is too old: left to the kernel.
+        /// Ours, but the agent's heartbeat is too old, and there is no tunnel: left to the kernel.
         stale,
         /// Ours, but there was no head-room in front of it: left to the kernel.
         no_headroom,
+        /// From a backend to this host itself: left to the kernel.
+        to_host,
+        /// No engine took it: tunnelled to its backend by the program.
+        carried,
+        /// No engine took it and no backend of its service can be reached: left to the kernel.
+        no_way,
+        /// No engine took it and it is too big for the tunnel: left to the kernel.
+        too_big,
+        /// No engine took it and it has no hop left: left to the kernel.
+        ttl_exceeded,
     }
 }
 

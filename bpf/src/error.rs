@@ -1,7 +1,7 @@
 //! What can go wrong, and what the operator can do about it.
 
 use crate::interface::AttachMode;
-use crate::{DECAP_ADDRESSES, DESTINATIONS, QUEUES};
+use crate::{DECAP_ADDRESSES, QUEUES};
 use std::io;
 use std::path::PathBuf;
 
@@ -131,11 +131,15 @@ pub enum BpfError {
         /// The queue.
         queue: u32,
     },
-    /// More destinations than the map holds.
-    #[error("{count} destinations are more than the {DESTINATIONS} that the XDP program holds")]
-    TooManyDestinations {
+    /// More than a map holds.
+    #[error("{count} {map} are more than the {limit} that the XDP program holds")]
+    TooMany {
+        /// The map.
+        map: &'static str,
         /// How many were given.
         count: usize,
+        /// How many there can be.
+        limit: usize,
     },
     /// More tunnel end points than the map holds.
     #[error("{count} tunnel addresses are more than the {DECAP_ADDRESSES} of one interface")]

@@ -2,8 +2,8 @@
 //!
 //! - [`Steer`] is the balancer's program on an interface: it redirects what is for one of our
 //!   [`Destination`]s into the AF_XDP socket of its queue, with [`Room`] in front for a tunnel
-//!   header. Everything else, and everything while no live agent beats, goes to the kernel as it
-//!   came.
+//!   header. While no live agent beats, or no socket is there, it carries packets of tunnels by
+//!   itself, as its [`Carrier`] was told. Everything else goes to the kernel as it came.
 //! - [`Decap`] is what a real server needs where its kernel has no tunnel driver.
 //! - [`SteerProgram`] and [`DecapProgram`] are the same programs without an interface, to run
 //!   single frames through.
@@ -17,20 +17,25 @@
 //! the errors of this crate.
 
 mod abi;
+mod carry;
 mod decap;
 mod error;
 mod interface;
 mod log;
+mod mirror;
 mod pins;
 mod program;
+mod ranges;
 mod skeleton;
 mod steer;
 
 pub use abi::{
-    DESTINATIONS, DecapCounters, Destination, QUEUES, Room, STEER_ETHERTYPE, SteerCounters,
+    BACKENDS, DESTINATIONS, DecapCounters, Destination, LOCALS, PINNED, QUEUES, RANGES, Room,
+    SERVICES, SOURCES, STEER_ETHERTYPE, ServiceNumber, SteerCounters, Steered,
 };
+pub use carry::{CARRY_MEMORY, CarriedFlow, CarriedService, Carrier, Numbers, Tunnel, Way};
 pub use decap::{DECAP_ADDRESSES, Decap, DecapProgram};
 pub use error::BpfError;
 pub use interface::{AttachMode, ModeChoice};
 pub use program::{Action, TestRun};
-pub use steer::{DEFAULT_PIN_DIR, Steer, SteerOptions, SteerProgram};
+pub use steer::{DEFAULT_PIN_DIR, Seeds, Steer, SteerOptions, SteerProgram};

@@ -1,7 +1,7 @@
 //! A directory of pins in the BPF file system, and the lock that says whose it is.
 
 use crate::BpfError;
-use libbpf_rs::{MapMut, ProgramMut};
+use libbpf_rs::{MapHandle, MapMut, ProgramMut};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use std::fs::{self, File, TryLockError};
@@ -20,14 +20,13 @@ pub(crate) struct Pins {
 }
 
 impl Pins {
-    /// The directory for `interface` under `pin_dir`, made where it is missing, and empty.
+    /// The directory for `interface` under `pin_dir`, made where it is missing, with what a
+    /// predecessor left there.
     pub(crate) fn claim(pin_dir: &Path, interface: &str) -> Result<Self, BpfError> {
         ensure_bpffs(pin_dir)?;
         let directory = pin_dir.join(component(interface));
         fs::create_dir_all(&directory).map_err(|source| pin_error(&directory, "create", source))?;
-        let pins = Pins::lock(directory, interface)?;
-        pins.clear()?;
-        Ok(pins)
+        Pins::lock(directory, interface)
     }
 
     /// What is left under `pin_dir` for `interface`, if anything.
@@ -73,7 +72,23 @@ impl Pins {
             .map_err(|error| pin_error(&path, "pin the program", io::Error::other(error)))
     }
 
-    fn clear(&self) -> Result<(), BpfError> {
+    /// The map that is pinned as `name`.
+    pub(crate) fn map(&self, name: &str) -> Option<MapHandle> {
+        MapHandle::from_pinned_path(self.directory.join(name)).ok()
+    }
+
+    /// Removes one pin; fine if it is not there.
+    pub(crate) fn unpin(&self, name: &str) -> Result<(), BpfError> {
+        let path = self.directory.join(name);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(pin_error(&path, "remove", source))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn clear(&self) -> Result<(), BpfError> {
         let list = |source| pin_error(&self.directory, "list", source);
         for entry in fs::read_dir(&self.directory).map_err(list)? {
             let path = entry.map_err(list)?.path();

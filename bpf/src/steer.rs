@@ -1,18 +1,19 @@
 //! The balancer's program: redirects what is ours into AF_XDP sockets.
 
-use crate::abi::{DESTINATIONS, Destination, QUEUES, Room, SteerCounters};
+mod maps;
+mod program;
+
+pub use program::{Seeds, SteerProgram};
+
+use crate::BpfError;
+use crate::abi::{Destination, SteerCounters, Steered};
+use crate::carry::Carrier;
 use crate::interface::{AttachMode, Attached, Attachment, Interface, ModeChoice};
 use crate::pins::Pins;
-use crate::program::{TestRun, load, sum_over_cpus, test_run};
-use crate::skeleton::steer::{SteerSkel, SteerSkelBuilder};
-use crate::{Action, BpfError};
-use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{ErrorKind, MapCore, MapFlags, Program};
-use nix::time::{ClockId, clock_gettime};
-use std::collections::BTreeMap;
-use std::fmt;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use maps::Maps;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ pub struct SteerOptions {
     /// How long after the last [`Steer::beat`] packets still go to the sockets. The program's clock
     /// has a resolution of 1 to 10 ms.
     pub deadline: Duration,
+    /// How flows are hashed when the program carries their packets itself.
+    pub seeds: Seeds,
 }
 
 impl Default for SteerOptions {
@@ -41,15 +44,16 @@ impl Default for SteerOptions {
             pin_dir: PathBuf::from(DEFAULT_PIN_DIR),
             mode: ModeChoice::Auto,
             deadline: Duration::from_secs(1),
+            seeds: Seeds::default(),
         }
     }
 }
 
 /// The steering program on an interface.
 ///
-/// Dropping it leaves the program attached and pinned, as being killed would: from then on every
-/// packet goes to the kernel, as its sockets are closed or its heartbeat stops. [`Steer::detach`]
-/// removes it.
+/// Dropping it leaves the program attached and pinned, as being killed would: from then on, as its
+/// sockets are closed or its heartbeat stops, it carries packets of tunnels by itself and gives the
+/// others to the kernel. A successor takes its maps over. [`Steer::detach`] removes it.
 #[derive(Debug)]
 pub struct Steer {
     program: SteerProgram,
@@ -57,39 +61,70 @@ pub struct Steer {
     attachment: Attachment,
     id: u32,
     pins: Pins,
+    taken_over: bool,
 }
 
 impl Steer {
-    /// Loads the program with fresh maps, pins it and attaches it to `interface` of the calling
-    /// thread's network namespace.
+    /// Loads the program, pins it and attaches it to `interface` of the calling thread's network
+    /// namespace.
     ///
     /// What a killed predecessor left is replaced, without a moment in which no program is there
-    /// if the mode stays the same. Nothing is redirected before the first [`Steer::beat`].
+    /// if the mode stays the same. Its maps are taken over where they have today's form: what it
+    /// steered and carried stays in force until it is changed. Nothing is redirected before the
+    /// first [`Steer::beat`].
     pub fn attach(interface: &str, options: &SteerOptions) -> Result<Steer, BpfError> {
+        Self::attach_beside(None, interface, options)
+    }
+
+    /// The same on one more interface of an engine, which shares with the `first` one what its
+    /// program carries by itself.
+    pub fn attach_beside(
+        first: Option<&Steer>,
+        interface: &str,
+        options: &SteerOptions,
+    ) -> Result<Steer, BpfError> {
         let interface = Interface::find(interface)?;
-        let mut program = SteerProgram::load(options.deadline)?;
+        let beside = first.map(|first| first.program.maps()).transpose()?;
+        let pins = Pins::claim(&options.pin_dir, interface.name())?;
+        let left = match interface.attached_as(NAME) {
+            // A program that is not there any more carries nothing that could go on.
+            Ok(Some(_)) => Maps::left(&pins).filter(|left| left.fits(beside.as_ref())),
+            Ok(None) => None,
+            Err(error) => return Err(given_up(pins, false, error)),
+        };
+        let taken_over = left.is_some();
+        let attached = Self::load_and_attach(&interface, &pins, left, beside, options);
+        match attached {
+            Ok((program, attachment, id)) => Ok(Steer {
+                program,
+                interface,
+                attachment,
+                id,
+                pins,
+                taken_over,
+            }),
+            Err(error) => Err(given_up(pins, taken_over, error)),
+        }
+    }
+
+    fn load_and_attach(
+        interface: &Interface,
+        pins: &Pins,
+        left: Option<Maps>,
+        beside: Option<Maps>,
+        options: &SteerOptions,
+    ) -> Result<(SteerProgram, Attachment, u32), BpfError> {
+        let taken_over = left.is_some();
+        if !taken_over {
+            pins.clear()?;
+        }
+        let mut program = SteerProgram::load_with(options.deadline, &options.seeds, left, beside)?;
         let id = program
             .id()
             .map_err(|error| interface.failed("ask for the program's number", error.to_string()))?;
-        let pins = Pins::claim(&options.pin_dir, interface.name())?;
-        let attached = program
-            .pin(&pins)
-            .and_then(|()| interface.attach(program.fd(), NAME, options.mode));
-        let attachment = match attached {
-            Ok(attachment) => attachment,
-            Err(error) => {
-                // The reason why it could not be attached says more than a leftover pin would.
-                let _ = pins.remove();
-                return Err(error);
-            }
-        };
-        Ok(Steer {
-            program,
-            interface,
-            attachment,
-            id,
-            pins,
-        })
+        program.pin(pins, taken_over)?;
+        let attachment = interface.attach(program.fd(), NAME, options.mode)?;
+        Ok((program, attachment, id))
     }
 
     /// Removes what a killed engine left on `interface` and under `pin_dir`; fine if that is
@@ -119,6 +154,21 @@ impl Steer {
         self.attachment.native_refused.as_deref()
     }
 
+    /// Whether a predecessor's maps were taken over, with what was in force in them.
+    pub fn has_taken_over(&self) -> bool {
+        self.taken_over
+    }
+
+    /// The interface's number in the kernel.
+    pub fn interface_number(&self) -> u32 {
+        self.interface.index()
+    }
+
+    /// What all interfaces' programs carry by themselves. One of them at a time may write it.
+    pub fn carrier(&self) -> Result<Carrier, BpfError> {
+        self.program.carrier()
+    }
+
     /// Sends what is ours and comes in on `queue` to `socket`, an AF_XDP socket bound to it.
     pub fn set_socket(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), BpfError> {
         self.program.set_socket(queue, socket)
@@ -132,9 +182,19 @@ impl Steer {
     /// Makes `wanted` the destinations that are ours; see [`SteerProgram::set_destinations`].
     pub fn set_destinations(
         &mut self,
-        wanted: &BTreeMap<Destination, Room>,
+        wanted: &BTreeMap<Destination, Steered>,
     ) -> Result<(), BpfError> {
         self.program.set_destinations(wanted)
+    }
+
+    /// Makes `wanted` the places that answers come from; see [`SteerProgram::set_sources`].
+    pub fn set_sources(&mut self, wanted: &BTreeMap<Destination, Steered>) -> Result<(), BpfError> {
+        self.program.set_sources(wanted)
+    }
+
+    /// Makes `addresses` this host's own; see [`SteerProgram::set_locals`].
+    pub fn set_locals(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), BpfError> {
+        self.program.set_locals(addresses)
     }
 
     /// Says that the agent is alive now.
@@ -158,184 +218,14 @@ impl Steer {
     }
 }
 
-/// The steering program and its maps in the kernel, on no interface.
-pub struct SteerProgram {
-    skeleton: SteerSkel<'static>,
-    /// What is in the map, as key and value: nobody else writes there.
-    destinations: BTreeMap<[u8; 20], [u8; 4]>,
-}
-
-impl SteerProgram {
-    /// Loads the program; packets are redirected for `deadline` after each [`SteerProgram::beat`].
-    pub fn load(deadline: Duration) -> Result<Self, BpfError> {
-        let deadline = i64::try_from(deadline.as_nanos()).unwrap_or(i64::MAX);
-        let deadline = u64::try_from(deadline).unwrap_or(0);
-        if deadline == 0 {
-            return Err(BpfError::NoDeadline);
-        }
-        // The skeleton borrows this pointer-sized place and drops what it puts there. Leaking the
-        // place, once for every program loaded, spares a struct that borrows from itself.
-        let place = Box::leak(Box::new(MaybeUninit::uninit()));
-        let skeleton = load(NAME, || {
-            let mut open = SteerSkelBuilder::default().open(place)?;
-            if let Some(rodata) = open.maps.rodata_data.as_mut() {
-                rodata.deadline_ns = deadline;
-            }
-            open.load()
-        })?;
-        Ok(SteerProgram {
-            skeleton,
-            destinations: BTreeMap::new(),
-        })
+/// What is left of an attempt: pins that were made for it go, those of a predecessor stay, since
+/// its program is still there and carries.
+fn given_up(pins: Pins, taken_over: bool, error: BpfError) -> BpfError {
+    if !taken_over {
+        // The reason why it could not be attached says more than a leftover pin would.
+        let _ = pins.remove();
     }
-
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.skeleton.progs.lockstep_steer.as_fd()
-    }
-
-    fn id(&self) -> libbpf_rs::Result<u32> {
-        Program::id_from_fd(self.fd())
-    }
-
-    fn pin(&mut self, pins: &Pins) -> Result<(), BpfError> {
-        let SteerSkel { maps, progs, .. } = &mut self.skeleton;
-        pins.pin_program(&mut progs.lockstep_steer, "program")?;
-        pins.pin_map(&mut maps.destinations, "destinations")?;
-        pins.pin_map(&mut maps.xsks, "xsks")?;
-        pins.pin_map(&mut maps.heartbeat, "heartbeat")?;
-        pins.pin_map(&mut maps.counters, "counters")
-    }
-
-    /// Sends what is ours and comes in on `queue` to `socket`, an AF_XDP socket.
-    pub fn set_socket(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), BpfError> {
-        in_range(queue)?;
-        self.skeleton
-            .maps
-            .xsks
-            .update(
-                &queue.to_ne_bytes(),
-                &socket.as_raw_fd().to_ne_bytes(),
-                MapFlags::ANY,
-            )
-            .map_err(|source| BpfError::Map {
-                map: "xsks",
-                doing: "set a queue's socket",
-                source,
-            })
-    }
-
-    /// Sends what comes in on `queue` to the kernel; fine if it went there already.
-    pub fn clear_socket(&self, queue: u32) -> Result<(), BpfError> {
-        in_range(queue)?;
-        match self.skeleton.maps.xsks.delete(&queue.to_ne_bytes()) {
-            Err(source) if source.kind() != ErrorKind::NotFound => Err(BpfError::Map {
-                map: "xsks",
-                doing: "remove a queue's socket",
-                source,
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    /// Makes `wanted` the destinations that are ours, each with the room in front of its packets.
-    ///
-    /// Only what differs is written: first what is new or has other room, then what is gone, so
-    /// that a destination that stays is there at every moment. After an error the map is between
-    /// the two states, and the next call carries on from there.
-    pub fn set_destinations(
-        &mut self,
-        wanted: &BTreeMap<Destination, Room>,
-    ) -> Result<(), BpfError> {
-        let wanted: BTreeMap<[u8; 20], [u8; 4]> = wanted
-            .iter()
-            .map(|(destination, room)| (destination.key(), room.value()))
-            .collect();
-        let map = &self.skeleton.maps.destinations;
-        let failed = |doing| {
-            move |source| BpfError::Map {
-                map: "destinations",
-                doing,
-                source,
-            }
-        };
-        let gone: Vec<[u8; 20]> = self
-            .destinations
-            .keys()
-            .filter(|key| !wanted.contains_key(*key))
-            .copied()
-            .collect();
-        let most = wanted.len() + gone.len();
-        if most > DESTINATIONS {
-            return Err(BpfError::TooManyDestinations { count: most });
-        }
-        for (key, value) in wanted {
-            if self.destinations.get(&key) != Some(&value) {
-                map.update(&key, &value, MapFlags::ANY)
-                    .map_err(failed("add a destination"))?;
-                self.destinations.insert(key, value);
-            }
-        }
-        for key in gone {
-            map.delete(&key).map_err(failed("remove a destination"))?;
-            self.destinations.remove(&key);
-        }
-        Ok(())
-    }
-
-    /// Says that the agent is alive now.
-    pub fn beat(&self) -> Result<(), BpfError> {
-        let failed = |source| BpfError::Map {
-            map: "heartbeat",
-            doing: "write the time",
-            source,
-        };
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
-            .map_err(|errno| failed(libbpf_rs::Error::from_raw_os_error(errno as i32)))?;
-        // From a clock that starts at 0 when the machine does: positive, and good for 292 years.
-        let now = u64::try_from(Duration::from(now).as_nanos()).unwrap_or(u64::MAX);
-        self.skeleton
-            .maps
-            .heartbeat
-            .update(&0u32.to_ne_bytes(), &now.to_ne_bytes(), MapFlags::ANY)
-            .map_err(failed)
-    }
-
-    /// What the program did since it was loaded, summed over the CPUs.
-    pub fn counters(&self) -> Result<SteerCounters, BpfError> {
-        SteerCounters::read(|index| sum_over_cpus(&self.skeleton.maps.counters, index))
-    }
-
-    /// Runs the program on `frame` (14 bytes at least), `repeat` times over the same buffer, as if
-    /// it had come in on queue 0 of the loopback interface. Counters count; a frame that is
-    /// redirected goes nowhere.
-    pub fn run(&self, frame: &[u8], repeat: u32) -> Result<TestRun, BpfError> {
-        let program = &self.skeleton.progs.lockstep_steer;
-        test_run(program, NAME, frame, repeat, None)
-    }
-
-    /// Runs the program on `frame`, once, as if it had come in on `queue` of `interface`, and
-    /// returns what it decided.
-    pub fn run_on(&self, interface: &str, queue: u32, frame: &[u8]) -> Result<Action, BpfError> {
-        let index = Interface::find(interface)?.index();
-        let program = &self.skeleton.progs.lockstep_steer;
-        test_run(program, NAME, frame, 1, Some((index, queue))).map(|run| run.action)
-    }
-}
-
-impl fmt::Debug for SteerProgram {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SteerProgram")
-            .field("destinations", &self.destinations.len())
-            .finish_non_exhaustive()
-    }
-}
-
-fn in_range(queue: u32) -> Result<(), BpfError> {
-    if queue < QUEUES {
-        Ok(())
-    } else {
-        Err(BpfError::NoSuchQueue { queue })
-    }
+    error
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ mod support;
 
 use libbpf_rs::{MapCore, MapHandle};
 use lockstep_bpf::{
-    AttachMode, BpfError, Decap, Destination, ModeChoice, Room, Steer, SteerOptions,
+    AttachMode, BpfError, Decap, Destination, ModeChoice, Room, Seeds, Steer, SteerOptions,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -23,6 +23,7 @@ fn options(pins: &Path, mode: ModeChoice) -> SteerOptions {
         pin_dir: pins.to_owned(),
         mode,
         deadline: Duration::from_secs(60),
+        seeds: Seeds::default(),
     }
 }
 
@@ -51,7 +52,20 @@ fn pinned(pins: &Path) -> Vec<String> {
     names
 }
 
-const PINS: [&str; 5] = ["counters", "destinations", "heartbeat", "program", "xsks"];
+const PINS: [&str; 12] = [
+    "backends",
+    "config2",
+    "counters",
+    "destinations",
+    "heartbeat",
+    "locals",
+    "pinned",
+    "program",
+    "ranges",
+    "rings",
+    "sources",
+    "xsks",
+];
 
 #[test]
 fn a_program_is_attached_pinned_and_removed() {
@@ -121,13 +135,13 @@ fn what_a_dropped_engine_left_is_replaced_in_every_mode() {
         ] {
             let mut steer = Steer::attach("lb0", &options(pins, choice)).unwrap();
             let map = || MapHandle::from_pinned_path(pins.join("lb0/destinations")).unwrap();
-            assert_eq!(map().keys().count(), 0, "fresh maps");
-            let any = Destination {
-                address: v4(),
-                port: 0,
-                protocol: None,
-            };
-            steer.set_destinations(&[(any, Room::NONE)].into()).unwrap();
+            let left = usize::from(before.is_some());
+            assert_eq!(steer.has_taken_over(), left == 1);
+            assert_eq!(map().keys().count(), left, "what was steered still is");
+            let any = Destination::new(v4(), 0, None);
+            steer
+                .set_destinations(&[(any, Room::NONE.into())].into())
+                .unwrap();
             assert_eq!(map().keys().count(), 1, "the pins are of the maps in use");
             let (id, is_generic) = attached("lb0").unwrap();
             assert_eq!(is_generic, generic);
@@ -383,14 +397,10 @@ fn pins_of_parent() -> std::path::PathBuf {
 fn child_attaches_and_waits() {
     let pins = pins_of_parent();
     let mut steer = Steer::attach("lb0", &options(&pins, ModeChoice::Auto)).unwrap();
-    let served = Destination {
-        address: v4(),
-        port: 5353,
-        protocol: Some(UDP),
-    };
+    let served = Destination::new(v4(), 5353, Some(UDP));
     let socket = xdp_socket();
     steer
-        .set_destinations(&[(served, Room::NONE)].into())
+        .set_destinations(&[(served, Room::NONE.into())].into())
         .unwrap();
     steer.set_socket(0, socket.as_fd()).unwrap();
     steer.beat().unwrap();

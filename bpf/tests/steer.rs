@@ -5,7 +5,9 @@
 
 mod support;
 
-use lockstep_bpf::{Action, BpfError, Destination, Room, SteerCounters, SteerProgram};
+use lockstep_bpf::{
+    Action, BpfError, Destination, Room, Seeds, SteerCounters, SteerProgram, Steered,
+};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -15,30 +17,26 @@ use support::*;
 type Map = [(Destination, u16)];
 
 fn to(address: impl Into<IpAddr>, port: u16, protocol: u8) -> Destination {
-    Destination {
-        address: address.into(),
-        port,
-        protocol: Some(protocol),
-    }
+    Destination::new(address.into(), port, Some(protocol))
 }
 
 fn unreadable(address: impl Into<IpAddr>) -> Destination {
-    Destination {
-        address: address.into(),
-        port: 0,
-        protocol: None,
-    }
+    Destination::new(address.into(), 0, None)
 }
 
-fn destinations(map: &Map) -> BTreeMap<Destination, Room> {
+fn destinations(map: &Map) -> BTreeMap<Destination, Steered> {
     map.iter()
-        .map(|&(destination, room)| (destination, Room::new(room).unwrap()))
+        .map(|&(destination, room)| (destination, Room::new(room).unwrap().into()))
         .collect()
+}
+
+fn load(deadline: Duration) -> Result<SteerProgram, BpfError> {
+    SteerProgram::load(deadline, &Seeds::default())
 }
 
 /// A program with a live agent and a socket on queue 0.
 fn live(socket: &socket2::Socket) -> SteerProgram {
-    let program = SteerProgram::load(Duration::from_secs(3600)).unwrap();
+    let program = load(Duration::from_secs(3600)).unwrap();
     program.set_socket(0, socket.as_fd()).unwrap();
     program.beat().unwrap();
     program
@@ -389,7 +387,7 @@ fn a_packet_that_is_ours_goes_to_the_kernel_untouched_when_nobody_can_take_it() 
     };
 
     let deadline = Duration::from_millis(200);
-    let mut program = SteerProgram::load(deadline).unwrap();
+    let mut program = load(deadline).unwrap();
     program.set_destinations(&map).unwrap();
     program.set_socket(0, socket.as_fd()).unwrap();
     expect(&program, "stale");
@@ -430,7 +428,7 @@ fn queues_have_sockets_of_their_own() {
             "link add lb0 numrxqueues 4 numtxqueues 4 type veth peer name lb1 numrxqueues 4 numtxqueues 4",
         );
         let socket = xdp_socket();
-        let mut program = SteerProgram::load(Duration::from_secs(3600)).unwrap();
+        let mut program = load(Duration::from_secs(3600)).unwrap();
         program.beat().unwrap();
         program.set_socket(2, socket.as_fd()).unwrap();
         let map = destinations(&[(to(V4, 443, TCP), 20)]);
@@ -442,7 +440,7 @@ fn queues_have_sockets_of_their_own() {
         }
     });
     let socket = xdp_socket();
-    let program = SteerProgram::load(Duration::from_secs(1)).unwrap();
+    let program = load(Duration::from_secs(1)).unwrap();
     program.set_socket(255, socket.as_fd()).unwrap();
     for result in [
         program.set_socket(256, socket.as_fd()),
@@ -474,7 +472,7 @@ fn destinations_follow_what_is_wanted() {
     for step in steps {
         let map = step
             .iter()
-            .map(|&(port, room)| (to(V4, port, TCP), Room::new(room).unwrap()))
+            .map(|&(port, room)| (to(V4, port, TCP), Room::new(room).unwrap().into()))
             .collect();
         program.set_destinations(&map).unwrap();
         for port in 1..=4 {
@@ -490,10 +488,10 @@ fn destinations_follow_what_is_wanted() {
 
 #[test]
 fn the_map_holds_what_it_promises_and_says_when_it_is_full() {
-    let mut program = SteerProgram::load(Duration::from_secs(1)).unwrap();
-    let many = |from: u32, count: u32| -> BTreeMap<Destination, Room> {
+    let mut program = load(Duration::from_secs(1)).unwrap();
+    let many = |from: u32, count: u32| -> BTreeMap<Destination, Steered> {
         (from..from + count)
-            .map(|n| (to(n.to_be_bytes(), 443, TCP), Room::NONE))
+            .map(|n| (to(n.to_be_bytes(), 443, TCP), Room::NONE.into()))
             .collect()
     };
     let half = u32::try_from(lockstep_bpf::DESTINATIONS).unwrap() / 2;
@@ -502,7 +500,7 @@ fn the_map_holds_what_it_promises_and_says_when_it_is_full() {
     program.set_destinations(&many(half, half)).unwrap();
     let result = program.set_destinations(&many(2 * half, half + 1));
     assert!(
-        matches!(result, Err(BpfError::TooManyDestinations { .. })),
+        matches!(result, Err(BpfError::TooMany { .. })),
         "{result:?}"
     );
     program.set_destinations(&BTreeMap::new()).unwrap();
@@ -511,7 +509,7 @@ fn the_map_holds_what_it_promises_and_says_when_it_is_full() {
 
 #[test]
 fn a_deadline_of_nothing_is_refused() {
-    let result = SteerProgram::load(Duration::ZERO);
+    let result = load(Duration::ZERO);
     assert!(matches!(result, Err(BpfError::NoDeadline)), "{result:?}");
 }
 

@@ -1,8 +1,9 @@
 //! `lockstep`: the command line.
 //!
 //! One file a command. What only reads a file works anywhere (`check`, `topology`); what shows
-//! traffic asks the engine, also when the daemon is gone (`status`, `flows`, `sessions`, `events`,
-//! `explain`, `metrics`); what changes services goes to the daemon (`diff`, `apply`, `drain`, `undrain`).
+//! traffic asks the engine, also when the daemon is gone (`status`, `top`, `flows`, `sessions`,
+//! `events`, `explain`, `capture`,
+//! `metrics`); what changes services goes to the daemon (`diff`, `apply`, `drain`, `undrain`).
 
 use crate::transport::ConnectError;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -14,6 +15,7 @@ use tonic::{Code, Status};
 
 mod apply;
 mod ask;
+mod capture;
 mod check;
 mod completions;
 mod decap;
@@ -27,6 +29,7 @@ mod output;
 mod pcap;
 mod sessions;
 mod status;
+mod top;
 mod topology;
 mod units;
 
@@ -84,6 +87,8 @@ enum Command {
     Apply(apply::Arguments),
     /// Show the engine, its workers, services and backends, and the daemon
     Status,
+    /// Show traffic as rates, live: services, backends, workers, drops
+    Top(top::Arguments),
     /// List live flows
     Flows(flows::Arguments),
     /// List replicated sessions
@@ -100,6 +105,8 @@ enum Command {
     Undrain(drain::UndrainArguments),
     /// Show what the engine does with a packet, and why (exit code 1 when it drops one)
     Explain(explain::Arguments),
+    /// Capture packets with what became of each, as pcapng or as lines
+    Capture(capture::Arguments),
     /// Print every counter of the engine in the Prometheus text format
     Metrics,
     /// Propose, check or show which queue is polled on which core
@@ -191,6 +198,7 @@ async fn carry_out(options: Options, out: &mut Out) -> Result<Answer, Failure> {
         Command::Diff(arguments) => diff::run(&global, &arguments, out).await,
         Command::Apply(arguments) => apply::run(&global, &arguments, out).await,
         Command::Status => status::run(&global, out).await,
+        Command::Top(arguments) => top::run(&global, arguments, out).await,
         Command::Flows(arguments) => flows::run(&global, arguments, out).await,
         Command::Sessions(arguments) => sessions::list(&global, arguments, out).await,
         Command::Session(arguments) => sessions::show(&global, arguments, out).await,
@@ -199,6 +207,7 @@ async fn carry_out(options: Options, out: &mut Out) -> Result<Answer, Failure> {
         Command::Drain(arguments) => drain::drain(&global, arguments, out).await,
         Command::Undrain(arguments) => drain::undrain(&global, arguments, out).await,
         Command::Explain(arguments) => explain::run(&global, arguments, out).await,
+        Command::Capture(arguments) => capture::run(&global, arguments, out).await,
         Command::Metrics => metrics::run(&global, out).await,
         Command::Topology(command) => topology::run(command, out),
         Command::Decap(command) => decap::run(command, out),

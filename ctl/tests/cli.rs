@@ -82,6 +82,13 @@ fn wrong_arguments_are_exit_code_2() {
         &["frobnicate"][..],
         &["drain", "10.0.0.1"],
         &["drain", "10.0.0.1", "--deadline", "60"],
+        &["session", "nonsense"],
+        &["session", "256-1"],
+        &["switchover", "foo", "--to", "s1"],
+        &["flows", "--client", "nope"],
+        &["flows", "--client", "10.0.0.0/33"],
+        &["flows", "--client", "10.0.0.0/x"],
+        &["sessions", "--client", "nope/8"],
         &["explain"],
         &["explain", "--from", "198.51.100.7:1"],
         &[
@@ -201,6 +208,53 @@ fn a_flow_table_needs_attention_while_it_is_full_and_no_longer() {
 }
 
 #[test]
+fn sessions_without_protection_need_attention() {
+    let place = Place::new(&web(TWO));
+    let (engine, _daemon) = running(&place);
+    place.lockstep(&["status"]).expect(0, &[]);
+    engine.endanger(1_200, 1);
+    let lines = [
+        "Needs attention",
+        "1,200 sessions with fewer replicas in sync than `min_sync`; see `lockstep sessions`",
+        "1 session with too few replicas to go on",
+    ];
+    place.lockstep(&["status"]).expect(1, &lines);
+    let json = place.lockstep(&["status", "--output", "json"]).json();
+    assert_eq!(json["engine"]["sessions_unprotected"], 1_200);
+    assert_eq!(json["engine"]["sessions_orphaned"], 1);
+}
+
+#[test]
+fn a_hung_engine_is_as_one_that_cannot_be_reached() {
+    let place = Place::new(&web(TWO));
+    let (engine, _daemon) = running(&place);
+    engine.hang();
+    write(&place.path("new.toml"), &web(ONE));
+    place
+        .lockstep(&["diff", "new.toml"])
+        .expect(3, &["the engine has not answered for 10s"]);
+}
+
+#[test]
+fn diff_of_a_replicated_service_says_what_becomes_of_its_sessions() {
+    let replicated = |backends| web(backends).replace("vips", "mode = \"replicate\"\nvips");
+    let place = Place::new(&replicated(TWO));
+    let (_engine, _daemon) = running(&place);
+    write(&place.path("new.toml"), &replicated(ONE));
+    let diff = place.lockstep(&["diff", "new.toml"]);
+    let expected = "service web: changed\n\
+                    \x20 - backend 10.0.0.2 weight 100\n\
+                    \x20 sessions under way keep their policy: a new replica joins them where \
+                    that says `rejoin`, one that is taken out leaves them\n";
+    assert_eq!(
+        (diff.code, diff.out.as_str()),
+        (1, expected),
+        "{}",
+        diff.err
+    );
+}
+
+#[test]
 fn diff_says_what_would_change_and_move() {
     let place = Place::new(&web(TWO));
     let (engine, _daemon) = running(&place);
@@ -284,7 +338,7 @@ fn flows_are_listed_and_filtered() {
         .expect(0, &["--limit 0 shows all"]);
     place
         .lockstep(&["flows", "--service", "none"])
-        .expect(0, &["no flows"]);
+        .expect(1, &["there is no service none"]);
 }
 
 #[test]

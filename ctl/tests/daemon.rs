@@ -393,3 +393,24 @@ fn a_snapshot_at_the_limits_fits_through() {
     place.edit(&web(ONE));
     wait_for("the next file", || engine.has(ONE));
 }
+
+#[test]
+fn another_daemon_on_the_engine_does_not_go_unnoticed() {
+    let place = Place::new(&web(&["10.0.0.1"]));
+    let engine = place.engine();
+    let daemon = place.daemon();
+    wait_for("a calm status", || place.lockstep(&["status"]).code == 0);
+    let mut other = engine.current();
+    other.epoch += 1;
+    other.services[0].backends[0].address = "10.0.0.9".to_owned();
+    engine.replace(other);
+    place.lockstep(&["status"]).expect(
+        1,
+        &["the engine has epoch 2, and lockstepd sent or found 1"],
+    );
+    assert!(!daemon.log().contains("another lockstepd"));
+    write(&place.services(), &web(&["10.0.0.2"]));
+    wait_for("its own services again", || engine.epoch() == 3);
+    wait_for("a calm status", || place.lockstep(&["status"]).code == 0);
+    assert!(daemon.log().contains("another lockstepd"));
+}

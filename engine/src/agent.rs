@@ -4,28 +4,35 @@
 //! XDP programs' maps in step, follows the kernel's next hops, and answers the gRPC interface.
 
 mod api;
+mod capture;
 pub mod convert;
 mod equip;
 mod events;
 mod explain;
+#[cfg(test)]
+mod fixtures;
 mod flows;
+mod former;
 mod link;
 mod metrics;
 pub mod nexthop;
 mod preview;
 mod server;
 mod sessions;
+mod settle;
 mod status;
 mod steering;
 mod watchdog;
 
 pub use link::{WorkerLink, WorkerState};
 pub use server::is_served;
+pub use steering::give_up;
 
 use crate::spill::SpillHandle;
 use crate::workers::Started;
 use equip::EquipError;
 use events::Events;
+use former::{Former, Names};
 use futures::future::join_all;
 use lockstep_bpf::Steer;
 use lockstep_core::tables::CompileError;
@@ -36,6 +43,7 @@ use lockstep_wire::LinkHeader;
 use nexthop::{NextHops, Resolution};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -59,6 +67,8 @@ pub struct Agent {
     next_hops: NextHops,
     state: Mutex<State>,
     events: Events,
+    /// Held by the capture that runs: there is one at a time.
+    capturing: Arc<Mutex<()>>,
     /// Ends with the agent, and removes its files then.
     spill: Option<SpillHandle>,
     failed: Notify,
@@ -68,6 +78,10 @@ pub struct Agent {
 struct State {
     snapshot: Snapshot,
     tables: Arc<Tables>,
+    /// The services whose ring before is kept.
+    changed: settle::Changed,
+    /// Backends that were in force.
+    former: Arc<Former>,
 }
 
 /// Why a snapshot is not put in force.
@@ -99,8 +113,8 @@ pub enum ApplyError {
 }
 
 impl Agent {
-    /// An agent over running workers. Puts their sockets into the XDP programs' maps; where that
-    /// fails, takes the programs off again.
+    /// An agent over running workers, whose sockets get packets from the first snapshot on. Where it
+    /// fails, takes the programs off again that were not there before.
     pub async fn new(
         topology: Topology,
         started: Started,
@@ -108,16 +122,20 @@ impl Agent {
     ) -> anyhow::Result<Arc<Self>> {
         let workers = started.workers.into_iter();
         let workers: Vec<WorkerLink> = workers.map(WorkerLink::new).collect();
-        let steering = Steering::new(steers, topology.engine().addresses.all().to_vec());
-        let next_hops = match open(&workers, &steering).await {
+        let steering = Steering::new(steers, topology.engine().addresses.all().to_vec())?;
+        steering.beat();
+        let next_hops = match NextHops::start().await {
             Ok(next_hops) => next_hops,
             Err(error) => {
-                steering.detach();
-                return Err(error);
+                steering.give_up();
+                return Err(error.into());
             }
         };
-        // What is compiled from these has the ports too.
-        let tables = Tables::default().with_session_ports(topology.sessions().ports.all());
+        // What is compiled from these has the ports and the number of workers too.
+        let processing = u32::try_from(topology.processing().len())?;
+        let tables = Tables::default()
+            .with_session_ports(topology.sessions().ports.all())
+            .with_workers(NonZeroU32::new(processing).unwrap_or(NonZeroU32::MIN));
         Ok(Arc::new(Agent {
             topology,
             started: Instant::now(),
@@ -127,8 +145,11 @@ impl Agent {
             state: Mutex::new(State {
                 snapshot: Snapshot::empty(),
                 tables: Arc::new(tables),
+                changed: settle::Changed::default(),
+                former: Arc::default(),
             }),
             events: Events::default(),
+            capturing: Arc::default(),
             spill: started.spill,
             failed: Notify::new(),
         }))
@@ -142,6 +163,7 @@ impl Agent {
             () = self.follow_next_hops() => anyhow::bail!("the kernel's next hops ended"),
             () = watchdog::watch(self) => anyhow::bail!("the watchdog ended"),
             () = watchdog::keep_up(self) => anyhow::bail!("the watchdog ended"),
+            () = settle::settle(self) => anyhow::bail!("the settling of rings ended"),
             () = events::collect(self) => anyhow::bail!("the events of sessions ended"),
             () = self.failed.notified() => anyhow::bail!(
                 "a worker stopped; its reason stands above. Restart the engine when it is mended"
@@ -170,6 +192,15 @@ impl Agent {
         self.topology.engine().socket.clone()
     }
 
+    /// What references to services and backends stand for.
+    async fn names(&self) -> Names {
+        let state = self.state.lock().await;
+        Names {
+            tables: Arc::clone(&state.tables),
+            former: Arc::clone(&state.former),
+        }
+    }
+
     fn addresses(&self) -> EngineAddresses {
         let addresses = &self.topology.engine().addresses;
         EngineAddresses {
@@ -195,9 +226,11 @@ impl Agent {
         let tables = Arc::new(self.compile(&state.tables, &snapshot).await?);
         // A VIP that goes is no longer steered before the workers forget it, one that comes is
         // steered after they know it: no packet meets a worker that does not expect it.
-        self.steering.narrow(tables.rooms())?;
+        self.steering.narrow(&tables)?;
         let adopted = self.adopt(&tables).await;
-        *state = State { snapshot, tables };
+        state.former = Arc::new(state.former.after(&state.tables, &tables));
+        state.snapshot = snapshot;
+        state.tables = tables;
         if adopted < self.workers.len() {
             tracing::warn!(
                 adopted,
@@ -206,7 +239,16 @@ impl Agent {
         }
         self.next_hops.follow(backends(&[&state.snapshot]));
         warn_of_own_addresses(&state.snapshot);
-        self.steering.widen(state.tables.rooms())?;
+        self.carry(&state.tables).await;
+        self.steering.widen(&state.tables)?;
+        let running = self
+            .workers
+            .iter()
+            .filter(|w| w.state() == WorkerState::Running);
+        self.steering.open_all(running.map(WorkerLink::handle))?;
+        if let Err(error) = self.steering.retire() {
+            tracing::warn!(%error, "the XDP program keeps what it does not need any more");
+        }
         let services = state.snapshot.services().len();
         tracing::info!(epoch = offered, services, "snapshot in force");
         Ok((offered, adopted))
@@ -280,6 +322,16 @@ impl Agent {
         }
     }
 
+    /// Gives the XDP programs what they need to go on without the engine, on a thread beside the
+    /// agent's. A failure leaves them with what they had, and is no reason to refuse a snapshot.
+    async fn carry(self: &Arc<Self>, tables: &Arc<Tables>) {
+        let (agent, tables) = (Arc::clone(self), Arc::clone(tables));
+        let task = tokio::task::spawn_blocking(move || agent.steering.carry(&tables));
+        if let Ok(Err(error)) = task.await {
+            tracing::error!(%error, "the XDP program cannot carry these services by itself");
+        }
+    }
+
     /// Hands tables to every worker; returns how many took them in time.
     async fn adopt(&self, tables: &Arc<Tables>) -> usize {
         let taken = join_all(self.workers.iter().map(|worker| worker.adopt(tables))).await;
@@ -301,23 +353,13 @@ impl Agent {
             });
             let tables = Arc::new(tables);
             self.adopt(&tables).await;
-            if let Err(error) = self.steering.widen(tables.rooms()) {
+            let told = self.steering.reroute(&tables);
+            if let Err(error) = told.and_then(|()| self.steering.widen(&tables)) {
                 tracing::error!(%error, "the XDP program was not told of a changed next hop");
             }
             state.tables = tables;
         }
     }
-}
-
-/// What can fail when an agent begins: sockets into maps, and the kernel's routes and neighbours.
-async fn open(workers: &[WorkerLink], steering: &Steering) -> anyhow::Result<NextHops> {
-    steering.beat();
-    for worker in workers {
-        steering.open(worker.handle())?;
-    }
-    // Engine addresses are steered from the start, VIPs come with snapshots.
-    steering.widen(std::iter::empty())?;
-    Ok(NextHops::start().await?)
 }
 
 fn backends(snapshots: &[&Snapshot]) -> BTreeSet<IpAddr> {
@@ -328,13 +370,12 @@ fn backends(snapshots: &[&Snapshot]) -> BTreeSet<IpAddr> {
         .collect()
 }
 
-/// A VIP on an address of this host takes what its kernel served there before, SSH included where
-/// the VIP stands for every port. That may be meant; it must not go unsaid.
-fn warn_of_own_addresses(snapshot: &Snapshot) {
+/// The addresses of this host, but for those of its loopback interface.
+fn own_addresses() -> BTreeSet<IpAddr> {
     let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
-        return;
+        return BTreeSet::new();
     };
-    let own: BTreeSet<IpAddr> = interfaces
+    interfaces
         .filter(|i| {
             !i.flags
                 .contains(nix::net::if_::InterfaceFlags::IFF_LOOPBACK)
@@ -344,7 +385,13 @@ fn warn_of_own_addresses(snapshot: &Snapshot) {
             let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
             v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
         })
-        .collect();
+        .collect()
+}
+
+/// A VIP on an address of this host takes what its kernel served there before, SSH included where
+/// the VIP stands for every port. That may be meant; it must not go unsaid.
+fn warn_of_own_addresses(snapshot: &Snapshot) {
+    let own = own_addresses();
     for vip in snapshot.services().iter().flat_map(|s| &s.vips) {
         if own.contains(&vip.address()) {
             tracing::warn!(

@@ -1,259 +1,290 @@
-//! Packets that arrived at one worker and belong to another: answers from replicas that RSS put on
-//! another queue than their session's, and clients of a group.
+//! Frames that arrived at one worker and belong to another: under RPS most, else answers from
+//! replicas that RSS put on another queue than their session's, and clients of a group.
 //!
 //! ```text
-//!   worker 0 ── parcel ──▶ inbox of worker 1
-//!            ◀── empty ─── home of worker 0
+//!   worker 0 ── frame, what it is ───▶ worker 1
+//!            ◀─ frame, where it goes ─
 //! ```
 //!
-//! A frame belongs to one worker's UMEM, so its bytes are copied into a parcel, of which every
-//! worker has a fixed number. A parcel always finds room: each queue is for all parcels that can
-//! come there. Without one the packet is dropped; TCP sends it again.
+//! A frame stays in its UMEM: worker 1 works on its bytes and gives it back to worker 0, which sends
+//! it or receives into it again. Nothing is copied.
+//!
+//! A worker without sockets has no UMEM. What its sessions send, it writes into frames that one of
+//! the others has lent it beforehand, and that one sends them.
 
 use anyhow::Context;
-use crossbeam::queue::ArrayQueue;
-use lockstep_core::PortId;
-use lockstep_xsk::Waker;
+use arrayvec::ArrayVec;
+use lockstep_core::{BURST, PortId};
+use lockstep_xsk::{Exchange, Frame, FramePool, Waker};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
-/// Parcels of each worker: some bursts, for as long as it takes the others to come by.
-const PARCELS: usize = 256;
-/// Parcels that may be with one other worker where there are several: one that hangs must not
-/// keep all of them.
-const WITH_ONE: usize = PARCELS / 2;
+/// Frames that are lent to a worker without sockets: what sessions send in some hundred
+/// microseconds.
+const LOAN: usize = 256;
+/// Frames that may be with one other worker, at most: some bursts, for as long as it takes it to
+/// come by.
+const WITH_ONE: usize = 1_024;
+/// And at least, where frames are few.
+const WITH_ONE_MIN: usize = 16;
 
-/// A packet on its way to another worker.
-pub struct Parcel {
-    from: u8,
-    to: u8,
-    port: PortId,
-    length: usize,
-    bytes: Box<[u8]>,
+/// What is given to another worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Given {
+    /// A packet as it came in, by this interface.
+    Packet {
+        /// The interface.
+        port: PortId,
+        /// Whether its way is timed.
+        timed: bool,
+    },
+    /// The same, of one of the other's sessions: the dataplane has seen it already.
+    Session(PortId),
+    /// A frame without a packet, to send one with.
+    Loan,
 }
 
-impl Parcel {
-    /// The interface the packet came in by.
-    pub fn port(&self) -> PortId {
-        self.port
-    }
-
-    /// The frame.
-    pub fn frame(&mut self) -> &mut [u8] {
-        &mut self.bytes[..self.length]
-    }
+/// What shall become of a frame that was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// Send it.
+    Forward {
+        /// From this interface.
+        port: PortId,
+        /// Its length, in bytes.
+        length: u16,
+        /// Whether its way is timed.
+        timed: bool,
+    },
+    /// Send it; it was lent.
+    Loan {
+        /// From this interface.
+        port: PortId,
+        /// Its length, in bytes.
+        length: u16,
+    },
+    /// Nothing: it is free.
+    Free {
+        /// Whether its way was timed.
+        timed: bool,
+    },
 }
 
-impl fmt::Debug for Parcel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Parcel {
-            from, to, length, ..
-        } = self;
-        write!(f, "Parcel({from} to {to}, {length} bytes)")
-    }
-}
+/// Frames from another worker, and what they are.
+pub type GivenBurst = ArrayVec<(Frame, Given), BURST>;
+/// Frames back from another worker.
+pub type SettledBurst = ArrayVec<(Frame, Settled), BURST>;
 
-/// Where a worker gets its parcels.
-#[derive(Debug)]
-struct Desk {
-    /// From other workers.
-    inbox: ArrayQueue<Parcel>,
-    /// Its own ones, empty again.
-    home: ArrayQueue<Parcel>,
-    waker: Waker,
+/// Another worker.
+struct Peer {
+    number: u8,
+    exchange: Exchange<Given, Settled>,
+    /// Whether it lives on loans of ours.
+    borrows: bool,
+    /// Frames that it has of us for that.
+    lent: usize,
+    /// When the packet was received whose way is timed at the moment.
+    timed: Option<Instant>,
 }
 
 /// One worker's share of the hand-over.
-#[derive(Debug)]
 pub struct Handover {
     me: u8,
-    desks: Arc<[Desk]>,
-    spare: Vec<Parcel>,
-    /// For each worker, how many parcels of ours are with it.
-    with: Vec<usize>,
+    wakers: Arc<[Waker]>,
+    peers: Box<[Peer]>,
+    /// Packets that may be with one of them.
     with_one: usize,
 }
 
 impl Handover {
-    /// One for each worker. `frame` is the length of the longest frame.
+    /// One for each worker, of which every one has `frames` frames. `lenders` says for each whose
+    /// frames it borrows, as it has none itself.
     ///
     /// # Errors
     /// When there are more workers than a byte counts, or no descriptor is left.
-    pub fn between(workers: usize, frame: usize) -> anyhow::Result<Vec<Self>> {
-        let count = u8::try_from(workers).context("there can be 255 workers at most")?;
-        let others = workers.saturating_sub(1);
-        let desks: Result<Vec<Desk>, lockstep_xsk::XskError> = (0..count)
-            .map(|_| {
-                Ok(Desk {
-                    // A queue needs a place even where nobody can put anything there.
-                    inbox: ArrayQueue::new((others * PARCELS).max(1)),
-                    home: ArrayQueue::new(PARCELS),
-                    waker: Waker::new()?,
-                })
-            })
-            .collect();
-        let desks: Arc<[Desk]> = desks?.into();
-        let parcels = if others == 0 { 0 } else { PARCELS };
-        let of = |me: u8| Handover {
-            me,
-            desks: Arc::clone(&desks),
-            spare: (0..parcels).map(|_| empty(me, frame)).collect(),
-            with: vec![0; workers],
-            with_one: if others > 1 { WITH_ONE } else { PARCELS },
-        };
-        Ok((0..count).map(of).collect())
-    }
-
-    /// Gives a copy of a frame to another worker; false when that has too many of ours already,
-    /// or the frame is longer than any that can come.
-    pub fn give(&mut self, to: u8, port: PortId, frame: &[u8]) -> bool {
-        self.collect();
-        let Some(desk) = self.desks.get(usize::from(to)) else {
-            return false;
-        };
-        if self.with[usize::from(to)] >= self.with_one {
-            return false;
+    pub fn between(lenders: &[Option<u8>], frames: usize) -> anyhow::Result<Vec<Self>> {
+        let count = u8::try_from(lenders.len()).context("there can be 255 workers at most")?;
+        let wakers: Result<Vec<Waker>, lockstep_xsk::XskError> =
+            (0..count).map(|_| Waker::new()).collect();
+        let wakers: Arc<[Waker]> = wakers?.into();
+        // A quarter of all: as many are in the fill ring, on their way out, and free.
+        let others = usize::from(count).saturating_sub(1).max(1);
+        let with_one = (frames / 4 / others).clamp(WITH_ONE_MIN, WITH_ONE);
+        let mut peers: Vec<Vec<Peer>> = lenders.iter().map(|_| Vec::new()).collect();
+        for b in 0..count {
+            for a in 0..b {
+                let borrows = |from, to: u8| lenders[usize::from(to)] == Some(from);
+                let (end_a, end_b) = Exchange::pair(with_one + LOAN);
+                peers[usize::from(a)].push(Peer::new(b, end_a, borrows(a, b)));
+                peers[usize::from(b)].push(Peer::new(a, end_b, borrows(b, a)));
+            }
         }
-        let Some(mut parcel) = self.spare.pop() else {
-            return false;
+        let of = |(me, mut peers): (u8, Vec<Peer>)| {
+            peers.sort_by_key(|peer| peer.number);
+            Handover {
+                me,
+                wakers: Arc::clone(&wakers),
+                peers: peers.into(),
+                with_one,
+            }
         };
-        let Some(room) = parcel.bytes.get_mut(..frame.len()) else {
-            self.spare.push(parcel);
-            return false;
-        };
-        room.copy_from_slice(frame);
-        parcel.length = frame.len();
-        (parcel.to, parcel.port) = (to, port);
-        if let Err(parcel) = desk.inbox.push(parcel) {
-            // Cannot happen: it has room for every parcel of the others.
-            self.spare.push(parcel);
-            return false;
-        }
-        self.with[usize::from(to)] += 1;
-        desk.waker.wake();
-        true
+        Ok((0..count).zip(peers).map(of).collect())
     }
 
-    /// The next packet for this worker. It goes back by [`Handover::give_back`].
-    pub fn take(&self) -> Option<Parcel> {
-        self.desk().inbox.pop()
+    /// How many other workers there are. What follows calls them by their places, from 0.
+    #[inline]
+    pub fn others(&self) -> usize {
+        self.peers.len()
     }
 
-    /// Gives a parcel back to the worker it came from.
-    pub fn give_back(&self, parcel: Parcel) {
-        let home = &self.desks[usize::from(parcel.from)].home;
-        if let Err(parcel) = home.push(parcel) {
-            // Cannot happen: it has room for each. Freeing would be a worker's sin.
-            std::mem::forget(parcel);
+    /// Gives a frame to another worker.
+    ///
+    /// # Errors
+    /// Returns the frame when that worker has too many of ours already, or is gone.
+    #[inline]
+    pub fn give(&mut self, to: u8, frame: Frame, what: Given) -> Result<(), Frame> {
+        let limit = self.with_one;
+        match self.peer(to) {
+            Some(peer) if peer.exchange.out() - peer.lent < limit => {
+                peer.exchange.give(frame, what)
+            }
+            Some(_) | None => Err(frame),
         }
     }
 
-    /// Whether a packet waits for this worker.
+    /// As [`Handover::give`], of a packet that was received at `received` and whose way is to be
+    /// timed: one at a time is.
+    ///
+    /// # Errors
+    /// As [`Handover::give`].
+    pub fn give_timed(
+        &mut self,
+        to: u8,
+        frame: Frame,
+        port: PortId,
+        received: Instant,
+    ) -> Result<(), Frame> {
+        let timed = self.peer(to).is_some_and(|peer| peer.timed.is_none());
+        self.give(to, frame, Given::Packet { port, timed })?;
+        if timed && let Some(peer) = self.peer(to) {
+            peer.timed = Some(received);
+        }
+        Ok(())
+    }
+
+    /// Takes what another worker has given, a burst at most. Each frame goes back by
+    /// [`Handover::settle`], but for loans.
+    #[inline]
+    pub fn take(&mut self, place: usize, into: &mut GivenBurst) {
+        self.peers[place].exchange.take_given(into);
+    }
+
+    /// Gives a frame back to the worker it came from.
+    #[inline]
+    pub fn settle(&mut self, place: usize, frame: Frame, what: Settled) {
+        self.peers[place].exchange.settle(frame, what);
+    }
+
+    /// Sends a frame that was lent by worker `lender`.
+    pub fn send(&mut self, lender: u8, frame: Frame, port: PortId) {
+        // No frame is longer than 4,096 bytes.
+        let length = frame.len() as u16;
+        if let Some(peer) = self.peer(lender) {
+            peer.exchange.settle(frame, Settled::Loan { port, length });
+        }
+    }
+
+    /// Takes what another worker gave back, a burst at most. Returns when the packet was received
+    /// whose way is timed and ends here.
+    #[inline]
+    pub fn take_back(&mut self, place: usize, into: &mut SettledBurst) -> Option<Instant> {
+        let peer = &mut self.peers[place];
+        peer.exchange.take_settled(into);
+        let mut timed = None;
+        for (_, what) in into.iter() {
+            match what {
+                Settled::Loan { .. } => peer.lent -= 1,
+                Settled::Forward { timed: true, .. } => timed = peer.timed.take(),
+                Settled::Free { timed: true } => peer.timed = None,
+                Settled::Forward { timed: false, .. } | Settled::Free { timed: false } => {}
+            }
+        }
+        timed
+    }
+
+    /// Lends frames to those who live on it.
+    pub fn lend(&mut self, pool: &mut FramePool) {
+        for peer in self.peers.iter_mut().filter(|peer| peer.borrows) {
+            while peer.lent < LOAN {
+                let Some(frame) = pool.take() else {
+                    return;
+                };
+                if let Err(frame) = peer.exchange.give(frame, Given::Loan) {
+                    pool.put(frame);
+                    break;
+                }
+                peer.lent += 1;
+            }
+        }
+    }
+
+    /// Shows the others what they were given, and wakes those who sleep.
+    #[inline]
+    pub fn publish(&mut self) {
+        for peer in &mut self.peers {
+            if peer.exchange.publish() {
+                self.wakers[usize::from(peer.number)].wake();
+            }
+        }
+    }
+
+    /// Whether something waits for this worker.
     pub fn has_mail(&self) -> bool {
-        !self.desk().inbox.is_empty()
+        self.peers.iter().any(|peer| peer.exchange.has_mail())
     }
 
     /// What wakes this worker.
     pub fn waker(&self) -> &Waker {
-        &self.desk().waker
+        &self.wakers[usize::from(self.me)]
     }
 
     /// What wakes this worker, for who is no worker.
     pub fn alarm(&self) -> impl Fn() + Send + use<> {
-        let (me, desks) = (usize::from(self.me), Arc::clone(&self.desks));
-        move || desks[me].waker.wake()
+        let (me, wakers) = (usize::from(self.me), Arc::clone(&self.wakers));
+        move || wakers[me].wake()
     }
 
-    fn desk(&self) -> &Desk {
-        &self.desks[usize::from(self.me)]
+    #[inline]
+    fn peer(&mut self, number: u8) -> Option<&mut Peer> {
+        // They are in order, and this worker is not among them.
+        let place = match number.cmp(&self.me) {
+            std::cmp::Ordering::Less => usize::from(number),
+            std::cmp::Ordering::Equal => return None,
+            std::cmp::Ordering::Greater => usize::from(number) - 1,
+        };
+        self.peers.get_mut(place)
     }
+}
 
-    fn collect(&mut self) {
-        while let Some(parcel) = self.desks[usize::from(self.me)].home.pop() {
-            self.with[usize::from(parcel.to)] -= 1;
-            self.spare.push(parcel);
+impl Peer {
+    fn new(number: u8, exchange: Exchange<Given, Settled>, borrows: bool) -> Self {
+        Peer {
+            number,
+            exchange,
+            borrows,
+            lent: 0,
+            timed: None,
         }
     }
 }
 
-fn empty(from: u8, frame: usize) -> Parcel {
-    Parcel {
-        from,
-        to: from,
-        port: PortId(0),
-        length: 0,
-        bytes: vec![0; frame].into_boxed_slice(),
+impl fmt::Debug for Handover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let peers = self.peers.iter().map(|peer| (peer.number, &peer.exchange));
+        f.debug_map().entries(peers).finish()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-
-    fn deliver(to: &Handover) -> Vec<Vec<u8>> {
-        let mut got = Vec::new();
-        while let Some(mut parcel) = to.take() {
-            got.push(parcel.frame().to_vec());
-            to.give_back(parcel);
-        }
-        got
-    }
-
-    #[test]
-    fn packets_come_in_order_with_their_interface() {
-        let mut workers = Handover::between(2, 100).unwrap();
-        let [a, b] = workers.as_mut_slice() else {
-            panic!("two workers")
-        };
-        assert!(!b.has_mail());
-        assert!(a.give(1, PortId(3), b"one"));
-        assert!(a.give(1, PortId(4), b"three"));
-        assert!(b.has_mail() && !a.has_mail());
-        let mut first = b.take().unwrap();
-        assert_eq!(first.port(), PortId(3));
-        assert_eq!(first.frame(), b"one");
-        b.give_back(first);
-        assert_eq!(deliver(b), [b"three"]);
-        assert!(b.give(0, PortId(0), b"back"));
-        assert_eq!(deliver(a), [b"back"]);
-    }
-
-    #[test]
-    fn a_worker_that_takes_nothing_leaves_parcels_for_the_others() {
-        let mut workers = Handover::between(3, 100).unwrap();
-        let given = (0..PARCELS).filter(|_| workers[0].give(1, PortId(0), b"lost"));
-        assert_eq!(given.count(), WITH_ONE);
-        for round in 0..10 * PARCELS {
-            assert!(workers[0].give(2, PortId(0), b"kept"), "{round}");
-            assert_eq!(deliver(&workers[2]), [b"kept"]);
-        }
-        assert_eq!(deliver(&workers[1]).len(), WITH_ONE);
-        assert!(workers[0].give(1, PortId(0), b"again"));
-    }
-
-    #[test]
-    fn without_a_parcel_nothing_is_given_until_one_is_back() {
-        let mut workers = Handover::between(2, 100).unwrap();
-        let given = (0..2 * PARCELS).filter(|_| workers[0].give(1, PortId(0), b"x"));
-        assert_eq!(given.count(), PARCELS);
-        workers[1].give_back(workers[1].take().unwrap());
-        assert!(workers[0].give(1, PortId(0), b"x"));
-        assert!(!workers[0].give(1, PortId(0), b"x"));
-    }
-
-    #[test]
-    fn what_cannot_be_handed_over_is_refused() {
-        let mut workers = Handover::between(2, 100).unwrap();
-        assert!(
-            !workers[0].give(1, PortId(0), &[0; 101]),
-            "longer than a frame"
-        );
-        assert!(!workers[0].give(2, PortId(0), b"x"), "nobody");
-        assert!(workers[0].give(1, PortId(0), &[0; 100]));
-        let mut alone = Handover::between(1, 100).unwrap();
-        assert!(!alone[0].give(0, PortId(0), b"x"), "to itself");
-        assert!(Handover::between(256, 100).is_err());
-    }
-}
+mod tests;

@@ -3,10 +3,12 @@
 //! The agent gives a worker one command at a time and gets everything back: tables that were
 //! replaced, pages that were filled. So a worker neither allocates nor frees.
 
+use crate::capture::Tap;
 use crossbeam::queue::ArrayQueue;
 use lockstep_core::counters::Count;
 use lockstep_core::dataplane::KnownFlow;
 use lockstep_core::flows::Entry;
+use lockstep_core::histogram::Histogram;
 use lockstep_core::replicate::counters::ReplicateCounters;
 use lockstep_core::replicate::event::SessionId;
 use lockstep_core::replicate::replicator::{Replicator, SessionDetails, SwitchoverError};
@@ -29,6 +31,8 @@ pub enum Command {
     Equip(Box<Replicator>),
     /// Fill a page with sessions.
     Sessions(Box<SessionPage>),
+    /// Show the agent packets by this tap from now on; by none.
+    Tap(Option<Box<Tap>>),
     /// Make the replica at an address the primary of a session.
     Switch {
         /// The session.
@@ -56,6 +60,8 @@ pub enum Reply {
     },
     /// The page, filled.
     Sessions(Box<SessionPage>),
+    /// The tap that was there.
+    Tapped(Option<Box<Tap>>),
     /// Whether the session was switched over.
     Switched(Result<(), SwitchoverError>),
 }
@@ -175,6 +181,8 @@ pub struct Vitals {
     pub bursts: Count,
     /// Packets taken over from other workers, whose sockets they came to.
     pub taken_over: Count,
+    /// Nanoseconds from receipt to sending of what came to its sockets, as samples.
+    pub latency: Histogram,
     /// System calls made to send.
     pub tx_wakeups: Count,
     /// What the dataplane counts.
@@ -195,6 +203,7 @@ impl Vitals {
             dropped: Count::default(),
             bursts: Count::default(),
             taken_over: Count::default(),
+            latency: Histogram::default(),
             tx_wakeups: Count::default(),
             counters,
             stop: AtomicBool::new(false),

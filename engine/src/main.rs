@@ -4,10 +4,12 @@
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use lockstep_bpf::{ModeChoice, Steer, SteerOptions};
-use lockstep_engine::agent::Agent;
+use lockstep_bpf::{ModeChoice, Seeds, Steer, SteerOptions};
+use lockstep_core::maglev::SELECTION_SEED;
+use lockstep_engine::agent::{Agent, give_up};
 use lockstep_engine::workers;
 use lockstep_topology::{BindMode, Host, Topology};
+use lockstep_wire::ipip::LABEL_SEED;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{IsTerminal, Write};
 use std::os::linux::net::SocketAddrExt;
@@ -84,7 +86,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let started = match workers::start(&topology, &steers, random) {
             Ok(started) => started,
             Err(error) => {
-                detach(steers);
+                give_up(steers);
                 return Err(error);
             }
         };
@@ -144,10 +146,13 @@ fn claim(topology: &Topology) -> anyhow::Result<Vec<UnixListener>> {
     topology.interfaces().iter().map(one).collect()
 }
 
-/// Attaches the XDP program to every interface. It passes everything until sockets are there.
+/// Attaches the XDP program to every interface. Until sockets are there it passes everything, or
+/// carries what a predecessor carried.
 fn attach(topology: &Topology) -> anyhow::Result<Vec<Steer>> {
     let engine = topology.engine();
-    let one = |interface: &lockstep_topology::Interface| -> anyhow::Result<Steer> {
+    let one = |first: Option<&Steer>,
+               interface: &lockstep_topology::Interface|
+     -> anyhow::Result<Steer> {
         let options = SteerOptions {
             pin_dir: engine.pin_dir.clone(),
             mode: match interface.mode {
@@ -156,33 +161,34 @@ fn attach(topology: &Topology) -> anyhow::Result<Vec<Steer>> {
                 BindMode::Generic => ModeChoice::Generic,
             },
             deadline: engine.watchdog.get(),
+            seeds: Seeds {
+                selection: *SELECTION_SEED.words(),
+                label: *LABEL_SEED.words(),
+            },
         };
-        let steer = Steer::attach(interface.name.as_str(), &options)?;
+        let steer = Steer::attach_beside(first, interface.name.as_str(), &options)?;
+        if steer.has_taken_over() {
+            tracing::info!(
+                interface = %interface.name,
+                "another engine was here; what it left carries packets until there is a snapshot"
+            );
+        }
         if let Some(why) = steer.native_refused() {
             tracing::warn!(interface = %interface.name, "generic XDP, which is slow: {why}");
         }
         Ok(steer)
     };
-    let mut steers = Vec::new();
+    let mut steers: Vec<Steer> = Vec::new();
     for interface in topology.interfaces() {
-        match one(interface) {
+        match one(steers.first(), interface) {
             Ok(steer) => steers.push(steer),
             Err(error) => {
-                detach(steers);
+                give_up(steers);
                 return Err(error);
             }
         }
     }
     Ok(steers)
-}
-
-/// Takes the programs off: an engine that does not start leaves the interfaces as it found them.
-fn detach(steers: Vec<Steer>) {
-    for steer in steers {
-        if let Err(error) = steer.detach() {
-            tracing::warn!("an XDP program stays; it passes everything: {error:#}");
-        }
-    }
 }
 
 /// A number that nobody outside knows: the standard library seeds its hasher from the operating

@@ -2,17 +2,21 @@
 
 mod links;
 mod sessions;
+mod stopwatch;
 
-pub use links::Links;
+pub use links::{Links, Way};
 pub use sessions::Sessions;
+pub use stopwatch::{SAMPLE, Stopwatch};
 
+use crate::capture::Tap;
+use crate::handover::{Given, GivenBurst, Settled, SettledBurst};
 use crate::mailbox::{
     Command, Cursor, FlowPage, Mailbox, PAGE_BUCKETS, PAGE_FLOWS, Reply, STEP_BUCKETS, STEP_FLOWS,
     Vitals,
 };
 use arrayvec::ArrayVec;
 use lockstep_core::flows::{Entry, FlowTable, Key};
-use lockstep_core::{BURST, Dataplane, Micros, Seconds, Verdict};
+use lockstep_core::{BURST, Dataplane, Micros, PortId, Seconds, SpreadBy, Verdict};
 use lockstep_plan::DropReason;
 use lockstep_topology::Poll;
 use lockstep_xsk::{Burst, XskError};
@@ -44,6 +48,10 @@ pub struct Worker {
     pub dataplane: Dataplane,
     /// The sessions that end in it.
     pub sessions: Sessions,
+    /// Shows the agent packets, while somebody captures.
+    pub tap: Option<Box<Tap>>,
+    /// What times packets.
+    pub stopwatch: Stopwatch,
     /// How it waits.
     pub poll: Poll,
     /// From and to the agent.
@@ -52,6 +60,28 @@ pub struct Worker {
     pub vitals: Arc<Vitals>,
     /// The start of its clock.
     pub epoch: Instant,
+}
+
+/// What came of frames.
+#[derive(Debug, Default)]
+struct Outcome {
+    sent: u64,
+    dropped: u64,
+}
+
+impl Outcome {
+    /// Counts a frame that went nowhere.
+    fn unless(&mut self, done: Result<(), DropReason>, dataplane: &Dataplane) {
+        if let Err(reason) = done {
+            dataplane.count_unsent(reason);
+            self.dropped += 1;
+        }
+    }
+
+    fn count(self, vitals: &Vitals) {
+        vitals.sent.add(self.sent);
+        vitals.dropped.add(self.dropped);
+    }
 }
 
 /// A moment, in the units that need it.
@@ -85,10 +115,15 @@ impl Worker {
 
             let mut received = 0;
             for at in 0..self.links.ports.len() {
-                received += self.pass(at, now);
+                received += self.receive(at, now);
             }
-            received += self.sessions(now);
+            for place in 0..self.links.handover.others() {
+                received += self.take_over(place, now);
+                received += self.take_back(place);
+            }
+            self.sessions(now);
             self.links.flush()?;
+            self.stopwatch.stop(&self.vitals.latency);
 
             self.vitals.turns.fetch_add(1, Ordering::Relaxed);
             if now.instant.duration_since(ticked) >= TICK {
@@ -106,75 +141,195 @@ impl Worker {
             // Not since the last burst began: forwarding one can take longer than the patience.
             let since = *idle_since.get_or_insert(now.instant);
             if self.sleeps(now.instant.duration_since(since)) {
-                self.sessions.sleep(now.micros, &self.links, NAP)?;
+                let nap = self.sessions.rest(now.micros, NAP);
+                self.links.sleep(nap, || self.sessions.has_mail())?;
             }
         }
         Ok(())
     }
 
-    /// One burst from one socket: receive, decide, and give each frame to its way out or to its
-    /// session.
-    fn pass(&mut self, at: usize, now: Now) -> usize {
+    /// One burst from one socket: under RPS hand over what is others', process the rest.
+    fn receive(&mut self, at: usize, now: Now) -> usize {
         let from = self.links.receive(at, &mut self.burst);
         let received = self.burst.len();
         if received == 0 {
             return 0;
         }
+        self.vitals.received.add(received as u64);
+        self.vitals.bursts.add(1);
+        let sampled = self.stopwatch.samples().then_some(now.instant);
+        if self.dataplane.spread().by == SpreadBy::Flow {
+            self.spread(from, sampled);
+        }
+        if !self.burst.is_empty() {
+            self.stopwatch.note(sampled);
+        }
         let mut verdicts = [Verdict::Drop(DropReason::NotIp); BURST];
         let mut frames: ArrayVec<&mut [u8], BURST> = self.burst.iter_mut().collect();
+        if let Some(tap) = &mut self.tap {
+            tap.before(now.micros, &[from; BURST], &frames, &self.dataplane);
+        }
         self.dataplane
             .process(now.micros, &[from; BURST], &mut frames, &mut verdicts);
         drop(frames);
 
-        let (mut sent, mut dropped) = (0, 0);
-        for (mut frame, verdict) in self.burst.drain().zip(verdicts) {
-            let done = match verdict {
+        let mut outcome = Outcome::default();
+        for (mut frame, verdict) in self.burst.drain().zip(&mut verdicts) {
+            let done = match *verdict {
                 Verdict::Forward { port, length } => {
                     let done = self.links.forward(port, length, frame);
-                    done.map(|()| sent += 1)
+                    done.map(|()| outcome.sent += 1)
                 }
                 Verdict::Local => {
-                    let (tables, links) = (self.dataplane.tables(), &mut self.links);
-                    let bytes = frame.bytes_mut();
-                    let done = self
-                        .sessions
-                        .receive(now.micros, tables, from, bytes, links);
-                    self.links.pool.put(frame);
-                    done
+                    let tables = self.dataplane.tables();
+                    match self.sessions.owner(tables, frame.bytes()) {
+                        None => {
+                            let (bytes, links) = (frame.bytes_mut(), &mut self.links);
+                            let done = self
+                                .sessions
+                                .receive(now.micros, tables, from, bytes, links);
+                            self.links.pool.put(frame);
+                            done
+                        }
+                        Some(owner) => self.links.give(owner, frame, Given::Session(from)),
+                    }
                 }
                 Verdict::Drop(_) => {
                     self.links.pool.put(frame);
-                    dropped += 1;
+                    outcome.dropped += 1;
                     continue;
                 }
             };
             if let Err(reason) = done {
-                self.dataplane.count_unsent(reason);
-                dropped += 1;
+                *verdict = Verdict::Drop(reason);
             }
+            outcome.unless(done, &self.dataplane);
         }
-        self.vitals.received.add(received as u64);
-        self.vitals.sent.add(sent);
-        self.vitals.dropped.add(dropped);
-        self.vitals.bursts.add(1);
+        if let Some(tap) = &mut self.tap {
+            tap.after(&verdicts, &self.dataplane);
+        }
+        outcome.count(&self.vitals);
         received
     }
 
-    /// What other workers have for this one's sessions, and then everything that is due: answers to
-    /// one burst go out together. Returns how many packets were received.
-    fn sessions(&mut self, now: Now) -> usize {
-        let tables = self.dataplane.tables();
-        let taken = self.sessions.take(now.micros, tables, &mut self.links);
-        for reason in taken.dropped {
-            self.dataplane.count_unsent(reason);
-            self.vitals.dropped.add(1);
+    /// Hands those frames of the burst over that belong to other workers.
+    fn spread(&mut self, from: PortId, mut sampled: Option<Instant>) {
+        let Worker {
+            burst,
+            dataplane,
+            links,
+            ..
+        } = self;
+        let mut outcome = Outcome::default();
+        burst.extract(
+            |frame| dataplane.owner(frame),
+            |owner, frame| {
+                let done = links.hand_over(owner, frame, from, sampled.take());
+                outcome.unless(done, dataplane);
+            },
+        );
+        outcome.count(&self.vitals);
+    }
+
+    /// A burst that another worker has received for this one: process it, and give the frames back
+    /// with word of what shall become of them.
+    fn take_over(&mut self, place: usize, now: Now) -> usize {
+        let mut given = GivenBurst::new();
+        self.links.handover.take(place, &mut given);
+        if given.is_empty() {
+            return 0;
         }
-        self.vitals.taken_over.add(taken.received as u64);
+        let mut verdicts = [Verdict::Local; BURST];
+        let mut ports = ArrayVec::<PortId, BURST>::new();
+        let mut frames = ArrayVec::<&mut [u8], BURST>::new();
+        for (frame, what) in &mut given {
+            if let Given::Packet { port, .. } = what {
+                ports.push(*port);
+                frames.push(frame.bytes_mut());
+            }
+        }
+        if let Some(tap) = &mut self.tap {
+            tap.before(now.micros, &ports, &frames, &self.dataplane);
+        }
+        self.dataplane
+            .process(now.micros, &ports, &mut frames, &mut verdicts);
+        drop(frames);
+        if let Some(tap) = &mut self.tap {
+            tap.after(&verdicts, &self.dataplane);
+        }
+
+        let (mut outcome, mut next) = (Outcome::default(), verdicts.into_iter());
+        let mut taken = 0;
+        for (mut frame, what) in given {
+            let (port, timed, verdict) = match what {
+                // There is a verdict for each packet.
+                Given::Packet { port, timed } => (port, timed, next.next()),
+                Given::Session(port) => (port, false, Some(Verdict::Local)),
+                Given::Loan => {
+                    self.links.pool.put(frame);
+                    continue;
+                }
+            };
+            taken += 1;
+            let settled = match verdict {
+                Some(Verdict::Forward { port, length }) => Settled::Forward {
+                    port,
+                    length,
+                    timed,
+                },
+                Some(Verdict::Local) => {
+                    // Whose it is was settled where it came in: asked again, two workers that
+                    // disagree for a moment would pass it to and fro.
+                    let (tables, bytes) = (self.dataplane.tables(), frame.bytes_mut());
+                    let done =
+                        self.sessions
+                            .receive(now.micros, tables, port, bytes, &mut self.links);
+                    outcome.unless(done, &self.dataplane);
+                    Settled::Free { timed }
+                }
+                Some(Verdict::Drop(_)) | None => {
+                    outcome.dropped += 1;
+                    Settled::Free { timed }
+                }
+            };
+            self.links.handover.settle(place, frame, settled);
+        }
+        outcome.count(&self.vitals);
+        self.vitals.taken_over.add(taken);
+        taken as usize
+    }
+
+    /// What another worker gave back: send it, or have it for what comes next.
+    fn take_back(&mut self, place: usize) -> usize {
+        let mut settled = SettledBurst::new();
+        let timed = self.links.handover.take_back(place, &mut settled);
+        if settled.is_empty() {
+            return 0;
+        }
+        self.stopwatch.note(timed);
+        let (mut outcome, count) = (Outcome::default(), settled.len());
+        for (frame, what) in settled {
+            match what {
+                Settled::Forward { port, length, .. } | Settled::Loan { port, length } => {
+                    let done = self.links.forward(port, length, frame);
+                    outcome.sent += u64::from(done.is_ok());
+                    outcome.unless(done, &self.dataplane);
+                }
+                Settled::Free { .. } => self.links.pool.put(frame),
+            }
+        }
+        outcome.count(&self.vitals);
+        count
+    }
+
+    /// What the packets of this turn have made due for sessions: answers to one burst go out
+    /// together.
+    fn sessions(&mut self, now: Now) {
+        let tables = self.dataplane.tables();
         self.sessions.poll(now.micros, tables, &mut self.links);
         self.vitals
             .sent
             .add(std::mem::take(&mut self.links.transmitted));
-        taken.received
     }
 
     fn sleeps(&self, idle: Duration) -> bool {
@@ -218,6 +373,7 @@ impl Worker {
                 self.sessions.fill(&mut page, now.micros);
                 Reply::Sessions(page)
             }
+            Command::Tap(tap) => Reply::Tapped(std::mem::replace(&mut self.tap, tap)),
             Command::Switch { session, backend } => {
                 let tables = self.dataplane.tables();
                 let done = self

@@ -3,14 +3,14 @@
 use crate::handover::Handover;
 use crate::mailbox::{Mailbox, Vitals};
 use crate::spill::{self, Spill, SpillHandle};
-use crate::worker::{Links, Sessions, Worker};
+use crate::worker::{Links, Sessions, Stopwatch, Way, Worker};
 use anyhow::{Context, anyhow};
 use crossbeam::queue::ArrayQueue;
 use lockstep_bpf::{AttachMode, Steer};
 use lockstep_core::replicate::replicator::SessionEvent;
-use lockstep_core::{Dataplane, DataplaneConfig, PortId};
-use lockstep_topology::{BindMode, Topology};
-use lockstep_xsk::{Burst, FrameSize, Port, PortOptions, RingSize, Umem, UmemConfig};
+use lockstep_core::{Dataplane, DataplaneConfig, PortId, Spread, SpreadBy};
+use lockstep_topology::{BindMode, FlowCapacity, Topology};
+use lockstep_xsk::{Burst, FramePool, FrameSize, Port, PortOptions, RingSize, Umem, UmemConfig};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
@@ -30,6 +30,8 @@ const BUSY_QUEUE: Duration = Duration::from_secs(3);
 pub struct WorkerHandle {
     /// Its core.
     pub core: u32,
+    /// Whether it processes packets.
+    pub processes: bool,
     /// Its queues, as `topology.toml` writes them.
     pub queues: Vec<String>,
     /// For each of its sockets: the interface's index, the queue, and the way it is bound.
@@ -71,8 +73,8 @@ pub fn start(
     steers: &[Steer],
     seed: impl Fn() -> u64,
 ) -> anyhow::Result<Started> {
-    let frame = topology.engine().frame_size.bytes() as usize;
-    let handovers = Handover::between(topology.workers().len(), frame)?;
+    let frames = topology.engine().umem_frames.get() as usize;
+    let handovers = Handover::between(&lenders(topology), frames)?;
     let sessions = topology.sessions();
     let mut spill = match &sessions.spill {
         Some(directory) => {
@@ -82,104 +84,215 @@ pub fn start(
         }
         None => None,
     };
+    let memories = memories(topology)?;
     let mut workers = Vec::new();
-    for (index, handover) in handovers.into_iter().enumerate() {
+    for (index, (handover, memory)) in handovers.into_iter().zip(memories).enumerate() {
         let endpoint = spill.as_mut().and_then(|spill| spill.endpoint(index));
         let events = Arc::new(ArrayQueue::new(EVENTS));
-        let sessions = Sessions::new(handover, Arc::clone(&events), endpoint);
-        workers.push(start_one(
+        let sessions = Sessions::new(Arc::clone(&events), endpoint);
+        let starting = Starting {
             topology,
             index,
             steers,
-            seed(),
-            sessions,
-            events,
-        )?);
+        };
+        workers.push(starting.start(memory, handover, seed(), sessions, events)?);
     }
     Ok(Started { workers, spill })
 }
 
-fn start_one(
-    topology: &Topology,
-    index: usize,
-    steers: &[Steer],
-    seed: u64,
-    sessions: Sessions,
-    events: Arc<ArrayQueue<SessionEvent>>,
-) -> anyhow::Result<WorkerHandle> {
-    let plan = &topology.workers()[index];
-    let engine = topology.engine();
-    let core = u32::from(plan.core.get());
-    let (umem, pool) = Umem::new(&umem_config(topology, plan.queues.len())?)
-        .with_context(|| format!("worker on core {core}"))?;
-    let mut links = Links {
-        ports: Vec::new(),
-        interfaces: Vec::new(),
-        ways_out: vec![None; topology.interfaces().len()],
-        transmitted: 0,
-        pool,
-    };
-    let mut sockets = Vec::new();
-    for queue in &plan.queues {
-        let interface = topology
-            .interfaces()
-            .iter()
-            .position(|i| i.name == queue.interface)
-            .ok_or_else(|| anyhow!("{queue} is of no interface in topology.toml"))?;
-        let mode = topology.interfaces()[interface].mode;
-        let native = steers[interface].mode() == AttachMode::Native;
-        let options = port_options(mode, native, links.pool.total(), plan.queues.len())?;
-        let port = Port::bind(
-            &umem,
-            &mut links.pool,
-            queue.interface.as_str(),
-            queue.number,
-            &options,
-        )?;
-        tracing::info!(worker = index, core, %queue, mode = %port.mode(), "socket bound");
-        let fd = port
-            .fd()
-            .try_clone_to_owned()
-            .context("cannot duplicate a descriptor")?;
-        sockets.push(SocketHandle {
-            interface,
-            queue: queue.number,
-            mode: port.mode(),
-            fd,
-        });
-        links.ways_out[interface].get_or_insert(links.ports.len());
-        // No more interfaces than a worker may have queues, which a byte counts.
-        links.interfaces.push(PortId(interface as u8));
-        links.ports.push(port);
+/// How packets are spread over workers, as one of them sees it.
+pub fn spread(topology: &Topology, worker: usize) -> Spread {
+    // There are no more workers than a byte counts: `Handover::between` has seen to it.
+    Spread {
+        me: worker as u8,
+        processing: topology.processing().iter().map(|&w| w as u8).collect(),
+        by: match topology.engine().spread {
+            lockstep_topology::Spread::Rss => SpreadBy::Queue,
+            lockstep_topology::Spread::Rps => SpreadBy::Flow,
+        },
     }
-    let dataplane = Dataplane::new(&DataplaneConfig {
-        flows_v4: usize::try_from(engine.flows_ipv4.get())?,
-        flows_v6: usize::try_from(engine.flows_ipv6.get())?,
-        seed,
-    });
-    let mailbox = Mailbox::new();
-    let vitals = Vitals::new(Arc::clone(dataplane.counters()));
-    let epoch = Instant::now();
-    let worker = Worker {
-        links,
-        burst: Burst::new(&umem),
-        dataplane,
-        sessions,
-        poll: engine.poll,
-        mailbox: Arc::clone(&mailbox),
-        vitals: Arc::clone(&vitals),
-        epoch,
+}
+
+/// For each worker without queues, the one with queues that lends it frames: in turn.
+fn lenders(topology: &Topology) -> Vec<Option<u8>> {
+    let workers = topology.workers();
+    let with: Vec<u8> = (0..)
+        .zip(workers)
+        .filter(|(_, worker)| !worker.queues.is_empty())
+        .map(|(index, _)| index)
+        .collect();
+    let mut turns = with.iter().copied().cycle();
+    let lender = |worker: &lockstep_topology::Worker| match worker.queues.is_empty() {
+        true => turns.next(),
+        false => None,
     };
-    spawn(worker, index, core)?;
-    Ok(WorkerHandle {
-        core,
-        queues: plan.queues.iter().map(ToString::to_string).collect(),
-        sockets,
-        mailbox,
-        vitals,
-        events,
-        epoch,
-    })
+    workers.iter().map(lender).collect()
+}
+
+/// What a worker's packets are in: its own memory, or frames of another's.
+struct Memory {
+    umem: Arc<Umem>,
+    pool: FramePool,
+    lender: Option<u8>,
+}
+
+/// The memory of each worker. All is there before the first worker starts, because some lend to
+/// others.
+fn memories(topology: &Topology) -> anyhow::Result<Vec<Memory>> {
+    let workers = topology.workers();
+    let mut own = Vec::new();
+    for worker in workers {
+        own.push(match worker.queues.len() {
+            0 => None,
+            queues => {
+                let made = Umem::new(&umem_config(topology, queues)?);
+                let (umem, pool) =
+                    made.with_context(|| format!("worker on core {}", worker.core))?;
+                Some((Arc::new(umem), pool))
+            }
+        });
+    }
+    let umems: Vec<Option<Arc<Umem>>> = own
+        .iter()
+        .map(|own| own.as_ref().map(|(umem, _)| Arc::clone(umem)))
+        .collect();
+    let memory = |(own, lender): (Option<(Arc<Umem>, FramePool)>, Option<u8>)| match (own, lender) {
+        (Some((umem, pool)), _) => Ok(Memory {
+            umem,
+            pool,
+            lender: None,
+        }),
+        (None, lender) => {
+            let umem = lender.and_then(|lender| umems[usize::from(lender)].clone());
+            let umem = umem.ok_or_else(|| anyhow!("no worker has a queue"))?;
+            let pool = umem.guest_pool();
+            Ok(Memory { umem, pool, lender })
+        }
+    };
+    own.into_iter().zip(lenders(topology)).map(memory).collect()
+}
+
+/// A worker that is about to start.
+struct Starting<'a> {
+    topology: &'a Topology,
+    index: usize,
+    steers: &'a [Steer],
+}
+
+impl Starting<'_> {
+    fn start(
+        &self,
+        memory: Memory,
+        handover: Handover,
+        seed: u64,
+        sessions: Sessions,
+        events: Arc<ArrayQueue<SessionEvent>>,
+    ) -> anyhow::Result<WorkerHandle> {
+        let Starting {
+            topology, index, ..
+        } = *self;
+        let plan = &topology.workers()[index];
+        let core = u32::from(plan.core.get());
+        let umem = Arc::clone(&memory.umem);
+        let (links, sockets) = self.bind(memory, handover)?;
+        let dataplane = self.dataplane(seed)?;
+        let mailbox = Mailbox::new();
+        let vitals = Vitals::new(Arc::clone(dataplane.counters()));
+        let epoch = Instant::now();
+        let worker = Worker {
+            links,
+            burst: Burst::new(&umem),
+            dataplane,
+            sessions,
+            tap: None,
+            stopwatch: Stopwatch::default(),
+            poll: topology.engine().poll,
+            mailbox: Arc::clone(&mailbox),
+            vitals: Arc::clone(&vitals),
+            epoch,
+        };
+        spawn(worker, index, core)?;
+        Ok(WorkerHandle {
+            core,
+            processes: plan.process,
+            queues: plan.queues.iter().map(ToString::to_string).collect(),
+            sockets,
+            mailbox,
+            vitals,
+            events,
+            epoch,
+        })
+    }
+
+    /// Binds its sockets.
+    fn bind(
+        &self,
+        memory: Memory,
+        handover: Handover,
+    ) -> anyhow::Result<(Links, Vec<SocketHandle>)> {
+        let Memory { umem, pool, lender } = memory;
+        let interfaces = self.topology.interfaces();
+        let mut links = Links {
+            ports: Vec::new(),
+            interfaces: Vec::new(),
+            ways_out: vec![lender.map(Way::Lender); interfaces.len()],
+            transmitted: 0,
+            pool,
+            handover,
+        };
+        let queues = &self.topology.workers()[self.index].queues;
+        let mut sockets = Vec::new();
+        for queue in queues {
+            let interface = interfaces
+                .iter()
+                .position(|i| i.name == queue.interface)
+                .ok_or_else(|| anyhow!("{queue} is of no interface in topology.toml"))?;
+            let mode = interfaces[interface].mode;
+            let native = self.steers[interface].mode() == AttachMode::Native;
+            let options = port_options(mode, native, links.pool.total(), queues.len())?;
+            let port = Port::bind(
+                &umem,
+                &mut links.pool,
+                queue.interface.as_str(),
+                queue.number,
+                &options,
+            )?;
+            let core = u32::from(self.topology.workers()[self.index].core.get());
+            tracing::info!(worker = self.index, core, %queue, mode = %port.mode(), "socket bound");
+            let fd = port
+                .fd()
+                .try_clone_to_owned()
+                .context("cannot duplicate a descriptor")?;
+            sockets.push(SocketHandle {
+                interface,
+                queue: queue.number,
+                mode: port.mode(),
+                fd,
+            });
+            links.ways_out[interface].get_or_insert(Way::Socket(links.ports.len()));
+            // No more interfaces than a worker may have queues, which a byte counts.
+            links.interfaces.push(PortId(interface as u8));
+            links.ports.push(port);
+        }
+        Ok((links, sockets))
+    }
+
+    fn dataplane(&self, seed: u64) -> anyhow::Result<Dataplane> {
+        let engine = self.topology.engine();
+        let processes = self.topology.workers()[self.index].process;
+        // One that does not process has no flows.
+        let flows = |capacity: FlowCapacity| match processes {
+            true => usize::try_from(capacity.get()),
+            false => Ok(0),
+        };
+        let dataplane = Dataplane::new(&DataplaneConfig {
+            flows_v4: flows(engine.flows_ipv4)?,
+            flows_v6: flows(engine.flows_ipv6)?,
+            seed,
+            ..DataplaneConfig::default()
+        });
+        Ok(dataplane.with_spread(spread(self.topology, self.index)))
+    }
 }
 
 /// Starts the thread and waits until it is on its core.

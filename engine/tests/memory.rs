@@ -15,9 +15,15 @@ fn the_topology_counts_the_flow_tables_memory_right() {
             flows_v4: v4 as usize,
             flows_v6: v6 as usize,
             seed: 0,
+            ..DataplaneConfig::default()
         });
         let taken = dataplane.flows_v4().memory() + dataplane.flows_v6().memory();
-        let said = WorkerMemory::of(&engine).flows;
+        let worker = lockstep_topology::Worker {
+            core: lockstep_topology::Core::new(0).unwrap(),
+            queues: Vec::new(),
+            process: true,
+        };
+        let said = WorkerMemory::of(&engine, &worker).flows;
         // Tables are whole buckets.
         assert!(
             said.abs_diff(taken as u64) < 2_048,

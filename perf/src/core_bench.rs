@@ -164,6 +164,7 @@ impl Bench {
             flows_v4: 1_000_000,
             flows_v6: 1_000_000,
             seed: 0x5eed,
+            ..DataplaneConfig::default()
         });
         dataplane.adopt(Arc::new(tables()));
         let mut order: Vec<u32> = (0..flows).collect();

@@ -156,8 +156,7 @@ impl Bench {
         stream.extend_from_within(..);
         Ok(Bench {
             replicator: Replicator::new(ReplicatorConfig {
-                worker: 0,
-                workers: 1,
+                spread: lockstep_core::Spread::alone(),
                 ports: ports.clone(),
                 sessions: 16,
                 connections: 16 + replicas.len(),

@@ -52,7 +52,7 @@ mod wrk;
 
 pub use address::{CLIENT_V4, CLIENT_V6, VIP_V4, VIP_V6, balancer_v4, balancer_v6, router_rack_v4};
 pub use address::{router_rack_v6, server_v4, server_v6};
-pub use balancer::Balancer;
+pub use balancer::{Balancer, Spread};
 pub use binaries::find as find_binary;
 
 pub use builder::{Lab, LabBuilder};

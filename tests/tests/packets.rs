@@ -335,6 +335,7 @@ fn dataplane(server: IpAddr, vlan: Option<u16>) -> Dataplane {
         flows_v4: 64,
         flows_v6: 64,
         seed: 1,
+        ..DataplaneConfig::default()
     });
     dataplane.adopt(Arc::new(tables));
     dataplane

@@ -37,8 +37,13 @@ fn scenario_sessions_follow_the_replicas_of_their_service() {
             let events = balancer.events()?;
             let removed = [("cause", "removed from the service")];
             let removed = events.iter().filter(|event| event.is("evicted", &removed));
-            Ok((removed.count() == 2).then_some(()))
+            let names: Vec<&str> = removed.map(|event| event.text("replica")).collect();
+            Ok((names == ["s1", "s2"] || names == ["s2", "s1"]).then_some(()))
         })?;
+        let session = balancer.session()?;
+        for name in ["s1", "s2", "s3"] {
+            session.replica(name)?;
+        }
         client.echo(MIB / 8)?;
         ensure!(lab.balancers[0].session()?.primary()? == 2);
 

@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 use lockstep_tests::lab::{
-    Behaviour, Lab, Replicated, Server, TestServer, Version, Wrk, scenario, wait_until,
+    Behaviour, Lab, Replicated, Server, Stream, TestServer, Tmpfs, Version, Wrk, scenario,
+    wait_until,
 };
 use nix::sys::signal::Signal;
 use std::fs;
@@ -21,19 +22,25 @@ fn start_sinks(lab: &Lab) -> Result<Vec<TestServer>> {
     lab.servers.iter().map(start).collect()
 }
 
+/// A disk of this size for logs, three servers, and a client that has sent more than memory takes.
+fn past_the_memory(lab: &mut Lab, disk: u64) -> Result<(Tmpfs, Vec<TestServer>, Stream)> {
+    let balancer = &lab.balancers[0];
+    let disk = balancer.tmpfs("spill", disk)?;
+    balancer.set_sessions(&format!("spill = {:?}", disk.path()))?;
+    let service = test_service()
+        .with("log_memory", "\"256KiB\"")
+        .with("log_disk", "\"48MiB\"");
+    lab.start_lockstep(&service.to_string())?;
+    let servers = start_sinks(lab)?;
+    let mut client = lab.client.stream(Version::V4.vip())?;
+    client.send(16 * MIB)?;
+    Ok((disk, servers, client))
+}
+
 #[test]
 fn scenario_sessions_input_past_the_memory_is_kept_on_disk_and_a_replica_joins_from_there() {
     scenario(&Lab::builder(), |lab| {
-        let balancer = &lab.balancers[0];
-        let disk = balancer.tmpfs("spill", 64 * MIB)?;
-        balancer.set_sessions(&format!("spill = {:?}", disk.path()))?;
-        let service = test_service()
-            .with("log_memory", "\"256KiB\"")
-            .with("log_disk", "\"48MiB\"");
-        lab.start_lockstep(&service.to_string())?;
-        let mut servers = start_sinks(lab)?;
-        let mut client = lab.client.stream(Version::V4.vip())?;
-        client.send(16 * MIB)?;
+        let (disk, mut servers, mut client) = past_the_memory(lab, 64 * MIB)?;
         let balancer = &lab.balancers[0];
         let primary = balancer.session()?.primary()?;
         let name = lab.servers[primary].name();
@@ -65,16 +72,7 @@ fn scenario_sessions_input_past_the_memory_is_kept_on_disk_and_a_replica_joins_f
 #[test]
 fn scenario_sessions_a_full_disk_ends_no_session_but_its_chance_of_rejoining() {
     scenario(&Lab::builder(), |lab| {
-        let balancer = &lab.balancers[0];
-        let disk = balancer.tmpfs("spill", 2 * MIB)?;
-        balancer.set_sessions(&format!("spill = {:?}", disk.path()))?;
-        let service = test_service()
-            .with("log_memory", "\"256KiB\"")
-            .with("log_disk", "\"48MiB\"");
-        lab.start_lockstep(&service.to_string())?;
-        let mut servers = start_sinks(lab)?;
-        let mut client = lab.client.stream(Version::V4.vip())?;
-        client.send(16 * MIB)?;
+        let (_disk, mut servers, mut client) = past_the_memory(lab, 2 * MIB)?;
         let balancer = &lab.balancers[0];
         balancer.wait_for_event("log-cut", &[])?;
         let session = balancer.session()?;

@@ -115,6 +115,7 @@ fn dataplane(flows: usize, seed: u64, tables: Tables) -> Dataplane {
         flows_v4: flows,
         flows_v6: flows,
         seed,
+        ..DataplaneConfig::default()
     };
     let mut dataplane = Dataplane::new(&config);
     dataplane.adopt(Arc::new(tables));

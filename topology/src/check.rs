@@ -4,8 +4,10 @@ use crate::diagnostics::{Diagnostic, Diagnostics, Position};
 use crate::host::{Host, HostInterface, InterfaceKind};
 use crate::memory::{WorkerMemory, human, total};
 use crate::model::{FrameSize, Interface, Topology, Worker};
+use nix::unistd::AccessFlags;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::Path;
 
 /// The largest MTU with which the kernel attaches an XDP program to a veth: one page less the
 /// head-room and what `build_skb` needs behind the packet.
@@ -30,6 +32,8 @@ pub fn check(topology: &Topology, host: &Host) -> Diagnostics {
     }
     check.addresses();
     check.memory();
+    check.spill();
+    check.log_memory();
     check.found
 }
 
@@ -235,14 +239,19 @@ impl Check<'_> {
         if needed <= available {
             return;
         }
-        let each = WorkerMemory::of(self.topology.engine());
-        let workers = self.topology.workers().len();
+        let workers = self.topology.workers();
+        let memory = workers
+            .iter()
+            .map(|w| WorkerMemory::of(self.topology.engine(), w));
+        let (umem, flows) = memory.fold((0, 0), |(umem, flows), each| {
+            (umem + each.umem, flows + each.flows)
+        });
         let message = format!(
-            "the memory does not fit: {workers} workers take {} each (UMEM {}, flow tables {}), \
-             {} together, and {} are available",
-            human(each.total()),
-            human(each.umem),
-            human(each.flows),
+            "the memory does not fit: {} workers take {} for UMEMs and {} for flow tables, {} \
+             together, and {} are available",
+            workers.len(),
+            human(umem),
+            human(flows),
             human(needed),
             human(available)
         );
@@ -253,6 +262,58 @@ impl Check<'_> {
             .find_map(|key| origin.key(key));
         self.error(at, message, help);
     }
+
+    fn spill(&mut self) {
+        let path = self.topology.sessions().spill.as_deref();
+        let Some((path, why)) = path.and_then(|path| Some((path, unusable(path)?))) else {
+            return;
+        };
+        let message = format!("{} cannot hold spilled logs: {why}", path.display());
+        let help = "name a directory that is there or can be made, on a file system for it";
+        self.error(self.topology.origin.key("spill"), message, help);
+    }
+
+    /// Taken when the first service asks for sessions: only who writes of it is told before.
+    fn log_memory(&mut self) {
+        let topology = self.topology;
+        let Some(at) = topology.origin.key("log_memory") else {
+            return;
+        };
+        let (each, workers) = (
+            topology.sessions().log_memory.get(),
+            topology.workers().len(),
+        );
+        let logs = each.saturating_mul(workers as u64);
+        let (rest, available) = (total(topology), self.host.memory_available);
+        if logs.saturating_add(rest) <= available {
+            return;
+        }
+        let message = format!(
+            "the logs of sessions may not fit: {workers} workers take up to {} each, {} together, \
+             beside {} for packets and flows, and {} are available",
+            human(each),
+            human(logs),
+            human(rest),
+            human(available)
+        );
+        let help = "lower `log_memory`; `spill` is for what has no room in it";
+        self.warning(Some(at), message, help);
+    }
+}
+
+/// The nearest directory that is there, of a path to be made: why nothing can be made in it.
+fn unusable(path: &Path) -> Option<String> {
+    let there = path.ancestors().find(|p| p.symlink_metadata().is_ok())?;
+    let shown = there.display();
+    if !there.is_dir() {
+        return Some(format!("{shown} is no directory"));
+    }
+    let wanted = AccessFlags::W_OK | AccessFlags::X_OK;
+    let error = nix::unistd::access(there, wanted).err()?;
+    Some(format!(
+        "nothing can be written in {shown}: {}",
+        error.desc()
+    ))
 }
 
 /// `queue 3` or `queues 2, 3`.

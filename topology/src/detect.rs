@@ -1,10 +1,11 @@
-//! A topology proposed for a host: RSS, a worker a queue, on the NIC's NUMA node.
+//! A topology proposed for a host: a worker a queue, on the NIC's NUMA node, and under RPS more of
+//! them.
 
 use crate::host::{Host, InterfaceKind};
 use crate::memory::total;
 use crate::model::{
     Addresses, BindMode, Core, Engine, FlowCapacity, FrameSize, Interface, InterfaceName, Queue,
-    Topology, UmemFrames, Worker,
+    Spread, Topology, UmemFrames, Worker,
 };
 use crate::sessions::Sessions;
 use std::collections::BTreeSet;
@@ -21,6 +22,10 @@ pub struct Wishes {
     /// The engine's addresses, one at least. They cannot be guessed: an interface's own would take
     /// its TCP and UDP, SSH included, away from the kernel.
     pub addresses: Vec<IpAddr>,
+    /// How packets are to be spread over workers.
+    pub spread: Spread,
+    /// The most queues of an interface that are to be used; 1 leaves nothing to the NIC.
+    pub queues: Option<u32>,
 }
 
 /// Why nothing can be proposed.
@@ -77,7 +82,8 @@ pub enum DetectError {
 /// Every interface gets the same number of workers: as many as the one with the fewest queues
 /// has, or as there are cores. Worker *i* is core *i* of the interfaces' NUMA nodes (isolated
 /// cores where there are some); core 0 is left to the system where there are more than two. An
-/// interface with more queues than workers has successive queues on each. Memory is halved until
+/// interface with more queues than workers has successive queues on each. Under RPS the cores that
+/// are left get workers without queues. Memory is halved until
 /// it takes at most half of what is available.
 ///
 /// # Errors
@@ -91,21 +97,33 @@ pub fn detect(host: &Host, wishes: &Wishes) -> Result<Topology, DetectError> {
     let addresses = addresses(host, wishes)?;
     let queues: Vec<u32> = names
         .iter()
-        .map(|name| host.interfaces[name.as_str()].rx_queues)
+        .map(|name| {
+            let there = host.interfaces[name.as_str()].rx_queues;
+            wishes.queues.map_or(there, |most| there.min(most.max(1)))
+        })
         .collect();
     let fewest = queues.iter().copied().min().unwrap_or(1);
     let cores = cores(host, &names)?;
     let count = cores.len().min(fewest as usize);
+    let used = match wishes.spread {
+        Spread::Rss => count,
+        Spread::Rps => cores.len(),
+    };
     let workers: Vec<Worker> = cores
         .into_iter()
-        .take(count)
+        .take(used)
         .enumerate()
         .map(|(index, core)| Worker {
             core,
-            queues: share(&names, &queues, index as u32, count as u32),
+            queues: match index < count {
+                true => share(&names, &queues, index as u32, count as u32),
+                false => Vec::new(),
+            },
+            process: true,
         })
         .collect();
-    let engine = engine(host, addresses, &names, &workers);
+    let mut engine = engine(host, addresses, &names, &workers);
+    engine.spread = wishes.spread;
     let interfaces = names
         .into_iter()
         .map(|name| Interface {

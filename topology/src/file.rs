@@ -5,7 +5,7 @@ use crate::diagnostics::{Diagnostics, Position, Source, from_toml};
 use crate::duration;
 use crate::model::{
     Addresses, BindMode, Core, Engine, FlowCapacity, FrameSize, Interface, InterfaceName, Origin,
-    Poll, Queue, QueueRange, Topology, UmemFrames, Watchdog, Worker, WorkerOrigin,
+    Poll, Queue, QueueRange, Spread, Topology, UmemFrames, Watchdog, Worker, WorkerOrigin,
 };
 use crate::rules;
 use crate::sessions::{
@@ -42,6 +42,8 @@ struct RawEngine {
     addresses: Spanned<Vec<Spanned<String>>>,
     #[serde(default)]
     poll: Poll,
+    #[serde(default)]
+    spread: Spread,
     flows_ipv4: Option<Spanned<i64>>,
     flows_ipv6: Option<Spanned<i64>>,
     umem_frames: Option<Spanned<i64>>,
@@ -74,7 +76,9 @@ struct RawInterface {
 #[serde(deny_unknown_fields)]
 struct RawWorker {
     core: Spanned<i64>,
-    queues: Spanned<Vec<Spanned<String>>>,
+    #[serde(default)]
+    queues: Vec<Spanned<String>>,
+    process: Option<bool>,
 }
 
 impl Topology {
@@ -160,6 +164,7 @@ impl Reader<'_> {
             pin_dir: pin_dir.unwrap_or_else(|| Engine::PIN_DIR.into()),
             addresses,
             poll: raw.poll,
+            spread: raw.spread,
             flows_ipv4: flows_ipv4.unwrap_or(FlowCapacity::DEFAULT_IPV4),
             flows_ipv6: flows_ipv6.unwrap_or(FlowCapacity::DEFAULT_IPV6),
             umem_frames: umem_frames.unwrap_or(UmemFrames::DEFAULT),
@@ -336,7 +341,7 @@ impl Reader<'_> {
         let mut workers = Vec::new();
         for raw in raw {
             let mut queues: Vec<(Queue, Position)> = Vec::new();
-            for range in raw.queues.get_ref() {
+            for range in &raw.queues {
                 let at = self.source.at(range.span());
                 match range.get_ref().parse::<QueueRange>() {
                     Ok(range) => queues.extend(range.queues().map(|queue| (queue, at))),
@@ -362,7 +367,11 @@ impl Reader<'_> {
                 core: self.source.at(raw.core.span()),
                 queues: positions,
             });
-            workers.push(Worker { core, queues });
+            workers.push(Worker {
+                core,
+                queues,
+                process: raw.process.unwrap_or(true),
+            });
         }
         workers
     }

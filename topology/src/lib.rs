@@ -29,6 +29,7 @@
 //! | `pin_dir` | where XDP programs and maps are pinned | an absolute path on a bpf file system | `/sys/fs/bpf/lockstep` |
 //! | `addresses` | the engine's addresses, extra ones that the network routes to this host: TCP and UDP to them go to the engine, and the first of each IP version is the outer source of tunnels | unicast addresses, one at least, none twice, none that is an interface's only one | required |
 //! | `poll` | how workers wait for packets | `busy`, `adaptive`, `interrupt` | `adaptive` |
+//! | `spread` | how packets are spread over workers | `rss` (each polls queues and processes what comes there), `rps` (those that poll hand each packet to the one that has its flow) | `rss` |
 //! | `flows_ipv4` | entries of each worker's IPv4 flow table | 1,024 to 67,108,864 | 1,000,000 |
 //! | `flows_ipv6` | entries of each worker's IPv6 flow table | 1,024 to 67,108,864 | 250,000 |
 //! | `umem_frames` | packet buffers of each worker, over all its queues | a power of two from 256 to 1,048,576, 128 a queue at least | 8,192 |
@@ -55,12 +56,13 @@
 //! | `name` | the kernel's name for it | the name of an Ethernet interface | required |
 //! | `mode` | how its sockets are bound | `auto` (the first that works), `zero-copy`, `copy`, `generic` | `auto` |
 //!
-//! `[[worker]]`, one for each pinned thread, which polls one queue of every interface at least:
+//! `[[worker]]`, one for each pinned thread, which polls one queue of every interface at least; under RPS it may be without any:
 //!
 //! | key | what | allowed | default |
 //! |---|---|---|---|
 //! | `core` | the core it is pinned to | a core of its own, on line | required |
-//! | `queues` | the RX queues it polls; it sends on the TX queues of the same numbers | `"INTERFACE:QUEUE"` and `"INTERFACE:FIRST-LAST"`, 64 queues at most | required |
+//! | `queues` | the RX queues it polls; it sends on the TX queues of the same numbers | `"INTERFACE:QUEUE"` and `"INTERFACE:FIRST-LAST"`, 64 queues at most, none or some of every interface under `rps` | required under `rss` |
+//! | `process` | whether it processes packets; one that does not receives and sends for others | `true`, `false` under `rps` | `true` |
 
 #![forbid(unsafe_code)]
 
@@ -84,7 +86,7 @@ pub use host::{DiscoverError, Host, HostInterface, InterfaceKind};
 pub use memory::{WorkerMemory, total as total_memory};
 pub use model::{
     Addresses, BindMode, Core, Engine, FlowCapacity, FrameSize, Interface, InterfaceName,
-    ParseQueuesError, Poll, Queue, QueueRange, Topology, UmemFrames, Watchdog, Worker,
+    ParseQueuesError, Poll, Queue, QueueRange, Spread, Topology, UmemFrames, Watchdog, Worker,
 };
 pub use render::render;
 pub use sessions::{

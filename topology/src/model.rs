@@ -13,7 +13,7 @@ use std::time::Duration;
 /// Which queue is polled on which core of a host, and with what memory.
 ///
 /// A value has at least one interface and one worker; no core and no queue twice; every worker
-/// polls a queue of every interface. Whether this host can do it is for [`crate::check`].
+/// polls a queue of every interface, or, under RPS, of none; one at least processes. Whether this host can do it is for [`crate::check`].
 #[derive(Debug, Clone)]
 pub struct Topology {
     pub(crate) engine: Engine,
@@ -62,6 +62,15 @@ impl Topology {
     /// The workers in the order of the file; a worker's index is its number everywhere else.
     pub fn workers(&self) -> &[Worker] {
         &self.workers
+    }
+
+    /// The workers that process packets, by their indexes, in order: a worker's place among them is its
+    /// share of what they divide, such as ports.
+    pub fn processing(&self) -> Vec<usize> {
+        let all = self.workers.iter().enumerate();
+        all.filter(|(_, worker)| worker.process)
+            .map(|(index, _)| index)
+            .collect()
     }
 
     /// Every queue of an interface that is polled, in ascending order.
@@ -147,6 +156,8 @@ pub struct Engine {
     pub addresses: Addresses,
     /// How workers wait for packets.
     pub poll: Poll,
+    /// How packets are spread over the workers.
+    pub spread: Spread,
     /// Entries of each worker's IPv4 flow table.
     pub flows_ipv4: FlowCapacity,
     /// Entries of each worker's IPv6 flow table.
@@ -172,6 +183,7 @@ impl Engine {
             pin_dir: PathBuf::from(Self::PIN_DIR),
             addresses,
             poll: Poll::default(),
+            spread: Spread::default(),
             flows_ipv4: FlowCapacity::DEFAULT_IPV4,
             flows_ipv6: FlowCapacity::DEFAULT_IPV6,
             umem_frames: UmemFrames::DEFAULT,
@@ -262,6 +274,28 @@ impl Poll {
             Poll::Busy => "busy",
             Poll::Adaptive => "adaptive",
             Poll::Interrupt => "interrupt",
+        }
+    }
+}
+
+/// How packets are spread over the workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Spread {
+    /// By the queues that the NIC puts them into (receive side scaling).
+    #[default]
+    Rss,
+    /// By the workers themselves (receive packet steering): one that receives hands each packet to
+    /// the one that has its flow.
+    Rps,
+}
+
+impl Spread {
+    /// Its name in `topology.toml`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Spread::Rss => "rss",
+            Spread::Rps => "rps",
         }
     }
 }
@@ -548,8 +582,10 @@ impl fmt::Display for QueueRange {
 pub struct Worker {
     /// The core it is pinned to.
     pub core: Core,
-    /// The queues it polls, in the order of the file.
+    /// The queues it polls, in the order of the file; none under RPS where it only processes.
     pub queues: Vec<Queue>,
+    /// Whether it processes packets; under RPS one that does not receives and sends for others.
+    pub process: bool,
 }
 
 impl Worker {
@@ -557,7 +593,7 @@ impl Worker {
     /// every interface, there are no more interfaces either.
     pub const MAX_QUEUES: usize = 64;
 
-    /// Its queues in the notation of the file: `eth0:0 eth1:0-1`.
+    /// Its queues in the notation of the file: `eth0:0 eth1:0-1`; empty without any.
     pub fn queues_text(&self) -> String {
         let ranges = QueueRange::cover(&self.queues);
         let texts: Vec<String> = ranges.iter().map(QueueRange::to_string).collect();

@@ -39,7 +39,7 @@ fn engine(text: &mut String, engine: &Engine) {
     let pin_dir = engine.pin_dir.to_string_lossy();
     let addresses = engine.addresses.all().iter().map(ToString::to_string);
     let entries = format!("{} entries.", FlowCapacity::ALLOWED);
-    let rows: [(&str, &str, String); 9] = [
+    let rows: [(&str, &str, String); 10] = [
         (
             "The Unix socket of the engine's API.",
             "socket",
@@ -62,6 +62,12 @@ fn engine(text: &mut String, engine: &Engine) {
              # (sleep at once).",
             "poll",
             quoted(engine.poll.name()),
+        ),
+        (
+            "How packets are spread over workers: rss (each processes what comes to its queues), rps\n\
+             # (those with queues hand each packet to the worker that has its flow).",
+            "spread",
+            quoted(engine.spread.name()),
         ),
         (
             &format!("IPv4 flows that each worker remembers, {entries}"),
@@ -177,7 +183,7 @@ fn interfaces(text: &mut String, topology: &Topology) {
 fn workers(text: &mut String, topology: &Topology) {
     text.push_str(
         "\n# One for each pinned thread. Each polls a queue of every interface at least, and every\n\
-         # queue is polled by one.\n",
+         # queue is polled by one; under rps a worker may be without queues.\n",
     );
     for (index, worker) in topology.workers().iter().enumerate() {
         if index > 0 {
@@ -191,5 +197,7 @@ fn workers(text: &mut String, topology: &Topology) {
         let ranges = list(ranges.iter().map(ToString::to_string));
         let comment = "The RX queues it polls: INTERFACE:QUEUE or INTERFACE:FIRST-LAST.";
         line(text, comment, "queues", &ranges);
+        let comment = "Whether it processes packets, or only receives and sends (rps).";
+        line(text, comment, "process", &worker.process.to_string());
     }
 }

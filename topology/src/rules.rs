@@ -1,7 +1,7 @@
 //! The rules between the parts of a topology that need no look at the host.
 
 use crate::diagnostics::{Diagnostic, Diagnostics, Position, suggest};
-use crate::model::{InterfaceName, Queue, Topology, UmemFrames};
+use crate::model::{InterfaceName, Queue, Spread, Topology, UmemFrames, Worker};
 use crate::sessions::PortRange;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,6 +22,7 @@ pub(crate) fn broken_in_part(topology: &Topology) -> Diagnostics {
     queues_twice(topology, &mut found);
     frames_a_queue(topology, &mut found);
     ports_a_worker(topology, &mut found);
+    nothing_to_do(topology, &mut found);
     found
 }
 
@@ -35,6 +36,7 @@ pub(crate) fn broken_as_a_whole(topology: &Topology) -> Diagnostics {
     if topology.workers.is_empty() {
         found.push(whole("there is no [[worker]]"));
     }
+    nobody_processes(topology, &mut found);
     unknown_interfaces(topology, &mut found);
     missing_queues(topology, &mut found);
     found
@@ -132,7 +134,7 @@ fn frames_a_queue(topology: &Topology, found: &mut Diagnostics) {
 
 /// Each worker has local ports of its own: answers from replicas find it by them.
 fn ports_a_worker(topology: &Topology, found: &mut Diagnostics) {
-    let (ports, workers) = (topology.sessions.ports, topology.workers.len());
+    let (ports, workers) = (topology.sessions.ports, topology.processing().len());
     let needed = workers * usize::from(PortRange::PER_WORKER);
     if ports.count() < needed {
         let message = format!("ports {ports} are too few for {workers} workers");
@@ -159,8 +161,44 @@ fn unknown_interfaces(topology: &Topology, found: &mut Diagnostics) {
     }
 }
 
-/// A packet leaves by the queue that its own worker has on the way out, so each worker needs one
-/// on every interface.
+/// Under RSS each worker processes what it receives.
+fn nothing_to_do(topology: &Topology, found: &mut Diagnostics) {
+    for (index, worker) in topology.workers.iter().enumerate() {
+        if worker.process {
+            continue;
+        }
+        let core = worker.core;
+        let (message, help) = match topology.engine.spread {
+            Spread::Rss => (
+                format!("the worker on core {core} would not process what it receives"),
+                "`process = false` is for `spread = \"rps\"`, where it hands packets to others",
+            ),
+            Spread::Rps if worker.queues.is_empty() => (
+                format!("the worker on core {core} neither receives nor processes"),
+                "give it `queues`, or leave `process = false` out",
+            ),
+            Spread::Rps => continue,
+        };
+        let at = topology.origin.core(index);
+        found.push(error(topology, at, message).help(help));
+    }
+}
+
+fn nobody_processes(topology: &Topology, found: &mut Diagnostics) {
+    if topology.engine.spread == Spread::Rps
+        && !topology.workers.is_empty()
+        && topology.processing().is_empty()
+    {
+        let message = "no worker processes packets";
+        let help =
+            "leave `process = false` out where one shall, or add a [[worker]] without `queues`";
+        let at = topology.origin.core(0);
+        found.push(error(topology, at, message).help(help));
+    }
+}
+
+/// A packet leaves by the queue that the worker which received it has on the way out, so each that
+/// receives needs one on every interface.
 fn missing_queues(topology: &Topology, found: &mut Diagnostics) {
     for (index, interface) in topology.interfaces.iter().enumerate() {
         let name = &interface.name;
@@ -181,9 +219,19 @@ fn missing_queues(topology: &Topology, found: &mut Diagnostics) {
             continue;
         }
         for worker in without {
-            let core = topology.workers[worker].core;
+            let Worker { core, queues, .. } = &topology.workers[worker];
+            let may_poll_none = topology.engine.spread == Spread::Rps;
+            if queues.is_empty() && may_poll_none {
+                continue;
+            }
             let message = format!("the worker on core {core} polls no queue of {name}");
-            let help = "it could not send there: give each worker a queue of each interface";
+            let help = match queues.is_empty() && index == 0 {
+                true => {
+                    "it could not send there: give each worker a queue of each interface, or have \
+                     packets handed to it (`spread = \"rps\"`)"
+                }
+                false => "it could not send there: give each worker a queue of each interface",
+            };
             let at = topology.origin.core(worker);
             found.push(error(topology, at, message).help(help));
         }

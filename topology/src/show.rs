@@ -13,15 +13,16 @@ pub struct WorkerRow {
     pub core: u32,
     /// The NUMA node of that core, where the host says.
     pub node: Option<u32>,
-    /// Its queues in the notation of the file: `eth0:0 eth1:0-1`.
+    /// Its queues in the notation of the file: `eth0:0 eth1:0-1`; empty without any.
     pub queues: String,
+    /// Whether it processes packets.
+    pub process: bool,
     /// Its memory.
     pub memory: WorkerMemory,
 }
 
 /// Every worker, in order.
 pub fn rows(topology: &Topology, host: &Host) -> Vec<WorkerRow> {
-    let memory = WorkerMemory::of(topology.engine());
     let workers = topology.workers().iter().enumerate();
     workers
         .map(|(worker, row)| {
@@ -31,7 +32,8 @@ pub fn rows(topology: &Topology, host: &Host) -> Vec<WorkerRow> {
                 core,
                 node: host.node_of(core),
                 queues: row.queues_text(),
-                memory,
+                process: row.process,
+                memory: WorkerMemory::of(topology.engine(), row),
             }
         })
         .collect()
@@ -39,19 +41,32 @@ pub fn rows(topology: &Topology, host: &Host) -> Vec<WorkerRow> {
 
 /// The workers as a table, and under it what they take together.
 pub fn show(topology: &Topology, host: &Host) -> String {
-    let head = ["WORKER", "CORE", "NUMA", "QUEUES", "UMEM", "FLOW TABLES"];
+    let head = [
+        "WORKER",
+        "CORE",
+        "NUMA",
+        "QUEUES",
+        "PROCESSES",
+        "UMEM",
+        "FLOW TABLES",
+    ];
     let mut table = vec![head.map(str::to_owned)];
     for row in rows(topology, host) {
         table.push([
             row.worker.to_string(),
             row.core.to_string(),
             row.node.map_or_else(|| "-".to_owned(), |n| n.to_string()),
-            row.queues,
+            if row.queues.is_empty() {
+                "-".to_owned()
+            } else {
+                row.queues
+            },
+            if row.process { "yes" } else { "no" }.to_owned(),
             human(row.memory.umem),
             human(row.memory.flows),
         ]);
     }
-    let widths: [usize; 6] = std::array::from_fn(|column| {
+    let widths: [usize; 7] = std::array::from_fn(|column| {
         let cells = table.iter().map(|row| row[column].chars().count());
         cells.max().unwrap_or(0)
     });
@@ -66,7 +81,8 @@ pub fn show(topology: &Topology, host: &Host) -> String {
     }
     let engine = topology.engine();
     text.push_str(&format!(
-        "\npoll {}, {} frames of {} bytes a worker, {} together, {} available\n",
+        "\nspread {}, poll {}, {} frames of {} bytes a worker, {} together, {} available\n",
+        engine.spread.name(),
         engine.poll.name(),
         engine.umem_frames.get(),
         engine.frame_size.bytes(),

@@ -196,7 +196,7 @@ fn wrong_values_in_the_engine_section_are_named_with_what_is_allowed() {
         (
             "adresses = []",
             &[
-                "t.toml:3:1: unknown key `adresses`; did you mean `addresses`? (allowed: socket, pin_dir, addresses, poll, flows_ipv4, flows_ipv6, umem_frames, frame_size, watchdog)",
+                "t.toml:3:1: unknown key `adresses`; did you mean `addresses`? (allowed: socket, pin_dir, addresses, poll, spread, flows_ipv4, flows_ipv6, umem_frames, frame_size, watchdog)",
             ],
         ),
     ];
@@ -294,7 +294,13 @@ fn rules_between_interfaces_queues_and_workers_name_both_places() {
             eth(&["eth0"])
                 + "[[worker]]\ncore = 1\nqueues = [\"eth0:0\"]\n[[worker]]\ncore = 2\nqueues = []\n",
             &[
-                "t.toml:9:8: the worker on core 2 polls no queue of eth0; it could not send there: give each worker a queue of each interface",
+                "t.toml:9:8: the worker on core 2 polls no queue of eth0; it could not send there: give each worker a queue of each interface, or have packets handed to it (`spread = \"rps\"`)",
+            ],
+        ),
+        (
+            eth(&["eth0"]) + "[[worker]]\ncore = 1\nqueues = [\"eth0:0\"]\nprocess = false\n",
+            &[
+                "t.toml:6:8: the worker on core 1 would not process what it receives; `process = false` is for `spread = \"rps\"`, where it hands packets to others",
             ],
         ),
         (
@@ -377,7 +383,7 @@ fn the_file_of_the_documentation_is_right() {
 #[test]
 fn memory_is_counted_by_the_sizes_of_the_parts() {
     let topology = Topology::parse("t.toml", &file("")).unwrap();
-    let memory = WorkerMemory::of(topology.engine());
+    let memory = WorkerMemory::of(topology.engine(), &topology.workers()[0]);
     assert_eq!(memory.umem, 16 << 20);
     // 33 bytes for each of 1,600,000 slots, and 65 for each of 400,000.
     assert_eq!(memory.flows, 52_800_000 + 26_000_000);
@@ -416,8 +422,59 @@ fn a_rendered_file_explains_every_key() {
         "mode",
         "core",
         "queues",
+        "spread",
+        "process",
     ] {
         assert!(text.contains(&format!("\n{key} = ")), "{key}");
+    }
+}
+
+/// Under RPS, which replaces the file's last line but for its workers.
+fn rps(workers: &str) -> String {
+    format!(
+        "[engine]\naddresses = [\"192.0.2.10\"]\nspread = \"rps\"\n\
+         [[interface]]\nname = \"eth0\"\n[[interface]]\nname = \"eth1\"\n{workers}"
+    )
+}
+
+#[test]
+fn under_rps_workers_may_only_receive_or_only_process() {
+    let text = rps(
+        "[[worker]]\ncore = 1\nqueues = [\"eth0:0\", \"eth1:0\"]\nprocess = false\n\
+                    [[worker]]\ncore = 2\n[[worker]]\ncore = 3\nqueues = []\n",
+    );
+    let topology = Topology::parse("t.toml", &text).unwrap();
+    assert_eq!(topology.engine().spread, Spread::Rps);
+    assert_eq!(topology.processing(), [1, 2]);
+    let memory = topology.workers().iter();
+    let memory = memory.map(|worker| WorkerMemory::of(topology.engine(), worker));
+    let has: Vec<_> = memory.map(|m| (m.umem > 0, m.flows > 0)).collect();
+    assert_eq!(has, [(true, false), (false, true), (false, true)]);
+}
+
+#[test]
+fn workers_that_cannot_do_their_part_under_rps_are_named() {
+    let rows = [
+        (
+            "[[worker]]\ncore = 1\nqueues = [\"eth0:0\", \"eth1:0\"]\n[[worker]]\ncore = 2\nprocess = false\n",
+            "t.toml:12:8: the worker on core 2 neither receives nor processes; give it `queues`, or leave `process = false` out",
+        ),
+        (
+            "[[worker]]\ncore = 1\nqueues = [\"eth0:0\", \"eth1:0\"]\nprocess = false\n",
+            "t.toml:9:8: no worker processes packets; leave `process = false` out where one shall, or add a [[worker]] without `queues`",
+        ),
+        (
+            "[[worker]]\ncore = 1\nqueues = [\"eth0:0\", \"eth1:0\"]\n[[worker]]\ncore = 2\nqueues = [\"eth1:1\"]\n",
+            "t.toml:12:8: the worker on core 2 polls no queue of eth0; it could not send there: give each worker a queue of each interface",
+        ),
+        (
+            "[[worker]]\ncore = 1\n",
+            "t.toml:5:8: no worker polls eth0; add \"eth0:0\" to the `queues` of a worker\n\
+             t.toml:7:8: no worker polls eth1; add \"eth1:0\" to the `queues` of a worker",
+        ),
+    ];
+    for (workers, expected) in rows {
+        assert_eq!(said(&rps(workers)), expected, "{workers}");
     }
 }
 
@@ -483,6 +540,7 @@ fn topologies() -> impl Strategy<Value = Topology> {
                 .map(|core| Worker {
                     core: Core::new(core).unwrap(),
                     queues: Vec::new(),
+                    process: true,
                 })
                 .collect();
             let interfaces: Vec<Interface> = interfaces
@@ -509,6 +567,11 @@ fn topologies() -> impl Strategy<Value = Topology> {
                     let index = worker.index(workers.len());
                     give(&mut workers[index], *count);
                 }
+            }
+            if big && let [first, .., last] = workers.as_mut_slice() {
+                engine.spread = Spread::Rps;
+                first.process = false;
+                last.queues.clear();
             }
             Topology::new(engine, sessions, interfaces, workers).unwrap()
         },

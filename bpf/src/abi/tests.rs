@@ -40,6 +40,14 @@ fn constants_are_those_of_the_headers() {
     assert_eq!(define(STEER, "STEER_ETHERTYPE"), u64::from(STEER_ETHERTYPE));
     assert_eq!(define(STEER, "STEER_DESTINATIONS"), DESTINATIONS as u64);
     assert_eq!(define(STEER, "STEER_QUEUES"), u64::from(QUEUES));
+    assert_eq!(define(STEER, "STEER_ABI"), u64::from(ABI));
+    assert_eq!(define(STEER, "STEER_RANGES"), RANGES as u64);
+    assert_eq!(define(STEER, "STEER_SOURCES"), SOURCES as u64);
+    assert_eq!(define(STEER, "STEER_LOCALS"), LOCALS as u64);
+    assert_eq!(define(STEER, "STEER_SERVICES"), u64::from(SERVICES));
+    assert_eq!(define(STEER, "STEER_BACKENDS"), BACKENDS as u64);
+    assert_eq!(define(STEER, "STEER_PINNED"), PINNED as u64);
+    assert_eq!(define(STEER, "STEER_CHUNK"), crate::carry::CHUNK as u64);
     assert_eq!(
         define(STEER, "STEER_MAX_VLANS"),
         define(PACKET, "MAX_VLANS")
@@ -53,17 +61,13 @@ fn counters_stand_in_the_order_of_the_enums() {
     assert_eq!(enumerated(DECAP, "DECAP_"), DecapCounters::NAMES);
     let read = SteerCounters::read(|at| Ok::<_, ()>(u64::from(at) * 10)).unwrap();
     let values: Vec<u64> = read.iter().map(|(_, value)| value).collect();
-    assert_eq!(values, [0, 10, 20, 30, 40]);
+    assert_eq!(values, [0, 10, 20, 30, 40, 50, 60, 70, 80, 90]);
     assert_eq!(read.no_headroom, 40);
 }
 
 #[test]
 fn keys_and_values_have_the_layout_of_the_compiled_program() {
-    let v4 = Destination {
-        address: "192.0.2.1".parse().unwrap(),
-        port: 0x1234,
-        protocol: Some(6),
-    };
+    let v4 = Destination::new("192.0.2.1".parse().unwrap(), 0x1234, Some(6));
     let key = v4.key();
     assert_eq!(key.len(), size_of::<types::steer_key>());
     let port = offset_of!(types::steer_key, port);
@@ -79,10 +83,17 @@ fn keys_and_values_have_the_layout_of_the_compiled_program() {
     };
     assert_eq!(v6.key(), key);
 
-    let value = Room::new(40).unwrap().value();
+    let steered = Steered {
+        room: Room::new(40).unwrap(),
+        service: Some(ServiceNumber(0x1234_5678)),
+    };
+    let value = steered.value(0x9abc);
     assert_eq!(value.len(), size_of::<types::steer_value>());
     assert_eq!(offset_of!(types::steer_value, room), 0);
-    assert_eq!(u16::from_ne_bytes([value[0], value[1]]), 40);
+    assert_eq!(offset_of!(types::steer_value, flags), 2);
+    assert_eq!(offset_of!(types::steer_value, service), 4);
+    assert_eq!(value[..4], [40, 0, 0xbc, 0x9a]);
+    assert_eq!(value[4..], [0x78, 0x56, 0x34, 0x12]);
 }
 
 #[test]

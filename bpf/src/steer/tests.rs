@@ -1,6 +1,9 @@
 //! What cannot be reached from outside: more room than [`Room`] allows.
 
 use super::*;
+use crate::{Action, Room};
+use libbpf_rs::{MapCore, MapFlags};
+use std::os::fd::AsFd;
 
 /// An Ethernet frame with an IPv4 TCP segment from and to 0.0.0.0, port 0.
 fn frame() -> Vec<u8> {
@@ -14,20 +17,16 @@ fn frame() -> Vec<u8> {
 
 #[test]
 fn a_frame_without_the_head_room_goes_to_the_kernel_untouched() {
-    let program = SteerProgram::load(Duration::from_secs(3600)).unwrap();
+    let program = SteerProgram::load(Duration::from_secs(3600), &Seeds::default()).unwrap();
     let socket = socket2::Socket::new(44.into(), 3.into(), None).unwrap();
     program.set_socket(0, socket.as_fd()).unwrap();
     program.beat().unwrap();
-    let key = Destination {
-        address: [0, 0, 0, 0].into(),
-        port: 0,
-        protocol: Some(6),
-    }
-    .key();
+    let key = Destination::new([0, 0, 0, 0].into(), 0, Some(6)).key();
     let set_room = |room: u16| {
         let [low, high] = room.to_ne_bytes();
         let map = &program.skeleton.maps.destinations;
-        map.update(&key, &[low, high, 0, 0], MapFlags::ANY).unwrap();
+        map.update(&key, &[low, high, 0, 0, 0, 0, 0, 0], MapFlags::ANY)
+            .unwrap();
     };
 
     // A test run has the 256 bytes that drivers leave, of which the kernel keeps some.

@@ -8,8 +8,9 @@ use clap::Args;
 use lockstep_api::{ApplyFileReply, ApplyFileRequest, ServicePreview};
 use lockstep_ctl_core::diff::{ServiceDiff, Side, diff};
 use lockstep_ctl_core::services;
+
 use lockstep_ctl_core::spread::Spreads;
-use lockstep_plan::Snapshot;
+use lockstep_plan::{Service, Snapshot};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -36,6 +37,8 @@ struct Entry {
     /// "added", "removed" or "changed".
     kind: &'static str,
     changes: Vec<String>,
+    /// Whether it replicates sessions, before and after: all backends get all of them.
+    replicated: bool,
     /// Share of new flows that go to another backend, 0 to 1.
     ring_share_moved: f64,
     flows: u64,
@@ -72,7 +75,11 @@ impl Report {
         let differences = diff(side(&current), side(&proposed));
         let entry = |found: ServiceDiff| {
             let preview = previews.iter().find(|p| p.name == found.name.as_str());
-            Entry::new(&found, preview)
+            let replicates = |s: &&Service| s.mode.replicate().is_some();
+            let named = |s: &&Service| s.name == found.name;
+            let sides = [&current, &proposed].map(|(s, _)| s.services().iter().find(named));
+            let replicated = sides.iter().flatten().all(replicates);
+            Entry::new(&found, preview, replicated)
         };
         Ok(Report {
             epoch: reply.epoch,
@@ -94,7 +101,7 @@ impl Report {
 }
 
 impl Entry {
-    fn new(found: &ServiceDiff, preview: Option<&ServicePreview>) -> Self {
+    fn new(found: &ServiceDiff, preview: Option<&ServicePreview>, replicated: bool) -> Self {
         let shares = preview
             .map_or(&[][..], |p| &p.backends)
             .iter()
@@ -108,6 +115,7 @@ impl Entry {
             name: found.name.as_str().to_owned(),
             kind: found.kind.name(),
             changes: found.changes.iter().map(ToString::to_string).collect(),
+            replicated,
             ring_share_moved: preview.map_or(0.0, |p| p.ring_share_moved),
             flows: preview.map_or(0, |p| p.flows),
             flows_moved: preview.map_or(0, |p| p.flows_moved),
@@ -115,8 +123,28 @@ impl Entry {
         }
     }
 
+    /// What the change is to sessions that are under way.
+    fn sessions(&self) -> &'static str {
+        match self.kind {
+            "added" => "every session goes to all of its backends",
+            "removed" => "its sessions end",
+            _ => {
+                "sessions under way keep their policy: a new replica joins them where that says \
+                 `rejoin`, one that is taken out leaves them"
+            }
+        }
+    }
+
     fn text(&self) -> String {
         let changes: String = self.changes.iter().map(|c| format!("  {c}\n")).collect();
+        if self.replicated {
+            return format!(
+                "service {}: {}\n{changes}  {}\n",
+                self.name,
+                self.kind,
+                self.sessions()
+            );
+        }
         let moved = format!(
             "  moves {} of new flows, {} of {} live flows\n",
             units::percent(self.ring_share_moved),

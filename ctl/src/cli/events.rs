@@ -7,7 +7,6 @@ use crate::transport::Peer;
 use clap::Args;
 use lockstep_api as api;
 use serde::Serialize;
-use std::time::{Duration, UNIX_EPOCH};
 
 /// Arguments of `lockstep events`.
 #[derive(Debug, Args)]
@@ -84,7 +83,7 @@ impl Event {
         }
         line += &format!(
             "{}  {:<8} {:<10} {:<21} {}",
-            clock(self.time),
+            units::clock(self.time),
             self.session,
             self.service,
             self.client,
@@ -106,15 +105,6 @@ impl Event {
         }
         line
     }
-}
-
-/// The time of day, in UTC, with milliseconds: `09:41:14.250`.
-fn clock(seconds: f64) -> String {
-    let at = UNIX_EPOCH + Duration::try_from_secs_f64(seconds).unwrap_or_default();
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (day, millis) = (since.as_secs() % 86_400, since.subsec_millis());
-    let (hours, minutes) = (day / 3_600, day / 60 % 60);
-    format!("{hours:02}:{minutes:02}:{:02}.{millis:03}", day % 60)
 }
 
 /// Prints the events.

@@ -18,7 +18,7 @@ pub struct Arguments {
     #[arg(long, value_name = "BACKEND")]
     backend: Option<String>,
     /// Of clients in this prefix only, such as 198.51.100.0/24.
-    #[arg(long, value_name = "PREFIX")]
+    #[arg(long, value_name = "PREFIX", value_parser = prefix)]
     client: Option<String>,
     /// At most this many; 0 for all.
     #[arg(long, value_name = "N", default_value_t = 1_000)]
@@ -80,6 +80,24 @@ pub fn vip_name(vip: &lockstep_api::Vip) -> String {
     match vip.last_port {
         0 => format!("{socket}/{protocol}"),
         last => format!("{socket}-{last}/{protocol}"),
+    }
+}
+
+/// A prefix of addresses, or an address alone. The engine takes it apart.
+pub fn prefix(text: &str) -> Result<String, String> {
+    let (address, length) = match text.split_once('/') {
+        Some((address, length)) => (address, Some(length)),
+        None => (text, None),
+    };
+    let longest = match address.parse() {
+        Ok(IpAddr::V4(_)) => Some(32),
+        Ok(IpAddr::V6(_)) => Some(128),
+        Err(_) => None,
+    };
+    let fits = |length: &str| length.parse::<u8>().ok() <= longest && length.parse::<u8>().is_ok();
+    match longest.is_some() && length.is_none_or(fits) {
+        true => Ok(text.to_owned()),
+        false => Err("an address, or a prefix such as 198.51.100.0/24".to_owned()),
     }
 }
 

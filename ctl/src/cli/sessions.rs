@@ -1,6 +1,6 @@
 //! `lockstep sessions`, `lockstep session` and `lockstep switchover`.
 
-use super::flows::endpoint;
+use super::flows::{endpoint, prefix};
 use super::output::{Out, table};
 use super::{Answer, Failure, Global, ask, units};
 use crate::transport::Peer;
@@ -15,7 +15,7 @@ pub struct ListArguments {
     #[arg(long, value_name = "NAME")]
     service: Option<String>,
     /// Of clients in this prefix only, such as 198.51.100.0/24.
-    #[arg(long, value_name = "PREFIX")]
+    #[arg(long, value_name = "PREFIX", value_parser = prefix)]
     client: Option<String>,
     /// At most this many; 0 for all.
     #[arg(long, value_name = "N", default_value_t = 1_000)]
@@ -26,6 +26,7 @@ pub struct ListArguments {
 #[derive(Debug, Args)]
 pub struct ShowArguments {
     /// The session, as `lockstep sessions` names it.
+    #[arg(value_parser = session_id)]
     id: String,
 }
 
@@ -33,10 +34,23 @@ pub struct ShowArguments {
 #[derive(Debug, Args)]
 pub struct SwitchoverArguments {
     /// The session, as `lockstep sessions` names it.
+    #[arg(value_parser = session_id)]
     id: String,
     /// The replica that is to be primary, by name or address.
     #[arg(long, value_name = "REPLICA")]
     to: String,
+}
+
+/// A session's name, which is its worker's number and its own.
+fn session_id(text: &str) -> Result<String, String> {
+    let parts = text.split_once('-');
+    let is_id = |(worker, number): (&str, &str)| {
+        worker.parse::<u8>().is_ok() && number.parse::<u64>().is_ok()
+    };
+    match parts.is_some_and(is_id) {
+        true => Ok(text.to_owned()),
+        false => Err("sessions are named as in `lockstep sessions`, such as 0-17".to_owned()),
+    }
 }
 
 /// A list of sessions as JSON.

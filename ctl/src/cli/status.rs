@@ -112,7 +112,23 @@ impl Report {
         let engine = self.engine.iter().flat_map(Engine::troubles);
         engine
             .chain(self.daemon.iter().flat_map(Daemon::troubles))
+            .chain(self.others())
             .collect()
+    }
+
+    /// An engine that was told something after the daemon told it has another master. One that
+    /// was started again has an earlier epoch, until the daemon finds it.
+    fn others(&self) -> Option<String> {
+        let (engine, daemon) = (self.engine.as_ref()?, self.daemon.as_ref()?);
+        let (has, sent) = (engine.epoch(), daemon.epoch);
+        // One that failed to tell it says so itself.
+        let knows = daemon.engine_connected && daemon.engine_error.is_none() && sent > 0;
+        (knows && has > sent).then(|| {
+            format!(
+                "the engine has epoch {has}, and lockstepd sent or found {sent} last: something \
+                 else tells the engine what to do; stop other daemons on its socket"
+            )
+        })
     }
 
     fn answer(&self) -> Answer {
@@ -145,7 +161,8 @@ pub async fn run(global: &Global, out: &mut Out) -> Result<Answer, Failure> {
         let call = daemon.daemon_status(DaemonStatusRequest {});
         ask::present(Peer::Daemon, call).await.map(Daemon::new)
     };
-    let (engine, daemon) = tokio::join!(engine, daemon);
+    // The daemon after the engine: what it tells the engine in between is no other's.
+    let (engine, daemon) = (engine.await, daemon.await);
     let (engine, engine_error) = split(engine);
     let (daemon, daemon_error) = split(daemon);
     let report = Report {

@@ -2,11 +2,12 @@
 
 use super::output::Out;
 use super::{Answer, Failure, check, read_file};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use lockstep_topology::diagnostics::{Diagnostic, Diagnostics};
-use lockstep_topology::{Host, Topology, Wishes, detect, render, rows, show, total_memory};
+use lockstep_topology::{Host, Spread, Topology, Wishes, detect, render, rows, show, total_memory};
 use serde::Serialize;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 /// What to do with a topology.
@@ -30,6 +31,23 @@ pub struct Detect {
     /// because they must be nobody else's, the host's own services included.
     #[arg(long = "address", value_name = "ADDRESS")]
     addresses: Vec<IpAddr>,
+    /// How packets are spread over workers: by the NIC's queues (rss), or by the workers themselves
+    /// (rps), which then take the cores that have no queue too.
+    #[arg(long, value_name = "HOW", default_value = "rss")]
+    spread: SpreadArgument,
+    /// The most queues of an interface that are used; 1 leaves nothing to the NIC. `topology apply`
+    /// then takes the others away from it.
+    #[arg(long, value_name = "N")]
+    queues: Option<NonZeroU32>,
+}
+
+/// The words for it.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SpreadArgument {
+    /// Each worker processes what comes to its queues.
+    Rss,
+    /// Workers with queues hand each packet to the one that has its flow.
+    Rps,
 }
 
 /// A topology.toml.
@@ -45,6 +63,7 @@ pub struct File {
 struct Report {
     addresses: Vec<IpAddr>,
     interfaces: Vec<String>,
+    spread: &'static str,
     workers: Vec<Worker>,
     memory_bytes: u64,
 }
@@ -55,6 +74,7 @@ struct Worker {
     core: u32,
     numa_node: Option<u32>,
     queues: Vec<String>,
+    process: bool,
     umem_bytes: u64,
     flow_table_bytes: u64,
 }
@@ -65,7 +85,12 @@ impl Report {
             index: row.worker,
             core: row.core,
             numa_node: row.node,
-            queues: row.queues.split(' ').map(str::to_owned).collect(),
+            queues: row
+                .queues
+                .split_terminator(' ')
+                .map(str::to_owned)
+                .collect(),
+            process: row.process,
             umem_bytes: row.memory.umem,
             flow_table_bytes: row.memory.flows,
         });
@@ -76,6 +101,7 @@ impl Report {
                 .iter()
                 .map(|i| i.name.to_string())
                 .collect(),
+            spread: topology.engine().spread.name(),
             workers: workers.collect(),
             memory_bytes: total_memory(topology),
         }
@@ -101,6 +127,11 @@ fn propose(wishes: Detect, out: &mut Out) -> Result<Answer, Failure> {
     let wishes = Wishes {
         interfaces: wishes.interfaces,
         addresses: wishes.addresses,
+        spread: match wishes.spread {
+            SpreadArgument::Rss => Spread::Rss,
+            SpreadArgument::Rps => Spread::Rps,
+        },
+        queues: wishes.queues.map(NonZeroU32::get),
     };
     let topology = detect(&host, &wishes).map_err(|error| Failure::Refused(error.to_string()))?;
     out.answer(&Report::new(&topology, &host), || render(&topology))?;

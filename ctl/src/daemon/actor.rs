@@ -9,7 +9,7 @@ use super::refusal::{Refusal, refused_plan};
 use super::replicas::{Healths, Replicas};
 use super::store::{Store, StoreError};
 use super::view::{DrainView, View};
-use super::wanted::Wanted;
+use super::wanted::{Wanted, without_active};
 use crate::convert::{described, snapshot_from_proto, snapshot_to_proto};
 use lockstep_api::engine_client::EngineClient;
 use lockstep_api::{
@@ -19,7 +19,7 @@ use lockstep_ctl_core::drains::{Drains, Target, find_targets};
 use lockstep_ctl_core::reconcile::{Action, reconcile};
 use lockstep_ctl_core::services::{ServicesFile, parse};
 use lockstep_ctl_core::spread::Spreads;
-use lockstep_plan::{BackendState, Service, ServiceName, Snapshot};
+use lockstep_plan::{Service, Snapshot};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -81,6 +81,8 @@ pub struct Actor {
     epoch: u64,
     /// The largest epoch seen, over restarts of the engine.
     highest: u64,
+    /// What was found or put in force last.
+    sent: Snapshot,
     /// When the engine is told again, and the wait after that one.
     retry: Option<(Instant, Duration)>,
     view: watch::Sender<View>,
@@ -126,6 +128,7 @@ impl Actor {
             engine_error: String::new(),
             epoch: 0,
             highest: 0,
+            sent: Snapshot::empty(),
             retry: None,
             view,
         };
@@ -327,6 +330,7 @@ impl Actor {
 
     async fn try_sync(&mut self) -> Result<u64, Refusal> {
         let current = self.current().await?;
+        self.warn_of_others(&current);
         self.saw(current.epoch());
         self.replicas.learn(&current);
         if self.wanted.is_unknown() {
@@ -338,10 +342,16 @@ impl Actor {
         let action =
             reconcile(&desired, &current, self.highest).map_err(|errors| refused_plan(&errors))?;
         match action {
-            Action::Nothing => tracing::debug!(epoch = self.epoch, "the engine is up to date"),
+            Action::Nothing => {
+                tracing::debug!(epoch = self.epoch, "the engine is up to date");
+                self.sent = current;
+            }
             Action::Apply(snapshot) => {
+                // Also when no answer comes: the engine may have taken it.
+                let message = snapshot_to_proto(&snapshot);
+                self.sent = snapshot_from_proto(&message).unwrap_or(snapshot);
                 let mut engine = self.client()?;
-                let reply = asked(engine.apply(snapshot_to_proto(&snapshot))).await?;
+                let reply = asked(engine.apply(message)).await?;
                 self.saw(reply.epoch);
                 tracing::info!(epoch = reply.epoch, workers = reply.workers, "applied");
             }
@@ -352,6 +362,20 @@ impl Actor {
     /// The services of the file with their drains and their health.
     fn laid_over(&self) -> Vec<Service> {
         self.replicas.over(self.drains.over(self.wanted.services()))
+    }
+
+    /// Says so where the engine has what this daemon has not sent. One that was started again
+    /// has nothing.
+    fn warn_of_others(&self, current: &Snapshot) {
+        let (epoch, sent) = (current.epoch(), self.sent.epoch());
+        if sent > 0 && epoch >= sent && *current != self.sent {
+            tracing::warn!(
+                epoch,
+                sent,
+                "the engine has services that this daemon has not sent: is another lockstepd \
+                 running on its socket? One of them has to be stopped"
+            );
+        }
     }
 
     fn saw(&mut self, epoch: u64) {
@@ -540,7 +564,7 @@ async fn asked<T>(
     let Ok(answer) = timeout(ENGINE_TIMEOUT, call).await else {
         let text =
             format!("the engine has not answered for {ENGINE_TIMEOUT:?}; see `lockstep status`");
-        return Err(Refusal::Engine(text));
+        return Err(Refusal::Silent(text));
     };
     answer
         .map(tonic::Response::into_inner)
@@ -554,28 +578,4 @@ async fn asked<T>(
 
 fn show(target: &Target) -> String {
     format!("backend {} of service {}", target.backend, target.service)
-}
-
-/// A warning for each service concerned that has no active backend (left), or too few to replicate.
-fn without_active(services: &[Service], targets: &[Target]) -> Vec<String> {
-    let concerned = |name: &ServiceName| targets.iter().any(|t| t.service == *name);
-    let active = |b: &&lockstep_plan::Backend| b.state == BackendState::Active;
-    let warning = |s: &Service| {
-        let (name, active) = (&s.name, s.backends.iter().filter(active).count());
-        match s.mode.replicate() {
-            None if active == 0 => Some(format!(
-                "service {name} has no active backend: new flows are dropped as no_backend"
-            )),
-            Some(policy) if active < usize::from(policy.needed()) => Some(format!(
-                "service {name} has {active} active backends and needs {}: new clients are refused",
-                policy.needed()
-            )),
-            None | Some(_) => None,
-        }
-    };
-    services
-        .iter()
-        .filter(|s| concerned(&s.name))
-        .filter_map(warning)
-        .collect()
 }

@@ -65,7 +65,7 @@ fn to_status(refusal: &Refusal) -> Status {
     }
     match refusal {
         Refusal::Request(_) => Status::invalid_argument(text),
-        Refusal::NoEngine(_) => Status::unavailable(text),
+        Refusal::NoEngine(_) | Refusal::Silent(_) => Status::unavailable(text),
         Refusal::Engine(_) => Status::failed_precondition(text),
         Refusal::Store(_) => Status::internal(text),
     }

@@ -1,4 +1,4 @@
-//! Why a command was not done, in words for whoever gave it.
+//! Why the daemon did not do what it was asked for.
 
 use super::store::StoreError;
 use lockstep_plan::PlanError;
@@ -11,6 +11,8 @@ pub enum Refusal {
     Request(String),
     /// There is no engine to do it.
     NoEngine(String),
+    /// The engine has not answered in time.
+    Silent(String),
     /// The engine refused.
     Engine(String),
     /// The daemon cannot keep it.
@@ -22,7 +24,9 @@ impl fmt::Display for Refusal {
         match self {
             Refusal::Request(text) => f.write_str(text),
             Refusal::NoEngine(text) => write!(f, "{text}; nothing was changed"),
-            Refusal::Engine(text) => write!(f, "{text}; nothing was changed"),
+            Refusal::Silent(text) | Refusal::Engine(text) => {
+                write!(f, "{text}; nothing was changed")
+            }
             Refusal::Store(error) => write!(f, "{error}; nothing was changed"),
         }
     }

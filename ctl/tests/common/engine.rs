@@ -1,14 +1,16 @@
 //! The engine's gRPC with the engine's rules for snapshots, and canned answers for the rest.
 
 use futures::Stream;
+use lockstep_api::capture_event::Event;
 use lockstep_api::engine_server::{Engine, EngineServer};
 use lockstep_api::explain_request::Packet;
 use lockstep_api::{
-    ApplyReply, BackendPreview, BackendState, BackendStatus, CurrentRequest, DropCount,
-    EngineStatus, EventsRequest, ExplainRequest, Explanation, Flow, FlowsRequest, InterfaceStatus,
-    MetricsReply, MetricsRequest, PreviewReply, Protocol, Replica, ServicePreview, ServiceStatus,
-    Session, SessionEvent, SessionRequest, SessionsRequest, Snapshot, StatusRequest,
-    SwitchoverReply, SwitchoverRequest, VipStatus, WorkerStatus,
+    ApplyReply, BackendPreview, BackendState, BackendStatus, CaptureEnd, CaptureEvent,
+    CaptureRequest, CaptureStart, CapturedPacket, CurrentRequest, DropCount, EngineStatus,
+    EventsRequest, ExplainRequest, Explanation, Flow, FlowsRequest, InterfaceStatus, MetricsReply,
+    MetricsRequest, PreviewReply, Protocol, Replica, ServicePreview, ServiceStatus, Session,
+    SessionEvent, SessionRequest, SessionsRequest, Snapshot, StatusRequest, SwitchoverReply,
+    SwitchoverRequest, VipStatus, WorkerStatus,
 };
 use std::fs;
 use std::path::Path;
@@ -36,6 +38,13 @@ struct State {
     silence: Option<String>,
     /// Flows in the worker's table, and those that found no place in it.
     fill: (u64, u64),
+    /// Sessions that are unprotected, and orphaned.
+    sessions: (u64, u64),
+    /// Whether previews are never answered.
+    hangs: bool,
+    /// Packets that each VIP gets in a second, and the seconds that have passed: one with each
+    /// status.
+    traffic: Option<(u64, u64)>,
 }
 
 impl FakeEngine {
@@ -100,6 +109,26 @@ impl FakeEngine {
     /// Has so many flows of 1,000,000, and so many that found no place.
     pub fn fill(&self, flows: u64, stateless: u64) {
         self.state().fill = (flows, stateless);
+    }
+
+    /// Has so many sessions that are unprotected, and orphaned.
+    pub fn endanger(&self, unprotected: u64, orphaned: u64) {
+        self.state().sessions = (unprotected, orphaned);
+    }
+
+    /// Has another snapshot than the one it was told, as from another daemon.
+    pub fn replace(&self, snapshot: Snapshot) {
+        self.state().current = snapshot;
+    }
+
+    /// Stops answering previews, as one that hangs.
+    pub fn hang(&self) {
+        self.state().hangs = true;
+    }
+
+    /// Forwards so many packets a second for each VIP; from one status to the next it is a second.
+    pub fn forward(&self, packets: u64) {
+        self.state().traffic = Some((packets, 0));
     }
 
     /// The backends of the first service: address, and whether it drains.
@@ -196,6 +225,7 @@ impl Engine for Service {
     type FlowsStream = Replies<Flow>;
     type ExplainStream = Replies<Explanation>;
     type SessionsStream = Replies<Session>;
+    type CaptureStream = Replies<CaptureEvent>;
     type EventsStream = Replies<SessionEvent>;
 
     async fn sessions(
@@ -251,6 +281,59 @@ impl Engine for Service {
         Ok(Response::new(Box::pin(tokio_stream::iter(all))))
     }
 
+    /// Three packets for one that asks for any, and five that were missed.
+    async fn capture(
+        &self,
+        request: Request<CaptureRequest>,
+    ) -> Result<Response<Self::CaptureStream>, Status> {
+        let request = request.into_inner();
+        if request.vip == "web" {
+            return Err(Status::invalid_argument("`web` is no VIP"));
+        }
+        let event = |event| Ok(CaptureEvent { event: Some(event) });
+        let start = event(Event::Start(CaptureStart {
+            interfaces: vec!["eth0".to_owned(), "eth1".to_owned()],
+            snap_length: request.snap_length,
+        }));
+        // Of IPv4, as far as the Ethernet header goes.
+        let mut head = vec![0; request.snap_length as usize];
+        head[12] = 8;
+        let packet = |n: u64| {
+            let verdict = if n == 1 { "drop" } else { "forward" };
+            let forwarded = |text: &str| {
+                if n == 1 {
+                    String::new()
+                } else {
+                    text.to_owned()
+                }
+            };
+            event(Event::Packet(CapturedPacket {
+                time: 1_763_717_474_250_000_000 + n,
+                interface: (n % 2) as u32,
+                length: 1_000,
+                head: head.clone(),
+                explanation: Some(Explanation {
+                    verdict: verdict.to_owned(),
+                    reason: if n == 1 {
+                        "no_vip".to_owned()
+                    } else {
+                        String::new()
+                    },
+                    service: forwarded("web"),
+                    backend_name: forwarded("web-1"),
+                    backend: forwarded("10.0.0.1"),
+                    steps: vec!["parsed".to_owned()],
+                    packet: format!("tcp 198.51.100.7:{n} > 203.0.113.10:80"),
+                }),
+                ..CapturedPacket::default()
+            }))
+        };
+        let packets = (0..request.packets.min(3)).map(packet);
+        let end = event(Event::End(CaptureEnd { missed: 5 }));
+        let events: Vec<_> = std::iter::once(start).chain(packets).chain([end]).collect();
+        Ok(Response::new(Box::pin(tokio_stream::iter(events))))
+    }
+
     async fn apply(&self, request: Request<Snapshot>) -> Result<Response<ApplyReply>, Status> {
         let snapshot = request.into_inner();
         let mut state = self.state.lock().unwrap();
@@ -269,6 +352,9 @@ impl Engine for Service {
     }
 
     async fn preview(&self, request: Request<Snapshot>) -> Result<Response<PreviewReply>, Status> {
+        if self.state.lock().unwrap().hangs {
+            return std::future::pending().await;
+        }
         if let Some(why) = &self.state.lock().unwrap().silence {
             return Err(Status::unavailable(why));
         }
@@ -296,9 +382,17 @@ impl Engine for Service {
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<EngineStatus>, Status> {
-        let state = self.state.lock().unwrap();
+        let mut state = self.state.lock().unwrap();
         let mut status = status_of(&state.current);
+        if let Some((packets, seconds)) = &mut state.traffic {
+            *seconds += 1;
+            status.uptime_seconds += *seconds as f64;
+            for vip in status.services.iter_mut().flat_map(|s| &mut s.vips) {
+                vip.packets += *packets * *seconds;
+            }
+        }
         (status.workers[0].flows, status.workers[0].stateless) = state.fill;
+        (status.sessions_unprotected, status.sessions_orphaned) = state.sessions;
         Ok(Response::new(status))
     }
 
@@ -321,6 +415,10 @@ impl Engine for Service {
             worker: 1,
         };
         let all = [flow("198.51.100.7", "web"), flow("2001:db8::7", "dns")];
+        if !["", "web", "dns"].contains(&request.service.as_str()) {
+            let text = format!("there is no service {}", request.service);
+            return Err(Status::not_found(text));
+        }
         let limit = if request.limit == 0 {
             usize::MAX
         } else {
@@ -408,6 +506,8 @@ fn status_of(current: &Snapshot) -> EngineStatus {
                 vip: Some(v.clone()),
                 packets: 1_234_567,
                 bytes: 1_610_612_736,
+                flows_moved: 0,
+                stateless: 0,
                 drops: vec![DropCount {
                     reason: "no_neighbour".to_owned(),
                     packets: 3,
@@ -454,5 +554,6 @@ fn status_of(current: &Snapshot) -> EngineStatus {
             mac: "52:54:00:00:00:01".to_owned(),
         }],
         drops: Vec::new(),
+        ..EngineStatus::default()
     }
 }

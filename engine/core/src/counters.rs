@@ -1,5 +1,6 @@
 //! Counters: one set per worker, written by it alone, read by the agent at any time.
 
+use crate::tracking::FlowState;
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use lockstep_plan::{DropReason, Limits};
@@ -44,6 +45,11 @@ pub struct VipCounters {
     pub packets: Count,
     /// Bytes of IP packets forwarded, without tunnel headers.
     pub bytes: Count,
+    /// Flows whose backend changed during their life: the one they had was removed. Nothing else
+    /// moves a flow that is in the table.
+    pub moved: Count,
+    /// Packets forwarded without an entry for their flow, the table being full.
+    pub stateless: Count,
     /// Packets dropped, by [`DropReason`].
     pub drops: [Count; DropReason::ALL.len()],
 }
@@ -56,8 +62,9 @@ impl VipCounters {
     }
 
     fn reset(&self) {
-        self.packets.set(0);
-        self.bytes.set(0);
+        for count in [&self.packets, &self.bytes, &self.moved, &self.stateless] {
+            count.set(0);
+        }
         self.drops.iter().for_each(|d| d.set(0));
     }
 }
@@ -73,11 +80,38 @@ pub struct BackendCounters {
     pub new_flows: Count,
     /// Entries it has in the flow table now.
     pub flows: Count,
+    /// Those of them that a FIN or RST has passed on: they only wait for what may be late.
+    pub ending: Count,
 }
 
 impl BackendCounters {
+    /// A flow went from one state to another.
+    #[inline]
+    pub(crate) fn turn(&self, before: FlowState, after: FlowState) {
+        match (before.is_ending(), after.is_ending()) {
+            (false, true) => self.ending.add(1),
+            (true, false) => self.ending.subtract(1),
+            (false, false) | (true, true) => {}
+        }
+    }
+
+    /// A flow that was in this state has no entry any more.
+    pub(crate) fn leave(&self, state: FlowState) {
+        self.flows.subtract(1);
+        if state.is_ending() {
+            self.ending.subtract(1);
+        }
+    }
+
     fn reset(&self) {
-        for count in [&self.packets, &self.bytes, &self.new_flows, &self.flows] {
+        let BackendCounters {
+            packets,
+            bytes,
+            new_flows,
+            flows,
+            ending,
+        } = self;
+        for count in [packets, bytes, new_flows, flows, ending] {
             count.set(0);
         }
     }
@@ -94,6 +128,8 @@ pub struct Counters {
     pub stateless: Count,
     /// Entries forgotten for a new flow: expired, half open or closing ones.
     pub evicted: Count,
+    /// Source prefixes that were forgotten for new ones before their buckets were full again.
+    pub sources_forgotten: Count,
     /// Flows whose backend was gone and that were given another one.
     pub rehashed: Count,
     /// Flows in the IPv4 table.
@@ -125,6 +161,7 @@ impl Counters {
                 .collect(),
             stateless: Count::default(),
             evicted: Count::default(),
+            sources_forgotten: Count::default(),
             rehashed: Count::default(),
             flows_v4: Count::default(),
             flows_v6: Count::default(),

@@ -1,23 +1,35 @@
 //! The one visible loop: what happens to a burst of packets.
 
 mod forward;
+mod guard;
+mod known;
+mod nat;
+mod owner;
+mod paths;
+mod tracked;
 mod unusual;
 
 pub(crate) use forward::admit;
+pub use known::KnownFlow;
+pub use nat::NatConfig;
+pub(crate) use owner::session_share;
+pub use owner::{Spread, SpreadBy};
 
 use crate::BURST;
 use crate::counters::{Counters, VIP_SLOTS};
 use crate::flows::{Entry, Fate, FlowTable, Key, PathId, Probe, Slot};
-use crate::schedule::{Picker, Selected};
+use crate::schedule::Picker;
 use crate::tables::{BackendRef, PortId, Tables, VipRef};
 use crate::time::{Micros, Seconds};
-use crate::tracking::{self, FlowState, Segment, Transition};
+use crate::tracking::{self, Segment, Transition};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
-use core::net::IpAddr;
+use guard::Guards;
 use lockstep_plan::{DropReason, Protocol};
 use lockstep_wire::{FlowKey, FlowKey4, FlowKey6, HashSeed, Headers, ParseError};
+use nat::Nat;
+use tracked::Tracked;
 
 /// What is to happen to a packet.
 ///
@@ -40,7 +52,7 @@ pub enum Verdict {
 const _: () = assert!(size_of::<Verdict>() == 4);
 
 /// The sizes of a dataplane, fixed for its life.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 pub struct DataplaneConfig {
     /// IPv4 flows it remembers.
     pub flows_v4: usize,
@@ -49,12 +61,15 @@ pub struct DataplaneConfig {
     /// Seed of the flow tables' hash: random and secret, so that nobody outside can choose
     /// addresses that fall into one bucket.
     pub seed: u64,
+    /// What packets of services that rewrite are rewritten with.
+    pub nat: NatConfig,
 }
 
 /// A worker's share of the dataplane: its flows, its counters and the tables in force.
 pub struct Dataplane {
     tables: Arc<Tables>,
     flows: Flows,
+    spread: Spread,
     /// The burst under way, kept between the passes over it.
     work: Box<ArrayVec<Work, BURST>>,
 }
@@ -65,7 +80,9 @@ struct Flows {
     v6: FlowTable<FlowKey6>,
     counters: Arc<Counters>,
     picker: Picker,
+    nat: Nat,
     seed: HashSeed,
+    guards: Box<Guards>,
     /// Identification of outer IPv4 headers whose packet may be fragmented.
     identification: u16,
 }
@@ -82,6 +99,8 @@ struct Now {
 enum Refusal {
     /// It goes to a session.
     Session,
+    /// It is an answer of a flow in the table.
+    Answer(Slot),
     Drop(DropReason),
 }
 
@@ -106,9 +125,12 @@ impl Dataplane {
                 v6: FlowTable::new(config.flows_v6),
                 counters: Arc::new(Counters::new()),
                 picker: Picker::new(VIP_SLOTS, config.seed),
+                nat: Nat::new(&config.nat, HashSeed::new(config.seed)),
                 seed: HashSeed::new(config.seed),
+                guards: Box::default(),
                 identification: 0,
             },
+            spread: Spread::alone(),
             work: Box::new(ArrayVec::new()),
         }
     }
@@ -160,13 +182,26 @@ impl Dataplane {
             tables,
             flows,
             work,
+            ..
         } = self;
         let tables: &Tables = tables;
         flows.classify(tables, now, ports, frames, verdicts, work);
         flows.locate(work);
+        let answers = if tables.answers().is_empty() {
+            0
+        } else {
+            flows.locate_answers(work)
+        };
         for item in work.iter() {
             let at = usize::from(item.frame);
-            verdicts[at] = flows.settle_any(tables, now, item, frames[at].as_mut());
+            let frame = frames[at].as_mut();
+            if answers >> at & 1 != 0
+                && let Some(verdict) = flows.answer_any(tables, now, item, frame)
+            {
+                verdicts[at] = verdict;
+                continue;
+            }
+            verdicts[at] = flows.settle_any(tables, now, item, frame);
         }
     }
 
@@ -180,10 +215,14 @@ impl Dataplane {
     pub fn tick(&mut self, now: Seconds, buckets: usize) {
         let Dataplane { tables, flows, .. } = self;
         let Flows {
-            v4, v6, counters, ..
+            v4,
+            v6,
+            counters,
+            nat,
+            ..
         } = flows;
-        sweep(v4, tables, counters, now, buckets);
-        sweep(v6, tables, counters, now, buckets);
+        sweep(v4, nat, tables, counters, now, buckets);
+        sweep(v6, nat, tables, counters, now, buckets);
         counters.flows_v4.set(v4.len() as u64);
         counters.flows_v6.set(v6.len() as u64);
     }
@@ -264,13 +303,30 @@ impl Flows {
         item: &Work,
         frame: &mut [u8],
     ) -> Verdict {
-        let (vip, backend) = match self.known(tables, now, key, item) {
-            Some(flow) => flow,
+        let (vip, backend, slot) = match self.known(tables, now, key, item) {
+            Some((vip, backend, slot)) => {
+                if tables.is_guarded(vip)
+                    && let Err(reason) = self.guard_packet(tables, now, vip, key.source().0)
+                {
+                    return self.drop(vip, reason);
+                }
+                (vip, backend, Some(slot))
+            }
             None => match self.admit_new(tables, now, key, item) {
-                (vip, Ok(backend)) => (vip, backend),
+                (vip, Ok((backend, slot))) => (vip, backend, slot),
+                (_, Err(Refusal::Answer(slot))) => {
+                    return self.answer(tables, now, slot, key, item, frame);
+                }
                 (vip, Err(refusal)) => return self.refuse(vip, refusal, &item.headers),
             },
         };
+        if let Some(slot) = slot
+            && tables
+                .hop(backend)
+                .is_some_and(|hop| hop.delivery.translates())
+        {
+            return self.translate(tables, vip, slot, key, item, frame);
+        }
         match self.forward(tables, vip, backend, &item.headers, frame) {
             Ok(verdict) => verdict,
             Err(reason) => self.drop(vip, reason),
@@ -285,7 +341,7 @@ impl Flows {
         now: Now,
         key: &K,
         item: &Work,
-    ) -> Option<(VipRef, BackendRef)> {
+    ) -> Option<(VipRef, BackendRef, Slot)> {
         let slot = K::table(self).find(key, item.probe, item.located)?;
         let entry = K::table(self).entry_mut(slot);
         let (vip, backend) = (entry.vip, entry.backend);
@@ -294,13 +350,16 @@ impl Flows {
             Transition::To(state) if lives => {
                 // Written only when it differs: an untouched line needs no way back to memory.
                 if entry.seen != now.seconds || entry.state != state {
+                    let before = core::mem::replace(&mut entry.state, state);
                     entry.seen = now.seconds;
-                    entry.state = state;
+                    if before != state {
+                        self.counters.backends[backend.slot()].turn(before, state);
+                    }
                 }
-                Some((vip, backend))
+                Some((vip, backend, slot))
             }
             Transition::To(_) | Transition::Restart => {
-                self.forget::<K>(tables, slot, backend);
+                self.forget::<K>(tables, slot);
                 None
             }
         }
@@ -308,12 +367,23 @@ impl Flows {
 
     /// Takes an entry out whose backend or VIP is gone, or whose connection is opened anew.
     #[cold]
-    fn forget<K: Tracked>(&mut self, tables: &Tables, slot: Slot, backend: BackendRef) {
+    fn forget<K: Tracked>(&mut self, tables: &Tables, slot: Slot) {
+        let Entry {
+            backend,
+            vip,
+            path,
+            state,
+            ..
+        } = *K::table(self).entry(slot);
         K::table(self).remove(slot);
+        self.nat.paths.release(path);
         if tables.hop(backend).is_some() {
-            self.counters.backends[backend.slot()].flows.subtract(1);
+            self.counters.backends[backend.slot()].leave(state);
         } else {
             self.counters.rehashed.add(1);
+            if tables.vip_slot(vip).is_some() {
+                self.counters.vips[vip.slot()].moved.add(1);
+            }
         }
     }
 
@@ -326,55 +396,79 @@ impl Flows {
         now: Now,
         key: &K,
         item: &Work,
-    ) -> (VipRef, Result<BackendRef, Refusal>) {
+    ) -> (VipRef, Result<(BackendRef, Option<Slot>), Refusal>) {
         let (address, port, protocol) = key.destination();
         let Some(vip) = tables.vip(address, port, protocol) else {
-            let refusal = if tables.is_session(address, port, protocol) {
-                Refusal::Session
-            } else if tables.is_engine_address(address) {
-                Refusal::Drop(DropReason::NoSession)
-            } else {
-                Refusal::Drop(DropReason::NoVip)
-            };
-            return (VipRef::UNKNOWN, Err(refusal));
+            return (VipRef::UNKNOWN, Err(self.of_no_vip(tables, key)));
         };
         let ring = tables.ring(vip);
+        let segment = segment(&item.headers);
+        if let Some(ring) = ring
+            && let Err(reason) = self.guard_new(ring, now, key.source().0, segment)
+        {
+            return (vip, Err(Refusal::Drop(reason)));
+        }
         if ring.is_some_and(|r| r.replicate.is_some()) {
             return (vip, Err(Refusal::Session));
         }
-        let segment = segment(&item.headers);
         let opens = matches!(segment, Segment::Open | Segment::Datagram);
         let chosen = ring.and_then(|ring| {
             let hash = key.selection_hash(ring.scheduler);
-            let picked = self.picker.pick(ring, vip, hash, opens, &self.counters)?;
-            Some((ring, hash, picked))
+            let before = tables.backend_before(ring, hash, segment);
+            let mut pick = || self.picker.pick(ring, vip, hash, opens, &self.counters);
+            Some((ring, hash, before.or_else(&mut pick)?))
         });
-        let Some((ring, hash, mut backend)) = chosen else {
+        let Some((ring, hash, backend)) = chosen else {
             return (vip, Err(Refusal::Drop(DropReason::NoBackend)));
         };
-        // A FIN or RST out of nowhere ends nothing that is worth remembering.
-        if segment != Segment::Close {
-            let state = tracking::first(segment);
-            let remembered = self.remember(
-                tables,
-                item.probe,
-                Entry {
-                    key: *key,
-                    backend,
-                    vip,
-                    seen: now.seconds,
-                    state,
-                    pool: 0,
-                    path: PathId(0),
-                    port: 0,
-                },
-            );
-            // The same one for its next packets, which find no entry.
-            if !remembered && let Some(hashed) = ring.select(hash) {
-                backend = hashed;
-            }
+        if tables
+            .hop(backend)
+            .is_some_and(|hop| hop.delivery.translates())
+        {
+            let admitted = self.admit_translated(tables, now, key, item, vip, backend);
+            let admitted = admitted.map(|(backend, slot)| (backend, Some(slot)));
+            return (vip, admitted.map_err(Refusal::Drop));
         }
-        (vip, Ok(backend))
+        // A FIN or RST out of nowhere ends nothing that is worth remembering.
+        if matches!(segment, Segment::Fin | Segment::Reset) {
+            return (vip, Ok((backend, None)));
+        }
+        let entry = Entry {
+            key: *key,
+            backend,
+            vip,
+            seen: now.seconds,
+            state: tracking::first(segment),
+            pool: 0,
+            path: PathId::NONE,
+            port: 0,
+        };
+        let slot = self.remember(tables, item.probe, entry);
+        if slot.is_none() {
+            // Maglev sends its next packet to the same backend as long as none comes or goes.
+            self.counters.stateless.add(1);
+            self.counters.vips[vip.slot()].stateless.add(1);
+            return (vip, Ok((ring.select(hash).unwrap_or(backend), None)));
+        }
+        (vip, Ok((backend, slot)))
+    }
+
+    /// What becomes of a packet for no VIP.
+    fn of_no_vip<K: Tracked>(&self, tables: &Tables, key: &K) -> Refusal {
+        let (address, port, protocol) = key.destination();
+        if tables.is_session(address, port, protocol) {
+            return Refusal::Session;
+        }
+        let (source, source_port, _) = key.source();
+        if tables.is_answer(source, source_port, protocol) {
+            let of = self.answered(tables, key);
+            return of.map_or(Refusal::Drop(DropReason::NoFlow), Refusal::Answer);
+        }
+        Refusal::Drop(if tables.is_engine_address(address) {
+            DropReason::NoSession
+        } else {
+            DropReason::NoVip
+        })
     }
 
     /// The verdict on a packet that no backend is chosen for.
@@ -383,6 +477,8 @@ impl Flows {
     fn refuse(&self, vip: VipRef, refusal: Refusal, headers: &Headers) -> Verdict {
         match refusal {
             Refusal::Drop(reason) => self.drop(vip, reason),
+            // One goes to its client instead of being refused.
+            Refusal::Answer(_) => self.drop(vip, DropReason::NoFlow),
             Refusal::Session => {
                 if vip != VipRef::UNKNOWN {
                     let counters = &self.counters.vips[vip.slot()];
@@ -394,29 +490,27 @@ impl Flows {
         }
     }
 
-    /// Whether there was a place for the entry.
-    fn remember<K: Tracked>(&mut self, tables: &Tables, probe: Probe, entry: Entry<K>) -> bool {
+    /// Puts a new flow into its table; `None` when it is full of flows that may not be evicted.
+    fn remember<K: Tracked>(
+        &mut self,
+        tables: &Tables,
+        probe: Probe,
+        entry: Entry<K>,
+    ) -> Option<Slot> {
         let inserted = K::table(self).insert(probe, entry, |e| fate(tables, e, entry.seen));
+        let (slot, forgotten) = inserted.ok()?;
         let counters = &self.counters;
-        match inserted {
-            Ok(forgotten) => {
-                if let Some(old) = forgotten {
-                    counters.evicted.add(1);
-                    if tables.hop(old.backend).is_some() {
-                        counters.backends[old.backend.slot()].flows.subtract(1);
-                    }
-                }
-                let backend = &counters.backends[entry.backend.slot()];
-                backend.new_flows.add(1);
-                backend.flows.add(1);
-                true
+        if let Some(old) = forgotten {
+            counters.evicted.add(1);
+            if tables.hop(old.backend).is_some() {
+                counters.backends[old.backend.slot()].leave(old.state);
             }
-            // Maglev sends its next packet to the same backend as long as none comes or goes.
-            Err(crate::flows::Full) => {
-                counters.stateless.add(1);
-                false
-            }
+            self.nat.paths.release(old.path);
         }
+        let backend = &counters.backends[entry.backend.slot()];
+        backend.new_flows.add(1);
+        backend.flows.add(1);
+        Some(slot)
     }
 
     #[inline]
@@ -428,6 +522,7 @@ impl Flows {
 
 fn sweep<K: Key>(
     flows: &mut FlowTable<K>,
+    nat: &mut Nat,
     tables: &Tables,
     counters: &Counters,
     now: Seconds,
@@ -437,8 +532,9 @@ fn sweep<K: Key>(
         buckets,
         |entry| fate(tables, entry, now),
         |entry| {
+            nat.paths.release(entry.path);
             if tables.hop(entry.backend).is_some() {
-                counters.backends[entry.backend.slot()].flows.subtract(1);
+                counters.backends[entry.backend.slot()].leave(entry.state);
             }
         },
     );
@@ -451,7 +547,7 @@ fn fate<K>(tables: &Tables, entry: &Entry<K>, now: Seconds) -> Fate {
     };
     if now.since(entry.seen) >= entry.state.idle_limit(&ring.idle) {
         Fate::Expired
-    } else if entry.state.gives_way() {
+    } else if entry.state.gives_way(ring.mode.translates()) {
         Fate::GivesWay
     } else {
         Fate::Keep
@@ -483,72 +579,6 @@ pub(crate) fn reason(error: ParseError) -> DropReason {
         ParseError::NotTransport => DropReason::NotTransport,
         ParseError::TtlExceeded => DropReason::TtlExceeded,
     }
-}
-
-/// A flow key of one IP version, and where a dataplane keeps its flows.
-trait Tracked: Key + Selected {
-    fn table(flows: &mut Flows) -> &mut FlowTable<Self>;
-    fn destination(&self) -> (IpAddr, u16, u8);
-}
-
-impl Tracked for FlowKey4 {
-    #[inline]
-    fn table(flows: &mut Flows) -> &mut FlowTable<Self> {
-        &mut flows.v4
-    }
-
-    fn destination(&self) -> (IpAddr, u16, u8) {
-        (
-            self.destination_address(),
-            self.destination_port(),
-            self.protocol,
-        )
-    }
-}
-
-impl Tracked for FlowKey6 {
-    #[inline]
-    fn table(flows: &mut Flows) -> &mut FlowTable<Self> {
-        &mut flows.v6
-    }
-
-    fn destination(&self) -> (IpAddr, u16, u8) {
-        (
-            self.destination_address(),
-            self.destination_port(),
-            self.protocol,
-        )
-    }
-}
-
-/// Where a flow is in a dataplane's table, for `lockstep explain`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KnownFlow {
-    /// The backend it was given.
-    pub backend: BackendRef,
-    /// What is known of its connection.
-    pub state: FlowState,
-    /// Seconds since its last packet.
-    pub idle: u32,
-}
-
-impl Dataplane {
-    /// The entry of a flow, if there is one. Changes nothing.
-    pub fn known(&self, now: Seconds, key: &FlowKey) -> Option<KnownFlow> {
-        match key {
-            FlowKey::V4(key) => known(&self.flows.v4, now, key, key.hash(&self.flows.seed)),
-            FlowKey::V6(key) => known(&self.flows.v6, now, key, key.hash(&self.flows.seed)),
-        }
-    }
-}
-
-fn known<K: Key>(flows: &FlowTable<K>, now: Seconds, key: &K, hash: u64) -> Option<KnownFlow> {
-    let entry = flows.entry(flows.find(key, flows.probe(hash), None)?);
-    Some(KnownFlow {
-        backend: entry.backend,
-        state: entry.state,
-        idle: now.since(entry.seen),
-    })
 }
 
 #[cfg(test)]

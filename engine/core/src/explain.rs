@@ -1,5 +1,10 @@
 //! Why a packet goes where it goes, in sentences, by the same functions that forward it.
 
+mod guard;
+mod seen;
+
+pub use seen::{Seen, as_received, seen};
+
 use crate::dataplane::{KnownFlow, admit, reason};
 use crate::schedule::{LEAST_OF_ALL, LEAST_OF_SOME, Selected};
 use crate::tables::{BackendRef, Delivery, Member, Ring, Tables};
@@ -27,6 +32,8 @@ pub enum Fate {
     Pass,
     /// It goes to a session of the engine's own.
     Session,
+    /// It was sent on, by tables that are no longer in force: to whom cannot be told.
+    Sent,
     /// It is dropped.
     Drop(DropReason),
 }
@@ -128,7 +135,9 @@ fn finish(tables: &Tables, fate: Fate, key: &FlowKey, steps: Vec<String>) -> Exp
     let vip = tables.vip(tuple.to.ip(), tuple.to.port(), tuple.protocol);
     let service = match &fate {
         Fate::Forward { service, .. } => Some(service.clone()),
-        Fate::Pass | Fate::Session | Fate::Drop(_) => vip.and_then(|v| tables.service_name(v)),
+        Fate::Pass | Fate::Session | Fate::Sent | Fate::Drop(_) => {
+            vip.and_then(|v| tables.service_name(v))
+        }
     };
     Explanation {
         fate,
@@ -179,6 +188,9 @@ fn walk(
         tuple.protocol_name(),
         ring.name
     ));
+    if let Some(fate) = guard::guard(ring, tuple.from.ip(), steps) {
+        return fate;
+    }
     if let Some(flow) = known
         && let Some((ring, backend)) = keep(tables, key, headers, flow, steps)
     {
@@ -191,7 +203,9 @@ fn walk(
     if known.is_none() {
         steps.push("the flow table does not have it: a new flow".to_string());
     }
-    match choose(ring, key, steps) {
+    // Addresses alone, of a flow that is not known, are a new connection's.
+    let first = headers.map_or(Segment::Open, |_| segment(key, headers));
+    match choose(tables, ring, key, first, steps) {
         Some(backend) => reach(tables, ports, ring, backend, headers, steps),
         None => {
             steps.push(format!(
@@ -276,8 +290,23 @@ fn segment(key: &FlowKey, headers: Option<&Headers>) -> Segment {
     }
 }
 
-fn choose(ring: &Ring, key: &FlowKey, steps: &mut Vec<String>) -> Option<BackendRef> {
+fn choose(
+    tables: &Tables,
+    ring: &Ring,
+    key: &FlowKey,
+    segment: Segment,
+    steps: &mut Vec<String>,
+) -> Option<BackendRef> {
     let hash = key.selection_hash(ring.scheduler);
+    if let Some(backend) = tables.backend_before(ring, hash, segment) {
+        steps.push(format!(
+            "it is from the middle of a connection, and the service's backends changed a short \
+             while ago: by the ring before that, so that connections another balancer had stay: \
+             backend {}",
+            ring.member(backend).map(label).unwrap_or_default()
+        ));
+        return Some(backend);
+    }
     let backend = ring.select(hash)?;
     let entry = ((hash >> 32) * u64::from(ring.table_entries())) >> 32;
     let name = ring.member(backend).map(label).unwrap_or_default();

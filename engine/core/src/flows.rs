@@ -13,6 +13,10 @@
 //! none. Two choices of bucket keep the table usable to its nominal capacity without moving
 //! entries (Azar et al., "Balanced Allocations", 1994).
 
+mod reverse;
+
+pub use reverse::Place;
+
 use crate::tables::{BackendRef, VipRef};
 use crate::time::Seconds;
 use crate::tracking::FlowState;
@@ -22,6 +26,7 @@ use core::fmt;
 use core::hint::{black_box, select_unpredictable};
 use core::net::{Ipv4Addr, Ipv6Addr};
 use lockstep_wire::{FlowKey4, FlowKey6};
+use reverse::Reverse;
 
 /// Entries in a bucket: as many as tags fit a 64-bit word.
 const WAYS: usize = 8;
@@ -70,6 +75,11 @@ pub struct Entry<K> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct PathId(pub u16);
 
+impl PathId {
+    /// No way: that of flows whose answers do not come by here.
+    pub const NONE: PathId = PathId(0);
+}
+
 const _: () = assert!(size_of::<Entry<FlowKey4>>() == 32);
 const _: () = assert!(size_of::<Entry<FlowKey6>>() == 64);
 
@@ -109,6 +119,7 @@ pub struct Full;
 pub struct FlowTable<K> {
     tags: Vec<u64>,
     buckets: Vec<Bucket<K>>,
+    reverse: Reverse,
     len: usize,
     capacity: usize,
     hand: usize,
@@ -126,12 +137,13 @@ impl<K: Key> FlowTable<K> {
             seen: Seconds::new(0),
             state: FlowState::Udp,
             pool: 0,
-            path: PathId(0),
+            path: PathId::NONE,
             port: 0,
         };
         FlowTable {
             tags: vec![0; buckets],
             buckets: vec![Bucket([none; WAYS]); buckets],
+            reverse: Reverse::new(buckets),
             len: 0,
             capacity,
             hand: 0,
@@ -155,7 +167,9 @@ impl<K: Key> FlowTable<K> {
 
     /// Memory taken, in bytes.
     pub fn memory(&self) -> usize {
-        self.tags.len() * size_of::<u64>() + self.buckets.len() * size_of::<Bucket<K>>()
+        self.tags.len() * size_of::<u64>()
+            + self.buckets.len() * size_of::<Bucket<K>>()
+            + self.reverse.memory()
     }
 
     /// The places of the key with this hash.
@@ -232,24 +246,61 @@ impl<K: Key> FlowTable<K> {
         &mut self.buckets[slot as usize / WAYS].0[slot as usize % WAYS]
     }
 
-    /// Puts a flow whose key is not in the table into it. When both buckets are full, an entry
-    /// that is expired, or one that gives way and was silent for long, is forgotten and returned.
+    /// Puts a flow whose key is not in the table into it and says where. When both buckets are
+    /// full, an entry that is expired, or one that gives way and was silent for long, is forgotten
+    /// and returned.
     pub fn insert(
         &mut self,
         probe: Probe,
         entry: Entry<K>,
         fate: impl Fn(&Entry<K>) -> Fate,
-    ) -> Result<Option<Entry<K>>, Full> {
+    ) -> Result<(Slot, Option<Entry<K>>), Full> {
         let tag = probe.tags as u8;
         if let Some(slot) = self.free_slot(probe) {
             self.put(slot, tag, entry);
             self.len += 1;
-            return Ok(None);
+            return Ok((slot, None));
         }
         let victim = self.victim(probe, entry.seen, fate).ok_or(Full)?;
         let forgotten = *self.entry(victim);
+        self.reverse.remove(victim);
         self.put(victim, tag, entry);
-        Ok(Some(forgotten))
+        Ok((victim, Some(forgotten)))
+    }
+
+    /// Lets the flow at a slot be found by its answers, whose key has this probe, until it is
+    /// forgotten. Once for each flow.
+    pub fn link(&mut self, answers: Probe, slot: Slot) -> Result<(), Full> {
+        self.reverse.insert(answers, slot)
+    }
+
+    /// Whether no flow can be found by its answers.
+    #[inline]
+    pub fn is_unlinked(&self) -> bool {
+        self.reverse.is_empty()
+    }
+
+    /// Where the flow may be noted whose answers have this probe: the first with its tag.
+    #[inline]
+    pub fn locate_answer(&self, probe: Probe) -> Option<Place> {
+        self.reverse.locate(probe)
+    }
+
+    /// A prefetch for [`answered_at`](Self::answered_at).
+    #[inline]
+    pub fn touch_answer(&self, place: Place) {
+        self.reverse.touch(place);
+    }
+
+    /// The flow that is noted at a place. Whether an answer is its is for the caller to compare.
+    #[inline]
+    pub fn answered_at(&self, place: Place) -> Slot {
+        self.reverse.slot(place)
+    }
+
+    /// The flows whose answers may have this probe.
+    pub fn answered(&self, probe: Probe) -> impl Iterator<Item = Slot> {
+        self.reverse.candidates(probe)
     }
 
     /// Forgets the flow at a slot.
@@ -259,6 +310,7 @@ impl<K: Key> FlowTable<K> {
         if self.tags[bucket] & mask != 0 {
             self.tags[bucket] &= !mask;
             self.buckets[bucket].0[way].key = K::NONE;
+            self.reverse.remove(Slot(slot));
             self.len -= 1;
         }
     }

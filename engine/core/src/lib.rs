@@ -15,6 +15,8 @@ pub mod counters;
 pub mod dataplane;
 pub mod explain;
 pub mod flows;
+pub mod guard;
+pub mod histogram;
 pub mod maglev;
 pub mod replicate;
 pub mod schedule;
@@ -26,7 +28,7 @@ mod tracking;
 mod fixtures;
 
 pub use counters::Counters;
-pub use dataplane::{Dataplane, DataplaneConfig, Verdict};
+pub use dataplane::{Dataplane, DataplaneConfig, Spread, SpreadBy, Verdict};
 pub use tables::{EngineAddresses, NextHop, PortId, Route, Tables};
 pub use time::{Micros, Seconds};
 

@@ -16,7 +16,6 @@ pub mod chunks;
 pub mod counters;
 pub mod event;
 pub mod group;
-pub mod histogram;
 pub mod leg;
 pub mod log;
 pub mod mask;

@@ -4,14 +4,18 @@
 //! that stay theirs from one snapshot to the next, so that flow entries and counters can name
 //! them; a generation tells a slot's present owner from an earlier one.
 
+mod answers;
+mod before;
 mod compile;
 mod preview;
 mod vips;
 
+pub use answers::{Answers, Source};
 pub use compile::CompileError;
 pub use preview::ring_share_moved;
 pub use vips::VipIndex;
 
+use crate::guard::Rules;
 use crate::maglev::Maglev;
 use crate::replicate::mask::Masks;
 use crate::schedule::Order;
@@ -19,13 +23,15 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use before::Before;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use core::num::NonZeroU16;
+use core::num::{NonZeroU16, NonZeroU32};
 use core::ops::RangeInclusive;
 use lockstep_plan::{
     Backend, DropReason, IdleTimeouts, Mode, Protocol, Replicate, Scheduler, ServiceName, Snapshot,
     Vip,
 };
+use lockstep_wire::vlan::TAG_LENGTH;
 use lockstep_wire::{LinkHeader, Outer};
 
 /// A backend's slot (24 bits) and the generation of its owner (8 bits), as a flow entry keeps it.
@@ -69,6 +75,18 @@ impl VipRef {
     #[inline]
     pub const fn slot(self) -> usize {
         self.slot as usize
+    }
+
+    pub(crate) const fn generation(self) -> u8 {
+        self.generation
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn of_slot(slot: u16) -> Self {
+        VipRef {
+            slot,
+            generation: 0,
+        }
     }
 }
 
@@ -158,6 +176,8 @@ pub struct VipSlot {
     pub vip: Option<Vip>,
     /// Index of its service.
     pub service: u32,
+    /// Whether its service's guard has a say on packets of known flows.
+    pub guarded: bool,
 }
 
 /// A backend of a service, with its slot.
@@ -187,6 +207,10 @@ pub struct Ring {
     pub replicate: Option<Arc<Replicate>>,
     /// The masks of its policy, compiled.
     pub masks: Arc<Masks>,
+    /// Whom it serves, and how much of it, unless it is everybody without limits.
+    pub guard: Option<Arc<Rules>>,
+    /// The VIP under whose slot workers keep what its guard has let through: one of its own.
+    pub guard_slot: VipRef,
     /// All backends, in the snapshot's order; draining ones have no entries.
     pub members: Vec<Member>,
     /// The Maglev table over the active ones; `None` when there is none.
@@ -195,6 +219,8 @@ pub struct Ring {
     active: Vec<BackendRef>,
     /// What the scheduler goes by, beside the Maglev table.
     order: Order,
+    /// The ring before it changed, for a while.
+    before: Option<Arc<Before>>,
 }
 
 impl Ring {
@@ -220,9 +246,22 @@ impl Ring {
         &self.order
     }
 
+    /// The backends that take new flows, from the one behind `backend` on, without it.
+    pub fn others(&self, backend: BackendRef) -> impl Iterator<Item = BackendRef> {
+        let at = self.active.iter().position(|&b| b == backend);
+        let (before, behind) = self.active.split_at(at.unwrap_or(0));
+        let behind = behind.iter().filter(move |&&b| b != backend);
+        behind.chain(before).copied()
+    }
+
     /// The member that a flow entry's reference names.
     pub fn member(&self, backend: BackendRef) -> Option<&Member> {
         self.members.iter().find(|m| m.backend_ref == backend)
+    }
+
+    /// The Maglev table, and the active backends as it numbers them.
+    pub fn table(&self) -> Option<(&Maglev, &[BackendRef])> {
+        Some((self.maglev.as_deref()?, &self.active))
     }
 
     /// The size of the Maglev table, 0 without one.
@@ -238,7 +277,10 @@ pub struct Tables {
     addresses: EngineAddresses,
     /// Local ports of connections to replicas; none where the engine holds no sessions.
     session_ports: Option<RangeInclusive<u16>>,
+    /// Workers that share what guards let through.
+    workers: NonZeroU32,
     index: Arc<VipIndex>,
+    answers: Arc<Answers>,
     vips: Vec<VipSlot>,
     rings: Arc<Vec<Ring>>,
     hops: Vec<Hop>,
@@ -325,12 +367,32 @@ impl Tables {
         }
     }
 
+    /// These tables, for engines of that many workers that process packets: each lets its part of
+    /// a guard's rates through. Tables that are compiled in succession keep the number.
+    pub fn with_workers(self, workers: NonZeroU32) -> Self {
+        Tables { workers, ..self }
+    }
+
+    /// Whether a VIP's guard has a say on packets of known flows.
+    #[inline]
+    pub fn is_guarded(&self, vip: VipRef) -> bool {
+        self.vip_slot(vip).is_some_and(|slot| slot.guarded)
+    }
+
     /// Whether a packet to this destination can belong to a connection to a replica.
     pub fn is_session(&self, address: IpAddr, port: u16, protocol: u8) -> bool {
         let ports = self.session_ports.as_ref();
         protocol == Protocol::Tcp.number()
             && ports.is_some_and(|ports| ports.contains(&port))
             && self.is_engine_address(address)
+    }
+
+    /// Which of `shares` equal parts of those ports a port is in; what is left over is in none.
+    pub(crate) fn session_port_share(&self, port: u16, shares: usize) -> Option<usize> {
+        let ports = self.session_ports.as_ref()?;
+        let size = ports.len() / shares.max(1);
+        let share = usize::from(port.checked_sub(*ports.start())?).checked_div(size)?;
+        (share < shares).then_some(share)
     }
 
     /// Whether an address is one of the engine's own.
@@ -361,6 +423,7 @@ impl Tables {
             });
         match hops().next().map(|h| &h.delivery) {
             Some(Delivery::Tunnel(outer)) => outer.room(tagged > plain),
+            Some(Delivery::Nat(_) | Delivery::FullNat(_)) if tagged > plain => TAG_LENGTH as u16,
             Some(Delivery::Nat(_) | Delivery::FullNat(_) | Delivery::Session) | None => 0,
         }
     }

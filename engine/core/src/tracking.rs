@@ -1,6 +1,7 @@
-//! What the balancer knows of a connection of which it sees only the client's half.
+//! What the balancer knows of a connection.
 //!
-//! Under direct server return the server's packets never pass here. The states say no more than
+//! Under direct server return the server's packets never pass here, where packets are rewritten
+//! they do: [`next`] is the client's half, [`answered`] the server's. The states say no more than
 //! how long an entry is worth keeping, and whether it may give way to a new flow.
 
 use lockstep_plan::IdleTimeouts;
@@ -14,10 +15,14 @@ pub enum FlowState {
     Syn,
     /// The client answered the server, or was found in the middle of a connection.
     Established,
-    /// The client sent FIN or RST.
+    /// The client sent FIN.
     Fin,
     /// UDP.
     Udp,
+    /// The server sent FIN, the client did not yet.
+    ServerFin,
+    /// Both sent FIN, or one of them RST.
+    Closed,
 }
 
 impl FlowState {
@@ -28,6 +33,8 @@ impl FlowState {
             FlowState::Established => "established",
             FlowState::Fin => "fin",
             FlowState::Udp => "udp",
+            FlowState::ServerFin => "server-fin",
+            FlowState::Closed => "closed",
         }
     }
 
@@ -36,28 +43,46 @@ impl FlowState {
         match self {
             FlowState::Syn => idle.tcp_syn,
             FlowState::Established => idle.tcp_established,
-            FlowState::Fin => idle.tcp_fin,
+            FlowState::Fin | FlowState::ServerFin | FlowState::Closed => idle.tcp_fin,
             FlowState::Udp => idle.udp,
         }
     }
 
     /// Whether a full bucket may forget an entry in this state for a new flow. Never an
-    /// established connection or a UDP flow: that is what keeps them through a SYN flood.
-    pub const fn gives_way(self) -> bool {
+    /// established connection or a UDP flow: that is what keeps them through a SYN flood. Nor one
+    /// that only one side has closed, where both sides are seen: rewritten packets cannot go on
+    /// without their entry, those in tunnels can.
+    pub const fn gives_way(self, both_sides: bool) -> bool {
         match self {
-            FlowState::Syn | FlowState::Fin => true,
-            FlowState::Established | FlowState::Udp => false,
+            FlowState::Syn | FlowState::Closed => true,
+            FlowState::Fin => !both_sides,
+            FlowState::Established | FlowState::Udp | FlowState::ServerFin => false,
         }
+    }
+
+    /// Whether one side has said that it ends.
+    pub const fn is_ending(self) -> bool {
+        match self {
+            FlowState::Fin | FlowState::ServerFin | FlowState::Closed => true,
+            FlowState::Syn | FlowState::Established | FlowState::Udp => false,
+        }
+    }
+
+    /// Whether nothing comes any more but what was under way.
+    pub const fn is_closed(self) -> bool {
+        matches!(self, FlowState::Closed)
     }
 }
 
-/// What a segment from the client does to tracking.
+/// What a segment does to tracking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Segment {
     /// SYN alone: a connection is opened.
     Open,
-    /// FIN or RST.
-    Close,
+    /// FIN.
+    Fin,
+    /// RST.
+    Reset,
     /// Anything else.
     Data,
     /// Not TCP.
@@ -69,8 +94,10 @@ impl Segment {
     #[inline]
     pub const fn of_tcp(flags: TcpFlags) -> Self {
         // RST beats everything: a SYN with RST opens nothing (RFC 9293, section 3.10.7).
-        if flags.contains(TcpFlags::RST) || flags.contains(TcpFlags::FIN) {
-            Segment::Close
+        if flags.contains(TcpFlags::RST) {
+            Segment::Reset
+        } else if flags.contains(TcpFlags::FIN) {
+            Segment::Fin
         } else if flags.contains(TcpFlags::SYN) {
             Segment::Open
         } else {
@@ -96,34 +123,65 @@ pub const fn first(segment: Segment) -> FlowState {
         Segment::Open => FlowState::Syn,
         // Found in the middle: another balancer or an earlier engine saw it open.
         Segment::Data => FlowState::Established,
-        Segment::Close => FlowState::Fin,
+        Segment::Fin => FlowState::Fin,
+        Segment::Reset => FlowState::Closed,
         Segment::Datagram => FlowState::Udp,
     }
 }
 
-/// The state machine of a known flow.
+/// The state machine of a known flow, for the client's segments.
 #[inline]
 pub const fn next(state: FlowState, segment: Segment) -> Transition {
-    use FlowState::{Established, Fin, Syn, Udp};
+    use FlowState::{Closed, Established, Fin, ServerFin, Syn, Udp};
     match (state, segment) {
         // A repeated SYN; and one inside a connection, which the server answers with a
         // challenge ACK (RFC 5961, section 4).
         (Syn, Segment::Open) => Transition::To(Syn),
         (Established, Segment::Open) => Transition::To(Established),
         (Syn | Established, Segment::Data) => Transition::To(Established),
-        (Syn | Established | Fin, Segment::Close) => Transition::To(Fin),
+        (Syn | Established | Fin, Segment::Fin) => Transition::To(Fin),
         // The client still acknowledges the server's data after its own FIN.
         (Fin, Segment::Data) => Transition::To(Fin),
-        (Fin, Segment::Open) => Transition::Restart,
-        (Udp, Segment::Open | Segment::Data | Segment::Close | Segment::Datagram)
-        | (Syn | Established | Fin, Segment::Datagram) => Transition::To(Udp),
+        (Fin | Closed, Segment::Open) => Transition::Restart,
+        (ServerFin, Segment::Open | Segment::Data) => Transition::To(ServerFin),
+        (ServerFin, Segment::Fin) | (Closed, Segment::Fin | Segment::Data) => {
+            Transition::To(Closed)
+        }
+        (Syn | Established | Fin | ServerFin | Closed, Segment::Reset) => Transition::To(Closed),
+        (
+            Udp,
+            Segment::Open | Segment::Data | Segment::Fin | Segment::Reset | Segment::Datagram,
+        )
+        | (Syn | Established | Fin | ServerFin | Closed, Segment::Datagram) => Transition::To(Udp),
+    }
+}
+
+/// The state machine of a known flow, for the server's segments.
+pub const fn answered(state: FlowState, segment: Segment) -> FlowState {
+    use FlowState::{Closed, Established, Fin, ServerFin, Syn, Udp};
+    match (state, segment) {
+        // To a flood's SYNs there are answers too: only the client's ACK makes a connection.
+        (Syn, Segment::Open | Segment::Data | Segment::Fin) => Syn,
+        (Established, Segment::Open | Segment::Data) => Established,
+        (Fin, Segment::Open | Segment::Data) => Fin,
+        (Established | ServerFin, Segment::Fin) | (ServerFin, Segment::Open | Segment::Data) => {
+            ServerFin
+        }
+        (Fin | Closed, Segment::Fin)
+        | (Closed, Segment::Open | Segment::Data)
+        | (Syn | Established | Fin | ServerFin | Closed, Segment::Reset) => Closed,
+        (
+            Udp,
+            Segment::Open | Segment::Data | Segment::Fin | Segment::Reset | Segment::Datagram,
+        )
+        | (Syn | Established | Fin | ServerFin | Closed, Segment::Datagram) => Udp,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::FlowState::{Established, Fin, Syn, Udp};
-    use super::Segment::{Close, Data, Datagram, Open};
+    use super::FlowState::{Closed, Established, Fin, ServerFin, Syn, Udp};
+    use super::Segment::{Data, Datagram, Open, Reset};
     use super::*;
 
     #[test]
@@ -131,13 +189,21 @@ mod tests {
         let rows = [
             (Syn, Open, Transition::To(Syn)),
             (Syn, Data, Transition::To(Established)),
-            (Syn, Close, Transition::To(Fin)),
+            (Syn, Segment::Fin, Transition::To(Fin)),
+            (Syn, Reset, Transition::To(Closed)),
             (Established, Open, Transition::To(Established)),
             (Established, Data, Transition::To(Established)),
-            (Established, Close, Transition::To(Fin)),
+            (Established, Segment::Fin, Transition::To(Fin)),
+            (Established, Reset, Transition::To(Closed)),
             (Fin, Open, Transition::Restart),
             (Fin, Data, Transition::To(Fin)),
-            (Fin, Close, Transition::To(Fin)),
+            (Fin, Segment::Fin, Transition::To(Fin)),
+            (Fin, Reset, Transition::To(Closed)),
+            (ServerFin, Data, Transition::To(ServerFin)),
+            (ServerFin, Open, Transition::To(ServerFin)),
+            (ServerFin, Segment::Fin, Transition::To(Closed)),
+            (Closed, Data, Transition::To(Closed)),
+            (Closed, Open, Transition::Restart),
             (Udp, Datagram, Transition::To(Udp)),
         ];
         for (state, segment, expected) in rows {
@@ -146,14 +212,33 @@ mod tests {
     }
 
     #[test]
+    fn the_servers_half() {
+        let rows = [
+            (Syn, Open, Syn),
+            (Syn, Reset, Closed),
+            (Established, Data, Established),
+            (Established, Segment::Fin, ServerFin),
+            (Established, Reset, Closed),
+            (Fin, Data, Fin),
+            (Fin, Segment::Fin, Closed),
+            (ServerFin, Segment::Fin, ServerFin),
+            (Closed, Data, Closed),
+            (Udp, Datagram, Udp),
+        ];
+        for (state, segment, expected) in rows {
+            assert_eq!(answered(state, segment), expected, "{state:?} {segment:?}");
+        }
+    }
+
+    #[test]
     fn flags_make_segments() {
         let rows = [
             (TcpFlags::SYN, Open),
             (TcpFlags::SYN | TcpFlags::ACK, Open),
-            (TcpFlags::SYN | TcpFlags::RST, Close),
+            (TcpFlags::SYN | TcpFlags::RST, Reset),
             (TcpFlags::ACK, Data),
-            (TcpFlags::FIN | TcpFlags::ACK, Close),
-            (TcpFlags::RST, Close),
+            (TcpFlags::FIN | TcpFlags::ACK, Segment::Fin),
+            (TcpFlags::RST, Reset),
         ];
         for (flags, expected) in rows {
             assert_eq!(Segment::of_tcp(flags), expected, "{flags:?}");
@@ -162,7 +247,12 @@ mod tests {
 
     #[test]
     fn only_half_open_and_closing_entries_give_way() {
-        assert!(Syn.gives_way() && Fin.gives_way());
-        assert!(!Established.gives_way() && !Udp.gives_way());
+        for both_sides in [false, true] {
+            assert!(Syn.gives_way(both_sides) && Closed.gives_way(both_sides));
+            assert_eq!(Fin.gives_way(both_sides), !both_sides);
+            for state in [Established, Udp, ServerFin] {
+                assert!(!state.gives_way(both_sides), "{state:?}");
+            }
+        }
     }
 }

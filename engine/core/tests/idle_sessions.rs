@@ -178,8 +178,7 @@ impl World {
 fn an_idle_session_with_three_replicas_takes_less_than_64_kib() {
     let mut world = World {
         replicator: Replicator::new(ReplicatorConfig {
-            worker: 0,
-            workers: 1,
+            spread: lockstep_core::Spread::alone(),
             ports: 10_000..=65_535,
             sessions: SESSIONS,
             connections: 3 * SESSIONS,

@@ -78,6 +78,7 @@ fn no_burst_and_no_tick_allocates_or_frees() {
         flows_v4: 1_000,
         flows_v6: 1_000,
         seed: 1,
+        ..DataplaneConfig::default()
     });
     dataplane.adopt(Arc::new(tables()));
     // Five times the table's capacity: its end is reached, and flows are evicted.

@@ -57,6 +57,15 @@ reasons! {
     /// For an engine address or the VIP of a replicated service, and no session is there.
     NoSession = "no_session",
         "A packet of no session, answered with RST. From before a restart, behind an end, or a scan: nothing should connect to engine addresses.";
+    /// The service's allow and deny lists do not serve this client.
+    Denied = "denied",
+        "The client is in no prefix of allow, or in one of deny, in services.toml; the longest of both decides.";
+    /// More packets or new flows a second than the service's rate.
+    RateLimited = "rate_limited",
+        "The service gets more than its rate in services.toml. Raise it if the traffic is wanted; see `lockstep top` for whose it is.";
+    /// More new flows a second of the client's prefix than the service's source_rate.
+    SourceRateLimited = "source_rate_limited",
+        "One source prefix opens more flows than source_rate in services.toml. Raise it where many clients share an address.";
     /// The service has no backend that takes flows.
     NoBackend = "no_backend",
         "Every backend of the service is gone or draining. See `lockstep status`.";
@@ -90,9 +99,24 @@ reasons! {
     /// The TX ring was full.
     TxFull = "tx_full",
         "The device takes packets slower than the engine makes them. See the interface's own drops.";
-    /// A packet for another worker's session, and that one has too many waiting.
+    /// A packet of another worker's flow or session, and that one has too many waiting.
     HandoverFull = "handover_full",
-        "The worker that owns the packet's session does not keep up. See the state of the workers in `lockstep status`.";
+        "The worker that owns the packet's flow or session does not keep up with what others hand to it. See the state of the workers in `lockstep status`; have more of them process.";
+    /// Of a service that rewrites packets, and of no flow that is known.
+    NoFlow = "no_flow",
+        "An answer, or a packet in the middle of a connection, of no flow this engine knows: from before its start, or behind the connection's end.";
+    /// A new flow that a backend could not tell from another one.
+    NatClash = "nat_clash",
+        "A client uses one port with two VIPs of the same backends, which cannot tell the two apart. Use `full-nat`, or give the VIPs different backend ports.";
+    /// A new flow, and no port of the engine's addresses is free towards its backend.
+    PortsFull = "ports_full",
+        "All ports are in use towards the backend. Widen ports in topology.toml's [nat], or add engine addresses or backends.";
+    /// A new flow that has to be remembered, and the flow table is full.
+    FlowsFull = "flows_full",
+        "The flow table is full, and rewriting needs an entry for each flow. Raise flows_ipv4 or flows_ipv6 in topology.toml.";
+    /// A packet that came by a way that cannot be remembered, so that answers cannot go back by it.
+    PathsFull = "paths_full",
+        "More neighbours send to services that rewrite packets than a worker remembers (4,095). Put a router in front.";
 }
 
 impl fmt::Display for DropReason {

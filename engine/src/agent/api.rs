@@ -1,6 +1,6 @@
 //! The gRPC interface: each call, and how its errors are told.
 
-use super::{Agent, ApplyError, convert, explain, flows, sessions};
+use super::{Agent, ApplyError, capture, convert, explain, flows, sessions};
 use futures::{Stream, StreamExt};
 use lockstep_api as api;
 use lockstep_api::engine_server::Engine;
@@ -44,6 +44,8 @@ impl Engine for Api {
     async fn flows(&self, request: Request<api::FlowsRequest>) -> Answer<Self::FlowsStream> {
         let filter =
             flows::Filter::parse(&request.into_inner()).map_err(Status::invalid_argument)?;
+        let known = self.0.names().await;
+        filter.known(&known.tables).map_err(Status::not_found)?;
         let stream = flows::stream(Arc::clone(&self.0), filter);
         Ok(Response::new(stream.boxed()))
     }
@@ -74,6 +76,8 @@ impl Engine for Api {
     ) -> Answer<Self::SessionsStream> {
         let filter =
             sessions::Filter::parse(&request.into_inner()).map_err(Status::invalid_argument)?;
+        let known = self.0.names().await;
+        filter.known(&known.tables).map_err(Status::not_found)?;
         let stream = sessions::stream(Arc::clone(&self.0), filter);
         Ok(Response::new(stream.boxed()))
     }
@@ -99,6 +103,15 @@ impl Engine for Api {
         let follow = request.into_inner().follow;
         let events = self.0.events.read(follow).map(Ok);
         Ok(Response::new(events.boxed()))
+    }
+
+    type CaptureStream = Answers<api::CaptureEvent>;
+
+    async fn capture(&self, request: Request<api::CaptureRequest>) -> Answer<Self::CaptureStream> {
+        let wanted =
+            capture::Wanted::parse(&request.into_inner()).map_err(Status::invalid_argument)?;
+        let stream = capture::stream(Arc::clone(&self.0), wanted).await?;
+        Ok(Response::new(stream.map(Ok).boxed()))
     }
 
     async fn metrics(&self, _: Request<api::MetricsRequest>) -> Answer<api::MetricsReply> {

@@ -2,6 +2,7 @@
 
 use super::{Agent, WorkerLink, WorkerState};
 use crate::spill::UNDER_WAY;
+use crate::workers::spread;
 use futures::future::try_join_all;
 use lockstep_core::Tables;
 use lockstep_core::replicate::replicator::{Replicator, ReplicatorConfig};
@@ -45,6 +46,9 @@ impl Agent {
     pub(super) async fn equip(self: &Arc<Self>, tables: &Tables) -> Result<(), EquipError> {
         let wanted = tables.rings().iter().any(|ring| ring.replicate.is_some());
         let lacks = |worker: &WorkerLink| {
+            if !worker.handle().processes {
+                return false;
+            }
             let runs = matches!(
                 worker.state(),
                 WorkerState::Running | WorkerState::Returning
@@ -96,16 +100,17 @@ impl Agent {
 
     fn replicator_config(&self, index: usize) -> Result<ReplicatorConfig, EquipError> {
         let sessions = self.topology.sessions();
-        let workers = self.workers.len();
+        let spread = spread(&self.topology, index);
+        let shares = spread.processing.len();
+        // Only those that process are given anything.
+        let share = spread.share().unwrap_or(0);
         let interfaces = self.topology.interfaces().iter();
         let mtus: Result<Vec<u16>, EquipError> = interfaces.map(|i| mtu(i.name.as_str())).collect();
         Ok(ReplicatorConfig {
-            // There are no more workers than a byte counts: `Handover::between` has seen to it.
-            worker: index as u8,
-            workers: workers as u8,
-            ports: sessions.ports.share(index, workers),
+            ports: sessions.ports.share(share, shares),
+            spread,
             sessions: sessions.max.get() as usize,
-            connections: sessions.connections_of(index, workers),
+            connections: sessions.connections_of(share, shares),
             client_buffer: sessions.client_buffer.get() as usize,
             replica_buffer: sessions.replica_buffer.get() as usize,
             log_memory: usize::try_from(sessions.log_memory.get()).unwrap_or(usize::MAX),

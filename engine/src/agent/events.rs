@@ -1,15 +1,15 @@
 //! What happens to sessions: gathered from the workers, kept for a while, told to who listens.
 
 use super::Agent;
+use super::former::Names;
 use super::sessions::{names, replica_name};
 use crate::workers::WorkerHandle;
 use futures::{Stream, StreamExt};
 use lockstep_api as api;
-use lockstep_core::Tables;
 use lockstep_core::replicate::event::EventKind;
 use lockstep_core::replicate::replicator::SessionEvent;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::MissedTickBehavior;
@@ -89,7 +89,7 @@ pub async fn collect(agent: &Agent) {
         if agent.workers.iter().all(|w| w.handle().events.is_empty()) {
             continue;
         }
-        let tables = Arc::clone(&agent.state.lock().await.tables);
+        let known = agent.names().await;
         for (worker, lost) in agent.workers.iter().zip(&mut lost) {
             let all_lost = worker.sessions().map_or(0, |c| c.events_lost.get());
             let mut before = all_lost - *lost;
@@ -99,7 +99,7 @@ pub async fn collect(agent: &Agent) {
                 let Some(event) = worker.handle().events.pop() else {
                     break;
                 };
-                let mut message = message(&event, &tables, worker.handle());
+                let mut message = message(&event, &known, worker.handle());
                 message.lost = std::mem::take(&mut before);
                 agent.events.publish(message);
             }
@@ -107,9 +107,9 @@ pub async fn collect(agent: &Agent) {
     }
 }
 
-fn message(told: &SessionEvent, tables: &Tables, worker: &WorkerHandle) -> api::SessionEvent {
-    let ring = tables.ring(told.vip);
-    let name = |backend| replica_name(ring, backend);
+fn message(told: &SessionEvent, known: &Names, worker: &WorkerHandle) -> api::SessionEvent {
+    let ring = known.tables.ring(told.vip);
+    let name = |backend| replica_name(known, told.vip, backend);
     let about = told.replica.map(name).unwrap_or_default();
     let mut message = api::SessionEvent {
         time: time(worker, Duration::from_micros(told.event.at.get())),

@@ -70,7 +70,8 @@ fn key(tuple: &api::FiveTuple) -> Result<FlowKey, String> {
     }
 }
 
-fn message(explanation: Explanation) -> api::Explanation {
+/// An explanation for the API.
+pub fn message(explanation: Explanation) -> api::Explanation {
     let mut message = api::Explanation {
         service: explanation.service.unwrap_or_default(),
         steps: explanation.steps,
@@ -83,6 +84,7 @@ fn message(explanation: Explanation) -> api::Explanation {
             message.backend_name = name;
             message.backend = address.to_string();
         }
+        Fate::Sent => message.verdict = "forward".to_owned(),
         Fate::Session => message.verdict = "session".to_owned(),
         Fate::Pass => message.verdict = "pass".to_owned(),
         Fate::Drop(reason) => {

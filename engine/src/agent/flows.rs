@@ -5,8 +5,10 @@ use crate::mailbox::{Command, Cursor, FlowPage, Reply};
 use futures::Stream;
 use lockstep_api as api;
 use lockstep_core::flows::Entry;
+use lockstep_core::tables::Ring;
 use lockstep_core::{Seconds, Tables};
 use lockstep_plan::{Backend, Protocol, ServiceName};
+use lockstep_topology::diagnostics::nearest;
 use lockstep_wire::{FlowKey4, FlowKey6};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -51,6 +53,26 @@ impl Filter {
         })
     }
 
+    /// Whether what it names is in force: a misspelt name would look as if there was nothing.
+    pub fn known(&self, tables: &Tables) -> Result<(), String> {
+        let ring = match &self.service {
+            Some(name) => Some(known_service(name, tables)?),
+            None => None,
+        };
+        let rings = || tables.rings().iter();
+        let rings = rings().filter(|r| ring.is_none_or(|only| r.name == only.name));
+        let backends = rings.flat_map(|r| r.members.iter().map(|m| &m.backend));
+        let Some(wanted) = &self.backend else {
+            return Ok(());
+        };
+        let is_it = |b: &&Backend| b.name == *wanted || b.address.to_string() == *wanted;
+        if backends.clone().any(|b| is_it(&b)) {
+            return Ok(());
+        }
+        let near = nearest(wanted, backends.map(|b| b.name.as_str()));
+        Err(unknown("backend", wanted, near))
+    }
+
     fn wants(&self, service: &ServiceName, backend: &Backend, client: IpAddr) -> bool {
         let named = |name: &String| backend.name == *name || backend.address.to_string() == *name;
         self.service.as_ref().is_none_or(|s| s == service)
@@ -86,6 +108,23 @@ impl Prefix {
         let differ = bits(self.address) ^ bits(address);
         let inside = self.length == 0 || differ >> (128 - u32::from(self.length)) == 0;
         self.address.is_ipv4() == address.is_ipv4() && inside
+    }
+}
+
+/// The service of this name, or an error that proposes another name.
+pub fn known_service<'a>(name: &ServiceName, tables: &'a Tables) -> Result<&'a Ring, String> {
+    let rings = tables.rings();
+    let found = rings.iter().find(|r| r.name == *name);
+    found.ok_or_else(|| {
+        let near = nearest(name.as_str(), rings.iter().map(|r| r.name.as_str()));
+        unknown("service", name.as_str(), near)
+    })
+}
+
+fn unknown(what: &str, name: &str, near: Option<&str>) -> String {
+    match near {
+        Some(near) => format!("there is no {what} {name}; did you mean {near}?"),
+        None => format!("there is no {what} {name}; `lockstep status` shows those there are"),
     }
 }
 
@@ -248,5 +287,37 @@ impl Walk<'_> {
             Some(Reply::Page(page)) => Ok(Some(self.page.insert(page))),
             Some(_) | None => Err(Silent(self.worker)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::agent::fixtures::compile;
+
+    fn known(service: &str, backend: &str) -> Result<(), String> {
+        let tables = compile(&Tables::default(), 1, &["10.0.0.1".to_owned()]);
+        let request = api::FlowsRequest {
+            service: service.to_owned(),
+            backend: backend.to_owned(),
+            ..api::FlowsRequest::default()
+        };
+        Filter::parse(&request).unwrap().known(&tables)
+    }
+
+    #[test]
+    fn a_name_that_nobody_has_is_an_error_which_proposes_another() {
+        for (service, backend) in [("", ""), ("web", ""), ("web", "10.0.0.1"), ("", "web-1")] {
+            assert_eq!(known(service, backend), Ok(()), "{service} {backend}");
+        }
+        let text = known("wbe", "").unwrap_err();
+        assert_eq!(text, "there is no service wbe; did you mean web?");
+        let text = known("web", "web-2").unwrap_err();
+        assert_eq!(text, "there is no backend web-2; did you mean web-1?");
+        let text = known("", "10.0.0.2").unwrap_err();
+        let list = "there is no backend 10.0.0.2; `lockstep status` shows those there are";
+        assert_eq!(text, list);
     }
 }

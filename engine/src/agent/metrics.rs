@@ -6,8 +6,30 @@ mod sessions;
 
 use super::Agent;
 use super::status::statistics;
+use crate::worker::SAMPLE;
 use lockstep_api as api;
+use lockstep_core::histogram::Histogram;
 use std::fmt::Write;
+
+/// The upper ends of the latency histogram's buckets, in nanoseconds.
+const LATENCIES: [u64; 16] = [
+    2_000,
+    5_000,
+    10_000,
+    20_000,
+    50_000,
+    100_000,
+    200_000,
+    500_000,
+    1_000_000,
+    2_000_000,
+    5_000_000,
+    10_000_000,
+    20_000_000,
+    50_000_000,
+    100_000_000,
+    1_000_000_000,
+];
 
 impl Agent {
     /// The metrics, of which most stand in the status already.
@@ -102,7 +124,7 @@ impl Agent {
         );
         page.per_worker(
             "lockstep_worker_taken_over_packets_total",
-            "Packets of its sessions that came to another worker's socket.",
+            "Packets of its flows and sessions that came to another worker's socket.",
             vitals().map(|v| v.taken_over.get()),
         );
         page.per_worker(
@@ -116,10 +138,24 @@ impl Agent {
             vitals().map(|v| v.counters.evicted.get()),
         );
         page.per_worker(
+            "lockstep_worker_evicted_sources_total",
+            "Source prefixes forgotten for new ones although they had opened flows of late.",
+            vitals().map(|v| v.counters.sources_forgotten.get()),
+        );
+        page.per_worker(
             "lockstep_worker_rehashed_flows_total",
             "Flows given another backend because theirs was removed.",
             vitals().map(|v| v.counters.rehashed.get()),
         );
+        page.family(
+            "lockstep_latency_seconds",
+            "histogram",
+            &format!("From receiving to sending a packet, of one burst in {SAMPLE}."),
+        );
+        for (index, vitals) in vitals().enumerate() {
+            let latency = std::iter::once(&vitals.latency);
+            page.histogram(&[("worker", &index.to_string())], &LATENCIES, 1e9, latency);
+        }
     }
 
     fn interface_metrics(&self, page: &mut Page, status: &api::EngineStatus) {
@@ -137,7 +173,7 @@ impl Agent {
         page.family(
             "lockstep_xdp_packets_total",
             "counter",
-            "What the XDP program did with frames: redirected, or why the kernel got them.",
+            "What the XDP program did with frames: redirected, carried, or why the kernel got them.",
         );
         for (interface, counters) in status.interfaces.iter().zip(self.steering.counters()) {
             for (verdict, packets) in counters.iter() {
@@ -188,7 +224,7 @@ impl Agent {
 
 fn service_metrics(page: &mut Page, status: &api::EngineStatus) {
     type VipField = fn(&api::VipStatus) -> u64;
-    let families: [(&str, &str, VipField); 2] = [
+    let families: [(&str, &str, VipField); 4] = [
         ("lockstep_vip_packets_total", "Packets forwarded.", |v| {
             v.packets
         }),
@@ -196,6 +232,16 @@ fn service_metrics(page: &mut Page, status: &api::EngineStatus) {
             "lockstep_vip_bytes_total",
             "Bytes forwarded, without tunnel headers.",
             |v| v.bytes,
+        ),
+        (
+            "lockstep_vip_flows_moved_total",
+            "Flows whose backend changed during their life, theirs having been removed.",
+            |v| v.flows_moved,
+        ),
+        (
+            "lockstep_vip_stateless_packets_total",
+            "Packets forwarded without an entry for their flow, the table being full.",
+            |v| v.stateless,
         ),
     ];
     for (name, help, field) in families {
@@ -337,6 +383,36 @@ impl Page {
             format!("{{{}}}", labels.join(","))
         };
         let _ = writeln!(self.0, "{}{more}{labels} {value}", self.1);
+    }
+
+    /// Times of some histograms together, which count `a_second` in a second. What is in a bucket is
+    /// below its end: the histograms' own buckets are finer, and one that lies across an end counts
+    /// for the next.
+    fn histogram<'a>(
+        &mut self,
+        labels: &[(&str, &str)],
+        ends: &[u64],
+        a_second: f64,
+        of: impl Iterator<Item = &'a Histogram> + Clone,
+    ) {
+        let below = |end: u64| -> u64 {
+            let buckets = of.clone().flat_map(Histogram::buckets);
+            buckets.filter(|(to, _)| *to <= end).map(|(_, n)| n).sum()
+        };
+        let seconds = |value: u64| value as f64 / a_second;
+        for &end in ends {
+            let end_text = seconds(end).to_string();
+            self.part(
+                "_bucket",
+                &[labels, &[("le", &end_text)]].concat(),
+                below(end),
+            );
+        }
+        let count: u64 = of.clone().map(Histogram::count).sum();
+        self.part("_bucket", &[labels, &[("le", "+Inf")]].concat(), count);
+        let sum = of.map(Histogram::sum).sum();
+        self.part("_sum", labels, seconds(sum));
+        self.part("_count", labels, count);
     }
 
     fn per_worker(&mut self, name: &str, help: &str, values: impl Iterator<Item = u64>) {

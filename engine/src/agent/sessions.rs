@@ -3,15 +3,16 @@
 pub mod names;
 
 use super::Agent;
-use super::flows::{Prefix, Silent};
+use super::flows::{Prefix, Silent, known_service};
+use super::former::Names;
 use crate::mailbox::{Command, Reply, SessionPage, Wanted};
 use futures::Stream;
 use lockstep_api as api;
-use lockstep_core::Micros;
 use lockstep_core::replicate::event::SessionId;
 use lockstep_core::replicate::replicator::{SessionDetails, SwitchoverError};
 use lockstep_core::replicate::session::ReplicaReport;
-use lockstep_core::tables::{BackendRef, Ring};
+use lockstep_core::tables::{BackendRef, Ring, VipRef};
+use lockstep_core::{Micros, Tables};
 use lockstep_plan::ServiceName;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -49,6 +50,14 @@ impl Filter {
         })
     }
 
+    /// Whether the service that it names is in force.
+    pub fn known(&self, tables: &Tables) -> Result<(), String> {
+        match &self.service {
+            Some(name) => known_service(name, tables).map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
     fn wants(&self, ring: Option<&Ring>, session: &SessionDetails) -> bool {
         let service = |name: &ServiceName| ring.is_some_and(|r| r.name == *name);
         self.service.as_ref().is_none_or(service)
@@ -81,7 +90,7 @@ pub fn stream(
 ) -> impl Stream<Item = Result<api::Session, Status>> {
     let (sender, receiver) = mpsc::channel(AHEAD);
     tokio::spawn(async move {
-        let tables = Arc::clone(&agent.state.lock().await.tables);
+        let known = agent.names().await;
         let mut sent = 0;
         for worker in 0..agent.workers.len() {
             let mut page = SessionPage::of(Wanted::From(0));
@@ -95,12 +104,12 @@ pub fn stream(
                     }
                 };
                 for session in &page.sessions {
-                    let ring = tables.ring(session.vip);
+                    let ring = known.tables.ring(session.vip);
                     if !filter.wants(ring, session) {
                         continue;
                     }
                     // A reader that went away wants no more.
-                    let message = message(session, ring, page.now);
+                    let message = message(session, &known, page.now);
                     if sent >= filter.limit || sender.send(Ok(message)).await.is_err() {
                         return;
                     }
@@ -115,9 +124,9 @@ pub fn stream(
 impl Agent {
     /// One session.
     pub(super) async fn session(&self, id: SessionId) -> Result<api::Session, Status> {
-        let tables = Arc::clone(&self.state.lock().await.tables);
+        let known = self.names().await;
         let (session, now) = self.details(id).await?;
-        Ok(message(&session, tables.ring(session.vip), now))
+        Ok(message(&session, &known, now))
     }
 
     /// Makes a replica, by name or address, the primary of a session; returns its name.
@@ -185,18 +194,19 @@ fn refused(id: SessionId, replica: &str, error: SwitchoverError) -> Status {
     }
 }
 
-/// A replica's name. One whose backend was taken out of the service has none any more.
-pub fn replica_name(ring: Option<&Ring>, backend: BackendRef) -> String {
-    let member = ring.and_then(|r| r.member(backend));
-    member.map_or_else(|| "(removed)".to_owned(), |m| m.backend.name.clone())
+/// A replica's name. One that left its service too long ago has none any more.
+pub fn replica_name(known: &Names, vip: VipRef, backend: BackendRef) -> String {
+    let backend = known.backend(vip, backend);
+    backend.map_or_else(|| "(removed)".to_owned(), |b| b.name.clone())
 }
 
-fn message(session: &SessionDetails, ring: Option<&Ring>, now: Micros) -> api::Session {
+fn message(session: &SessionDetails, known: &Names, now: Micros) -> api::Session {
     let report = &session.report;
+    let ring = known.tables.ring(session.vip);
     let primary = report
         .primary
         .and_then(|at| report.replicas.get(usize::from(at)))
-        .map(|replica| replica_name(ring, replica.backend));
+        .map(|replica| replica_name(known, session.vip, replica.backend));
     api::Session {
         id: report.id.to_string(),
         service: ring.map(|r| r.name.to_string()).unwrap_or_default(),
@@ -215,19 +225,17 @@ fn message(session: &SessionDetails, ring: Option<&Ring>, now: Micros) -> api::S
         replicas: report
             .replicas
             .iter()
-            .map(|r| replica(r, ring, now))
+            .map(|r| replica(r, session.vip, known, now))
             .collect(),
     }
 }
 
-fn replica(report: &ReplicaReport, ring: Option<&Ring>, now: Micros) -> api::Replica {
-    let member = ring.and_then(|r| r.member(report.backend));
+fn replica(report: &ReplicaReport, vip: VipRef, known: &Names, now: Micros) -> api::Replica {
+    let backend = known.backend(vip, report.backend);
     let (state, cause) = names::replica(report.state);
     api::Replica {
-        name: replica_name(ring, report.backend),
-        address: member
-            .map(|m| m.backend.address.to_string())
-            .unwrap_or_default(),
+        name: replica_name(known, vip, report.backend),
+        address: backend.map(|b| b.address.to_string()).unwrap_or_default(),
         state: state.to_owned(),
         cause: cause.to_owned(),
         since_seconds: now.since(report.since).as_secs_f64(),

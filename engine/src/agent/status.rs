@@ -6,6 +6,7 @@ use crate::workers::SocketHandle;
 use lockstep_api as api;
 use lockstep_core::counters::{BackendCounters, Count, VipCounters};
 use lockstep_core::replicate::counters::ReplicaBytes;
+use lockstep_core::replicate::session::SessionState;
 use lockstep_core::tables::{Member, Ring, VipRef};
 use lockstep_core::{Counters, Tables};
 use lockstep_plan::{BackendState, DropReason, Vip};
@@ -32,7 +33,15 @@ impl Agent {
             services: self.services(&tables, &ways),
             interfaces: self.interfaces(),
             drops: self.drops(VipRef::UNKNOWN, true),
+            sessions_unprotected: self.sessions_in(SessionState::Unprotected),
+            sessions_orphaned: self.sessions_in(SessionState::Orphaned),
         }
+    }
+
+    /// Sessions of all workers that are in a state.
+    pub(super) fn sessions_in(&self, state: SessionState) -> u64 {
+        let counters = self.workers.iter().filter_map(|w| w.sessions());
+        counters.map(|c| c.by_state[state as usize].get()).sum()
     }
 
     fn counters(&self) -> impl Iterator<Item = &Counters> {
@@ -48,6 +57,7 @@ impl Agent {
             let worker = link.handle();
             let vitals = &worker.vitals;
             let counters = &vitals.counters;
+            let seconds = |share| vitals.latency.quantile(share).map(|ns| ns as f64 / 1e9);
             api::WorkerStatus {
                 index: index as u32,
                 core: worker.core,
@@ -60,6 +70,8 @@ impl Agent {
                 flows_capacity: capacity,
                 stateless: counters.stateless.get(),
                 epoch: counters.epoch.get(),
+                latency_p50_seconds: seconds(0.5),
+                latency_p99_seconds: seconds(0.99),
                 kernel_dropped: worker
                     .sockets
                     .iter()
@@ -112,6 +124,8 @@ impl Agent {
             vip: Some(super::convert::vip_to_proto(&vip)),
             packets: sum(|v| &v.packets),
             bytes: sum(|v| &v.bytes),
+            flows_moved: sum(|v| &v.moved),
+            stateless: sum(|v| &v.stateless),
             drops: self.drops(vip_ref, false),
         }
     }

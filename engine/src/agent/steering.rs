@@ -1,37 +1,57 @@
 //! The XDP programs of all interfaces, as one.
 
+mod carry;
+mod destinations;
+
 use crate::workers::WorkerHandle;
-use lockstep_bpf::{BpfError, Destination, Room, Steer, SteerCounters};
-use lockstep_plan::{Protocol, Vip};
-use std::collections::BTreeMap;
+use destinations::{Destinations, destinations, sources};
+use lockstep_bpf::{BpfError, Carrier, Numbers, Steer, SteerCounters};
+use lockstep_core::Tables;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-type Destinations = BTreeMap<Destination, Room>;
-
 /// The programs, and what they were last told.
 pub struct Steering {
     inner: Mutex<Inner>,
+    /// Locked by itself, since it waits for the kernel and the heartbeat must not. `None` without
+    /// any program, or once they are off.
+    carrier: Mutex<Option<Carrier>>,
     engine_addresses: Vec<IpAddr>,
+    /// The interfaces' numbers in the kernel.
+    interfaces: Vec<u32>,
 }
 
 struct Inner {
     steers: Vec<Steer>,
-    told: Destinations,
+    /// `None`: nothing yet. A predecessor's destinations may be in force.
+    told: Option<Destinations>,
+    /// Where answers come from.
+    sources: Destinations,
+    /// The services that the programs can carry.
+    numbers: Numbers,
+    /// Whether sockets get packets: once a snapshot is in force.
+    open: bool,
 }
 
 impl Steering {
     /// Steering by these programs, in the order of the interfaces in `topology.toml`.
-    pub fn new(steers: Vec<Steer>, engine_addresses: Vec<IpAddr>) -> Self {
+    pub fn new(steers: Vec<Steer>, engine_addresses: Vec<IpAddr>) -> Result<Self, BpfError> {
+        let carrier = steers.first().map(Steer::carrier).transpose()?;
+        let interfaces = steers.iter().map(Steer::interface_number).collect();
         let inner = Inner {
             steers,
-            told: Destinations::new(),
+            told: None,
+            sources: Destinations::new(),
+            numbers: Numbers::new(),
+            open: false,
         };
-        Steering {
+        Ok(Steering {
             inner: Mutex::new(inner),
+            carrier: Mutex::new(carrier),
             engine_addresses,
-        }
+            interfaces,
+        })
     }
 
     /// Says to every program that the agent is alive.
@@ -43,11 +63,28 @@ impl Steering {
         }
     }
 
-    /// Lets packets of a worker's queues go to its sockets.
+    /// Lets packets of these workers' queues go to their sockets, from the first snapshot on. Until
+    /// then what a predecessor left carries them, or the kernel has them.
+    pub fn open_all<'a>(
+        &self,
+        workers: impl Iterator<Item = &'a WorkerHandle>,
+    ) -> Result<(), BpfError> {
+        let mut inner = self.lock();
+        if inner.open {
+            return Ok(());
+        }
+        for worker in workers {
+            inner.set_sockets(worker)?;
+        }
+        inner.open = true;
+        Ok(())
+    }
+
+    /// The same for a worker that is back; before the first snapshot it waits for the others.
     pub fn open(&self, worker: &WorkerHandle) -> Result<(), BpfError> {
         let inner = self.lock();
-        for socket in &worker.sockets {
-            inner.steers[socket.interface].set_socket(socket.queue, socket.fd.as_fd())?;
+        if inner.open {
+            inner.set_sockets(worker)?;
         }
         Ok(())
     }
@@ -67,23 +104,74 @@ impl Steering {
         workers.for_each(|worker| self.close(worker));
     }
 
-    /// Stops steering what is not in `wanted`, and changes nothing else.
-    pub fn narrow(&self, wanted: impl Iterator<Item = (Vip, u16)>) -> Result<(), BpfError> {
-        let wanted = self.destinations(wanted);
+    /// Stops steering what is not in `tables`, and changes nothing else.
+    pub fn narrow(&self, tables: &Tables) -> Result<(), BpfError> {
         let mut inner = self.lock();
-        let kept: Destinations = inner
-            .told
-            .iter()
-            .filter(|(destination, _)| wanted.contains_key(*destination))
-            .map(|(destination, room)| (*destination, *room))
-            .collect();
+        let Some(told) = &inner.told else {
+            // No socket is there yet, so no worker meets what it does not expect.
+            return Ok(());
+        };
+        let wanted = destinations(&self.engine_addresses, tables, &inner.numbers);
+        let mut kept = told.clone();
+        kept.retain(|destination, _| wanted.contains_key(destination));
         inner.tell(kept)
     }
 
-    /// Steers exactly what is in `wanted`, besides the engine's addresses.
-    pub fn widen(&self, wanted: impl Iterator<Item = (Vip, u16)>) -> Result<(), BpfError> {
-        let wanted = self.destinations(wanted);
-        self.lock().tell(wanted)
+    /// Steers exactly what is in `tables`, besides the engine's addresses.
+    pub fn widen(&self, tables: &Tables) -> Result<(), BpfError> {
+        let mut inner = self.lock();
+        let wanted = destinations(&self.engine_addresses, tables, &inner.numbers);
+        let sources = sources(tables);
+        inner.tell(wanted)?;
+        if inner.sources != sources {
+            for steer in &mut inner.steers {
+                steer.set_sources(&sources)?;
+            }
+            inner.sources = sources;
+        }
+        inner.look_at_locals()
+    }
+
+    /// Tells the programs which addresses are this host's own, where they ask for that.
+    pub fn keep_locals(&self) {
+        if let Err(error) = self.lock().look_at_locals() {
+            tracing::warn!(%error, "answers to this host's own addresses may go to the engine");
+        }
+    }
+
+    /// Gives the programs what they need to carry tunnelled services without the engine. May take
+    /// some milliseconds.
+    pub fn carry(&self, tables: &Tables) -> Result<(), BpfError> {
+        let mut carrier = self.lock_carrier();
+        let Some(carrier) = carrier.as_mut() else {
+            return Ok(());
+        };
+        let services = carry::services(tables, &self.interfaces);
+        let numbers = carrier.set(&services)?;
+        if numbers.len() < services.len() {
+            let others = services.len() - numbers.len();
+            tracing::warn!(
+                others,
+                "not every service fits the XDP program's tables; without the engine, packets of \
+                 the others go to the kernel"
+            );
+        }
+        self.lock().numbers = numbers;
+        Ok(())
+    }
+
+    /// Takes back what destinations name no more: after [`Steering::widen`].
+    pub fn retire(&self) -> Result<(), BpfError> {
+        self.lock_carrier().as_mut().map_or(Ok(()), Carrier::retire)
+    }
+
+    /// Gives the programs the ways to backends as they are now.
+    pub fn reroute(&self, tables: &Tables) -> Result<(), BpfError> {
+        let mut carrier = self.lock_carrier();
+        let ways = carry::tunnels(tables, &self.interfaces);
+        carrier
+            .as_mut()
+            .map_or(Ok(()), |carrier| carrier.reroute(ways))
     }
 
     /// What each program counted, in the order of the interfaces.
@@ -105,65 +193,57 @@ impl Steering {
         }
     }
 
-    /// A VIP has two entries, its own and its address's for packets without readable ports; an
-    /// engine address has one for each protocol and that one.
-    fn destinations(&self, vips: impl Iterator<Item = (Vip, u16)>) -> Destinations {
-        let mut destinations = Destinations::new();
-        for &address in &self.engine_addresses {
-            for protocol in [
-                Some(Protocol::Tcp.number()),
-                Some(Protocol::Udp.number()),
-                None,
-            ] {
-                destinations.insert(
-                    Destination {
-                        address,
-                        port: 0,
-                        protocol,
-                    },
-                    Room::NONE,
-                );
-            }
-        }
-        for (vip, room) in vips {
-            let address = vip.address();
-            // Rooms are lengths of headers: none is out of the range that a room may have.
-            let room = Room::new(room).unwrap_or(Room::NONE);
-            let protocol = Some(vip.protocol().number());
-            destinations.insert(
-                Destination {
-                    address,
-                    port: vip.port(),
-                    protocol,
-                },
-                room,
-            );
-            destinations.insert(
-                Destination {
-                    address,
-                    port: 0,
-                    protocol: None,
-                },
-                Room::NONE,
-            );
-        }
-        destinations
+    /// Takes off the programs that this engine brought: those that were there before carry on.
+    pub fn give_up(&self) {
+        give_up(std::mem::take(&mut self.lock().steers));
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn lock_carrier(&self) -> MutexGuard<'_, Option<Carrier>> {
+        self.carrier.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes programs off of an engine that does not start, so that it leaves the interfaces as it
+/// found them: where it took over a predecessor's maps, the program carries on by those.
+pub fn give_up(steers: Vec<Steer>) {
+    for steer in steers.into_iter().filter(|s| !s.has_taken_over()) {
+        if let Err(error) = steer.detach() {
+            tracing::warn!("an XDP program stays; it passes everything: {error:#}");
+        }
+    }
 }
 
 impl Inner {
+    fn set_sockets(&self, worker: &WorkerHandle) -> Result<(), BpfError> {
+        for socket in &worker.sockets {
+            self.steers[socket.interface].set_socket(socket.queue, socket.fd.as_fd())?;
+        }
+        Ok(())
+    }
+
     fn tell(&mut self, wanted: Destinations) -> Result<(), BpfError> {
-        if wanted == self.told {
+        if self.told.as_ref() == Some(&wanted) {
             return Ok(());
         }
         for steer in &mut self.steers {
             steer.set_destinations(&wanted)?;
         }
-        self.told = wanted;
+        self.told = Some(wanted);
+        Ok(())
+    }
+
+    fn look_at_locals(&mut self) -> Result<(), BpfError> {
+        if self.sources.is_empty() {
+            return Ok(());
+        }
+        let addresses = super::own_addresses();
+        for steer in &mut self.steers {
+            steer.set_locals(&addresses)?;
+        }
         Ok(())
     }
 }

@@ -74,6 +74,7 @@ pub async fn keep_up(agent: &Arc<Agent>) {
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
+        agent.steering.keep_locals();
         let behind = |worker: &&WorkerLink, tables| match worker.state() {
             WorkerState::Running => !worker.has(tables),
             WorkerState::Returning => true,

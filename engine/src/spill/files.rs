@@ -25,7 +25,7 @@ const LOCK: &str = "engine.lock";
 #[derive(Debug, Error)]
 pub enum SpillError {
     /// The directory cannot be used.
-    #[error("{} cannot hold spilled logs: {source}; `spill` in topology.toml says where they go", .path.display())]
+    #[error("{} cannot hold spilled logs; `spill` in topology.toml says where they go", .path.display())]
     Directory {
         /// The directory, or what in it.
         path: PathBuf,

@@ -1,21 +1,34 @@
-//! A worker's way to the network: its sockets and its packet memory.
+//! A worker's way to the network: its sockets, its packet memory, and the other workers.
 
+use crate::handover::{Given, Handover};
 use lockstep_core::PortId;
 use lockstep_core::replicate::stack::Transmit;
 use lockstep_plan::DropReason;
 use lockstep_wire::{LinkHeader, ethernet};
-use lockstep_xsk::{Burst, Frame, FramePool, Port, XskError};
+use lockstep_xsk::{Burst, Frame, FramePool, Port, XskError, wait};
+use std::time::{Duration, Instant};
+
+/// By what a worker sends from an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Its socket of that place.
+    Socket(usize),
+    /// The worker that has lent it its frames, having none and no socket itself.
+    Lender(u8),
+}
 
 /// See the module.
 pub struct Links {
-    /// Packet memory that is in no ring.
+    /// Packet memory that is in no ring: its own, or what it was lent.
     pub pool: FramePool,
+    /// To and from the other workers.
+    pub handover: Handover,
     /// The sockets.
     pub ports: Vec<Port>,
     /// For each socket, its interface.
     pub interfaces: Vec<PortId>,
-    /// For each interface, the socket to send by.
-    pub ways_out: Vec<Option<usize>>,
+    /// For each interface, the way to send by.
+    pub ways_out: Vec<Option<Way>>,
     /// Packets that sessions sent, since this was last looked at.
     pub transmitted: u64,
 }
@@ -29,14 +42,20 @@ impl Links {
 
     /// Sends a frame from an interface. One that cannot be sent goes back to the pool.
     pub fn send(&mut self, interface: PortId, frame: Frame) -> Result<(), DropReason> {
-        let Some(way) = out(&self.ways_out, interface) else {
-            self.pool.put(frame);
-            return Err(DropReason::NoPort);
-        };
-        self.ports[way].send(frame).map_err(|frame| {
-            self.pool.put(frame);
-            DropReason::TxFull
-        })
+        match out(&self.ways_out, interface) {
+            Some(Way::Socket(way)) => self.ports[way].send(frame).map_err(|frame| {
+                self.pool.put(frame);
+                DropReason::TxFull
+            }),
+            Some(Way::Lender(lender)) => {
+                self.handover.send(lender, frame, interface);
+                Ok(())
+            }
+            None => {
+                self.pool.put(frame);
+                Err(DropReason::NoPort)
+            }
+        }
     }
 
     /// Sends the first `length` bytes of a frame from an interface.
@@ -53,13 +72,54 @@ impl Links {
         self.send(interface, frame)
     }
 
-    /// Gives the kernel what was sent, and free frames to receive into.
+    /// Gives a frame to another worker. One that cannot be given goes back to the pool.
+    pub fn give(&mut self, to: u8, frame: Frame, what: Given) -> Result<(), DropReason> {
+        self.handover.give(to, frame, what).map_err(|frame| {
+            self.pool.put(frame);
+            DropReason::HandoverFull
+        })
+    }
+
+    /// The same, of a packet as it came in by an interface; timed where it is said when.
+    pub fn hand_over(
+        &mut self,
+        to: u8,
+        frame: Frame,
+        port: PortId,
+        received: Option<Instant>,
+    ) -> Result<(), DropReason> {
+        let Some(received) = received else {
+            return self.give(to, frame, Given::Packet { port, timed: false });
+        };
+        let given = self.handover.give_timed(to, frame, port, received);
+        given.map_err(|frame| {
+            self.pool.put(frame);
+            DropReason::HandoverFull
+        })
+    }
+
+    /// Gives the kernel what was sent, and free frames to receive into; and the other workers what is
+    /// theirs.
     pub fn flush(&mut self) -> Result<(), XskError> {
+        self.handover.lend(&mut self.pool);
+        self.handover.publish();
         for port in &mut self.ports {
             port.flush()?;
             port.reap(&mut self.pool);
             port.refill(&mut self.pool);
         }
+        Ok(())
+    }
+
+    /// Sleeps until a packet comes, from the network or another worker, at most for `nap`; not at all
+    /// when `is_due` says, after the others know that this one sleeps, that there is something to do.
+    pub fn sleep(&self, nap: Duration, is_due: impl FnOnce() -> bool) -> Result<(), XskError> {
+        let waker = self.handover.waker();
+        waker.doze();
+        if !is_due() && !self.handover.has_mail() {
+            wait(&self.ports, Some(waker), nap)?;
+        }
+        waker.rise();
         Ok(())
     }
 
@@ -93,14 +153,18 @@ impl Transmit for Links {
                 false
             }
         };
-        self.transmitted += u64::from(sent);
+        // What a lender sends, it counts itself.
+        self.transmitted += u64::from(sent && !self.ports.is_empty());
         sent
     }
 
     fn has_room(&mut self, interface: PortId) -> bool {
         // Without a socket there is nothing to wait for: `transmit` says what becomes of it.
-        let way = out(&self.ways_out, interface);
-        !self.pool.is_empty() && way.is_none_or(|way| self.ports[way].has_room())
+        !self.pool.is_empty()
+            && match out(&self.ways_out, interface) {
+                Some(Way::Socket(way)) => self.ports[way].has_room(),
+                Some(Way::Lender(_)) | None => true,
+            }
     }
 }
 
@@ -121,6 +185,6 @@ fn fill(
     link.write(header, ethertype)
 }
 
-fn out(ways_out: &[Option<usize>], PortId(port): PortId) -> Option<usize> {
+fn out(ways_out: &[Option<Way>], PortId(port): PortId) -> Option<Way> {
     ways_out.get(usize::from(port)).copied().flatten()
 }

@@ -1,17 +1,14 @@
-//! A worker's end of replicated sessions: packets to the [`Replicator`], from this worker's sockets
-//! and from other workers; what it has to tell, to whom it concerns.
+//! A worker's end of replicated sessions: packets to the [`Replicator`], and what it has to tell, to
+//! whom it concerns.
 
 use super::Links;
-use crate::handover::Handover;
 use crate::mailbox::{Reply, SessionPage};
 use crate::spill::SpillEndpoint;
-use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
 use lockstep_core::replicate::event::SessionId;
 use lockstep_core::replicate::replicator::{Replicator, SessionEvent, SwitchoverError};
-use lockstep_core::{BURST, Micros, PortId, Tables};
+use lockstep_core::{Micros, PortId, Tables};
 use lockstep_plan::DropReason;
-use lockstep_xsk::{XskError, wait};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +17,6 @@ use std::time::Duration;
 pub struct Sessions {
     /// There since the first service that replicates.
     replicator: Option<Box<Replicator>>,
-    handover: Handover,
     /// To the agent, which is not waited for: what finds no place stays in the replicator's own
     /// queue, and what finds none there is counted.
     events: Arc<ArrayQueue<SessionEvent>>,
@@ -28,25 +24,11 @@ pub struct Sessions {
     spill: Option<SpillEndpoint>,
 }
 
-/// What came of the packets that other workers had.
-#[derive(Debug, Default)]
-pub struct Taken {
-    /// How many there were.
-    pub received: usize,
-    /// Why some were dropped.
-    pub dropped: ArrayVec<DropReason, BURST>,
-}
-
 impl Sessions {
     /// No sessions, and nothing to make any with.
-    pub fn new(
-        handover: Handover,
-        events: Arc<ArrayQueue<SessionEvent>>,
-        spill: Option<SpillEndpoint>,
-    ) -> Self {
+    pub fn new(events: Arc<ArrayQueue<SessionEvent>>, spill: Option<SpillEndpoint>) -> Self {
         Sessions {
             replicator: None,
-            handover,
             events,
             spill,
         }
@@ -63,7 +45,12 @@ impl Sessions {
         Reply::Equipped { counters, spare }
     }
 
-    /// A packet from one of the worker's sockets: to its session, or to the worker that has it.
+    /// The worker that has the session of a packet, when it is another than this one.
+    pub fn owner(&self, tables: &Tables, frame: &[u8]) -> Option<u8> {
+        self.replicator.as_ref()?.owner(tables, frame)
+    }
+
+    /// A packet of one of this worker's sessions.
     pub fn receive(
         &mut self,
         now: Micros,
@@ -73,33 +60,7 @@ impl Sessions {
         links: &mut Links,
     ) -> Result<(), DropReason> {
         let replicator = self.replicator.as_mut().ok_or(DropReason::NoSession)?;
-        match replicator.owner(tables, frame) {
-            None => replicator.receive(now, tables, from, frame, links),
-            Some(other) if self.handover.give(other, from, frame) => Ok(()),
-            Some(_) => Err(DropReason::HandoverFull),
-        }
-    }
-
-    /// A burst of what other workers have received for this one.
-    pub fn take(&mut self, now: Micros, tables: &Tables, links: &mut Links) -> Taken {
-        let mut taken = Taken::default();
-        for _ in 0..BURST {
-            let Some(mut parcel) = self.handover.take() else {
-                break;
-            };
-            let port = parcel.port();
-            // Whose it is was settled where it came in: asked again, two workers that disagree for
-            // a moment would pass it to and fro.
-            let done = match &mut self.replicator {
-                Some(replicator) => replicator.receive(now, tables, port, parcel.frame(), links),
-                None => Err(DropReason::NoSession),
-            };
-            taken.received += 1;
-            // There are no more than a burst.
-            taken.dropped.extend(done.err());
-            self.handover.give_back(parcel);
-        }
-        taken
+        replicator.receive(now, tables, from, frame, links)
     }
 
     /// Does what the packets of this turn, and the files, have made due.
@@ -156,17 +117,14 @@ impl Sessions {
         }
     }
 
-    /// Sleeps until a packet comes, a session's time has come, or `nap` is over.
-    pub fn sleep(&self, now: Micros, links: &Links, nap: Duration) -> Result<(), XskError> {
+    /// How long there is nothing to do for any session, at most `nap`.
+    pub fn rest(&self, now: Micros, nap: Duration) -> Duration {
         let deadline = self.replicator.as_ref().and_then(|r| r.next_deadline());
-        let nap = deadline.map_or(nap, |deadline| nap.min(deadline.since(now)));
-        let waker = self.handover.waker();
-        waker.doze();
-        let replied = self.spill.as_ref().is_some_and(SpillEndpoint::has_mail);
-        if !replied && !self.handover.has_mail() {
-            wait(&links.ports, Some(waker), nap)?;
-        }
-        waker.rise();
-        Ok(())
+        deadline.map_or(nap, |deadline| nap.min(deadline.since(now)))
+    }
+
+    /// Whether the thread that keeps input in files has answered.
+    pub fn has_mail(&self) -> bool {
+        self.spill.as_ref().is_some_and(SpillEndpoint::has_mail)
     }
 }

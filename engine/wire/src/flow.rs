@@ -279,6 +279,11 @@ impl HashSeed {
         HashSeed(words)
     }
 
+    /// The eight words, for the XDP program, which hashes as we do.
+    pub const fn words(&self) -> &[u64; 8] {
+        &self.0
+    }
+
     /// Two keyed words to one. The whole 128-bit product goes into the second multiplication: for
     /// a given `y` other than 0 it tells every `x` apart.
     #[inline]

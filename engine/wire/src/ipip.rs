@@ -6,8 +6,10 @@
 //! | IPv6 | IPv4 | protocol 41 | 4213 |
 //! | IPv4 | IPv6 | next header 4 | 2473 |
 //! | IPv6 | IPv6 | next header 41 | 2473 |
+//!
+//! A tunnel over UDP has a UDP header between the two: see [`gue`](crate::gue).
 
-use core::net::{Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::checksum;
 use crate::ethernet::{self, LinkHeader};
@@ -15,14 +17,14 @@ use crate::flow::{FlowKey, HashSeed};
 use crate::ipv4::{self, Ipv4Header};
 use crate::ipv6::{self, Ipv6Header};
 use crate::parse::Headers;
-use crate::{protocol, vlan};
+use crate::{gue, protocol, udp, vlan};
 
 /// TTL and hop limit of outer headers: IANA's recommended default.
 const OUTER_TTL: u8 = 64;
 
 /// Flow labels need no secret, but all balancers should write the same one for a flow, so that a
 /// re-hash upstream does not move it to another path behind them.
-const LABEL_SEED: HashSeed = HashSeed::new(0x006c_6162_656c);
+pub const LABEL_SEED: HashSeed = HashSeed::new(0x006c_6162_656c);
 
 /// The outer header of a tunnel, computed once for each backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +41,16 @@ enum Template {
     V6 {
         /// Source and destination, in network order.
         addresses: [u8; 32],
+    },
+    GueV4 {
+        addresses: [u8; 8],
+        sum: u16,
+        /// The UDP destination port.
+        port: u16,
+    },
+    GueV6 {
+        addresses: [u8; 32],
+        port: u16,
     },
 }
 
@@ -59,30 +71,69 @@ struct Inner {
 impl Outer {
     /// A tunnel over IPv4.
     pub const fn v4(source: Ipv4Addr, destination: Ipv4Addr) -> Self {
-        let [a, b, c, d] = source.octets();
-        let [e, f, g, h] = destination.octets();
-        Outer(Template::V4 {
-            addresses: [a, b, c, d, e, f, g, h],
-            sum: checksum::fold(source.to_bits() as u64 + destination.to_bits() as u64),
-        })
+        let (addresses, sum) = addresses_v4(source, destination);
+        Outer(Template::V4 { addresses, sum })
     }
 
     /// A tunnel over IPv6.
     pub const fn v6(source: Ipv6Addr, destination: Ipv6Addr) -> Self {
-        let mut addresses = [0; 32];
-        let (halves, _) = addresses.as_chunks_mut::<16>();
-        halves[0] = source.octets();
-        halves[1] = destination.octets();
+        let addresses = addresses_v6(source, destination);
         Outer(Template::V6 { addresses })
     }
 
-    /// Bytes of the outer header: 20 or 40.
+    /// A tunnel over UDP over IPv4, to a port of the destination.
+    pub const fn gue_v4(source: Ipv4Addr, destination: Ipv4Addr, port: u16) -> Self {
+        let (addresses, sum) = addresses_v4(source, destination);
+        Outer(Template::GueV4 {
+            addresses,
+            sum,
+            port,
+        })
+    }
+
+    /// A tunnel over UDP over IPv6, to a port of the destination.
+    pub const fn gue_v6(source: Ipv6Addr, destination: Ipv6Addr, port: u16) -> Self {
+        let addresses = addresses_v6(source, destination);
+        Outer(Template::GueV6 { addresses, port })
+    }
+
+    /// Source and destination.
+    pub const fn addresses(&self) -> (IpAddr, IpAddr) {
+        match &self.0 {
+            Template::V4 { addresses, .. } | Template::GueV4 { addresses, .. } => {
+                let [a, b, c, d, e, f, g, h] = *addresses;
+                (
+                    IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
+                    IpAddr::V4(Ipv4Addr::new(e, f, g, h)),
+                )
+            }
+            Template::V6 { addresses } | Template::GueV6 { addresses, .. } => {
+                let (halves, _) = addresses.as_chunks::<16>();
+                (
+                    IpAddr::V6(Ipv6Addr::from_octets(halves[0])),
+                    IpAddr::V6(Ipv6Addr::from_octets(halves[1])),
+                )
+            }
+        }
+    }
+
+    /// The UDP destination port; `None` for IP in IP.
+    pub const fn port(&self) -> Option<u16> {
+        match self.0 {
+            Template::V4 { .. } | Template::V6 { .. } => None,
+            Template::GueV4 { port, .. } | Template::GueV6 { port, .. } => Some(port),
+        }
+    }
+
+    /// Bytes of the outer headers: 20 or 40, and 8 more with UDP.
     #[inline]
     #[allow(clippy::len_without_is_empty, reason = "a header is never empty")]
     pub const fn len(&self) -> u16 {
         match self.0 {
             Template::V4 { .. } => ipv4::HEADER_LENGTH as u16,
             Template::V6 { .. } => ipv6::HEADER_LENGTH as u16,
+            Template::GueV4 { .. } => (ipv4::HEADER_LENGTH + udp::HEADER_LENGTH) as u16,
+            Template::GueV6 { .. } => (ipv6::HEADER_LENGTH + udp::HEADER_LENGTH) as u16,
         }
     }
 
@@ -141,12 +192,59 @@ impl Outer {
                 let label = flow_label(&headers.key);
                 write_ipv6_header(outer, &inner, headers.length, label, addresses);
             }
+            Template::GueV4 {
+                addresses,
+                sum,
+                port,
+            } => {
+                link.write(front, ethernet::IPV4).ok_or(NoRoom)?;
+                let (ip, rest) = outer.split_first_chunk_mut().ok_or(NoRoom)?;
+                let rest = rest.first_chunk_mut().ok_or(NoRoom)?;
+                gue::write(rest, &headers.key, *port, headers.length).ok_or(NoRoom)?;
+                write_ipv4_header(ip, &inner.in_udp(), length, id, addresses, *sum);
+            }
+            Template::GueV6 { addresses, port } => {
+                link.write(front, ethernet::IPV6).ok_or(NoRoom)?;
+                let (ip, rest) = outer.split_first_chunk_mut().ok_or(NoRoom)?;
+                let rest = rest.first_chunk_mut().ok_or(NoRoom)?;
+                gue::write(rest, &headers.key, *port, headers.length).ok_or(NoRoom)?;
+                let (label, length) = (flow_label(&headers.key), length - IPV6_LENGTH);
+                write_ipv6_header(ip, &inner.in_udp(), length, label, addresses);
+            }
         }
         Ok(end)
     }
 }
 
+const IPV6_LENGTH: u16 = ipv6::HEADER_LENGTH as u16;
+
+/// Source and destination in network order, and their ones' complement sum.
+const fn addresses_v4(source: Ipv4Addr, destination: Ipv4Addr) -> ([u8; 8], u16) {
+    let [a, b, c, d] = source.octets();
+    let [e, f, g, h] = destination.octets();
+    let sum = checksum::fold(source.to_bits() as u64 + destination.to_bits() as u64);
+    ([a, b, c, d, e, f, g, h], sum)
+}
+
+/// Source and destination in network order.
+const fn addresses_v6(source: Ipv6Addr, destination: Ipv6Addr) -> [u8; 32] {
+    let mut addresses = [0; 32];
+    let (halves, _) = addresses.as_chunks_mut::<16>();
+    halves[0] = source.octets();
+    halves[1] = destination.octets();
+    addresses
+}
+
 impl Inner {
+    /// The same behind a UDP header.
+    #[inline(always)]
+    const fn in_udp(self) -> Self {
+        Inner {
+            protocol: protocol::UDP,
+            ..self
+        }
+    }
+
     /// Reads the inner header and counts the hop; `None` when it is cut.
     #[inline]
     fn take(packet: &mut [u8], key: &FlowKey) -> Option<Self> {
@@ -228,6 +326,6 @@ fn write_ipv6_header(
 /// 20 bits that differ between flows, so that routers which hash the outer header spread them
 /// (RFC 6438 section 3). Never 0, which says that a packet has no label.
 #[inline]
-fn flow_label(key: &FlowKey) -> u32 {
+pub fn flow_label(key: &FlowKey) -> u32 {
     ((key.hash(&LABEL_SEED) >> 44) as u32).max(1)
 }

@@ -7,7 +7,7 @@
 //!
 //! The way of a packet: [`parse()`] finds the headers and the flow, [`FlowKey::hash`] spreads flows
 //! over tables and backends, [`Outer::push`] writes the tunnel in front and the frame is ready to
-//! leave. No byte behind the inner IP header is ever written.
+//! leave; [`nat`] rewrites addresses and ports instead. Tunnels write no byte behind the inner IP header.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -18,10 +18,12 @@ extern crate std;
 pub mod checksum;
 pub mod ethernet;
 pub mod flow;
+pub mod gue;
 pub mod icmp;
 pub mod ipip;
 pub mod ipv4;
 pub mod ipv6;
+pub mod nat;
 pub mod parse;
 pub mod tcp;
 pub mod udp;

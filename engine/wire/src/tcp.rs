@@ -3,6 +3,7 @@
 use core::fmt;
 use core::ops::BitOr;
 
+use crate::checksum;
 use crate::parse::ParseError;
 
 /// Bytes of a header without options.
@@ -129,3 +130,57 @@ impl<'a> TcpHeader<'a> {
         TcpFlags(self.0[13])
     }
 }
+
+/// The option kinds that a SYN's options are walked by (RFC 9293 section 3.2).
+const END_OF_OPTIONS: u8 = 0;
+const NO_OPERATION: u8 = 1;
+const MAXIMUM_SEGMENT_SIZE: u8 = 2;
+
+/// Lowers the maximum segment size that a SYN announces to `limit`, with its checksum in step. A
+/// SYN that announces none, or less, stays as it is: what is not said may not be made up.
+///
+/// `segment` is the whole payload of an IP packet that [`TcpHeader::parse`] accepted.
+#[cold]
+pub fn clamp_mss(segment: &mut [u8], limit: u16) {
+    let Ok(header) = TcpHeader::parse(segment) else {
+        return;
+    };
+    let end = header.header_length();
+    let mut at = HEADER_LENGTH;
+    while at < end {
+        let step = match segment[at] {
+            END_OF_OPTIONS => return,
+            NO_OPERATION => 1,
+            kind => {
+                let Some(&length) = segment.get(at + 1).filter(|&&length| length >= 2) else {
+                    return;
+                };
+                if kind == MAXIMUM_SEGMENT_SIZE && length == 4 && at + 4 <= end {
+                    lower_mss(segment, at + 2, limit);
+                }
+                usize::from(length)
+            }
+        };
+        at += step;
+    }
+}
+
+fn lower_mss(segment: &mut [u8], at: usize, limit: u16) {
+    let announced = u16::from_be_bytes([segment[at], segment[at + 1]]);
+    if announced <= limit {
+        return;
+    }
+    segment[at..at + 2].copy_from_slice(&limit.to_be_bytes());
+    // At an odd place its bytes are the lower one of a word and the upper one of the next: to the
+    // sum that is the number with its bytes exchanged (RFC 1071 section 2 (B)).
+    let (old, new) = if at.is_multiple_of(2) {
+        (announced, limit)
+    } else {
+        (announced.swap_bytes(), limit.swap_bytes())
+    };
+    let sum = checksum::update_u16(u16::from_be_bytes([segment[16], segment[17]]), old, new);
+    segment[16..18].copy_from_slice(&sum.to_be_bytes());
+}
+
+#[cfg(test)]
+mod tests;

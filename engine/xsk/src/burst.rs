@@ -61,6 +61,37 @@ impl Burst {
         })
     }
 
+    /// Takes out every frame that `whose` has an answer for, and gives it to `take` with that answer;
+    /// the others stay, in their order. Costs nothing where it answers `None`, as most do.
+    ///
+    /// Should one of the two panic, the frames behind are lost to their pool until the UMEM goes.
+    #[inline]
+    pub fn extract<T>(
+        &mut self,
+        mut whose: impl FnMut(&[u8]) -> Option<T>,
+        mut take: impl FnMut(T, Frame),
+    ) {
+        // Nothing is in the burst before it is known to stay: no frame can be there twice.
+        for at in 0..std::mem::take(&mut self.len) {
+            let desc = self.descs[at];
+            let region = self.handle.region();
+            // SAFETY: the region contains the descriptor, whose chunk only this burst has, and the
+            // slice ends with this statement.
+            let answer = whose(unsafe {
+                std::slice::from_raw_parts(region.at(&desc).as_ptr(), desc.lengths().data())
+            });
+            match answer {
+                None => {
+                    self.descs[self.len] = desc;
+                    self.len += 1;
+                }
+                // SAFETY: the burst owned the chunk, which its port counted as lent, and no longer
+                // has it.
+                Some(answer) => take(answer, unsafe { Frame::own(desc, self.handle.home()) }),
+            }
+        }
+    }
+
     /// Takes the frames out, in order. Those the iterator does not get to are dropped, as with
     /// `Vec::drain`.
     #[inline]

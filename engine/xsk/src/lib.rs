@@ -15,6 +15,9 @@
 //! [`FramePool::put`] consume it, so that a frame the kernel has cannot be touched. A frame that
 //! is dropped instead is not lost: its chunk finds its way back to the pool (see [`Frame`]).
 //!
+//! Between workers, frames go by an [`Exchange`]: to whoever is to process them, and back to the one
+//! whose UMEM they are of.
+//!
 //! A worker's loop, for one port:
 //!
 //! ```no_run
@@ -53,6 +56,7 @@
 
 mod burst;
 mod error;
+mod exchange;
 mod frame;
 mod huge_pages;
 mod memlock;
@@ -67,6 +71,7 @@ mod waker;
 
 pub use burst::{BURST, Burst, Drain};
 pub use error::XskError;
+pub use exchange::Exchange;
 pub use frame::{Frame, TooLong};
 pub use huge_pages::HugePages;
 pub use memlock::raise_memlock;

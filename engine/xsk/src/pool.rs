@@ -15,6 +15,8 @@ pub struct FramePool {
     free: Vec<FrameDesc>,
     total: u32,
     reclaimed: u64,
+    /// Whether dropped frames come here: not into a guest's pool.
+    takes_strays: bool,
     handle: Handle,
 }
 
@@ -26,6 +28,18 @@ impl FramePool {
             free,
             total,
             reclaimed: 0,
+            takes_strays: true,
+            handle,
+        }
+    }
+
+    /// An empty pool for frames that are lent to another worker.
+    pub(crate) fn guest(total: u32, handle: Handle) -> Self {
+        FramePool {
+            free: Vec::with_capacity(total as usize),
+            total,
+            reclaimed: 0,
+            takes_strays: false,
             handle,
         }
     }
@@ -95,6 +109,9 @@ impl FramePool {
     /// Takes in the frames that were dropped.
     #[inline]
     pub(crate) fn reclaim(&mut self) {
+        if !self.takes_strays {
+            return;
+        }
         self.reclaimed += u64::from(self.handle.region().collect_strays(&mut self.free));
     }
 

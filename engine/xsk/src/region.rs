@@ -233,9 +233,30 @@ impl Drop for Region {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Home(NonNull<Region>);
 
-// SAFETY: what is reached through it from several threads is behind atomics and a mutex, or never
-// changes after `hold`. The chunks themselves belong to one frame each.
+// SAFETY: a frame is handed from one worker's thread to another's, and with it its home; the pool,
+// the ports and other frames of the same region stay where they are and are used at the same time.
+// What threads reach at the same time through their homes is
+// - `count`, an atomic: a frame that is dropped subtracts itself there and touches no balance, which
+//   is its holder's own (`Handle::lent`) and was raised when the frame was lent. The number may then
+//   lag behind by the balances, never by `HOLDER`: with a holder it cannot be zero, and each adds its
+//   balance in the same step that takes its own weight away.
+// - `strays` and `stray_count`, a mutex and an atomic: where the chunk of a dropped frame goes, and
+//   from where its pool, on whatever thread, takes it.
+// - `base`, `len`, `chunk`, `fill_ring`: never changed after `hold`.
+// - `first_port`, an atomic.
+// - `backing`: xsk-rs's UMEM is `Send` and `Sync` (asserted below). It is freed by the thread that
+//   brings the count to zero, which `adjust` orders behind everything that the others did.
+// A chunk's bytes are reached only through the one frame, burst, pool or ring that owns it; whatever
+// hands that over (a ring between workers) orders what was written before with what is read behind.
 unsafe impl Send for Home {}
+
+const _: () = {
+    const fn is_shared<T: Send + Sync>() {}
+    const fn is_sent<T: Send>() {}
+    is_shared::<xsk_rs::Umem>();
+    is_sent::<crate::Frame>();
+    is_sent::<crate::FramePool>();
+};
 
 impl Home {
     /// The region.

@@ -204,6 +204,14 @@ impl Umem {
         self.huge_pages
     }
 
+    /// A pool of another worker, which this UMEM's worker lends frames to: each comes by
+    /// [`FramePool::put`], and goes home as the [`Frame`](crate::Frame) that [`FramePool::take`]
+    /// gives, to be sent there. It is empty at first, and dropped frames do not come to it. What is
+    /// in it when it goes is lost to the UMEM.
+    pub fn guest_pool(&self) -> FramePool {
+        FramePool::guest(self.frames, self.handle.clone())
+    }
+
     pub(crate) fn handle(&self) -> &Handle {
         &self.handle
     }

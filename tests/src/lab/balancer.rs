@@ -25,11 +25,22 @@ use std::time::Duration;
 pub(super) const DEVICE: &str = "eth0";
 const START: Duration = Duration::from_secs(15);
 
+/// How a balancer's workers share the packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spread {
+    /// By the queues that they come to.
+    Rss,
+    /// By flow. With one queue, one worker receives and sends, and another processes everything; with
+    /// more, each does both.
+    Rps,
+}
+
 /// A load-balancer host.
 #[derive(Debug)]
 pub struct Balancer {
     index: usize,
     queues: usize,
+    spread: Spread,
     daemon: Option<Process>,
     engine: Option<Process>,
     netns: Netns,
@@ -38,7 +49,7 @@ pub struct Balancer {
 }
 
 impl Balancer {
-    pub(super) fn new(run: &Arc<Run>, index: usize, queues: usize) -> Result<Self> {
+    pub(super) fn new(run: &Arc<Run>, index: usize, queues: usize, spread: Spread) -> Result<Self> {
         let name = format!("b{index}");
         let dir = run.dir().join(&name);
         fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -48,6 +59,7 @@ impl Balancer {
         Ok(Balancer {
             index,
             queues,
+            spread,
             daemon: None,
             engine: None,
             netns,
@@ -347,17 +359,24 @@ impl Balancer {
 
     fn topology(&self) -> String {
         let mut text = format!(
-            "[engine]\nsocket = {:?}\npin_dir = {:?}\naddresses = [\"{}\", \"{}\"]\n\n\
-             [[interface]]\nname = \"{DEVICE}\"\n",
+            "[engine]\nsocket = {:?}\npin_dir = {:?}\naddresses = [\"{}\", \"{}\"]\n\
+             spread = \"{}\"\n\n[[interface]]\nname = \"{DEVICE}\"\n",
             self.engine_socket(),
             self.bpffs.path(),
             engine_v4(self.index),
             engine_v6(self.index),
+            match self.spread {
+                Spread::Rss => "rss",
+                Spread::Rps => "rps",
+            },
         );
         for queue in 0..self.queues {
             text.push_str(&format!(
                 "\n[[worker]]\ncore = {queue}\nqueues = [\"{DEVICE}:{queue}\"]\n"
             ));
+        }
+        if self.spread == Spread::Rps && self.queues == 1 {
+            text.push_str("process = false\n\n[[worker]]\ncore = 1\n");
         }
         text
     }

@@ -1,6 +1,6 @@
 //! Building the lab, and the lab as a whole.
 
-use super::balancer::{self, Balancer};
+use super::balancer::{self, Balancer, Spread};
 use super::client::{self, Client};
 use super::links::{End, connect};
 use super::router::{self, Router};
@@ -38,6 +38,7 @@ impl Lab {
             balancers: 1,
             servers: 3,
             queues: 1,
+            spread: Spread::Rss,
         }
     }
 
@@ -76,6 +77,7 @@ pub struct LabBuilder {
     balancers: usize,
     servers: usize,
     queues: usize,
+    spread: Spread,
 }
 
 impl LabBuilder {
@@ -97,6 +99,13 @@ impl LabBuilder {
     #[must_use]
     pub fn queues(mut self, count: usize) -> Self {
         self.queues = count;
+        self
+    }
+
+    /// How each balancer's workers share the packets.
+    #[must_use]
+    pub fn spread(mut self, spread: Spread) -> Self {
+        self.spread = spread;
         self
     }
 
@@ -163,7 +172,7 @@ impl LabBuilder {
     }
 
     fn balancer(&self, run: &Arc<Run>, router: &Router, index: usize) -> Result<Balancer> {
-        let balancer = Balancer::new(run, index, self.queues)?;
+        let balancer = Balancer::new(run, index, self.queues, self.spread)?;
         let port = balancer.name();
         let end = End {
             netns: balancer.netns(),

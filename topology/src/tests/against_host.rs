@@ -161,7 +161,7 @@ fn what_the_host_cannot_do_is_named_with_its_line() {
         ),
         (
             |host| host.memory_available = 150 << 20,
-            "t.toml:3:14: the memory does not fit: 2 workers take 91.1 MiB each (UMEM 16.0 MiB, flow tables 75.1 MiB), 182.3 MiB together, and 150.0 MiB are available; lower `flows_ipv4`, `flows_ipv6` or `umem_frames`, or have fewer workers",
+            "t.toml:3:14: the memory does not fit: 2 workers take 32.0 MiB for UMEMs and 150.3 MiB for flow tables, 182.3 MiB together, and 150.0 MiB are available; lower `flows_ipv4`, `flows_ipv6` or `umem_frames`, or have fewer workers",
         ),
     ];
     for (change, report) in rows {
@@ -190,6 +190,8 @@ fn wishes(interfaces: &[&str], addresses: &[&str]) -> Wishes {
     Wishes {
         interfaces: interfaces.iter().map(|&name| name.to_owned()).collect(),
         addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+        spread: Spread::Rss,
+        queues: None,
     }
 }
 
@@ -273,6 +275,29 @@ fn a_worker_a_queue_is_proposed_on_the_nodes_of_the_interfaces() {
     }
 }
 
+/// The four settings of receive side scaling and receive packet steering.
+#[test]
+fn each_setting_of_rss_and_rps_is_proposed() {
+    let mut host = host();
+    eth0(&mut host).rx_queues = 2;
+    let rows = [
+        (Spread::Rps, None, "1: eth0:0 | 2: eth0:1 | 3: "),
+        (Spread::Rss, None, "1: eth0:0 | 2: eth0:1"),
+        (Spread::Rps, Some(1), "1: eth0:0 | 2:  | 3: "),
+        (Spread::Rss, Some(1), "1: eth0:0"),
+    ];
+    for (spread, queues, expected) in rows {
+        let wishes = Wishes {
+            spread,
+            queues,
+            ..wishes(&[], &["192.0.2.10"])
+        };
+        let topology = detect(&host, &wishes).unwrap();
+        assert_eq!(plan(&topology), expected);
+        assert_eq!(topology.engine().spread, spread);
+    }
+}
+
 #[test]
 fn a_proposal_takes_frames_and_memory_from_the_host() {
     let mut host = host();
@@ -353,11 +378,11 @@ fn what_cannot_be_proposed_says_what_to_name() {
 fn the_table_shows_core_node_queues_and_memory() {
     assert_eq!(
         show(&topology(), &host()),
-        "WORKER  CORE  NUMA  QUEUES  UMEM      FLOW TABLES\n\
-         0       1     0     eth0:0  16.0 MiB  75.1 MiB\n\
-         1       2     0     eth0:1  16.0 MiB  75.1 MiB\n\
+        "WORKER  CORE  NUMA  QUEUES  PROCESSES  UMEM      FLOW TABLES\n\
+         0       1     0     eth0:0  yes        16.0 MiB  75.1 MiB\n\
+         1       2     0     eth0:1  yes        16.0 MiB  75.1 MiB\n\
          \n\
-         poll adaptive, 8192 frames of 2048 bytes a worker, 182.3 MiB together, 1.0 GiB available\n\
+         spread rss, poll adaptive, 8192 frames of 2048 bytes a worker, 182.3 MiB together, 1.0 GiB available\n\
          replicated sessions: 4096 a worker, 6.2 GiB at most for it once a service asks for them\n"
     );
 }
@@ -418,4 +443,51 @@ proptest! {
         let parsed = Topology::parse("t.toml", &render(&topology));
         prop_assert_eq!(parsed, Ok(topology));
     }
+}
+
+/// Two workers, and these lines of `[sessions]`.
+fn with_sessions(lines: &str) -> Topology {
+    let text = format!(
+        "[engine]\naddresses = [\"192.0.2.10\"]\nflows_ipv4 = 1000000\n[sessions]\n{lines}\n\
+         [[interface]]\nname = \"eth0\"\n\
+         [[worker]]\ncore = 1\nqueues = [\"eth0:0\"]\n\
+         [[worker]]\ncore = 2\nqueues = [\"eth0:1\"]\n"
+    );
+    Topology::parse("t.toml", &text).unwrap()
+}
+
+#[test]
+fn a_place_for_spilled_logs_is_there_or_can_be_made() {
+    let place = tempfile::tempdir().unwrap();
+    let said = |path: &std::path::Path| {
+        check(&with_sessions(&format!("spill = {path:?}")), &host()).to_string()
+    };
+    assert_eq!(said(place.path()), "");
+    assert_eq!(said(&place.path().join("to/be/made")), "");
+    assert!(!place.path().join("to").exists(), "it is only looked at");
+    let file = place.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let path = file.join("logs");
+    let (path, file) = (path.display(), file.display());
+    assert_eq!(
+        said(path.to_string().as_ref()),
+        format!(
+            "t.toml:5:9: {path} cannot hold spilled logs: {file} is no directory; name a \
+             directory that is there or can be made, on a file system for it"
+        )
+    );
+}
+
+#[test]
+fn logs_of_sessions_that_do_not_fit_are_told_to_who_asks_for_them() {
+    assert_eq!(
+        check(&with_sessions("log_memory = 268435456"), &host()).to_string(),
+        ""
+    );
+    assert_eq!(
+        check(&with_sessions("log_memory = 536870912"), &host()).to_string(),
+        "t.toml:5:14: warning: the logs of sessions may not fit: 2 workers take up to 512.0 MiB \
+         each, 1.0 GiB together, beside 182.3 MiB for packets and flows, and 1.0 GiB are \
+         available; lower `log_memory`; `spill` is for what has no room in it"
+    );
 }

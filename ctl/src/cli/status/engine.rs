@@ -2,7 +2,7 @@
 
 use crate::cli::flows::vip_name;
 use crate::cli::output::table;
-use crate::cli::units::{bytes, count, percent, time};
+use crate::cli::units::{bytes, count, moment, percent, time};
 use lockstep_api as api;
 use lockstep_plan::health::Verdict;
 use serde::Serialize;
@@ -23,6 +23,10 @@ pub struct Engine {
     services: Vec<Service>,
     /// Dropped before a VIP was known.
     drops: Vec<Drop>,
+    /// With fewer replicas in sync than `min_sync`.
+    sessions_unprotected: u64,
+    /// With too few replicas to go on.
+    sessions_orphaned: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -40,6 +44,9 @@ struct Worker {
     flows_capacity: u64,
     stateless: u64,
     epoch: u64,
+    /// From receiving to sending a packet, of a sample.
+    latency_p50_seconds: Option<f64>,
+    latency_p99_seconds: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -65,6 +72,8 @@ struct Vip {
     vip: String,
     packets: u64,
     bytes: u64,
+    flows_moved: u64,
+    stateless: u64,
     drops: Vec<Drop>,
 }
 
@@ -160,11 +169,21 @@ impl From<api::WorkerStatus> for Worker {
             flows_capacity: w.flows_capacity,
             stateless: w.stateless,
             epoch: w.epoch,
+            latency_p50_seconds: w.latency_p50_seconds,
+            latency_p99_seconds: w.latency_p99_seconds,
         }
     }
 }
 
 impl Worker {
+    /// What half of all packets take at most, and 99 of 100.
+    fn latency(&self) -> String {
+        match (self.latency_p50_seconds, self.latency_p99_seconds) {
+            (Some(half), Some(most)) => format!("{} / {}", moment(half), moment(most)),
+            (_, None) | (None, _) => "-".to_owned(),
+        }
+    }
+
     /// By what is in the table now: what overflowed once may be long past.
     fn is_full(&self) -> bool {
         let (flows, capacity) = (u128::from(self.flows), u128::from(self.flows_capacity));
@@ -202,6 +221,8 @@ impl From<api::VipStatus> for Vip {
             vip: vip_name(&v.vip.unwrap_or_default()),
             packets: v.packets,
             bytes: v.bytes,
+            flows_moved: v.flows_moved,
+            stateless: v.stateless,
             drops: Drop::all(v.drops),
         }
     }
@@ -243,7 +264,14 @@ impl Engine {
             interfaces: status.interfaces.into_iter().map(Interface::from).collect(),
             services: status.services.into_iter().map(Service::from).collect(),
             drops: Drop::all(status.drops),
+            sessions_unprotected: status.sessions_unprotected,
+            sessions_orphaned: status.sessions_orphaned,
         }
+    }
+
+    /// The snapshot in force.
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// The engine in a line.
@@ -295,7 +323,21 @@ impl Engine {
                 )
             })
         });
-        workers.chain(full).chain(unreachable).chain(down).collect()
+        let all = workers.chain(full).chain(unreachable).chain(down);
+        all.chain(self.session_troubles()).collect()
+    }
+
+    fn session_troubles(&self) -> impl Iterator<Item = String> {
+        let of = |n: u64, what: &str| {
+            let sessions = if n == 1 { "session" } else { "sessions" };
+            (n > 0).then(|| format!("{} {sessions} {what}; see `lockstep sessions`", count(n)))
+        };
+        let unprotected = "with fewer replicas in sync than `min_sync`";
+        let orphaned = "with too few replicas to go on: they end at their `orphan_timeout`";
+        let unprotected = of(self.sessions_unprotected, unprotected);
+        unprotected
+            .into_iter()
+            .chain(of(self.sessions_orphaned, orphaned))
     }
 
     fn interfaces_table(&self) -> String {
@@ -328,6 +370,7 @@ impl Engine {
                 count(w.dropped),
                 format!("{} of {}", count(w.flows), count(w.flows_capacity)),
                 count(w.stateless),
+                w.latency(),
                 w.epoch.to_string(),
             ];
             if shown {
@@ -345,6 +388,7 @@ impl Engine {
             ">DROPPED",
             ">FLOWS",
             ">STATELESS",
+            ">P50 / P99",
             ">EPOCH",
         ];
         if shown {
@@ -353,8 +397,10 @@ impl Engine {
         table(&columns, self.workers.iter().map(row))
     }
 
-    /// Sessions, of a service together, have a column only where one replicates.
+    /// Sessions, of a service together, have a column only where one replicates; packets without
+    /// an entry where there were any.
     fn vips_table(&self) -> String {
+        let stateless = (self.services.iter().flat_map(|s| &s.vips)).any(|v| v.stateless > 0);
         let replicated = |s: &Service| s.mode == "replicate";
         let replicates = self.services.iter().any(replicated);
         let rows = self.services.iter().flat_map(|s| {
@@ -368,7 +414,11 @@ impl Engine {
                     count(v.packets),
                     bytes(v.bytes),
                     count(dropped),
+                    count(v.flows_moved),
                 ];
+                if stateless {
+                    row.push(count(v.stateless));
+                }
                 if replicates {
                     let sessions = replicated(s).then(|| count(s.sessions));
                     row.push(sessions.unwrap_or_else(|| "-".to_owned()));
@@ -376,7 +426,12 @@ impl Engine {
                 row
             })
         });
-        let mut columns = vec!["SERVICE", "MODE", "VIP", ">PACKETS", ">BYTES", ">DROPPED"];
+        let mut columns = vec![
+            "SERVICE", "MODE", "VIP", ">PACKETS", ">BYTES", ">DROPPED", ">MOVED",
+        ];
+        if stateless {
+            columns.push(">STATELESS");
+        }
         if replicates {
             columns.push(">SESSIONS");
         }

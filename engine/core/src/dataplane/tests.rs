@@ -6,6 +6,8 @@ use crate::fixtures::{
     replicated, route, service, steered, tcp, three, udp, web,
 };
 use crate::tables::{NextHop, Route};
+use crate::tracking::FlowState;
+use core::net::IpAddr;
 use etherparse::{IpNumber, NetSlice, SlicedPacket};
 use lockstep_plan::Snapshot;
 use proptest::prelude::*;
@@ -22,6 +24,7 @@ fn dataplane(tables: Tables) -> Dataplane {
         flows_v4: 1000,
         flows_v6: 1000,
         seed: 42,
+        ..DataplaneConfig::default()
     });
     dataplane.adopt(Arc::new(tables));
     dataplane
@@ -362,6 +365,7 @@ fn two_dataplanes_choose_alike_whatever_their_secret_and_history() {
         flows_v4: 8,
         flows_v6: 8,
         seed: 7,
+        ..DataplaneConfig::default()
     });
     b.adopt(Arc::new(other));
     for port in 1..2000 {

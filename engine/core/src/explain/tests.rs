@@ -40,6 +40,7 @@ fn the_explanation_agrees_with_the_dataplane_on_every_packet() {
         flows_v4: 999,
         flows_v6: 9,
         seed: 1,
+        ..DataplaneConfig::default()
     });
     dataplane.adopt(Arc::clone(&tables));
     for port in 1..500 {
@@ -70,6 +71,7 @@ fn a_known_flow_is_explained_by_its_entry_even_when_maglev_says_otherwise() {
         flows_v4: 9,
         flows_v6: 9,
         seed: 1,
+        ..DataplaneConfig::default()
     });
     dataplane.adopt(Arc::new(tables));
     let mut verdicts = [crate::Verdict::Drop(DropReason::TxFull)];
@@ -112,6 +114,11 @@ fn a_known_flow_is_explained_by_its_entry_even_when_maglev_says_otherwise() {
     );
     let new = tuple(dataplane.tables(), &["eth0"], &key, None);
     assert!(!matches!(new.fate, Fate::Forward { address, .. } if address == first));
+    // From the middle of a connection that another balancer had.
+    let found = frame(dataplane.tables(), &["eth0"], &tcp(CLIENT, VIP, "A"), None);
+    assert!(matches!(found.fate, Fate::Forward { address, .. } if address == first));
+    let text = found.steps.join("\n");
+    assert!(text.contains("by the ring before that"), "{text}");
 }
 
 #[test]
@@ -184,6 +191,7 @@ fn a_known_flow_is_decided_on_by_segment_and_vip_as_the_dataplane_does() {
         flows_v4: 9,
         flows_v6: 9,
         seed: 1,
+        ..DataplaneConfig::default()
     });
     let all = "203.0.113.10:0/tcp";
     let services = |services: &[(&str, &str, Vec<lockstep_plan::Backend>)]| {
@@ -298,6 +306,7 @@ fn a_known_flow_and_a_service_that_replicates_are_decided_on_as_the_dataplane_do
             flows_v4: 9,
             flows_v6: 9,
             seed: 1,
+            ..DataplaneConfig::default()
         });
         let before = vec![service("web", &[all], three())];
         dataplane.adopt(Arc::new(compile(&Tables::default(), 1, before)));

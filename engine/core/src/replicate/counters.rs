@@ -1,8 +1,8 @@
 //! Counters of sessions: one set per worker, written by it alone, read by the agent at any time.
 
-use super::histogram::Histogram;
 use super::session::SessionState;
 use crate::counters::{BACKEND_SLOTS, Count, VIP_SLOTS};
+use crate::histogram::Histogram;
 use crate::tables::{BackendRef, VipRef};
 use alloc::boxed::Box;
 

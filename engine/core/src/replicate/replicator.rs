@@ -30,7 +30,7 @@ use super::stack::time_wait::{Late, TimeWait};
 use super::stack::wheel::Wheel;
 use super::stack::{Connection, Scratch, Transmit, Way};
 use crate::Micros;
-use crate::dataplane::reason;
+use crate::dataplane::{Spread, reason, session_share};
 use crate::tables::{BackendRef, EngineAddresses, PortId, Tables, VipRef};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -39,7 +39,7 @@ use core::net::SocketAddr;
 use core::ops::RangeInclusive;
 use flows::Flows;
 use groups::{GroupPlace, Groups};
-use lockstep_plan::{DropReason, Grouping};
+use lockstep_plan::DropReason;
 use lockstep_wire::{FlowKey, LinkHeader, protocol};
 use random::Random;
 
@@ -55,10 +55,9 @@ const TICK: usize = 512;
 /// The sizes of a replicator, fixed for its life.
 #[derive(Debug, Clone)]
 pub struct ReplicatorConfig {
-    /// This worker.
-    pub worker: u8,
-    /// How many there are; their port ranges are of one size, one behind the other.
-    pub workers: u8,
+    /// This worker, and those that hold sessions; their port ranges are of one size, one behind the
+    /// other.
+    pub spread: Spread,
     /// This worker's local ports for connections to replicas.
     pub ports: RangeInclusive<u16>,
     /// Sessions at most.
@@ -285,26 +284,13 @@ impl Replicator {
     /// The worker that a frame belongs to, when it is another than this one: the one with its
     /// local port, or, where all connections of a client are one group, the client's.
     pub fn owner(&self, tables: &Tables, frame: &[u8]) -> Option<u8> {
-        if self.config.workers <= 1 {
+        let shares = self.config.spread.processing.len();
+        if shares <= 1 {
             return None;
         }
         let key = lockstep_wire::parse(frame).ok()?.key;
-        let destination = key.destination_address();
-        let port = key.destination_port();
-        let owner = if tables.is_session(destination, port, key.protocol()) {
-            let worker = i32::from(self.config.worker) + self.ports.worker_distance(port);
-            u8::try_from(worker)
-                .ok()
-                .filter(|w| *w < self.config.workers)?
-        } else {
-            let vip = tables.vip(destination, port, key.protocol())?;
-            let policy = tables.ring(vip)?.replicate.as_ref()?;
-            if policy.group != Grouping::Client {
-                return None;
-            }
-            (random::spread(key.source_address()) % u64::from(self.config.workers)) as u8
-        };
-        (owner != self.config.worker).then_some(owner)
+        let share = session_share(tables, &key, shares)?;
+        self.config.spread.other(share)
     }
 
     /// Drives the sessions that got packets, and sends. To be called after every burst.
@@ -400,7 +386,7 @@ impl Replicator {
 
     /// The place of a session.
     fn place(&self, id: SessionId) -> Option<u32> {
-        (id.worker == self.config.worker)
+        (id.worker == self.config.spread.me)
             .then(|| self.flows.named(id.number))
             .flatten()
     }

@@ -1,9 +1,10 @@
 //! From snapshot to tables.
 
 use super::*;
+use crate::guard::Rules;
 use crate::replicate::mask::TooManyMasks;
 use alloc::collections::BTreeMap;
-use lockstep_plan::{BackendId, BackendState, Service, TableSize, Weight};
+use lockstep_plan::{BackendId, BackendState, Encapsulation, Service, TableSize, Weight};
 
 /// Why a snapshot cannot be put into tables on this engine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -74,7 +75,9 @@ impl Tables {
             epoch: snapshot.epoch(),
             addresses,
             session_ports: previous.session_ports.clone(),
+            workers: previous.workers,
             index: Arc::default(),
+            answers: Arc::default(),
             rings: Arc::default(),
             vips: previous.vips.clone(),
             hops: previous.hops.clone(),
@@ -83,8 +86,11 @@ impl Tables {
         };
         let mut old = Previous::of(previous);
         let mut rings = Vec::with_capacity(snapshot.services().len());
-        let mut index = Vec::new();
+        let mut index: Vec<(Vip, u16)> = Vec::new();
         for (number, service) in snapshot.services().iter().enumerate() {
+            let guard = tables.rules(service, &old);
+            let guarded = guard.as_ref().is_some_and(|g| g.look_at_every_packet());
+            let first = index.len();
             for &vip in &service.vips {
                 if addresses.has(vip.address()) {
                     let service = service.name.clone();
@@ -102,14 +108,25 @@ impl Tables {
                 *entry = VipSlot {
                     vip: Some(vip),
                     service: number as u32,
+                    guarded,
                     ..*entry
                 };
                 index.push((vip, slot));
             }
-            rings.push(tables.compile_ring(service, &mut old, &resolve)?);
+            let slots = index[first..].iter().map(|&(_, slot)| slot);
+            let was = old.rings.get(&service.name).copied();
+            let guard_slot = tables.guard_slot(slots, was);
+            let ring = tables.compile_ring(service, &mut old, &resolve)?;
+            rings.push(Ring {
+                guard,
+                guard_slot,
+                before: was.and_then(|was| Before::of(was, &ring)),
+                ..ring
+            });
         }
         tables.retire(previous, &index, &rings);
         tables.index = Arc::new(VipIndex::new(index.into_iter()));
+        tables.answers = Arc::new(Answers::new(snapshot.services()));
         tables.rings = Arc::new(rings);
         Ok(tables)
     }
@@ -131,13 +148,16 @@ impl Tables {
             epoch: 0,
             addresses: EngineAddresses::default(),
             session_ports: None,
+            workers: NonZeroU32::MIN,
             index: Arc::default(),
+            answers: Arc::default(),
             // Slot 0 of both is nobody's: VipRef::UNKNOWN and BackendRef::NONE point there, with
             // another generation.
             vips: alloc::vec![VipSlot {
                 generation: 1,
                 vip: None,
-                service: 0
+                service: 0,
+                guarded: false,
             }],
             rings: Arc::default(),
             hops: alloc::vec![Hop {
@@ -170,9 +190,12 @@ impl Tables {
         let mut members = Vec::with_capacity(service.backends.len());
         for backend in &service.backends {
             let delivery = self.delivery(service, backend)?;
+            // Behind another port it is another backend: a flow that was rewritten to the one
+            // cannot go on with the other.
             let backend_ref = old
                 .backends
                 .remove(&(&service.name, backend.id()))
+                .filter(|r| self.hops[r.slot()].delivery.translation() == delivery.translation())
                 .unwrap_or_else(|| self.take_hop());
             let hop = &mut self.hops[backend_ref.slot()];
             *hop = Hop {
@@ -218,6 +241,8 @@ impl Tables {
             idle: service.idle,
             replicate,
             masks: Arc::new(masks),
+            guard: None,
+            guard_slot: VipRef::UNKNOWN,
             active: takes_flows
                 .iter()
                 .map(|&i| members[i].backend_ref)
@@ -231,7 +256,30 @@ impl Tables {
             ),
             members,
             maglev,
+            before: None,
         })
+    }
+
+    /// A service's guard, compiled: as it was where nothing changed, since lists may be long.
+    fn rules(&self, service: &Service, old: &Previous) -> Option<Arc<Rules>> {
+        let before = old.rings.get(&service.name).and_then(|r| r.guard.as_ref());
+        match before {
+            Some(rules) if rules.guard == service.guard => Some(Arc::clone(rules)),
+            _ => Rules::new(&service.guard, self.workers).map(Arc::new),
+        }
+    }
+
+    /// Where a service's guard keeps its levels: where it did as long as that VIP stays.
+    fn guard_slot(&self, slots: impl Iterator<Item = u16>, old: Option<&Ring>) -> VipRef {
+        let mut slots = slots.map(|slot| VipRef {
+            slot,
+            generation: self.vips[usize::from(slot)].generation,
+        });
+        let first = slots.next().unwrap_or(VipRef::UNKNOWN);
+        match old.map(|ring| ring.guard_slot) {
+            Some(kept) if kept == first || slots.any(|slot| slot == kept) => kept,
+            Some(_) | None => first,
+        }
     }
 
     fn delivery(&self, service: &Service, backend: &Backend) -> Result<Delivery, CompileError> {
@@ -240,20 +288,28 @@ impl Tables {
             port: backend.port,
         };
         match service.mode {
-            Mode::Tunnel(_) => self.outer(service, backend.address).map(Delivery::Tunnel),
+            Mode::Tunnel(encapsulation) => {
+                let outer = self.outer(service, backend.address, encapsulation)?;
+                Ok(Delivery::Tunnel(outer))
+            }
             Mode::Nat => Ok(Delivery::Nat(translation)),
             Mode::FullNat => {
-                self.outer(service, backend.address)?;
+                self.outer(service, backend.address, Encapsulation::Ipip)?;
                 Ok(Delivery::FullNat(translation))
             }
             Mode::Replicate(_) => {
-                self.outer(service, backend.address)?;
+                self.outer(service, backend.address, Encapsulation::Ipip)?;
                 Ok(Delivery::Session)
             }
         }
     }
 
-    fn outer(&self, service: &Service, backend: IpAddr) -> Result<Outer, CompileError> {
+    fn outer(
+        &self,
+        service: &Service,
+        backend: IpAddr,
+        encapsulation: Encapsulation,
+    ) -> Result<Outer, CompileError> {
         let missing = |version| CompileError::NoEngineAddress {
             service: service.name.clone(),
             version,
@@ -262,12 +318,18 @@ impl Tables {
             IpAddr::V4(to) => self
                 .addresses
                 .v4
-                .map(|from| Outer::v4(from, to))
+                .map(|from| match encapsulation {
+                    Encapsulation::Ipip => Outer::v4(from, to),
+                    Encapsulation::Gue { port } => Outer::gue_v4(from, to, port.get()),
+                })
                 .ok_or(missing("IPv4")),
             IpAddr::V6(to) => self
                 .addresses
                 .v6
-                .map(|from| Outer::v6(from, to))
+                .map(|from| match encapsulation {
+                    Encapsulation::Ipip => Outer::v6(from, to),
+                    Encapsulation::Gue { port } => Outer::gue_v6(from, to, port.get()),
+                })
                 .ok_or(missing("IPv6")),
         }
     }
@@ -282,6 +344,7 @@ impl Tables {
             generation: 0,
             vip: None,
             service: 0,
+            guarded: false,
         });
         (self.vips.len() - 1) as u16
     }
@@ -311,6 +374,7 @@ impl Tables {
                 generation: entry.generation.wrapping_add(1),
                 vip: None,
                 service: 0,
+                guarded: false,
             };
             self.free_vips.push_back(vip.slot);
         }

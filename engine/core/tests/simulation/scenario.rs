@@ -332,8 +332,7 @@ pub fn config(scenario: &Scenario, seed: u64) -> ReplicatorConfig {
     let sessions = scenario.sessions as usize + scenario.spare_sessions;
     let connections = sessions * scenario.servers.len();
     ReplicatorConfig {
-        worker: 0,
-        workers: 1,
+        spread: lockstep_core::Spread::alone(),
         ports: 20_000..=20_000 + (connections as u16).max(1_999),
         sessions,
         connections,

@@ -6,8 +6,8 @@ use crate::agent::sessions::names;
 use crate::spill::SpillCounters;
 use lockstep_api as api;
 use lockstep_core::counters::Count;
+use lockstep_core::histogram::Histogram;
 use lockstep_core::replicate::counters::ReplicateCounters;
-use lockstep_core::replicate::histogram::Histogram;
 use lockstep_core::replicate::session::SessionState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -184,13 +184,14 @@ impl Agent {
             "Sessions, by how well they are protected.",
         );
         for state in SessionState::ALL {
-            let sessions = counters.iter().map(|c| c.by_state[state as usize].get());
-            page.sample(&[("state", names::session(state))], sessions.sum::<u64>());
+            let sessions = self.sessions_in(state);
+            page.sample(&[("state", names::session(state))], sessions);
         }
         histogram(
             page,
             "lockstep_session_switchover_gap_seconds",
-            "From the last byte to the client before a switchover to the first one after it.",
+            "From the last byte to the client before a switchover, or from when there was first something \
+             to send after it, to the first byte after it.",
             counters.iter().map(|c| &c.gap),
         );
         histogram(
@@ -273,8 +274,7 @@ fn replica_bytes(page: &mut Page, status: &api::EngineStatus) {
     }
 }
 
-/// Times of all workers together, in seconds. What is counted in a bucket is below its end: the
-/// worker's own buckets are finer, and one that lies across an end counts for the next.
+/// Times of all workers together, in seconds.
 fn histogram<'a>(
     page: &mut Page,
     name: &str,
@@ -282,20 +282,7 @@ fn histogram<'a>(
     of: impl Iterator<Item = &'a Histogram> + Clone,
 ) {
     page.family(name, "histogram", help);
-    let below = |end: u64| -> u64 {
-        let buckets = of.clone().flat_map(Histogram::buckets);
-        buckets.filter(|(to, _)| *to <= end).map(|(_, n)| n).sum()
-    };
-    let seconds = |micros: u64| micros as f64 / 1e6;
-    for end in ENDS {
-        let labels = [("le", &*seconds(end).to_string())];
-        page.part("_bucket", &labels, below(end));
-    }
-    let count: u64 = of.clone().map(Histogram::count).sum();
-    page.part("_bucket", &[("le", "+Inf")], count);
-    let sum = of.map(Histogram::sum).sum();
-    page.part("_sum", &[], seconds(sum));
-    page.part("_count", &[], count);
+    page.histogram(&[], &ENDS, 1e6, of);
 }
 
 #[cfg(test)]

@@ -86,6 +86,87 @@ fn a_frame_is_dropped_on_another_thread_while_its_pool_goes() {
     thread.join().unwrap();
 }
 
+/// As workers do: frames go to and fro, some are dropped on the way, and the memory's first owner
+/// goes before the last frame.
+#[test]
+fn frames_go_to_another_thread_and_come_back() {
+    let (handle, mut pool) = pool();
+    let (give, given) = std::sync::mpsc::sync_channel::<Frame>(1);
+    let (settle, settled) = std::sync::mpsc::sync_channel::<Frame>(1);
+    let other = std::thread::spawn(move || {
+        for (round, mut frame) in given.into_iter().enumerate() {
+            assert_eq!(frame.bytes(), [round as u8; 100]);
+            frame.bytes_mut().fill(0xff);
+            if round % 2 == 0 {
+                settle.send(frame).unwrap();
+            }
+        }
+    });
+    for round in 0..6 {
+        // One that is dropped over there comes home some time.
+        let mut frame = loop {
+            match pool.take() {
+                Some(frame) => break frame,
+                None => std::thread::yield_now(),
+            }
+        };
+        frame.fill(&[round; 100]).unwrap();
+        give.send(frame).unwrap();
+        if round % 2 == 0 {
+            let frame = settled.recv().unwrap();
+            assert_eq!(frame.bytes(), [0xff; 100]);
+            pool.put(frame);
+        }
+    }
+    assert_eq!(pool.reclaimed(), 2);
+    drop((pool, handle, give));
+    other.join().unwrap();
+}
+
+#[test]
+fn a_guest_has_what_is_lent_to_it_and_no_strays() {
+    let (handle, mut pool) = pool();
+    let mut guest = FramePool::guest(1, handle.clone());
+    assert!(guest.take().is_none());
+    let mut frame = pool.take().unwrap();
+    write(&mut frame);
+    guest.put(frame);
+    assert!(pool.take().is_none());
+    drop(guest.take().unwrap());
+    assert!(guest.take().is_none());
+    guest.put(pool.take().unwrap());
+    drop((handle, pool));
+    let mut frame = guest.take().unwrap();
+    drop(guest);
+    write(&mut frame);
+}
+
+#[test]
+fn frames_that_are_somebody_elses_are_taken_out_of_a_burst() {
+    for taken in [true, false] {
+        let (handle, mut pool) = pool();
+        let mut burst = Burst::of(handle.clone());
+        let mut frame = pool.take().unwrap();
+        write(&mut frame);
+        burst.spare()[0] = frame.into_desc();
+        // SAFETY: the frame's chunk, which the pool counts as lent, goes over into the burst.
+        assert_eq!(unsafe { burst.accept(1) }, 1);
+        let mut out = Vec::new();
+        burst.extract(
+            |bytes| taken.then_some(bytes.len()),
+            |length, frame| out.push((length, frame)),
+        );
+        assert_eq!(
+            (burst.len(), out.len()),
+            (usize::from(!taken), usize::from(taken))
+        );
+        drop((handle, pool, burst));
+        for (length, frame) in out {
+            assert_eq!(frame.bytes(), vec![0xab; length]);
+        }
+    }
+}
+
 #[test]
 fn a_burst_keeps_its_frames_alive() {
     let (handle, mut pool) = pool();

@@ -189,7 +189,7 @@ impl Replicator {
         self.shared.counters.by_vip.of(vip).add(1);
         self.shared.counters.by_state[SessionState::Opening as usize].add(1);
         let id = SessionId {
-            worker: self.config.worker,
+            worker: self.config.spread.me,
             number: self.next_number,
         };
         self.next_number += 1;

@@ -1,7 +1,6 @@
 //! Numbers nobody outside can guess, from the worker's seed.
 
 use core::hash::Hasher;
-use core::net::IpAddr;
 use siphasher::sip::SipHasher13;
 
 /// SipHash of a counter.
@@ -21,14 +20,4 @@ impl Random {
         hasher.write_u64(self.count);
         hasher.finish()
     }
-}
-
-/// A number for an address that is the same in every worker.
-pub(super) fn spread(address: IpAddr) -> u64 {
-    let mut hasher = SipHasher13::new_with_keys(0, 0);
-    match address {
-        IpAddr::V4(v4) => hasher.write_u32(v4.to_bits()),
-        IpAddr::V6(v6) => hasher.write(&v6.octets()),
-    }
-    hasher.finish()
 }

@@ -72,13 +72,6 @@ impl Ports {
         (owner.session != NOBODY).then_some(owner)
     }
 
-    /// Whether it is one of these ports, or how many workers further on it would be, each having
-    /// as many: the sign tells the direction.
-    pub fn worker_distance(&self, port: u16) -> i32 {
-        let size = i32::try_from(self.range.len()).unwrap_or(i32::MAX).max(1);
-        (i32::from(port) - i32::from(*self.range.start())).div_euclid(size)
-    }
-
     #[inline]
     fn index(&self, port: u16) -> Option<usize> {
         port.checked_sub(*self.range.start()).map(usize::from)
@@ -119,15 +112,5 @@ mod tests {
         assert_eq!(ports.take(owner(0)), Some(65_535));
         ports.release(65_535);
         assert_eq!(ports.available(), 1);
-    }
-
-    #[test]
-    fn a_port_tells_how_far_its_worker_is() {
-        let ports = Ports::new(2_000..=2_999);
-        assert_eq!(ports.worker_distance(2_000), 0);
-        assert_eq!(ports.worker_distance(2_999), 0);
-        assert_eq!(ports.worker_distance(3_000), 1);
-        assert_eq!(ports.worker_distance(1_999), -1);
-        assert_eq!(ports.worker_distance(0), -2);
     }
 }

@@ -6,6 +6,7 @@ use crate::replicate::session::ReplicaState;
 use crate::replicate::stack::peer::{self, Peer};
 use crate::replicate::stack::segment::{Bare, SynOptions};
 use crate::tables::{PortId, Tables};
+use crate::{Spread, SpreadBy};
 use core::net::SocketAddr;
 use core::num::NonZeroU16;
 use lockstep_plan::{Backend, Grouping, Replicate, Snapshot};
@@ -343,9 +344,12 @@ fn connections_of_one_client_are_a_group_and_an_evicted_replica_leaves_all_of_th
 #[test]
 fn packets_for_other_workers_are_told_by_port_and_by_client() {
     let config = ReplicatorConfig {
-        worker: 1,
-        workers: 3,
-        ports: 20_300..=20_599,
+        spread: Spread {
+            me: 1,
+            processing: [0, 1, 2].into(),
+            by: SpreadBy::Queue,
+        },
+        ports: 20_333..=20_665,
         ..config()
     };
     let policy = Replicate {
@@ -367,7 +371,7 @@ fn packets_for_other_workers_are_told_by_port_and_by_client() {
         })
     };
     let owners = [
-        20_000, 20_299, 20_300, 20_599, 20_600, 20_899, 20_900, 20_999,
+        20_000, 20_332, 20_333, 20_665, 20_666, 20_998, 20_999, 21_000,
     ];
     let owners = owners.map(|port| owner(&reply(port)));
     let expected = [Some(0), Some(0), None, None, Some(2), Some(2), None, None];

@@ -165,8 +165,7 @@ pub struct World {
 
 pub fn config() -> ReplicatorConfig {
     ReplicatorConfig {
-        worker: 0,
-        workers: 1,
+        spread: crate::Spread::alone(),
         ports: PORTS,
         sessions: 64,
         connections: 256,

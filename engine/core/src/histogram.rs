@@ -5,12 +5,13 @@ use crate::counters::Count;
 /// Buckets of each power of two, as a power of two: a value is known to within an eighth.
 const PRECISION: u32 = 3;
 const STEPS: usize = 1 << PRECISION;
-/// Values from here on, 2^36 microseconds or 19 hours, are in the last bucket.
+/// Values from here on are in the last bucket: 2^36 is 69 seconds in nanoseconds, 19 hours in
+/// microseconds.
 const LARGEST: u32 = 36;
 /// Buckets: those below [`STEPS`] hold one value each.
 pub const BUCKETS: usize = STEPS * (LARGEST - PRECISION + 1) as usize;
 
-/// How often which time was seen, in microseconds.
+/// How often which time was seen, in the unit of whoever records.
 #[derive(Debug)]
 pub struct Histogram {
     buckets: [Count; BUCKETS],
@@ -19,9 +20,9 @@ pub struct Histogram {
 
 impl Histogram {
     /// Adds a value; only ever called by the worker that owns it.
-    pub fn record(&self, micros: u64) {
-        self.buckets[bucket(micros)].add(1);
-        self.sum.add(micros);
+    pub fn record(&self, value: u64) {
+        self.buckets[bucket(value)].add(1);
+        self.sum.add(value);
     }
 
     /// How often each bucket's values were seen, each with the first value past it; empty ones left

@@ -1,0 +1,387 @@
+//! Packets of services that rewrite: to the backend, and its answers back to the client.
+//!
+//! A flow has two keys. *Outside* it is what the client sends: from the client to the VIP; that
+//! is the key of its entry. *Inside* it is what the backend sees: from the client, or in full NAT
+//! from an address and port of the engine, to the backend. It follows from the entry and the
+//! tables. Packets are rewritten from the one to the other, answers from the reverse of the second
+//! to the reverse of the first, and two flows may not have the same key inside.
+
+mod admission;
+
+use super::forward::admit;
+use super::paths::Paths;
+use super::tracked::Tracked;
+use super::{Flows, Now, Verdict, Work, segment};
+use crate::flows::{Entry, PathId, Place, Slot};
+use crate::tables::{Delivery, Hop, PortId, Tables, VipRef};
+use crate::{BURST, tracking};
+use alloc::vec::Vec;
+use arrayvec::ArrayVec;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::ops::RangeInclusive;
+use lockstep_plan::{DropReason, Protocol};
+use lockstep_wire::{FlowKey, HashSeed, Headers, LinkHeader, TcpFlags, ipv4, ipv6, nat, tcp};
+
+/// What a dataplane rewrites with, fixed for its life.
+#[derive(Debug, Clone, Default)]
+pub struct NatConfig {
+    /// IPv4 addresses of the engine that full NAT takes as sources; at most 256 are used.
+    pub pool_v4: Vec<Ipv4Addr>,
+    /// The same for IPv6.
+    pub pool_v6: Vec<Ipv6Addr>,
+    /// The ports it takes there: this worker's share, which no other has.
+    pub ports: Option<RangeInclusive<u16>>,
+    /// The longest IP packet that each interface takes, by [`PortId`]; any length for those that
+    /// are not named.
+    pub mtus: Vec<u16>,
+}
+
+/// What is kept for rewriting besides the flows.
+pub(super) struct Nat {
+    /// The ways back to clients.
+    pub(super) paths: Paths,
+    pub(super) pool_v4: Vec<IpAddr>,
+    pub(super) pool_v6: Vec<IpAddr>,
+    ports: Option<RangeInclusive<u16>>,
+    mtus: Vec<u16>,
+}
+
+/// As many addresses as an entry's number of one tells apart.
+const POOL: usize = 256;
+
+/// One bit for each frame of a burst.
+const _: () = assert!(BURST <= u64::BITS as usize);
+
+impl Nat {
+    pub(super) fn new(config: &NatConfig, seed: HashSeed) -> Self {
+        Nat {
+            paths: Paths::new(seed),
+            pool_v4: config
+                .pool_v4
+                .iter()
+                .take(POOL)
+                .map(|&a| a.into())
+                .collect(),
+            pool_v6: config
+                .pool_v6
+                .iter()
+                .take(POOL)
+                .map(|&a| a.into())
+                .collect(),
+            ports: config.ports.clone(),
+            mtus: config.mtus.clone(),
+        }
+    }
+
+    /// The longest IP packet that an interface takes.
+    #[inline]
+    pub(super) fn mtu(&self, port: PortId) -> u16 {
+        self.mtus
+            .get(usize::from(port.0))
+            .copied()
+            .unwrap_or(u16::MAX)
+    }
+}
+
+impl Flows {
+    /// Looks for the flows of which packets may be answers: those that are of no flow as they
+    /// came. Brings their entries into the cache and returns a bit for each frame that has one.
+    #[inline(never)]
+    pub(super) fn locate_answers(&self, work: &mut ArrayVec<Work, BURST>) -> u64 {
+        if self.v4.is_unlinked() && self.v6.is_unlinked() {
+            return 0;
+        }
+        let mut places: ArrayVec<(u8, Place), BURST> = ArrayVec::new();
+        for (at, item) in work.iter().enumerate() {
+            if item.located.is_some() {
+                continue;
+            }
+            let place = match &item.headers.key {
+                FlowKey::V4(_) => self.v4.locate_answer(item.probe),
+                FlowKey::V6(_) => self.v6.locate_answer(item.probe),
+            };
+            if let Some(place) = place {
+                match &item.headers.key {
+                    FlowKey::V4(_) => self.v4.touch_answer(place),
+                    FlowKey::V6(_) => self.v6.touch_answer(place),
+                }
+                places.push((at as u8, place));
+            }
+        }
+        let mut answers = 0;
+        for &(at, place) in &places {
+            let item = &mut work[usize::from(at)];
+            let slot = match &item.headers.key {
+                FlowKey::V4(_) => self.v4.answered_at(place),
+                FlowKey::V6(_) => self.v6.answered_at(place),
+            };
+            match &item.headers.key {
+                FlowKey::V4(_) => self.v4.touch(slot),
+                FlowKey::V6(_) => self.v6.touch(slot),
+            }
+            item.located = Some(slot);
+            answers |= 1 << item.frame;
+        }
+        answers
+    }
+
+    /// The verdict on a packet that may be an answer of the flow it was located for; `None` when
+    /// it is none.
+    #[inline]
+    pub(super) fn answer_any(
+        &mut self,
+        tables: &Tables,
+        now: Now,
+        item: &Work,
+        frame: &mut [u8],
+    ) -> Option<Verdict> {
+        match &item.headers.key {
+            FlowKey::V4(key) => self.answer_located(tables, now, key, item, frame),
+            FlowKey::V6(key) => self.answer_located(tables, now, key, item, frame),
+        }
+    }
+
+    #[inline(always)]
+    fn answer_located<K: Tracked>(
+        &mut self,
+        tables: &Tables,
+        now: Now,
+        key: &K,
+        item: &Work,
+        frame: &mut [u8],
+    ) -> Option<Verdict> {
+        let located = item
+            .located
+            .filter(|&slot| self.is_answer_of(tables, slot, key));
+        let slot = located.or_else(|| self.answered(tables, key))?;
+        Some(self.answer(tables, now, slot, key, item, frame))
+    }
+
+    /// An answer on its way to the client.
+    #[inline(never)]
+    pub(super) fn answer<K: Tracked>(
+        &mut self,
+        tables: &Tables,
+        now: Now,
+        slot: Slot,
+        key: &K,
+        item: &Work,
+        frame: &mut [u8],
+    ) -> Verdict {
+        let entry = K::table(self).entry_mut(slot);
+        let state = tracking::answered(entry.state, segment(&item.headers));
+        let before = entry.state;
+        if entry.seen != now.seconds || before != state {
+            entry.seen = now.seconds;
+            entry.state = state;
+        }
+        let (vip, path, to, backend) = (entry.vip, entry.path, entry.key.turned(), entry.backend);
+        if before != state && tables.hop(backend).is_some() {
+            self.counters.backends[backend.slot()].turn(before, state);
+        }
+        let limit = tables
+            .hop(backend)
+            .and_then(|hop| hop.route.ok())
+            .map(|r| r.mtu);
+        match self.send_back(path, key, &to, limit, &item.headers, frame) {
+            Ok(verdict) => {
+                let counters = &self.counters.vips[vip.slot()];
+                counters.packets.add(1);
+                counters.bytes.add(u64::from(item.headers.length));
+                verdict
+            }
+            Err(reason) => self.drop(vip, reason),
+        }
+    }
+
+    #[inline(always)]
+    fn send_back<K: Tracked>(
+        &self,
+        path: PathId,
+        from: &K,
+        to: &K,
+        backends_mtu: Option<u16>,
+        headers: &Headers,
+        frame: &mut [u8],
+    ) -> Result<Verdict, DropReason> {
+        let path = self.nat.paths.get(path).ok_or(DropReason::PathsFull)?;
+        let mtu = self.nat.mtu(path.port);
+        if headers.length > mtu {
+            return Err(DropReason::TooBig);
+        }
+        let length = rewrite(frame, headers, &path.link, from, to)?;
+        if is_syn(headers) {
+            let limit = mtu.min(backends_mtu.unwrap_or(u16::MAX));
+            clamp(frame, headers, path.link.len(), limit);
+        }
+        Ok(Verdict::Forward {
+            port: path.port,
+            length,
+        })
+    }
+
+    /// A packet of a known flow on its way to the backend.
+    #[inline(never)]
+    pub(super) fn translate<K: Tracked>(
+        &mut self,
+        tables: &Tables,
+        vip: VipRef,
+        slot: Slot,
+        key: &K,
+        item: &Work,
+        frame: &mut [u8],
+    ) -> Verdict {
+        self.try_translate(tables, vip, slot, key, item, frame)
+            .unwrap_or_else(|reason| self.drop(vip, reason))
+    }
+
+    #[inline(always)]
+    fn try_translate<K: Tracked>(
+        &mut self,
+        tables: &Tables,
+        vip: VipRef,
+        slot: Slot,
+        key: &K,
+        item: &Work,
+        frame: &mut [u8],
+    ) -> Result<Verdict, DropReason> {
+        let headers = &item.headers;
+        let entry = K::table(self).entry(slot);
+        let (backend, path, pool, port) = (entry.backend, entry.path, entry.pool, entry.port);
+        let hop = tables.hop(backend).ok_or(DropReason::NoBackend)?;
+        let route = admit(hop, headers)?;
+        let to = self.inside_of(hop, key, pool, port);
+        let to = to.ok_or(DropReason::NoBackend)?;
+        let back = nat::way_back(frame, headers).map_err(|_| DropReason::HeaderChain)?;
+        if !self.nat.paths.is(path, item.port, &back) {
+            self.follow::<K>(slot, path, item.port, &back)?;
+        }
+        let length = rewrite(frame, headers, &route.link, key, &to)?;
+        if is_syn(headers) {
+            let limit = route.mtu.min(self.nat.mtu(item.port));
+            clamp(frame, headers, route.link.len(), limit);
+        }
+        let bytes = u64::from(headers.length);
+        let (vip, backend) = (
+            &self.counters.vips[vip.slot()],
+            &self.counters.backends[backend.slot()],
+        );
+        vip.packets.add(1);
+        vip.bytes.add(bytes);
+        backend.packets.add(1);
+        backend.bytes.add(bytes);
+        Ok(Verdict::Forward {
+            port: route.port,
+            length,
+        })
+    }
+
+    /// The client's packets come another way than before, or the first one came: answers leave by
+    /// that from now on.
+    #[cold]
+    #[inline(never)]
+    fn follow<K: Tracked>(
+        &mut self,
+        slot: Slot,
+        before: PathId,
+        port: PortId,
+        back: &LinkHeader,
+    ) -> Result<(), DropReason> {
+        let path = self
+            .nat
+            .paths
+            .learn(port, back)
+            .ok_or(DropReason::PathsFull)?;
+        self.nat.paths.release(before);
+        K::table(self).entry_mut(slot).path = path;
+        Ok(())
+    }
+
+    /// The flow that packets with this key are answers of; only one whose VIP and backend are
+    /// still there.
+    pub(super) fn answered<K: Tracked>(&self, tables: &Tables, answer: &K) -> Option<Slot> {
+        let table = K::table_ref(self);
+        let probe = table.probe(answer.table_hash(&self.seed));
+        table
+            .answered(probe)
+            .find(|&slot| self.is_answer_of(tables, slot, answer))
+    }
+
+    /// Whether a packet with this key is an answer of the flow at a slot.
+    #[inline]
+    fn is_answer_of<K: Tracked>(&self, tables: &Tables, slot: Slot, answer: &K) -> bool {
+        let entry = K::table_ref(self).entry(slot);
+        self.inside(tables, entry)
+            .is_some_and(|inside| inside.turned() == *answer)
+            && tables.vip_slot(entry.vip).is_some()
+    }
+
+    /// A flow as its backend sees it; `None` when it is not rewritten, or its backend is gone.
+    #[inline]
+    pub(super) fn inside<K: Tracked>(&self, tables: &Tables, entry: &Entry<K>) -> Option<K> {
+        self.inside_of(
+            tables.hop(entry.backend)?,
+            &entry.key,
+            entry.pool,
+            entry.port,
+        )
+    }
+
+    #[inline]
+    fn inside_of<K: Tracked>(&self, hop: &Hop, key: &K, pool: u8, port: u16) -> Option<K> {
+        match &hop.delivery {
+            Delivery::Nat(to) => key.translated(to, None),
+            Delivery::FullNat(to) => {
+                let address = K::pool(&self.nat).get(usize::from(pool))?;
+                key.translated(to, Some((*address, port)))
+            }
+            Delivery::Tunnel(_) | Delivery::Session => None,
+        }
+    }
+}
+
+/// Rewrites a packet and the link header in front of it; the frame's new length.
+#[inline(always)]
+fn rewrite<K: Tracked>(
+    frame: &mut [u8],
+    headers: &Headers,
+    link: &LinkHeader,
+    from: &K,
+    to: &K,
+) -> Result<u16, DropReason> {
+    let length = nat::place(frame, headers, link).ok_or(DropReason::NoRoom)?;
+    // Offset 0 is no transport header: a later fragment.
+    let transport = headers
+        .transport
+        .checked_sub(headers.network)
+        .map(usize::from);
+    let packet = frame
+        .get_mut(link.len()..length)
+        .ok_or(DropReason::NoRoom)?;
+    K::rewrite(packet, transport, from, to).ok_or(DropReason::Truncated)?;
+    u16::try_from(length).map_err(|_| DropReason::TooBig)
+}
+
+#[inline]
+fn is_syn(headers: &Headers) -> bool {
+    headers.tcp.contains(TcpFlags::SYN) && headers.key.protocol() == Protocol::Tcp.number()
+}
+
+/// Lowers what a SYN says of the largest segment to what both ways take: neither end knows the
+/// other's way, and fragments and "too big" are slower than saying it at once.
+#[cold]
+fn clamp(frame: &mut [u8], headers: &Headers, network: usize, mtu: u16) {
+    let ip = match headers.key {
+        FlowKey::V4(_) => ipv4::HEADER_LENGTH,
+        FlowKey::V6(_) => ipv6::HEADER_LENGTH,
+    };
+    let limit = mtu.saturating_sub((ip + tcp::HEADER_LENGTH) as u16);
+    let at = network + usize::from(headers.transport.saturating_sub(headers.network));
+    let end = network + usize::from(headers.length);
+    if let Some(segment) = frame.get_mut(at..end) {
+        tcp::clamp_mss(segment, limit);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,138 @@
+//! Whose a packet is, where several workers share the work.
+//!
+//! A flow belongs to one worker for its life. Under RSS that is the one whose queue its packets come
+//! to, as far as the NIC sends all of them there; under RPS the workers themselves spread flows.
+
+use super::Dataplane;
+use crate::tables::Tables;
+use alloc::boxed::Box;
+use core::net::IpAddr;
+use lockstep_plan::Grouping;
+use lockstep_wire::FlowKey;
+
+/// How the packets of an engine are spread over its workers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spread {
+    /// This worker.
+    pub me: u8,
+    /// The workers that process packets, one at least; a worker's place here is its share of what is
+    /// divided.
+    pub processing: Box<[u8]>,
+    /// What decides.
+    pub by: SpreadBy,
+}
+
+/// What decides which worker a flow belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum SpreadBy {
+    /// The queue that its packets come to (RSS).
+    #[default]
+    Queue,
+    /// Its client's address and port (RPS).
+    Flow,
+}
+
+impl Spread {
+    /// One worker has everything.
+    pub fn alone() -> Self {
+        Spread {
+            me: 0,
+            processing: Box::new([0]),
+            by: SpreadBy::Queue,
+        }
+    }
+
+    /// Which share is this worker's; none where it only receives and sends.
+    pub fn share(&self) -> Option<usize> {
+        self.processing.iter().position(|&worker| worker == self.me)
+    }
+
+    /// The worker with that share, when it is another than this one.
+    #[inline]
+    pub fn other(&self, share: usize) -> Option<u8> {
+        let owner = *self.processing.get(share)?;
+        (owner != self.me).then_some(owner)
+    }
+
+    /// The share that a client's flows are in which come from this port. The same in every worker.
+    #[inline]
+    pub fn share_of(&self, client: IpAddr, port: u16) -> usize {
+        spread(client, port, self.processing.len())
+    }
+}
+
+impl Dataplane {
+    /// The same, where packets are spread over several workers.
+    #[must_use]
+    pub fn with_spread(mut self, spread: Spread) -> Self {
+        self.spread = spread;
+        self
+    }
+
+    /// How packets are spread over workers.
+    pub fn spread(&self) -> &Spread {
+        &self.spread
+    }
+
+    /// The worker that a frame belongs to, when it is another than this one. To be asked under RPS,
+    /// before the frame is processed, and not of frames that another worker has handed over.
+    #[inline]
+    pub fn owner(&self, frame: &[u8]) -> Option<u8> {
+        let share = match lockstep_wire::parse(frame) {
+            Ok(headers) => {
+                let key = &headers.key;
+                let shares = self.spread.processing.len();
+                let by_session = session_share(&self.tables, key, shares);
+                by_session.unwrap_or_else(|| {
+                    self.spread
+                        .share_of(key.source_address(), key.source_port())
+                })
+            }
+            // Of no flow: whoever processes may have it.
+            Err(_) => self.spread.share().unwrap_or(0),
+        };
+        self.spread.other(share)
+    }
+}
+
+/// The share of what belongs to a session, as far as the packet alone says it: an answer from a
+/// replica by its local port, a packet of a client by its address where all connections of a client
+/// are one group.
+#[inline]
+pub(crate) fn session_share(tables: &Tables, key: &FlowKey, shares: usize) -> Option<usize> {
+    let (address, port) = (key.destination_address(), key.destination_port());
+    if tables.is_session(address, port, key.protocol()) {
+        return tables.session_port_share(port, shares);
+    }
+    let vip = tables.vip(address, port, key.protocol())?;
+    let policy = tables.ring(vip)?.replicate.as_ref()?;
+    (policy.group == Grouping::Client).then(|| spread(key.source_address(), 0, shares))
+}
+
+/// A number below `shares` for an address and a port.
+#[inline]
+fn spread(address: IpAddr, port: u16, shares: usize) -> usize {
+    let word = match address {
+        IpAddr::V4(v4) => u64::from(v4.to_bits()),
+        IpAddr::V6(v6) => {
+            let bits = v6.to_bits();
+            (bits >> 64) as u64 ^ mixed(bits as u64)
+        }
+    };
+    let hash = mixed(word.rotate_left(16) ^ u64::from(port));
+    // A multiplication instead of a division. There are 255 workers at most.
+    (((hash >> 32) * shares as u64) >> 32) as usize
+}
+
+/// The finalizer of MurmurHash3: every bit depends on every one.
+#[inline]
+const fn mixed(mut word: u64) -> u64 {
+    word ^= word >> 33;
+    word = word.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    word ^= word >> 33;
+    word = word.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    word ^ word >> 33
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+//! Every worker says the same of a packet, and each processing one gets its part.
+
+use super::*;
+use crate::DataplaneConfig;
+use crate::fixtures::{VIP, VIP6, compile, replicated, tcp, three, web};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use lockstep_plan::{Mode, Replicate};
+
+const WORKERS: u8 = 5;
+
+/// Worker 1 and worker 3 only receive and send.
+fn workers(tables: &Arc<Tables>) -> Vec<Dataplane> {
+    let worker = |me| {
+        let mut dataplane = Dataplane::new(&DataplaneConfig {
+            flows_v4: 10,
+            flows_v6: 10,
+            seed: u64::from(me),
+            ..DataplaneConfig::default()
+        })
+        .with_spread(Spread {
+            me,
+            processing: [0, 2, 4].into(),
+            by: SpreadBy::Flow,
+        });
+        dataplane.adopt(Arc::clone(tables));
+        dataplane
+    };
+    (0..WORKERS).map(worker).collect()
+}
+
+/// The worker that all of them say a frame belongs to.
+fn owner(workers: &[Dataplane], frame: &[u8]) -> u8 {
+    let mut said = (0..)
+        .zip(workers)
+        .map(|(me, w)| w.owner(frame).unwrap_or(me));
+    let first = said.next().unwrap();
+    assert!(said.all(|other| other == first));
+    first
+}
+
+#[test]
+fn a_flow_belongs_to_one_processing_worker_and_flows_are_spread() {
+    let tables = Arc::new(compile(&Tables::default(), 1, web()));
+    let workers = workers(&tables);
+    for (client, vip) in [("198.51.100.7", VIP), ("2001:db8:1::7", VIP6)] {
+        let mut counts = [0; WORKERS as usize];
+        for port in 10_000..11_000 {
+            let owner_of = |flags| owner(&workers, &tcp((client, port), vip, flags));
+            let first = owner_of("S");
+            assert_eq!(owner_of("A"), first);
+            counts[usize::from(first)] += 1;
+        }
+        let processing = [counts[0], counts[2], counts[4]];
+        assert!(
+            processing.iter().all(|n| (270..400).contains(n)),
+            "{counts:?}"
+        );
+        assert_eq!((counts[1], counts[3]), (0, 0));
+    }
+}
+
+#[test]
+fn clients_are_spread_by_their_addresses_too() {
+    let tables = Arc::new(compile(&Tables::default(), 1, web()));
+    let workers = workers(&tables);
+    let mut counts = [0; WORKERS as usize];
+    for host in 0..=255_u8 {
+        let v4 = std::format!("198.51.{host}.7");
+        let v6 = std::format!("2001:db8:{host}::7");
+        for (client, vip) in [(&v4, VIP), (&v6, VIP6)] {
+            let frame = tcp((client.as_str(), 40_000), vip, "S");
+            counts[usize::from(owner(&workers, &frame))] += 1;
+        }
+    }
+    let processing = [counts[0], counts[2], counts[4]];
+    assert!(
+        processing.iter().all(|n| (130..210).contains(n)),
+        "{counts:?}"
+    );
+}
+
+#[test]
+fn answers_from_replicas_go_by_port_and_groups_by_client() {
+    let mut group = replicated("game", &[VIP], three());
+    group.mode = Mode::Replicate(Arc::new(Replicate {
+        group: Grouping::Client,
+        ..Replicate::DEFAULT
+    }));
+    let before = Tables::default().with_session_ports(20_000..=20_999);
+    let tables = Arc::new(compile(&before, 1, std::vec![group]));
+    let workers = workers(&tables);
+    let answer = |port: u16| {
+        let engine = std::format!("192.0.2.1:{port}/tcp");
+        owner(&workers, &tcp(("10.0.0.1", 80), &engine, "A"))
+    };
+    let ports = [20_000, 20_332, 20_333, 20_665, 20_666, 20_998];
+    assert_eq!(ports.map(answer), [0, 0, 2, 2, 4, 4]);
+    // What is left over is nobody's; some worker drops it.
+    assert!([0, 2, 4].contains(&answer(20_999)));
+    let of_client = |port| owner(&workers, &tcp(("198.51.100.7", port), VIP, "S"));
+    assert!((1..2_000).all(|port| of_client(port) == of_client(1)));
+}
+
+#[test]
+fn what_is_no_packet_of_a_flow_stays_where_packets_are_processed() {
+    let tables = Arc::new(compile(&Tables::default(), 1, web()));
+    let workers = workers(&tables);
+    let owners: Vec<_> = workers.iter().map(|w| w.owner(&[0; 60])).collect();
+    assert_eq!(owners, [None, Some(0), None, Some(0), None]);
+}
+
+#[test]
+fn an_engine_of_one_worker_hands_nothing_over() {
+    let mut dataplane = Dataplane::new(&DataplaneConfig {
+        flows_v4: 10,
+        flows_v6: 10,
+        seed: 1,
+        ..DataplaneConfig::default()
+    });
+    dataplane.adopt(Arc::new(compile(&Tables::default(), 1, web())));
+    assert_eq!(dataplane.owner(&tcp(("198.51.100.7", 1), VIP, "S")), None);
+}

@@ -1,0 +1,155 @@
+//! What a dataplane does with flow keys, for either IP version.
+
+use super::Flows;
+use super::nat::Nat;
+use crate::flows::{FlowTable, Key};
+use crate::schedule::Selected;
+use crate::tables::Translation;
+use core::net::IpAddr;
+use lockstep_wire::{FlowKey4, FlowKey6, HashSeed, nat};
+
+/// A flow key of one IP version, and where a dataplane keeps its flows.
+pub(super) trait Tracked: Key + Selected {
+    fn table(flows: &mut Flows) -> &mut FlowTable<Self>;
+    fn table_ref(flows: &Flows) -> &FlowTable<Self>;
+    fn source(&self) -> (IpAddr, u16, u8);
+    fn destination(&self) -> (IpAddr, u16, u8);
+    /// The hash that the flow table finds it by.
+    fn table_hash(&self, seed: &HashSeed) -> u64;
+    /// The key of the packets that come back.
+    fn turned(&self) -> Self;
+    /// The flow with another destination and, where there is one, another source; `None` for
+    /// addresses of the other IP version.
+    fn translated(&self, to: &Translation, source: Option<(IpAddr, u16)>) -> Option<Self>;
+    /// The engine's addresses that full NAT takes as sources.
+    fn pool(nat: &Nat) -> &[IpAddr];
+    /// Gives a packet of one flow the addresses and ports of another; see [`lockstep_wire::nat`].
+    fn rewrite(packet: &mut [u8], transport: Option<usize>, from: &Self, to: &Self) -> Option<()>;
+}
+
+impl Tracked for FlowKey4 {
+    #[inline]
+    fn table(flows: &mut Flows) -> &mut FlowTable<Self> {
+        &mut flows.v4
+    }
+
+    #[inline]
+    fn table_ref(flows: &Flows) -> &FlowTable<Self> {
+        &flows.v4
+    }
+
+    fn source(&self) -> (IpAddr, u16, u8) {
+        (self.source_address(), self.source_port(), self.protocol)
+    }
+
+    fn destination(&self) -> (IpAddr, u16, u8) {
+        (
+            self.destination_address(),
+            self.destination_port(),
+            self.protocol,
+        )
+    }
+
+    fn table_hash(&self, seed: &HashSeed) -> u64 {
+        self.hash(seed)
+    }
+
+    #[inline]
+    fn turned(&self) -> Self {
+        self.reversed()
+    }
+
+    #[inline]
+    fn translated(&self, to: &Translation, source: Option<(IpAddr, u16)>) -> Option<Self> {
+        let IpAddr::V4(destination) = to.address else {
+            return None;
+        };
+        let (source, source_port) = match source {
+            None => (self.source, self.source_port()),
+            Some((IpAddr::V4(address), port)) => (address.to_bits(), port),
+            Some((IpAddr::V6(_), _)) => return None,
+        };
+        Some(FlowKey4 {
+            source,
+            destination: destination.to_bits(),
+            ports: ports(source_port, to, self.destination_port()),
+            protocol: self.protocol,
+        })
+    }
+
+    fn pool(nat: &Nat) -> &[IpAddr] {
+        &nat.pool_v4
+    }
+
+    #[inline]
+    fn rewrite(packet: &mut [u8], transport: Option<usize>, from: &Self, to: &Self) -> Option<()> {
+        nat::rewrite_v4(packet, transport, from, to)
+    }
+}
+
+impl Tracked for FlowKey6 {
+    #[inline]
+    fn table(flows: &mut Flows) -> &mut FlowTable<Self> {
+        &mut flows.v6
+    }
+
+    #[inline]
+    fn table_ref(flows: &Flows) -> &FlowTable<Self> {
+        &flows.v6
+    }
+
+    fn source(&self) -> (IpAddr, u16, u8) {
+        (self.source_address(), self.source_port(), self.protocol)
+    }
+
+    fn destination(&self) -> (IpAddr, u16, u8) {
+        (
+            self.destination_address(),
+            self.destination_port(),
+            self.protocol,
+        )
+    }
+
+    fn table_hash(&self, seed: &HashSeed) -> u64 {
+        self.hash(seed)
+    }
+
+    #[inline]
+    fn turned(&self) -> Self {
+        self.reversed()
+    }
+
+    #[inline]
+    fn translated(&self, to: &Translation, source: Option<(IpAddr, u16)>) -> Option<Self> {
+        let IpAddr::V6(destination) = to.address else {
+            return None;
+        };
+        let (source, source_port) = match source {
+            None => (self.source, self.source_port()),
+            Some((IpAddr::V6(address), port)) => (address.octets(), port),
+            Some((IpAddr::V4(_), _)) => return None,
+        };
+        Some(FlowKey6 {
+            source,
+            destination: destination.octets(),
+            ports: ports(source_port, to, self.destination_port()),
+            protocol: self.protocol,
+        })
+    }
+
+    fn pool(nat: &Nat) -> &[IpAddr] {
+        &nat.pool_v6
+    }
+
+    #[inline]
+    fn rewrite(packet: &mut [u8], transport: Option<usize>, from: &Self, to: &Self) -> Option<()> {
+        nat::rewrite_v6(packet, transport, from, to)
+    }
+}
+
+/// Both ports in one word, as keys have them.
+#[inline]
+fn ports(source: u16, to: &Translation, destination: u16) -> u32 {
+    let destination = to.port.map_or(destination, core::num::NonZeroU16::get);
+    u32::from(source) << 16 | u32::from(destination)
+}

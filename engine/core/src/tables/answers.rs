@@ -1,0 +1,158 @@
+//! Which packets are answers: those from the backends of services that rewrite.
+//!
+//! An answer is found by the flow it belongs to ([`crate::flows`]); this says what to make of a
+//! packet that belongs to none, which worker has its flow, and what the XDP program redirects.
+
+use super::{Delivery, Tables, Translation};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+use lockstep_plan::{Protocol, Service};
+use lockstep_wire::{FlowKey6, HashSeed};
+
+/// Where answers come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Source {
+    /// A backend's address.
+    pub address: IpAddr,
+    /// Its port; 0 for every port.
+    pub port: u16,
+    /// The protocol.
+    pub protocol: Protocol,
+}
+
+/// The sources of a snapshot's answers: built once, then only read.
+#[derive(Debug, Clone, Default)]
+pub struct Answers {
+    /// Open addressing with linear probing, at most half full; its length is a power of two.
+    cells: Vec<Option<FlowKey6>>,
+    /// The same, for whoever wants all of them.
+    sources: Vec<Source>,
+    /// Whether any is of every port.
+    wildcards: bool,
+}
+
+/// As for VIPs: no client chooses backends.
+const SEED: HashSeed = HashSeed::new(2);
+
+impl Answers {
+    /// The sources of these services' answers.
+    pub(super) fn new(services: &[Service]) -> Self {
+        let mut sources: Vec<Source> = services
+            .iter()
+            .filter(|service| service.mode.translates())
+            .flat_map(sources)
+            .collect();
+        sources.sort_unstable();
+        sources.dedup();
+        let mut answers = Answers {
+            cells: vec![None; (sources.len() * 2).next_power_of_two().max(2)],
+            wildcards: sources.iter().any(|source| source.port == 0),
+            sources: Vec::new(),
+        };
+        for source in &sources {
+            let key = key(source.address, source.port, source.protocol.number());
+            let mut at = answers.start(&key);
+            while answers.cells[at].is_some() {
+                at = (at + 1) & (answers.cells.len() - 1);
+            }
+            answers.cells[at] = Some(key);
+        }
+        answers.sources = sources;
+        answers
+    }
+
+    /// Whether nothing is rewritten, so that no packet is an answer.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.sources.is_empty()
+    }
+
+    /// Whether packets from here are answers, as far as their source says it.
+    #[inline]
+    pub fn has(&self, address: IpAddr, port: u16, protocol: u8) -> bool {
+        !self.is_empty()
+            && (self.has_exactly(&key(address, port, protocol))
+                || self.wildcards && self.has_exactly(&key(address, 0, protocol)))
+    }
+
+    /// All of them.
+    pub fn sources(&self) -> &[Source] {
+        &self.sources
+    }
+
+    fn has_exactly(&self, key: &FlowKey6) -> bool {
+        let mut at = self.start(key);
+        // Half of the cells are empty: the walk ends.
+        while let Some(cell) = &self.cells[at] {
+            if cell == key {
+                return true;
+            }
+            at = (at + 1) & (self.cells.len() - 1);
+        }
+        false
+    }
+
+    fn start(&self, key: &FlowKey6) -> usize {
+        key.hash(&SEED) as usize & (self.cells.len() - 1)
+    }
+}
+
+/// A backend that has no port of its own answers from those that clients send to.
+fn sources(service: &Service) -> impl Iterator<Item = Source> {
+    service.vips.iter().flat_map(|vip| {
+        service.backends.iter().map(|backend| Source {
+            address: backend.address,
+            port: match backend.port {
+                Some(port) => port.get(),
+                None if vip.has_one_port() => vip.port(),
+                None => 0,
+            },
+            protocol: vip.protocol(),
+        })
+    })
+}
+
+fn key(address: IpAddr, port: u16, protocol: u8) -> FlowKey6 {
+    let address = match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    };
+    FlowKey6::new(address, port, address, 0, protocol)
+}
+
+impl Tables {
+    /// The sources of answers.
+    #[inline]
+    pub fn answers(&self) -> &Answers {
+        &self.answers
+    }
+
+    /// What the XDP program has to redirect besides the VIPs' packets.
+    pub fn steered_sources(&self) -> &[Source] {
+        self.answers.sources()
+    }
+
+    /// Whether a packet from there can be an answer to a rewritten one.
+    #[inline]
+    pub fn is_answer(&self, address: IpAddr, port: u16, protocol: u8) -> bool {
+        self.answers.has(address, port, protocol)
+    }
+}
+
+impl Delivery {
+    /// Whether packets are rewritten.
+    #[inline]
+    pub const fn translates(&self) -> bool {
+        matches!(self, Delivery::Nat(_) | Delivery::FullNat(_))
+    }
+
+    /// What packets are rewritten to, where they are.
+    #[inline]
+    pub const fn translation(&self) -> Option<Translation> {
+        match self {
+            Delivery::Nat(to) | Delivery::FullNat(to) => Some(*to),
+            Delivery::Tunnel(_) | Delivery::Session => None,
+        }
+    }
+}

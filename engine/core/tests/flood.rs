@@ -1,0 +1,243 @@
+//! A flood of 1,000,000 sources against 10,000 established flows, in a table that holds neither
+//! all of the flood nor much more than the flows.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use etherparse::{NetSlice, PacketBuilder, SlicedPacket};
+use lockstep_core::tables::{NextHop, PortId, Route};
+use lockstep_core::{
+    BURST, Dataplane, DataplaneConfig, EngineAddresses, Micros, Seconds, Tables, Verdict,
+};
+use lockstep_plan::{
+    Backend, BackendState, DropReason, Guard, Health, IdleTimeouts, Mode, Scheduler, Service,
+    ServiceName, Snapshot, TableSize, Weight,
+};
+use lockstep_wire::{LinkHeader, STEER_ETHERTYPE};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+const SOURCES: u32 = 1_000_000;
+const ESTABLISHED: u32 = 10_000;
+/// Flows the table is for: 16,384 fit, and the flood alone is sixty times as many.
+const CAPACITY: usize = 10_240;
+/// Flood packets between two of an established flow's.
+const BETWEEN: u32 = 64;
+const ROOM: usize = 20;
+
+fn tables() -> Tables {
+    let backend = |n: u8| Backend {
+        name: format!("s{n}"),
+        address: [10, 0, 0, n].into(),
+        weight: Weight::DEFAULT,
+        state: BackendState::Active,
+        port: None,
+        health: Health::UNKNOWN,
+    };
+    let service = Service {
+        name: ServiceName::new("web").unwrap(),
+        vips: vec!["203.0.113.10:80/tcp".parse().unwrap()],
+        mode: Mode::TUNNEL,
+        backends: (1..=5).map(backend).collect(),
+        table_size: TableSize::DEFAULT,
+        idle: IdleTimeouts::DEFAULT,
+        scheduler: Scheduler::default(),
+        guard: Guard::default(),
+    };
+    let snapshot = Snapshot::new(1, vec![service]).unwrap();
+    let addresses = EngineAddresses {
+        v4: Some("192.0.2.1".parse().unwrap()),
+        v6: None,
+    };
+    let link = LinkHeader {
+        destination: [2, 0, 0, 0, 0, 1],
+        source: [2, 0, 0, 0, 0, 2],
+        vlan: None,
+    };
+    let route = Route {
+        port: PortId(0),
+        link,
+        mtu: 1600,
+    };
+    Tables::compile(&Tables::default(), &snapshot, addresses, |_| {
+        NextHop::Via(route)
+    })
+    .unwrap()
+}
+
+/// A segment as the XDP program hands it over, whose source is changed in place.
+#[derive(Clone)]
+struct Template(Vec<u8>);
+
+impl Template {
+    fn new(syn: bool) -> Self {
+        let tcp = PacketBuilder::ethernet2([2; 6], [4; 6])
+            .ipv4([0; 4], [203, 0, 113, 10], 64)
+            .tcp(0, 80, 1, 1024);
+        let tcp = if syn { tcp.syn() } else { tcp.ack(1) };
+        let mut plain = Vec::new();
+        tcp.write(&mut plain, &[]).unwrap();
+        let mut steered = plain[..12].to_vec();
+        steered.extend(STEER_ETHERTYPE.to_be_bytes());
+        steered.extend((ROOM as u16).to_be_bytes());
+        steered.resize(14 + ROOM, 0);
+        steered.extend(&plain[14..]);
+        Template(steered)
+    }
+
+    fn from(&self, source: u32, port: u16) -> Vec<u8> {
+        let mut frame = self.0.clone();
+        let ip = &mut frame[14 + ROOM..];
+        ip[12..16].copy_from_slice(&source.to_be_bytes());
+        ip[10..12].fill(0);
+        let sum: u32 = (ip[..20].chunks(2))
+            .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+            .sum();
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+        ip[10..12].copy_from_slice(&sum.to_be_bytes());
+        ip[20..22].copy_from_slice(&port.to_be_bytes());
+        frame
+    }
+}
+
+struct Engine {
+    dataplane: Dataplane,
+    now: u64,
+    frames: Vec<Vec<u8>>,
+}
+
+impl Engine {
+    fn new() -> Self {
+        let mut dataplane = Dataplane::new(&DataplaneConfig {
+            flows_v4: CAPACITY,
+            flows_v6: 8,
+            seed: 1,
+            ..DataplaneConfig::default()
+        });
+        dataplane.adopt(Arc::new(tables()));
+        Engine {
+            dataplane,
+            now: 1_000_000_000,
+            frames: Vec::new(),
+        }
+    }
+
+    /// Puts a frame into the burst under way; a full one is processed, every frame must go on.
+    fn offer(&mut self, frame: Vec<u8>) {
+        self.frames.push(frame);
+        if self.frames.len() == BURST {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        let mut verdicts = [Verdict::Drop(DropReason::NotIp); BURST];
+        let (now, ports) = (Micros::new(self.now), [PortId(0); BURST]);
+        self.dataplane
+            .process(now, &ports, &mut self.frames, &mut verdicts);
+        for verdict in verdicts.iter().take(self.frames.len()) {
+            assert!(matches!(verdict, Verdict::Forward { .. }), "{verdict:?}");
+        }
+        // A million packets a second, and the sweep that goes with it.
+        self.now += BURST as u64;
+        self.dataplane.tick(Seconds::at(Micros::new(self.now)), 2);
+        self.frames.clear();
+    }
+
+    /// The backend one packet is tunnelled to.
+    fn goes_to(&mut self, frame: Vec<u8>) -> Ipv4Addr {
+        self.flush();
+        let mut frames = [frame];
+        let mut verdicts = [Verdict::Drop(DropReason::NotIp)];
+        let (now, ports) = (Micros::new(self.now), [PortId(0); BURST]);
+        self.dataplane
+            .process(now, &ports, &mut frames, &mut verdicts);
+        match SlicedPacket::from_ethernet(&frames[0]).unwrap().net {
+            Some(NetSlice::Ipv4(ip)) => ip.header().destination_addr(),
+            other => panic!("no outer IPv4 header: {other:?}"),
+        }
+    }
+}
+
+/// An established flow's client.
+fn client(n: u32) -> (u32, u16) {
+    (0xc633_6400 + n / 5_000, (10_000 + n % 5_000) as u16)
+}
+
+/// A source of the flood: all of 100.64.0.0/12 in another order.
+fn source(n: u32) -> (u32, u16) {
+    let scattered = n.wrapping_mul(0x9e37_79b1) & 0x000f_ffff;
+    (0x6440_0000 | scattered, (1_024 + n % 60_000) as u16)
+}
+
+/// Establishes flows, floods, and returns the engine and how many of the flows have another
+/// backend, or none that is remembered, in the end.
+fn flood(syn: bool) -> (Engine, usize) {
+    let mut engine = Engine::new();
+    let (open, data) = (Template::new(true), Template::new(false));
+    let template = Template::new(syn);
+    let backends: Vec<Ipv4Addr> = (0..ESTABLISHED)
+        .map(|n| {
+            let (source, port) = client(n);
+            let backend = engine.goes_to(open.from(source, port));
+            engine.offer(data.from(source, port));
+            backend
+        })
+        .collect();
+    engine.flush();
+    let before = engine.dataplane.counters().stateless.get();
+    assert_eq!(before, 0, "the flows themselves fit");
+
+    for n in 0..SOURCES {
+        let (address, port) = source(n);
+        engine.offer(template.from(address, port));
+        if n % BETWEEN == 0 {
+            let (address, port) = client(n / BETWEEN % ESTABLISHED);
+            engine.offer(data.from(address, port));
+        }
+    }
+    engine.flush();
+    // Nobody's packet makes a new entry of a flow that was lost.
+    let entries: std::collections::BTreeSet<(u32, u16)> = {
+        let mut entries = std::collections::BTreeSet::new();
+        engine.dataplane.flows_v4().scan(0, usize::MAX, |entry| {
+            entries.insert((entry.key.source, entry.key.source_port()));
+        });
+        entries
+    };
+    let lost = (0..ESTABLISHED)
+        .zip(backends)
+        .filter(|&(n, backend)| {
+            let (source, port) = client(n);
+            !entries.contains(&(source, port)) || engine.goes_to(data.from(source, port)) != backend
+        })
+        .count();
+    (engine, lost)
+}
+
+#[test]
+fn a_syn_flood_of_a_million_sources_loses_none_of_ten_thousand_established_flows() {
+    let (engine, lost) = flood(true);
+    assert_eq!(lost, 0);
+    let counters = engine.dataplane.counters();
+    let (evicted, stateless) = (counters.evicted.get(), counters.stateless.get());
+    // Half-open entries gave way to each other, or there was no place for one.
+    let passed = u64::from(SOURCES) - CAPACITY as u64;
+    assert!(evicted + stateless > passed, "{evicted} and {stateless}");
+    assert_eq!(counters.rehashed.get(), 0);
+    let moved: u64 = counters.vips.iter().map(|vip| vip.moved.get()).sum();
+    assert_eq!(moved, 0);
+}
+
+#[test]
+fn a_flood_that_looks_established_fills_the_table_and_loses_none_either() {
+    let (engine, lost) = flood(false);
+    assert_eq!(lost, 0);
+    let counters = engine.dataplane.counters();
+    // None of these gives way: what finds the table full is forwarded without an entry.
+    assert_eq!(counters.evicted.get(), 0);
+    let stateless = counters.stateless.get();
+    assert!(stateless > u64::from(SOURCES) * 9 / 10, "{stateless}");
+    let of_vips: u64 = counters.vips.iter().map(|vip| vip.stateless.get()).sum();
+    assert_eq!(of_vips, stateless);
+}
