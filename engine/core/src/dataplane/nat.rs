@@ -188,11 +188,15 @@ impl Flows {
     ) -> Verdict {
         let entry = K::table(self).entry_mut(slot);
         let state = tracking::answered(entry.state, segment(&item.headers));
-        if entry.seen != now.seconds || entry.state != state {
+        let before = entry.state;
+        if entry.seen != now.seconds || before != state {
             entry.seen = now.seconds;
             entry.state = state;
         }
         let (vip, path, to, backend) = (entry.vip, entry.path, entry.key.turned(), entry.backend);
+        if before != state && tables.hop(backend).is_some() {
+            self.counters.backends[backend.slot()].turn(before, state);
+        }
         let limit = tables
             .hop(backend)
             .and_then(|hop| hop.route.ok())
