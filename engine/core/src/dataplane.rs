@@ -2,6 +2,7 @@
 
 mod forward;
 mod guard;
+mod known;
 mod nat;
 mod owner;
 mod paths;
@@ -9,6 +10,7 @@ mod tracked;
 mod unusual;
 
 pub(crate) use forward::admit;
+pub use known::KnownFlow;
 pub use nat::NatConfig;
 pub(crate) use owner::session_share;
 pub use owner::{Spread, SpreadBy};
@@ -18,7 +20,7 @@ use crate::counters::Counters;
 use crate::flows::{Entry, Fate, FlowTable, Key, PathId, Probe, Slot};
 use crate::tables::{BackendRef, PortId, Tables, VipRef};
 use crate::time::{Micros, Seconds};
-use crate::tracking::{self, FlowState, Segment, Transition};
+use crate::tracking::{self, Segment, Transition};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
@@ -564,36 +566,6 @@ pub(crate) fn reason(error: ParseError) -> DropReason {
         ParseError::NotTransport => DropReason::NotTransport,
         ParseError::TtlExceeded => DropReason::TtlExceeded,
     }
-}
-
-/// Where a flow is in a dataplane's table, for `lockstep explain`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KnownFlow {
-    /// The backend it was given.
-    pub backend: BackendRef,
-    /// What is known of its connection.
-    pub state: FlowState,
-    /// Seconds since its last packet.
-    pub idle: u32,
-}
-
-impl Dataplane {
-    /// The entry of a flow, if there is one. Changes nothing.
-    pub fn known(&self, now: Seconds, key: &FlowKey) -> Option<KnownFlow> {
-        match key {
-            FlowKey::V4(key) => known(&self.flows.v4, now, key, key.hash(&self.flows.seed)),
-            FlowKey::V6(key) => known(&self.flows.v6, now, key, key.hash(&self.flows.seed)),
-        }
-    }
-}
-
-fn known<K: Key>(flows: &FlowTable<K>, now: Seconds, key: &K, hash: u64) -> Option<KnownFlow> {
-    let entry = flows.entry(flows.find(key, flows.probe(hash), None)?);
-    Some(KnownFlow {
-        backend: entry.backend,
-        state: entry.state,
-        idle: now.since(entry.seen),
-    })
 }
 
 #[cfg(test)]

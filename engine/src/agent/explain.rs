@@ -84,6 +84,10 @@ pub fn message(explanation: Explanation) -> api::Explanation {
             message.backend_name = name;
             message.backend = address.to_string();
         }
+        Fate::Answer { client, .. } => {
+            message.verdict = "forward".to_owned();
+            message.client = client.to_string();
+        }
         Fate::Sent => message.verdict = "forward".to_owned(),
         Fate::Session => message.verdict = "session".to_owned(),
         Fate::Pass => message.verdict = "pass".to_owned(),

@@ -6,6 +6,7 @@ use crate::fixtures::{
     replicated, route, service, steered, tcp, three, udp, web,
 };
 use crate::tables::{NextHop, Route};
+use crate::tracking::FlowState;
 use core::net::IpAddr;
 use etherparse::{IpNumber, NetSlice, SlicedPacket};
 use lockstep_plan::Snapshot;

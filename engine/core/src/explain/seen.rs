@@ -51,6 +51,9 @@ fn forwarded(
     seen: &Seen,
     told: Explanation,
 ) -> Explanation {
+    if matches!(told.fate, Fate::Answer { .. }) {
+        return told;
+    }
     let went = seen.after.and_then(|flow| member(tables, &flow));
     match (
         address(&told.fate),
@@ -78,7 +81,7 @@ fn forwarded(
 fn address(fate: &Fate) -> Option<IpAddr> {
     match fate {
         Fate::Forward { address, .. } => Some(*address),
-        Fate::Pass | Fate::Session | Fate::Sent | Fate::Drop(_) => None,
+        Fate::Pass | Fate::Session | Fate::Answer { .. } | Fate::Sent | Fate::Drop(_) => None,
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the operator reads.
 
+mod nat;
+
 use super::*;
 use crate::dataplane::{Dataplane, DataplaneConfig};
 use crate::fixtures::{
