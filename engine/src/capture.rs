@@ -133,12 +133,17 @@ impl Filter {
         vip && client
     }
 
-    /// Whether a packet with this verdict is wanted.
-    fn fits_verdict(&self, verdict: Verdict) -> bool {
+    /// Whether a packet of this length with this verdict may be wanted. One that was too big is
+    /// dropped, and an error sent in its frame, which is shorter: the agent tells.
+    fn fits_verdict(&self, verdict: Verdict, frame: usize) -> bool {
         match (self.drops, verdict) {
+            (
+                Some(Drops::Any | Drops::For(DropReason::TooBig)),
+                Verdict::Forward { length, .. },
+            ) => usize::from(length) < frame,
             (None, _) | (Some(Drops::Any), Verdict::Drop(_)) => true,
             (Some(Drops::For(wanted)), Verdict::Drop(reason)) => wanted == reason,
-            (Some(_), Verdict::Forward { .. } | Verdict::Local) => false,
+            (Some(_), Verdict::Local) | (Some(Drops::For(_)), Verdict::Forward { .. }) => false,
         }
     }
 }
@@ -275,7 +280,7 @@ impl Tap {
         for (at, mut record) in self.pending.drain(..) {
             let verdict = verdicts[usize::from(at)];
             // There is a place for each record in either queue.
-            let _ = if self.filter.fits_verdict(verdict) {
+            let _ = if self.filter.fits_verdict(verdict, record.length) {
                 record.seen.verdict = verdict;
                 record.seen.after = known(dataplane, &record);
                 self.exchange.full.push(record)

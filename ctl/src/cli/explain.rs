@@ -62,7 +62,8 @@ struct Entry {
     /// Its place in the capture, from 1.
     number: u64,
     packet: String,
-    /// "forward", "session" (it ends in the engine), "pass" or "drop".
+    /// "forward", "session" (it ends in the engine), "reply" (the engine answers), "pass", "drop",
+    /// or "depends" (on packets that came before).
     verdict: String,
     reason: Option<String>,
     service: Option<String>,

@@ -2,6 +2,7 @@
 
 mod guard;
 mod seen;
+mod unusual;
 
 pub use seen::{Seen, as_received, seen};
 
@@ -39,6 +40,10 @@ pub enum Fate {
         /// The client.
         client: SocketAddr,
     },
+    /// The engine answers it itself.
+    Reply,
+    /// It depends on packets that came before.
+    Unsettled,
     /// It was sent on, by tables that are no longer in force: to whom cannot be told.
     Sent,
     /// It is dropped.
@@ -58,9 +63,13 @@ pub struct Explanation {
     pub steps: Vec<String>,
 }
 
-/// The flow of a frame that the dataplane would parse, for looking it up in the flow tables.
+/// The flow of a frame, for looking it up in the flow tables: of an ICMP error, the one that it
+/// quotes, as its client sends it.
 pub fn flow_of(frame: &[u8]) -> Option<FlowKey> {
-    lockstep_wire::parse(frame).ok().map(|headers| headers.key)
+    match lockstep_wire::parse(frame) {
+        Ok(headers) => Some(headers.key),
+        Err(error) => unusual::flow_of(frame, error),
+    }
 }
 
 /// Explains a frame, from its Ethernet header on, as a network carries it.
@@ -89,15 +98,7 @@ pub fn frame(
             );
             finish(tables, fate, &headers.key, steps)
         }
-        Err(error) => {
-            let (fate, step) = refused(tables, frame, error);
-            Explanation {
-                fate,
-                service: None,
-                packet: format!("frame of {} bytes", frame.len()),
-                steps: alloc::vec![step],
-            }
-        }
+        Err(error) => unusual::explain(tables, ports, frame, error, known),
     }
 }
 
@@ -142,7 +143,7 @@ fn finish(tables: &Tables, fate: Fate, key: &FlowKey, steps: Vec<String>) -> Exp
     let vip = tables.vip(tuple.to.ip(), tuple.to.port(), tuple.protocol);
     let service = match &fate {
         Fate::Forward { service, .. } | Fate::Answer { service, .. } => Some(service.clone()),
-        Fate::Pass | Fate::Session | Fate::Sent | Fate::Drop(_) => {
+        Fate::Pass | Fate::Session | Fate::Reply | Fate::Unsettled | Fate::Sent | Fate::Drop(_) => {
             vip.and_then(|v| tables.service_name(v))
         }
     };
