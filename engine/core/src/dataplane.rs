@@ -71,6 +71,8 @@ pub struct Dataplane {
     tables: Arc<Tables>,
     flows: Flows,
     spread: Spread,
+    /// Whether a service in force keeps all connections of a client in one worker.
+    groups: bool,
     /// The burst under way, kept between the passes over it.
     work: Box<ArrayVec<Work, BURST>>,
 }
@@ -134,6 +136,7 @@ impl Dataplane {
                 unusual: Unusual::new(),
             },
             spread: Spread::alone(),
+            groups: false,
             work: Box::new(ArrayVec::new()),
         }
     }
@@ -165,6 +168,7 @@ impl Dataplane {
         counters.reset_vips(vips);
         counters.reset_backends(backends);
         counters.epoch.set(tables.epoch());
+        self.groups = owner::has_groups(&tables);
         core::mem::replace(&mut self.tables, tables)
     }
 
