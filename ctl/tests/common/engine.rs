@@ -337,6 +337,7 @@ impl Engine for Service {
                     backend: forwarded("10.0.0.1"),
                     steps: vec!["parsed".to_owned()],
                     packet: format!("tcp 198.51.100.7:{n} > 203.0.113.10:80"),
+                    ..Explanation::default()
                 }),
                 ..CapturedPacket::default()
             }))

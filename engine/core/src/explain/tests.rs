@@ -1,9 +1,13 @@
 //! What the operator reads.
 
+mod nat;
+mod unusual;
+
 use super::*;
 use crate::dataplane::{Dataplane, DataplaneConfig};
 use crate::fixtures::{
-    VIP, VIP6, backend, compile, draining, replicated, service, steered, tcp, three, udp, web,
+    VIP, VIP_UDP, VIP6, backend, compile, draining, replicated, service, steered, tcp, three, udp,
+    web,
 };
 use crate::time::Seconds;
 use alloc::sync::Arc;
