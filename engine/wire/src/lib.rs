@@ -25,6 +25,7 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod nat;
 pub mod parse;
+pub mod peek;
 pub mod tcp;
 pub mod udp;
 pub mod vlan;
@@ -33,6 +34,7 @@ pub use ethernet::{LinkHeader, STEER_ETHERTYPE};
 pub use flow::{FlowKey, FlowKey4, FlowKey6, HashSeed};
 pub use ipip::{NoRoom, Outer};
 pub use parse::{Headers, ParseError, destination, parse, parse_icmp_error};
+pub use peek::flow_of;
 pub use tcp::TcpFlags;
 
 /// IP protocol numbers (IANA), as an IPv4 header's protocol or an IPv6 next header.

@@ -78,9 +78,8 @@ impl Dataplane {
     /// before the frame is processed, and not of frames that another worker has handed over.
     #[inline]
     pub fn owner(&self, frame: &[u8]) -> Option<u8> {
-        let share = match lockstep_wire::parse(frame) {
-            Ok(headers) => {
-                let key = &headers.key;
+        let share = match &lockstep_wire::flow_of(frame) {
+            Some(key) => {
                 let shares = self.spread.processing.len();
                 // Looking for the VIP costs more than all the rest, and is seldom needed.
                 let by_session = match self.groups {
@@ -93,7 +92,7 @@ impl Dataplane {
                 })
             }
             // Of no flow: whoever processes may have it.
-            Err(_) => self.spread.share().unwrap_or(0),
+            None => self.spread.share().unwrap_or(0),
         };
         self.spread.other(share)
     }

@@ -3,7 +3,7 @@
 use lockstep_wire::ipv4::Ipv4Header;
 use lockstep_wire::ipv6::Ipv6Header;
 use lockstep_wire::{FlowKey, HashSeed, Headers, LinkHeader, Outer};
-use lockstep_wire::{destination, parse, parse_icmp_error};
+use lockstep_wire::{destination, flow_of, parse, parse_icmp_error};
 
 const SEED: HashSeed = HashSeed::new(1);
 
@@ -11,6 +11,7 @@ const SEED: HashSeed = HashSeed::new(1);
 /// its word. The result is whether the frame was accepted.
 pub fn check(frame: &[u8]) -> bool {
     let _ = destination(frame);
+    let at_a_glance = flow_of(frame);
     if let Ok((headers, _)) = parse_icmp_error(frame) {
         check_offsets(frame, &headers);
         check_pushes(frame, &headers);
@@ -25,6 +26,7 @@ pub fn check(frame: &[u8]) -> bool {
         FlowKey::V6(key) => key.destination_address(),
     };
     assert_eq!(destination(frame), Some(to));
+    assert_eq!(at_a_glance, Some(headers.key));
     assert_eq!(
         headers.key.hash(&SEED),
         headers.key.reversed().reversed().hash(&SEED)
