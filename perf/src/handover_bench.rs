@@ -6,7 +6,7 @@
 //! waiting: with the way of the rings' and the frames' cache lines between the cores, which depends on
 //! the machine more than on the program. Both are what comes on top of the processing.
 
-use crate::core_bench::{packet_of, tables};
+use crate::core_bench::{packet_of, tunnels};
 use anyhow::Context;
 use arrayvec::ArrayVec;
 use lockstep_core::{BURST, Dataplane, DataplaneConfig, Micros, PortId, Spread, SpreadBy, Verdict};
@@ -84,7 +84,7 @@ impl Bench {
             completion_ring: ring,
         })
         .context("frames need root")?;
-        let tables = Arc::new(tables());
+        let tables = Arc::new(tunnels());
         let dataplane = |me, flows| {
             let mut dataplane = Dataplane::new(&DataplaneConfig {
                 flows_v4: flows,

@@ -2,6 +2,7 @@
 
 mod forward;
 mod guard;
+mod known;
 mod nat;
 mod owner;
 mod paths;
@@ -9,16 +10,19 @@ mod tracked;
 mod unusual;
 
 pub(crate) use forward::admit;
+pub use known::KnownFlow;
 pub use nat::NatConfig;
 pub(crate) use owner::session_share;
 pub use owner::{Spread, SpreadBy};
+use unusual::{Outcome, Unusual};
 
 use crate::BURST;
-use crate::counters::Counters;
+use crate::counters::{Counters, VIP_SLOTS};
 use crate::flows::{Entry, Fate, FlowTable, Key, PathId, Probe, Slot};
+use crate::schedule::Picker;
 use crate::tables::{BackendRef, PortId, Tables, VipRef};
 use crate::time::{Micros, Seconds};
-use crate::tracking::{self, FlowState, Segment, Transition};
+use crate::tracking::{self, Segment, Transition};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
@@ -79,10 +83,12 @@ struct Flows {
     v6: FlowTable<FlowKey6>,
     counters: Arc<Counters>,
     nat: Nat,
+    picker: Picker,
     seed: HashSeed,
     guards: Box<Guards>,
     /// Identification of outer IPv4 headers whose packet may be fragmented.
     identification: u16,
+    unusual: Unusual,
 }
 
 /// The moment of a burst, in the units that need it.
@@ -123,9 +129,11 @@ impl Dataplane {
                 v6: FlowTable::new(config.flows_v6),
                 counters: Arc::new(Counters::new()),
                 nat: Nat::new(&config.nat, HashSeed::new(config.seed)),
+                picker: Picker::new(VIP_SLOTS, config.seed),
                 seed: HashSeed::new(config.seed),
                 guards: Box::default(),
                 identification: 0,
+                unusual: Unusual::new(),
             },
             spread: Spread::alone(),
             groups: false,
@@ -185,11 +193,11 @@ impl Dataplane {
         } = self;
         let tables: &Tables = tables;
         flows.classify(tables, now, ports, frames, verdicts, work);
-        flows.locate(work);
         let answers = if tables.answers().is_empty() {
+            flows.locate(work);
             0
         } else {
-            flows.locate_answers(work)
+            flows.locate_both(tables, work)
         };
         for item in work.iter() {
             let at = usize::from(item.frame);
@@ -218,8 +226,10 @@ impl Dataplane {
             v6,
             counters,
             nat,
+            unusual,
             ..
         } = flows;
+        unusual.tick(now);
         sweep(v4, nat, tables, counters, now, buckets);
         sweep(v6, nat, tables, counters, now, buckets);
         counters.flows_v4.set(v4.len() as u64);
@@ -243,9 +253,10 @@ impl Flows {
             // By reference: moving the headers out right behind their writing stalls the reads.
             match &lockstep_wire::parse(frame.as_ref()) {
                 Ok(headers) => work.push(self.work(at as u8, port, headers)),
-                Err(error) => {
-                    verdicts[at] = self.unusual(tables, now, port, frame.as_mut(), *error);
-                }
+                Err(error) => match self.unusual(tables, now, port, frame.as_mut(), *error) {
+                    Outcome::Verdict(verdict) => verdicts[at] = verdict,
+                    Outcome::Packet(headers) => work.push(self.work(at as u8, port, &headers)),
+                },
             }
         }
     }
@@ -269,12 +280,22 @@ impl Flows {
     /// cache at once.
     fn locate(&self, work: &mut ArrayVec<Work, BURST>) {
         for item in work.iter_mut() {
-            item.located = match &item.headers.key {
-                FlowKey::V4(_) => self.v4.locate(item.probe),
-                FlowKey::V6(_) => self.v6.locate(item.probe),
-            };
+            item.located = self.located(item);
         }
-        for item in work.iter() {
+        self.touch(work);
+    }
+
+    #[inline(always)]
+    fn located(&self, item: &Work) -> Option<Slot> {
+        match &item.headers.key {
+            FlowKey::V4(_) => self.v4.locate(item.probe),
+            FlowKey::V6(_) => self.v6.locate(item.probe),
+        }
+    }
+
+    #[inline(always)]
+    fn touch(&self, work: &ArrayVec<Work, BURST>) {
+        for item in work {
             match (&item.headers.key, item.located) {
                 (FlowKey::V4(_), Some(slot)) => self.v4.touch(slot),
                 (FlowKey::V6(_), Some(slot)) => self.v6.touch(slot),
@@ -328,6 +349,7 @@ impl Flows {
         }
         match self.forward(tables, vip, backend, &item.headers, frame) {
             Ok(verdict) => verdict,
+            Err(DropReason::TooBig) => self.too_big(tables, now, (vip, backend), item, frame),
             Err(reason) => self.drop(vip, reason),
         }
     }
@@ -403,12 +425,16 @@ impl Flows {
         if ring.is_some_and(|r| r.replicate.is_some()) {
             return (vip, Err(Refusal::Session));
         }
+        let opens = matches!(segment, Segment::Open | Segment::Datagram);
         let chosen = ring.and_then(|ring| {
-            let hash = key.selection_hash();
-            let before = tables.backend_before(ring, hash, segment);
-            before.or_else(|| ring.select(hash))
+            let hash = key.selection_hash(ring.scheduler);
+            let picked = match tables.backend_before(ring, hash, segment) {
+                Some(before) => before,
+                None => self.picker.pick(ring, vip, hash, opens, &self.counters)?,
+            };
+            Some((ring, hash, picked))
         });
-        let Some(backend) = chosen else {
+        let Some((ring, hash, mut backend)) = chosen else {
             return (vip, Err(Refusal::Drop(DropReason::NoBackend)));
         };
         if tables
@@ -435,9 +461,10 @@ impl Flows {
         };
         let slot = self.remember(tables, item.probe, entry);
         if slot.is_none() {
-            // Maglev sends its next packet to the same backend as long as none comes or goes.
             self.counters.stateless.add(1);
             self.counters.vips[vip.slot()].stateless.add(1);
+            // The same one for its next packets, which find no entry.
+            backend = ring.select(hash).unwrap_or(backend);
         }
         (vip, Ok((backend, slot)))
     }
@@ -568,36 +595,6 @@ pub(crate) fn reason(error: ParseError) -> DropReason {
         ParseError::NotTransport => DropReason::NotTransport,
         ParseError::TtlExceeded => DropReason::TtlExceeded,
     }
-}
-
-/// Where a flow is in a dataplane's table, for `lockstep explain`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KnownFlow {
-    /// The backend it was given.
-    pub backend: BackendRef,
-    /// What is known of its connection.
-    pub state: FlowState,
-    /// Seconds since its last packet.
-    pub idle: u32,
-}
-
-impl Dataplane {
-    /// The entry of a flow, if there is one. Changes nothing.
-    pub fn known(&self, now: Seconds, key: &FlowKey) -> Option<KnownFlow> {
-        match key {
-            FlowKey::V4(key) => known(&self.flows.v4, now, key, key.hash(&self.flows.seed)),
-            FlowKey::V6(key) => known(&self.flows.v6, now, key, key.hash(&self.flows.seed)),
-        }
-    }
-}
-
-fn known<K: Key>(flows: &FlowTable<K>, now: Seconds, key: &K, hash: u64) -> Option<KnownFlow> {
-    let entry = flows.entry(flows.find(key, flows.probe(hash), None)?);
-    Some(KnownFlow {
-        backend: entry.backend,
-        state: entry.state,
-        idle: now.since(entry.seen),
-    })
 }
 
 #[cfg(test)]

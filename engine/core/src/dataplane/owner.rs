@@ -91,10 +91,24 @@ impl Dataplane {
                         .share_of(key.source_address(), key.source_port())
                 })
             }
-            // Of no flow: whoever processes may have it.
-            None => self.spread.share().unwrap_or(0),
+            None => self.share_of_unusual(frame),
         };
         self.spread.other(share)
+    }
+
+    /// The share of a packet that shows no flow itself. An ICMP error goes to the worker with the flow
+    /// that it is about; whoever processes may have the others.
+    #[cold]
+    fn share_of_unusual(&self, frame: &[u8]) -> usize {
+        match lockstep_wire::parse_icmp_error(frame) {
+            // In the direction of the client's packets.
+            Ok((headers, _)) => {
+                let key = &headers.key;
+                self.spread
+                    .share_of(key.source_address(), key.source_port())
+            }
+            Err(_) => self.spread.share().unwrap_or(0),
+        }
     }
 }
 
