@@ -92,7 +92,6 @@ pub fn message(explanation: Explanation) -> api::Explanation {
         Fate::Unsettled => message.verdict = "depends".to_owned(),
         Fate::Sent => message.verdict = "forward".to_owned(),
         Fate::Session => message.verdict = "session".to_owned(),
-        Fate::Answer => message.verdict = "answer".to_owned(),
         Fate::Pass => message.verdict = "pass".to_owned(),
         Fate::Drop(reason) => {
             message.verdict = "drop".to_owned();

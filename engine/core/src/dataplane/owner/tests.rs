@@ -7,6 +7,8 @@ use crate::tables::PortId;
 use crate::{DataplaneConfig, Micros, Verdict};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use etherparse::icmpv4::DestUnreachableHeader;
+use etherparse::{Icmpv4Type, PacketBuilder};
 use lockstep_plan::{Mode, Replicate};
 
 const WORKERS: u8 = 5;
@@ -138,6 +140,31 @@ fn answers_from_replicas_go_by_port_and_groups_by_client() {
     assert!([0, 2, 4].contains(&answer(20_999)));
     let of_client = |port| owner(&workers, &tcp(("198.51.100.7", port), VIP, "S"));
     assert!((1..2_000).all(|port| of_client(port) == of_client(1)));
+}
+
+/// A router says that what a server sent to the client was too big.
+#[test]
+fn an_icmp_error_goes_to_the_worker_with_the_flow_that_it_quotes() {
+    let tables = Arc::new(compile(&Tables::default(), 1, web()));
+    let workers = workers(&tables);
+    for port in 10_000..10_100 {
+        let mut quote = Vec::new();
+        PacketBuilder::ipv4([203, 0, 113, 10], [198, 51, 100, 7], 60)
+            .tcp(80, port, 1, 1024)
+            .write(&mut quote, &[])
+            .unwrap();
+        let mut frame = Vec::new();
+        let kind = DestUnreachableHeader::FragmentationNeeded {
+            next_hop_mtu: 1_400,
+        };
+        PacketBuilder::ethernet2([2; 6], [4; 6])
+            .ipv4([192, 0, 2, 99], [203, 0, 113, 10], 60)
+            .icmpv4(Icmpv4Type::DestinationUnreachable(kind))
+            .write(&mut frame, &quote)
+            .unwrap();
+        let flow = tcp(("198.51.100.7", port), VIP, "A");
+        assert_eq!(owner(&workers, &frame), owner(&workers, &flow), "{port}");
+    }
 }
 
 #[test]
