@@ -5,6 +5,7 @@ mod guard;
 mod nat;
 mod owner;
 mod paths;
+mod restore;
 mod tracked;
 mod unusual;
 
@@ -12,6 +13,7 @@ pub(crate) use forward::admit;
 pub use nat::NatConfig;
 pub(crate) use owner::session_share;
 pub use owner::{Spread, SpreadBy};
+pub use restore::Restored;
 
 use crate::BURST;
 use crate::counters::Counters;
