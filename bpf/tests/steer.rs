@@ -94,6 +94,13 @@ fn assert_steered(says: &str, packet: &[u8], key: Destination) {
             assert_eq!(run.frame, frame, "{says}");
         } else {
             assert_marked(&says, &run.frame, room, packet);
+            // What answers need to go back by the same VLAN.
+            let tag = match vlans {
+                [] => 0,
+                [tag] => *tag,
+                _ => 0xffff_u16,
+            };
+            assert_eq!(run.frame[16..18], tag.to_be_bytes(), "{says}: tag");
         }
         let after = program.counters().unwrap();
         assert_eq!(counted(&before, &after), "redirected", "{says}");

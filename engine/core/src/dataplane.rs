@@ -2,6 +2,7 @@
 
 mod forward;
 mod guard;
+mod known;
 mod nat;
 mod owner;
 mod paths;
@@ -10,17 +11,20 @@ mod tracked;
 mod unusual;
 
 pub(crate) use forward::admit;
+pub use known::KnownFlow;
 pub use nat::NatConfig;
 pub(crate) use owner::session_share;
 pub use owner::{Spread, SpreadBy};
 pub use restore::Restored;
+use unusual::{Outcome, Unusual};
 
 use crate::BURST;
-use crate::counters::Counters;
+use crate::counters::{Counters, VIP_SLOTS};
 use crate::flows::{Entry, Fate, FlowTable, Key, PathId, Probe, Slot};
+use crate::schedule::Picker;
 use crate::tables::{BackendRef, PortId, Tables, VipRef};
 use crate::time::{Micros, Seconds};
-use crate::tracking::{self, FlowState, Segment, Transition};
+use crate::tracking::{self, Segment, Transition};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
@@ -69,6 +73,8 @@ pub struct Dataplane {
     tables: Arc<Tables>,
     flows: Flows,
     spread: Spread,
+    /// Whether a service in force keeps all connections of a client in one worker.
+    groups: bool,
     /// The burst under way, kept between the passes over it.
     work: Box<ArrayVec<Work, BURST>>,
 }
@@ -79,10 +85,12 @@ struct Flows {
     v6: FlowTable<FlowKey6>,
     counters: Arc<Counters>,
     nat: Nat,
+    picker: Picker,
     seed: HashSeed,
     guards: Box<Guards>,
     /// Identification of outer IPv4 headers whose packet may be fragmented.
     identification: u16,
+    unusual: Unusual,
 }
 
 /// The moment of a burst, in the units that need it.
@@ -123,11 +131,14 @@ impl Dataplane {
                 v6: FlowTable::new(config.flows_v6),
                 counters: Arc::new(Counters::new()),
                 nat: Nat::new(&config.nat, HashSeed::new(config.seed)),
+                picker: Picker::new(VIP_SLOTS, config.seed),
                 seed: HashSeed::new(config.seed),
                 guards: Box::default(),
                 identification: 0,
+                unusual: Unusual::new(),
             },
             spread: Spread::alone(),
+            groups: false,
             work: Box::new(ArrayVec::new()),
         }
     }
@@ -159,6 +170,7 @@ impl Dataplane {
         counters.reset_vips(vips);
         counters.reset_backends(backends);
         counters.epoch.set(tables.epoch());
+        self.groups = owner::has_groups(&tables);
         core::mem::replace(&mut self.tables, tables)
     }
 
@@ -183,11 +195,11 @@ impl Dataplane {
         } = self;
         let tables: &Tables = tables;
         flows.classify(tables, now, ports, frames, verdicts, work);
-        flows.locate(work);
         let answers = if tables.answers().is_empty() {
+            flows.locate(work);
             0
         } else {
-            flows.locate_answers(work)
+            flows.locate_both(tables, work)
         };
         for item in work.iter() {
             let at = usize::from(item.frame);
@@ -216,8 +228,10 @@ impl Dataplane {
             v6,
             counters,
             nat,
+            unusual,
             ..
         } = flows;
+        unusual.tick(now);
         sweep(v4, nat, tables, counters, now, buckets);
         sweep(v6, nat, tables, counters, now, buckets);
         counters.flows_v4.set(v4.len() as u64);
@@ -241,9 +255,10 @@ impl Flows {
             // By reference: moving the headers out right behind their writing stalls the reads.
             match &lockstep_wire::parse(frame.as_ref()) {
                 Ok(headers) => work.push(self.work(at as u8, port, headers)),
-                Err(error) => {
-                    verdicts[at] = self.unusual(tables, now, port, frame.as_mut(), *error);
-                }
+                Err(error) => match self.unusual(tables, now, port, frame.as_mut(), *error) {
+                    Outcome::Verdict(verdict) => verdicts[at] = verdict,
+                    Outcome::Packet(headers) => work.push(self.work(at as u8, port, &headers)),
+                },
             }
         }
     }
@@ -267,12 +282,22 @@ impl Flows {
     /// cache at once.
     fn locate(&self, work: &mut ArrayVec<Work, BURST>) {
         for item in work.iter_mut() {
-            item.located = match &item.headers.key {
-                FlowKey::V4(_) => self.v4.locate(item.probe),
-                FlowKey::V6(_) => self.v6.locate(item.probe),
-            };
+            item.located = self.located(item);
         }
-        for item in work.iter() {
+        self.touch(work);
+    }
+
+    #[inline(always)]
+    fn located(&self, item: &Work) -> Option<Slot> {
+        match &item.headers.key {
+            FlowKey::V4(_) => self.v4.locate(item.probe),
+            FlowKey::V6(_) => self.v6.locate(item.probe),
+        }
+    }
+
+    #[inline(always)]
+    fn touch(&self, work: &ArrayVec<Work, BURST>) {
+        for item in work {
             match (&item.headers.key, item.located) {
                 (FlowKey::V4(_), Some(slot)) => self.v4.touch(slot),
                 (FlowKey::V6(_), Some(slot)) => self.v6.touch(slot),
@@ -326,6 +351,7 @@ impl Flows {
         }
         match self.forward(tables, vip, backend, &item.headers, frame) {
             Ok(verdict) => verdict,
+            Err(DropReason::TooBig) => self.too_big(tables, now, (vip, backend), item, frame),
             Err(reason) => self.drop(vip, reason),
         }
     }
@@ -401,12 +427,16 @@ impl Flows {
         if ring.is_some_and(|r| r.replicate.is_some()) {
             return (vip, Err(Refusal::Session));
         }
+        let opens = matches!(segment, Segment::Open | Segment::Datagram);
         let chosen = ring.and_then(|ring| {
-            let hash = key.selection_hash();
-            let before = tables.backend_before(ring, hash, segment);
-            before.or_else(|| ring.select(hash))
+            let hash = key.selection_hash(ring.scheduler);
+            let picked = match tables.backend_before(ring, hash, segment) {
+                Some(before) => before,
+                None => self.picker.pick(ring, vip, hash, opens, &self.counters)?,
+            };
+            Some((ring, hash, picked))
         });
-        let Some(backend) = chosen else {
+        let Some((ring, hash, mut backend)) = chosen else {
             return (vip, Err(Refusal::Drop(DropReason::NoBackend)));
         };
         if tables
@@ -433,9 +463,10 @@ impl Flows {
         };
         let slot = self.remember(tables, item.probe, entry);
         if slot.is_none() {
-            // Maglev sends its next packet to the same backend as long as none comes or goes.
             self.counters.stateless.add(1);
             self.counters.vips[vip.slot()].stateless.add(1);
+            // The same one for its next packets, which find no entry.
+            backend = ring.select(hash).unwrap_or(backend);
         }
         (vip, Ok((backend, slot)))
     }
@@ -566,36 +597,6 @@ pub(crate) fn reason(error: ParseError) -> DropReason {
         ParseError::NotTransport => DropReason::NotTransport,
         ParseError::TtlExceeded => DropReason::TtlExceeded,
     }
-}
-
-/// Where a flow is in a dataplane's table, for `lockstep explain`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KnownFlow {
-    /// The backend it was given.
-    pub backend: BackendRef,
-    /// What is known of its connection.
-    pub state: FlowState,
-    /// Seconds since its last packet.
-    pub idle: u32,
-}
-
-impl Dataplane {
-    /// The entry of a flow, if there is one. Changes nothing.
-    pub fn known(&self, now: Seconds, key: &FlowKey) -> Option<KnownFlow> {
-        match key {
-            FlowKey::V4(key) => known(&self.flows.v4, now, key, key.hash(&self.flows.seed)),
-            FlowKey::V6(key) => known(&self.flows.v6, now, key, key.hash(&self.flows.seed)),
-        }
-    }
-}
-
-fn known<K: Key>(flows: &FlowTable<K>, now: Seconds, key: &K, hash: u64) -> Option<KnownFlow> {
-    let entry = flows.entry(flows.find(key, flows.probe(hash), None)?);
-    Some(KnownFlow {
-        backend: entry.backend,
-        state: entry.state,
-        idle: now.since(entry.seen),
-    })
 }
 
 #[cfg(test)]

@@ -114,6 +114,7 @@ impl Router {
             ("answers", "ingress", from6.as_str()),
             ("tunnelled", "ingress", "ip protocol { 4, 41 }"),
             ("tunnelled", "ingress", "ip6 nexthdr { 4, 41 }"),
+            ("tunnelled", "ingress", "udp dport 6080"),
         ];
         Counters::start(&self.netns, &format!("b{index}"), &rules)
     }
