@@ -6,6 +6,7 @@ mod known;
 mod nat;
 mod owner;
 mod paths;
+mod restore;
 mod tracked;
 mod unusual;
 
@@ -14,6 +15,7 @@ pub use known::KnownFlow;
 pub use nat::NatConfig;
 pub(crate) use owner::session_share;
 pub use owner::{Spread, SpreadBy};
+pub use restore::Restored;
 use unusual::{Outcome, Unusual};
 
 use crate::BURST;

@@ -38,6 +38,19 @@ impl FlowState {
         }
     }
 
+    /// The state of a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let all = [
+            FlowState::Syn,
+            FlowState::Established,
+            FlowState::Fin,
+            FlowState::Udp,
+            FlowState::ServerFin,
+            FlowState::Closed,
+        ];
+        all.into_iter().find(|state| state.name() == name)
+    }
+
     /// Seconds without a packet after which an entry in this state is forgotten.
     pub const fn idle_limit(self, idle: &IdleTimeouts) -> u32 {
         match self {
