@@ -2,6 +2,7 @@
 //!
 //! No figure on that page is typed: a test renders the tables again and compares.
 
+mod peers;
 mod replicate;
 
 use anyhow::{Context, bail};
@@ -56,25 +57,8 @@ fn tables(root: &Path) -> anyhow::Result<String> {
             ]
         }),
     );
-    let lab = rows(root, "lab.json")?;
-    text.push_str("\nThe engine beside nftables (`perf/results/lab.json`):\n\n");
-    table(
-        &mut text,
-        &[
-            "case",
-            "packets/s",
-            "ratio to nftables",
-            "packets/s at 1 % loss",
-        ],
-        lab.iter().map(|row| {
-            vec![
-                name(row, "case"),
-                thousands(&row["packets_per_second"]),
-                number(&row["ratio_to_nftables"], 2),
-                thousands(&row["packets_per_second_within_1_percent_loss"]),
-            ]
-        }),
-    );
+    peers::packets(&mut text, &rows(root, "lab.json")?);
+    peers::requests(&mut text, &rows(root, "http.json")?);
     replicate::alone(&mut text, &rows(root, "session.json")?);
     replicate::tables(&mut text, &rows(root, "replicate.json")?);
     Ok(text)
