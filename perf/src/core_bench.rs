@@ -7,6 +7,7 @@
 
 mod frames;
 
+use crate::handover_bench;
 use anyhow::{Context, bail};
 use frames::{Cursor, Frames, How, Traffic, Which};
 use lockstep_core::dataplane::NatConfig;
@@ -116,6 +117,9 @@ const PATHS: &[Case] = &[
     ),
 ];
 
+/// The path that [`handover_bench`] counts.
+const HANDOVER: &str = "handover";
+
 /// Packets per round: enough that 1,000,000 flows each see two.
 const PACKETS: usize = 2_000_000;
 
@@ -129,10 +133,10 @@ pub fn run(output: &Path, rounds: usize, instructions: bool) -> anyhow::Result<(
     for &Case {
         name: path,
         traffic,
-        flows,
+        flows: sizes,
     } in PATHS
     {
-        for &flows in flows {
+        for &flows in sizes {
             let mut bench = Bench::new(traffic, flows);
             bench.round(PACKETS / 4);
             let mut times: Vec<f64> = (0..rounds.max(1)).map(|_| bench.round(PACKETS)).collect();
@@ -141,7 +145,7 @@ pub fn run(output: &Path, rounds: usize, instructions: bool) -> anyhow::Result<(
                 path,
                 flows,
                 ns_per_packet: (times[times.len() / 2] * 100.0).round() / 100.0,
-                instructions_per_packet: instructions
+                instructions_per_packet: (instructions && is_counted(flows, sizes))
                     .then(|| count_instructions(path, flows))
                     .transpose()?,
             };
@@ -155,6 +159,21 @@ pub fn run(output: &Path, rounds: usize, instructions: bool) -> anyhow::Result<(
             rows.push(row);
         }
     }
+    for (path, ns_per_packet) in handover_bench::run(rounds.max(1))? {
+        let flows = handover_bench::FLOWS;
+        let counts = instructions && path == HANDOVER;
+        let counted = counts.then(|| count_handover(flows)).transpose()?;
+        println!(
+            "{path:<14} {flows:>9} {ns_per_packet:>12.1} {:>20}",
+            counted.map_or("-".into(), |n| format!("{n:.0}"))
+        );
+        rows.push(Row {
+            path,
+            flows,
+            ns_per_packet: (ns_per_packet * 100.0).round() / 100.0,
+            instructions_per_packet: counted,
+        });
+    }
     if let Some(parent) = output.parent() {
         std::fs::create_dir_all(parent)?;
     }
@@ -164,11 +183,20 @@ pub fn run(output: &Path, rounds: usize, instructions: bool) -> anyhow::Result<(
     Ok(())
 }
 
+/// Under callgrind, opening flows takes fifty times as long, and the number of them hardly changes what
+/// is counted: with many, each path is counted once.
+fn is_counted(flows: u32, sizes: &[u32]) -> bool {
+    flows <= 100_000 || sizes.first() == Some(&flows)
+}
+
 /// Packets that callgrind counts: every instruction of them, so few suffice.
 const COUNTED: usize = 64 * 1000;
 
 /// The measured part alone, for callgrind.
 pub fn count(path: &str, flows: u32) -> anyhow::Result<()> {
+    if path == HANDOVER {
+        return handover_bench::count();
+    }
     let Some(case) = PATHS.iter().find(|known| known.name == path) else {
         bail!("no path {path}");
     };
@@ -178,10 +206,29 @@ pub fn count(path: &str, flows: u32) -> anyhow::Result<()> {
 
 /// Instructions per packet, as callgrind counts them inside [`measured`].
 fn count_instructions(path: &str, flows: u32) -> anyhow::Result<f64> {
+    let total = callgrind(path, flows, &["*core_bench*measured*".to_owned()])?;
+    Ok((total / COUNTED as f64 * 10.0).round() / 10.0)
+}
+
+/// Those of the hand-over without the processing.
+fn count_handover(flows: u32) -> anyhow::Result<f64> {
+    let toggles = handover_bench::TOGGLES.map(|name| format!("*handover_bench*::{name}*"));
+    let total = callgrind(HANDOVER, flows, &toggles)?;
+    let packets = handover_bench::COUNTED * BURST;
+    Ok((total / packets as f64 * 10.0).round() / 10.0)
+}
+
+/// All instructions between the functions whose names match: entering one begins or ends it.
+fn callgrind(path: &str, flows: u32, toggles: &[String]) -> anyhow::Result<f64> {
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("callgrind.out");
     let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--toggle-collect=*core_bench*measured*"])
+        .arg("--tool=callgrind")
+        .args(
+            toggles
+                .iter()
+                .map(|name| format!("--toggle-collect={name}")),
+        )
         .arg(format!("--callgrind-out-file={}", file.display()))
         .arg(std::env::current_exe()?)
         .args(["count", path, &flows.to_string()])
@@ -194,16 +241,15 @@ fn count_instructions(path: &str, flows: u32) -> anyhow::Result<f64> {
         );
     }
     let text = std::fs::read_to_string(&file)?;
-    let total: f64 = text
-        .lines()
+    text.lines()
         .find_map(|l| {
             l.strip_prefix("summary: ")
                 .or_else(|| l.strip_prefix("totals: "))
         })
         .context("callgrind wrote no total")?
         .trim()
-        .parse()?;
-    Ok((total / COUNTED as f64 * 10.0).round() / 10.0)
+        .parse()
+        .context("callgrind's total is no number")
 }
 
 struct Bench {
@@ -291,6 +337,23 @@ impl Bench {
         self.at = (self.at + 1) % self.order.len();
         flow
     }
+}
+
+/// A 64-byte UDP packet over IPv4 of this flow, as the XDP program hands it over.
+pub fn packet_of(flow: u32) -> impl AsRef<[u8]> {
+    let mut frame = Cursor::EMPTY;
+    let traffic = Traffic {
+        mode: How::Tunnel,
+        v6: false,
+        which: Which::Known,
+    };
+    Frames::new(traffic, 1).prepare(&mut frame, flow);
+    frame
+}
+
+/// A service in tunnels.
+pub fn tunnels() -> Tables {
+    tables(How::Tunnel)
 }
 
 /// The measured call. Kept out of line so that callgrind finds it by name.

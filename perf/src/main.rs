@@ -4,6 +4,7 @@
 
 mod core_bench;
 mod cpu;
+mod handover_bench;
 mod http;
 mod lab;
 mod measure;

@@ -17,8 +17,9 @@ pub use owner::{Spread, SpreadBy};
 use unusual::{Outcome, Unusual};
 
 use crate::BURST;
-use crate::counters::Counters;
+use crate::counters::{Counters, VIP_SLOTS};
 use crate::flows::{Entry, Fate, FlowTable, Key, PathId, Probe, Slot};
+use crate::schedule::Picker;
 use crate::tables::{BackendRef, PortId, Tables, VipRef};
 use crate::time::{Micros, Seconds};
 use crate::tracking::{self, Segment, Transition};
@@ -70,6 +71,8 @@ pub struct Dataplane {
     tables: Arc<Tables>,
     flows: Flows,
     spread: Spread,
+    /// Whether a service in force keeps all connections of a client in one worker.
+    groups: bool,
     /// The burst under way, kept between the passes over it.
     work: Box<ArrayVec<Work, BURST>>,
 }
@@ -80,6 +83,7 @@ struct Flows {
     v6: FlowTable<FlowKey6>,
     counters: Arc<Counters>,
     nat: Nat,
+    picker: Picker,
     seed: HashSeed,
     guards: Box<Guards>,
     /// Identification of outer IPv4 headers whose packet may be fragmented.
@@ -125,12 +129,14 @@ impl Dataplane {
                 v6: FlowTable::new(config.flows_v6),
                 counters: Arc::new(Counters::new()),
                 nat: Nat::new(&config.nat, HashSeed::new(config.seed)),
+                picker: Picker::new(VIP_SLOTS, config.seed),
                 seed: HashSeed::new(config.seed),
                 guards: Box::default(),
                 identification: 0,
                 unusual: Unusual::new(),
             },
             spread: Spread::alone(),
+            groups: false,
             work: Box::new(ArrayVec::new()),
         }
     }
@@ -162,6 +168,7 @@ impl Dataplane {
         counters.reset_vips(vips);
         counters.reset_backends(backends);
         counters.epoch.set(tables.epoch());
+        self.groups = owner::has_groups(&tables);
         core::mem::replace(&mut self.tables, tables)
     }
 
@@ -418,12 +425,16 @@ impl Flows {
         if ring.is_some_and(|r| r.replicate.is_some()) {
             return (vip, Err(Refusal::Session));
         }
+        let opens = matches!(segment, Segment::Open | Segment::Datagram);
         let chosen = ring.and_then(|ring| {
-            let hash = key.selection_hash();
-            let before = tables.backend_before(ring, hash, segment);
-            before.or_else(|| ring.select(hash))
+            let hash = key.selection_hash(ring.scheduler);
+            let picked = match tables.backend_before(ring, hash, segment) {
+                Some(before) => before,
+                None => self.picker.pick(ring, vip, hash, opens, &self.counters)?,
+            };
+            Some((ring, hash, picked))
         });
-        let Some(backend) = chosen else {
+        let Some((ring, hash, mut backend)) = chosen else {
             return (vip, Err(Refusal::Drop(DropReason::NoBackend)));
         };
         if tables
@@ -450,9 +461,10 @@ impl Flows {
         };
         let slot = self.remember(tables, item.probe, entry);
         if slot.is_none() {
-            // Maglev sends its next packet to the same backend as long as none comes or goes.
             self.counters.stateless.add(1);
             self.counters.vips[vip.slot()].stateless.add(1);
+            // The same one for its next packets, which find no entry.
+            backend = ring.select(hash).unwrap_or(backend);
         }
         (vip, Ok((backend, slot)))
     }

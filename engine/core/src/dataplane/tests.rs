@@ -125,6 +125,36 @@ fn a_packet_for_a_vip_leaves_in_a_tunnel_with_its_payload_untouched() {
 }
 
 #[test]
+fn a_packet_for_a_range_of_ports_keeps_its_port_in_the_tunnel() {
+    let vips = ["203.0.113.10:5000-5999/tcp", "203.0.113.10:5000-5999/udp"];
+    let mut dataplane = dataplane(compile(
+        &Tables::default(),
+        1,
+        vec![service("media", &vips, vec![backend("10.0.0.1")])],
+    ));
+    for port in [5_000_u16, 5_421, 5_999] {
+        let frames = [
+            tcp(CLIENT, &format!("203.0.113.10:{port}/tcp"), "S"),
+            udp(CLIENT, &format!("203.0.113.10:{port}/udp"), b"x"),
+        ];
+        for frame in frames {
+            let (verdict, out) = one(&mut dataplane, T0, &steered(20, &frame));
+            assert!(
+                matches!(verdict, Verdict::Forward { .. }),
+                "{port}: {verdict:?}"
+            );
+            let inner = outer(&out).3;
+            assert_eq!(inner[22..24], port.to_be_bytes());
+        }
+    }
+    for port in [4_999, 6_000] {
+        let frame = tcp(CLIENT, &format!("203.0.113.10:{port}/tcp"), "S");
+        let (verdict, _) = one(&mut dataplane, T0, &steered(20, &frame));
+        assert_eq!(verdict, Verdict::Drop(DropReason::NoVip), "{port}");
+    }
+}
+
+#[test]
 fn a_tagged_way_out_gets_its_tag() {
     let link = lockstep_wire::LinkHeader {
         vlan: Some(100),

@@ -260,6 +260,13 @@ impl Tables {
                 .iter()
                 .map(|&i| members[i].backend_ref)
                 .collect(),
+            order: Order::new(
+                service.scheduler,
+                takes_flows
+                    .iter()
+                    .map(|&i| members[i].backend.weight.get())
+                    .collect(),
+            ),
             members,
             maglev,
             before: None,

@@ -6,8 +6,9 @@
 //! number is one under way (RFC 5927 section 4.1) only the backend knows, and it checks.
 
 use super::Flows;
-use crate::dataplane::{Now, Tracked, Verdict, reason};
+use crate::dataplane::{Now, Verdict, reason};
 use crate::flows::{FlowTable, Key};
+use crate::schedule::Selected;
 use crate::tables::{BackendRef, Delivery, PortId, Tables, VipRef};
 use core::net::IpAddr;
 use core::ops::Range;
@@ -100,15 +101,9 @@ impl Flows {
     /// another balancer or worker, which chose by the same ring.
     fn quoted(&self, tables: &Tables, key: &FlowKey) -> Result<(VipRef, BackendRef), DropReason> {
         // Nothing in the entry changes: what strangers make up keeps no flow alive.
-        let (known, hash) = match key {
-            FlowKey::V4(key) => {
-                let hash = key.hash(&self.seed);
-                (remembered(&self.v4, key, hash), key.selection_hash())
-            }
-            FlowKey::V6(key) => {
-                let hash = key.hash(&self.seed);
-                (remembered(&self.v6, key, hash), key.selection_hash())
-            }
+        let known = match key {
+            FlowKey::V4(key) => remembered(&self.v4, key, key.hash(&self.seed)),
+            FlowKey::V6(key) => remembered(&self.v6, key, key.hash(&self.seed)),
         };
         if let Some((vip, backend)) = known
             && tables.vip_slot(vip).is_some()
@@ -127,7 +122,9 @@ impl Flows {
         if ring.replicate.is_some() {
             return Err(DropReason::IcmpSession);
         }
-        let backend = ring.select(hash).ok_or(DropReason::IcmpUnmatched)?;
+        let backend = ring
+            .select(key.selection_hash(ring.scheduler))
+            .ok_or(DropReason::IcmpUnmatched)?;
         Ok((vip, backend))
     }
 
