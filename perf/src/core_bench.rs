@@ -1,17 +1,23 @@
-//! The dataplane alone: 64-byte UDP, bursts of 64, IPIP, flows in random order.
+//! The dataplane alone: 64-byte UDP, bursts of 64, flows in random order; in tunnels (IPIP), and
+//! rewritten, both ways.
 //!
 //! Each burst's frames are made outside the measured time, so they are in the first-level cache
 //! when it starts, as frames are that a NIC or the kernel has just written there. The flow table
 //! is not: with 1,000,000 flows in random order nearly every lookup goes to memory.
 
+mod frames;
+
+use crate::handover_bench;
 use anyhow::{Context, bail};
+use frames::{Cursor, Frames, How, Traffic, Which};
+use lockstep_core::dataplane::NatConfig;
 use lockstep_core::tables::{NextHop, PortId, Route};
 use lockstep_core::{BURST, Dataplane, DataplaneConfig, EngineAddresses, Micros, Tables, Verdict};
 use lockstep_plan::{
     Backend, BackendState, DropReason, Health, IdleTimeouts, Mode, Service, ServiceName, Snapshot,
     TableSize, Weight,
 };
-use lockstep_wire::{LinkHeader, STEER_ETHERTYPE, checksum};
+use lockstep_wire::LinkHeader;
 use serde::Serialize;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
@@ -29,19 +35,90 @@ struct Row {
 }
 
 /// What a path measures.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Traffic {
-    V4,
-    V6,
-    /// Every packet is the SYN of another flow, and the table is full.
-    NewFlows,
+struct Case {
+    name: &'static str,
+    traffic: Traffic,
+    /// How many flows are alive.
+    flows: &'static [u32],
 }
 
-const PATHS: &[(&str, Traffic, &[u32])] = &[
-    ("tunnel-v4", Traffic::V4, &[1, 10_000, 100_000, 1_000_000]),
-    ("tunnel-v6", Traffic::V6, &[1, 10_000, 1_000_000]),
-    ("new-flows-v4", Traffic::NewFlows, &[1_000_000]),
+const fn case(
+    name: &'static str,
+    mode: How,
+    v6: bool,
+    which: Which,
+    flows: &'static [u32],
+) -> Case {
+    Case {
+        name,
+        traffic: Traffic { mode, v6, which },
+        flows,
+    }
+}
+
+/// From a few flows, whose entries stay in the cache, to more than fit any.
+const SIZES: &[u32] = &[100_000, 1_000_000, 4_000_000];
+
+const PATHS: &[Case] = &[
+    case(
+        "tunnel-v4",
+        How::Tunnel,
+        false,
+        Which::Known,
+        &[1, 10_000, 100_000, 1_000_000, 4_000_000],
+    ),
+    case(
+        "tunnel-v6",
+        How::Tunnel,
+        true,
+        Which::Known,
+        &[1, 10_000, 1_000_000],
+    ),
+    case("nat-v4", How::Nat, false, Which::Known, SIZES),
+    case("nat-v4-answers", How::Nat, false, Which::Answers, SIZES),
+    case("nat-v6", How::Nat, true, Which::Known, &[1_000_000]),
+    case(
+        "nat-v6-answers",
+        How::Nat,
+        true,
+        Which::Answers,
+        &[1_000_000],
+    ),
+    case("full-nat-v4", How::FullNat, false, Which::Known, SIZES),
+    case(
+        "full-nat-v4-answers",
+        How::FullNat,
+        false,
+        Which::Answers,
+        SIZES,
+    ),
+    case(
+        "full-nat-v6",
+        How::FullNat,
+        true,
+        Which::Known,
+        &[1_000_000],
+    ),
+    case(
+        "full-nat-v6-answers",
+        How::FullNat,
+        true,
+        Which::Answers,
+        &[1_000_000],
+    ),
+    case("new-flows-v4", How::Tunnel, false, Which::New, &[1_000_000]),
+    case("new-nat-v4", How::Nat, false, Which::New, &[1_000_000]),
+    case(
+        "new-full-nat-v4",
+        How::FullNat,
+        false,
+        Which::New,
+        &[1_000_000],
+    ),
 ];
+
+/// The path that [`handover_bench`] counts.
+const HANDOVER: &str = "handover";
 
 /// Packets per round: enough that 1,000,000 flows each see two.
 const PACKETS: usize = 2_000_000;
@@ -50,11 +127,16 @@ const PACKETS: usize = 2_000_000;
 pub fn run(output: &Path, rounds: usize, instructions: bool) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     println!(
-        "{:<14} {:>9} {:>12} {:>20}",
+        "{:<20} {:>9} {:>12} {:>20}",
         "path", "flows", "ns/packet", "instructions/packet"
     );
-    for &(path, traffic, flow_counts) in PATHS {
-        for &flows in flow_counts {
+    for &Case {
+        name: path,
+        traffic,
+        flows,
+    } in PATHS
+    {
+        for &flows in flows {
             let mut bench = Bench::new(traffic, flows);
             bench.round(PACKETS / 4);
             let mut times: Vec<f64> = (0..rounds.max(1)).map(|_| bench.round(PACKETS)).collect();
@@ -71,11 +153,26 @@ pub fn run(output: &Path, rounds: usize, instructions: bool) -> anyhow::Result<(
                 .instructions_per_packet
                 .map_or("-".into(), |n| format!("{n:.0}"));
             println!(
-                "{path:<14} {flows:>9} {:>12.1} {counted:>20}",
+                "{path:<20} {flows:>9} {:>12.1} {counted:>20}",
                 row.ns_per_packet
             );
             rows.push(row);
         }
+    }
+    for (path, ns_per_packet) in handover_bench::run(rounds.max(1))? {
+        let flows = handover_bench::FLOWS;
+        let counts = instructions && path == HANDOVER;
+        let counted = counts.then(|| count_handover(flows)).transpose()?;
+        println!(
+            "{path:<14} {flows:>9} {ns_per_packet:>12.1} {:>20}",
+            counted.map_or("-".into(), |n| format!("{n:.0}"))
+        );
+        rows.push(Row {
+            path,
+            flows,
+            ns_per_packet: (ns_per_packet * 100.0).round() / 100.0,
+            instructions_per_packet: counted,
+        });
     }
     if let Some(parent) = output.parent() {
         std::fs::create_dir_all(parent)?;
@@ -91,19 +188,41 @@ const COUNTED: usize = 64 * 1000;
 
 /// The measured part alone, for callgrind.
 pub fn count(path: &str, flows: u32) -> anyhow::Result<()> {
-    let Some(&(_, traffic, _)) = PATHS.iter().find(|(name, ..)| *name == path) else {
+    if path == HANDOVER {
+        return handover_bench::count();
+    }
+    let Some(case) = PATHS.iter().find(|known| known.name == path) else {
         bail!("no path {path}");
     };
-    Bench::new(traffic, flows).round(COUNTED);
+    Bench::new(case.traffic, flows).round(COUNTED);
     Ok(())
 }
 
 /// Instructions per packet, as callgrind counts them inside [`measured`].
 fn count_instructions(path: &str, flows: u32) -> anyhow::Result<f64> {
+    let total = callgrind(path, flows, &["*core_bench*measured*".to_owned()])?;
+    Ok((total / COUNTED as f64 * 10.0).round() / 10.0)
+}
+
+/// Those of the hand-over without the processing.
+fn count_handover(flows: u32) -> anyhow::Result<f64> {
+    let toggles = handover_bench::TOGGLES.map(|name| format!("*handover_bench*::{name}*"));
+    let total = callgrind(HANDOVER, flows, &toggles)?;
+    let packets = handover_bench::COUNTED * BURST;
+    Ok((total / packets as f64 * 10.0).round() / 10.0)
+}
+
+/// All instructions between the functions whose names match: entering one begins or ends it.
+fn callgrind(path: &str, flows: u32, toggles: &[String]) -> anyhow::Result<f64> {
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("callgrind.out");
     let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--toggle-collect=*core_bench*measured*"])
+        .arg("--tool=callgrind")
+        .args(
+            toggles
+                .iter()
+                .map(|name| format!("--toggle-collect={name}")),
+        )
         .arg(format!("--callgrind-out-file={}", file.display()))
         .arg(std::env::current_exe()?)
         .args(["count", path, &flows.to_string()])
@@ -116,41 +235,20 @@ fn count_instructions(path: &str, flows: u32) -> anyhow::Result<f64> {
         );
     }
     let text = std::fs::read_to_string(&file)?;
-    let total: f64 = text
-        .lines()
+    text.lines()
         .find_map(|l| {
             l.strip_prefix("summary: ")
                 .or_else(|| l.strip_prefix("totals: "))
         })
         .context("callgrind wrote no total")?
         .trim()
-        .parse()?;
-    Ok((total / COUNTED as f64 * 10.0).round() / 10.0)
-}
-
-type Frame = [u8; 128];
-
-struct Cursor {
-    bytes: Frame,
-    length: usize,
-}
-
-impl AsRef<[u8]> for Cursor {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes[..self.length]
-    }
-}
-
-impl AsMut<[u8]> for Cursor {
-    fn as_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[..self.length]
-    }
+        .parse()
+        .context("callgrind's total is no number")
 }
 
 struct Bench {
     dataplane: Dataplane,
-    traffic: Traffic,
-    template: Cursor,
+    frames: Frames,
     /// The flows' numbers in random order.
     order: Vec<u32>,
     at: usize,
@@ -160,35 +258,37 @@ struct Bench {
 impl Bench {
     /// A dataplane in which `flows` flows are alive.
     fn new(traffic: Traffic, flows: u32) -> Self {
+        let capacity = flows.max(1_000_000) as usize;
         let mut dataplane = Dataplane::new(&DataplaneConfig {
-            flows_v4: 1_000_000,
-            flows_v6: 1_000_000,
+            flows_v4: capacity,
+            flows_v6: capacity,
             seed: 0x5eed,
-            ..DataplaneConfig::default()
+            nat: NatConfig {
+                pool_v4: (1..=16).map(|n| Ipv4Addr::new(192, 0, 2, n)).collect(),
+                pool_v6: (1..=16)
+                    .map(|n| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n))
+                    .collect(),
+                ports: Some(1_024..=65_535),
+                mtus: vec![1_600],
+            },
         });
-        dataplane.adopt(Arc::new(tables()));
+        dataplane.adopt(Arc::new(tables(traffic.mode)));
         let mut order: Vec<u32> = (0..flows).collect();
         shuffle(&mut order);
-        let template = template(traffic);
+        // Open every flow once; what is measured comes on top.
+        let opening = Traffic {
+            which: Which::Known,
+            ..traffic
+        };
         let mut bench = Bench {
             dataplane,
-            traffic,
-            template,
+            frames: Frames::new(opening, flows),
             order,
             at: 0,
             fresh: 1 << 24,
         };
-        // Open every flow once; the flood then comes on top.
-        let wanted = std::mem::replace(
-            &mut bench.traffic,
-            if traffic == Traffic::NewFlows {
-                Traffic::V4
-            } else {
-                traffic
-            },
-        );
         bench.run((flows as usize).next_multiple_of(BURST), opened);
-        bench.traffic = wanted;
+        bench.frames.turn(traffic);
         bench
     }
 
@@ -202,58 +302,52 @@ impl Bench {
         packets: usize,
         process: fn(&mut Dataplane, &mut [Cursor], &mut [Verdict; BURST]),
     ) -> f64 {
-        let mut frames: Vec<Cursor> = (0..BURST)
-            .map(|_| Cursor {
-                bytes: self.template.bytes,
-                length: 0,
-            })
-            .collect();
+        let mut frames: Vec<Cursor> = (0..BURST).map(|_| Cursor::EMPTY).collect();
+        let mut flows = [0; BURST];
         let mut verdicts = [Verdict::Drop(DropReason::TxFull); BURST];
         let mut spent = Duration::ZERO;
         let bursts = packets.div_ceil(BURST);
         for _ in 0..bursts {
-            for frame in &mut frames {
-                self.prepare(frame);
+            for (frame, flow) in frames.iter_mut().zip(&mut flows) {
+                *flow = self.next_flow();
+                self.frames.prepare(frame, *flow);
             }
             let start = Instant::now();
             process(&mut self.dataplane, &mut frames, &mut verdicts);
             spent += start.elapsed();
-            assert!(
-                verdicts
-                    .iter()
-                    .all(|v| matches!(v, Verdict::Forward { .. })),
-                "a packet was dropped: {:?}",
-                verdicts.iter().find(|v| matches!(v, Verdict::Drop(_)))
-            );
+            for ((frame, &flow), verdict) in frames.iter().zip(&flows).zip(&verdicts) {
+                self.frames.sent(frame, flow, *verdict);
+            }
         }
         spent.as_nanos() as f64 / (bursts * BURST) as f64
     }
 
-    /// Makes a frame of the next flow.
-    fn prepare(&mut self, frame: &mut Cursor) {
-        let flow = if self.traffic == Traffic::NewFlows {
+    fn next_flow(&mut self) -> u32 {
+        if self.frames.traffic().which == Which::New {
             self.fresh = self.fresh.wrapping_add(1);
-            self.fresh
-        } else {
-            let flow = self.order[self.at];
-            self.at = (self.at + 1) % self.order.len();
-            flow
-        };
-        let bytes = &mut frame.bytes;
-        bytes.copy_from_slice(&self.template.bytes);
-        frame.length = self.template.length;
-        let ip = 14 + 20;
-        if self.traffic == Traffic::V6 {
-            bytes[ip + 20..ip + 24].copy_from_slice(&flow.to_be_bytes());
-            bytes[ip + 40..ip + 42].copy_from_slice(&((flow % 60_000) as u16 + 1024).to_be_bytes());
-            return;
+            return self.fresh;
         }
-        bytes[ip + 12..ip + 16].copy_from_slice(&(0x0b00_0000 + flow).to_be_bytes());
-        bytes[ip + 20..ip + 22].copy_from_slice(&((flow % 60_000) as u16 + 1024).to_be_bytes());
-        bytes[ip + 10..ip + 12].fill(0);
-        let sum = checksum::checksum(&bytes[ip..ip + 20]);
-        bytes[ip + 10..ip + 12].copy_from_slice(&sum.to_be_bytes());
+        let flow = self.order[self.at];
+        self.at = (self.at + 1) % self.order.len();
+        flow
     }
+}
+
+/// A 64-byte UDP packet over IPv4 of this flow, as the XDP program hands it over.
+pub fn packet_of(flow: u32) -> impl AsRef<[u8]> {
+    let mut frame = Cursor::EMPTY;
+    let traffic = Traffic {
+        mode: How::Tunnel,
+        v6: false,
+        which: Which::Known,
+    };
+    Frames::new(traffic, 1).prepare(&mut frame, flow);
+    frame
+}
+
+/// A service in tunnels.
+pub fn tunnels() -> Tables {
+    tables(How::Tunnel)
 }
 
 /// The measured call. Kept out of line so that callgrind finds it by name.
@@ -274,34 +368,27 @@ fn opened(dataplane: &mut Dataplane, frames: &mut [Cursor], verdicts: &mut [Verd
     dataplane.process(Micros::new(0), &[PortId(0); BURST], frames, verdicts);
 }
 
-/// Ten backends behind an IPv4 and an IPv6 VIP, tunnelled over IPv4.
-fn tables() -> Tables {
-    let backends = (1..=10)
-        .map(|n| Backend {
-            name: format!("s{n}"),
-            address: Ipv4Addr::new(10, 0, 0, n).into(),
-            weight: Weight::DEFAULT,
-            state: BackendState::Active,
-            port: None,
-            health: Health::UNKNOWN,
-        })
-        .collect();
-    let vips = [
-        "203.0.113.10:53/udp",
-        "203.0.113.10:80/tcp",
-        "[2001:db8::10]:53/udp",
-    ];
-    let service = Service {
-        name: ServiceName::new("bench").expect("a plain name"),
-        vips: vips.iter().map(|v| v.parse().expect("a VIP")).collect(),
-        mode: Mode::TUNNEL,
-        backends,
-        table_size: TableSize::DEFAULT,
-        idle: IdleTimeouts::DEFAULT,
-        scheduler: lockstep_plan::Scheduler::default(),
-        guard: lockstep_plan::Guard::default(),
+/// Ten backends behind each VIP: in tunnels over IPv4, else of the VIP's IP version.
+fn tables(mode: How) -> Tables {
+    let v4 = |n| IpAddr::from(Ipv4Addr::new(10, 0, 0, n));
+    let v6 = |n| IpAddr::from(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, u16::from(n)));
+    let services = match mode {
+        How::Tunnel => vec![service(
+            "bench",
+            &[VIPS_V4, VIPS_V6].concat(),
+            Mode::TUNNEL,
+            v4,
+        )],
+        How::Nat => vec![
+            service("four", VIPS_V4, Mode::Nat, v4),
+            service("six", VIPS_V6, Mode::Nat, v6),
+        ],
+        How::FullNat => vec![
+            service("four", VIPS_V4, Mode::FullNat, v4),
+            service("six", VIPS_V6, Mode::FullNat, v6),
+        ],
     };
-    let snapshot = Snapshot::new(1, vec![service]).expect("no conflicts");
+    let snapshot = Snapshot::new(1, services).expect("no conflicts");
     let addresses = EngineAddresses {
         v4: Some(Ipv4Addr::new(192, 0, 2, 1)),
         v6: Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
@@ -322,46 +409,29 @@ fn tables() -> Tables {
     .expect("an engine address per IP version")
 }
 
-/// A frame of 64 bytes with its checksum sequence, as the XDP program hands it over.
-fn template(traffic: Traffic) -> Cursor {
-    let ip = 14 + 20;
-    let mut bytes = [0; 128];
-    bytes[..12].copy_from_slice(&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 3]);
-    bytes[12..14].copy_from_slice(&STEER_ETHERTYPE.to_be_bytes());
-    bytes[14..16].copy_from_slice(&20_u16.to_be_bytes());
-    let packet = 46;
-    let length = if traffic == Traffic::V6 {
-        bytes[ip] = 0x60;
-        bytes[ip + 4..ip + 6].copy_from_slice(&8_u16.to_be_bytes());
-        bytes[ip + 6] = 17;
-        bytes[ip + 7] = 64;
-        let source = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0);
-        let vip = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
-        bytes[ip + 8..ip + 24].copy_from_slice(&source.octets());
-        bytes[ip + 24..ip + 40].copy_from_slice(&vip.octets());
-        bytes[ip + 42..ip + 44].copy_from_slice(&53_u16.to_be_bytes());
-        bytes[ip + 44..ip + 46].copy_from_slice(&8_u16.to_be_bytes());
-        48
-    } else {
-        bytes[ip] = 0x45;
-        bytes[ip + 2..ip + 4].copy_from_slice(&(packet as u16).to_be_bytes());
-        bytes[ip + 6] = 0x40;
-        bytes[ip + 8] = 64;
-        bytes[ip + 9] = if traffic == Traffic::NewFlows { 6 } else { 17 };
-        bytes[ip + 16..ip + 20].copy_from_slice(&[203, 0, 113, 10]);
-        if traffic == Traffic::NewFlows {
-            bytes[ip + 22..ip + 24].copy_from_slice(&80_u16.to_be_bytes());
-            bytes[ip + 32] = 0x50;
-            bytes[ip + 33] = 0x02;
-        } else {
-            bytes[ip + 22..ip + 24].copy_from_slice(&53_u16.to_be_bytes());
-            bytes[ip + 24..ip + 26].copy_from_slice(&(packet as u16 - 20).to_be_bytes());
-        }
-        packet
-    };
-    Cursor {
-        bytes,
-        length: ip + length,
+const VIPS_V4: &[&str] = &["203.0.113.10:53/udp", "203.0.113.10:80/tcp"];
+const VIPS_V6: &[&str] = &["[2001:db8::10]:53/udp"];
+
+fn service(name: &str, vips: &[&str], mode: Mode, address: impl Fn(u8) -> IpAddr) -> Service {
+    let backends = (1..=10)
+        .map(|n| Backend {
+            name: format!("s{n}"),
+            address: address(n),
+            weight: Weight::DEFAULT,
+            state: BackendState::Active,
+            port: None,
+            health: Health::UNKNOWN,
+        })
+        .collect();
+    Service {
+        name: ServiceName::new(name).expect("a plain name"),
+        vips: vips.iter().map(|v| v.parse().expect("a VIP")).collect(),
+        mode,
+        backends,
+        table_size: TableSize::DEFAULT,
+        idle: IdleTimeouts::DEFAULT,
+        scheduler: lockstep_plan::Scheduler::default(),
+        guard: lockstep_plan::Guard::default(),
     }
 }
 

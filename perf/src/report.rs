@@ -87,6 +87,8 @@ fn goal(row: &Value) -> Option<u32> {
         ("tunnel-v4", 10_000) => Some(40),
         // 10 GbE line rate on one core.
         ("tunnel-v4", 1_000_000) => Some(67),
+        // On top of the processing, where another worker has the flow.
+        ("handover", _) => Some(25),
         _ => None,
     }
 }

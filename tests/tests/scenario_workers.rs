@@ -78,6 +78,44 @@ fn scenario_workers_under_rps_sessions_are_spread_by_client_and_port() {
     });
 }
 
+/// A veth can have as many queues as it was made with, and nothing else of what there is to set.
+#[test]
+fn scenario_workers_topology_apply_sets_what_a_veth_has_and_says_what_it_has_not() {
+    scenario(&Lab::builder().queues(2), |lab| {
+        let balancer = &lab.balancers[0];
+        let file = balancer.topology_file().display().to_string();
+        let one_queue = ["-L", "eth0", "rx", "1", "tx", "1"];
+        balancer.netns().output("ethtool", &one_queue)?;
+        let apply = |more: &[&str]| -> Result<Vec<String>> {
+            let output = balancer.run(&[&["topology", "apply", &file], more].concat())?;
+            // Not all of it can be.
+            ensure!(output.status.code() == Some(1), "{output:?}");
+            let text = String::from_utf8(output.stdout)?;
+            Ok(text.lines().map(str::to_owned).collect())
+        };
+        let cannot = [
+            "eth0: equal shares of the queues 0-1: cannot: Cannot get RX ring count: Operation not supported",
+            "eth0: the symmetric hash key: cannot: Cannot get RX ring count: Operation not supported",
+            "eth0: interrupts of queue 0 on core 0: cannot: the device has no interrupts of its own",
+            "eth0: interrupts of queue 1 on core 1: cannot: the device has no interrupts of its own",
+        ];
+        let rows: [(&[&str], &str); 3] = [
+            (
+                &["--dry-run"],
+                "eth0: queues 2: would run `ethtool -L eth0 rx 2 tx 2`",
+            ),
+            (&[], "eth0: queues 2: done (`ethtool -L eth0 rx 2 tx 2`)"),
+            (&[], "eth0: queues 2: already"),
+        ];
+        for (more, queues) in rows {
+            let said = apply(more)?;
+            ensure!(said == [&[queues], cannot.as_slice()].concat(), "{said:#?}");
+        }
+        load(lab, Version::V4)?;
+        Ok(())
+    });
+}
+
 /// Connections of one request each, and long ones; none fails. Returns the requests.
 fn load(lab: &mut Lab, version: Version) -> Result<u64> {
     match version {

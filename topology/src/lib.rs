@@ -1,8 +1,8 @@
 //! `topology.toml`: which queue is polled on which core of this host, and with what memory.
 //!
 //! [`Topology::parse`] reads the file, [`check`] compares it with a [`Host`], [`detect`] proposes
-//! one, [`render`] writes it, [`show`] prints it. Only [`Host::discover`] touches the machine, and
-//! it only reads files.
+//! one, [`render`] writes it, [`show`] prints it, [`apply::apply`] says how the NICs become as it
+//! needs them. Only [`Host::discover`] touches the machine, and it only reads files.
 //!
 //! # The file
 //!
@@ -66,6 +66,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod apply;
 pub mod diagnostics;
 pub mod duration;
 

@@ -1,10 +1,14 @@
-//! `lockstep topology detect | check | show`.
+//! `lockstep topology detect | check | show | apply`.
+
+mod machine;
 
 use super::output::Out;
 use super::{Answer, Failure, check, read_file};
 use clap::{Args, Subcommand, ValueEnum};
+use lockstep_topology::apply::{self, Outcome, Step};
 use lockstep_topology::diagnostics::{Diagnostic, Diagnostics};
 use lockstep_topology::{Host, Spread, Topology, Wishes, detect, render, rows, show, total_memory};
+use machine::ThisMachine;
 use serde::Serialize;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -19,6 +23,9 @@ pub enum Command {
     Check(File),
     /// Show workers, cores, queues and memory
     Show(File),
+    /// Set the NICs up for it: queues, shares, hash key, interrupts (exit code 1 when something
+    /// cannot be)
+    Apply(Apply),
 }
 
 /// Arguments of `lockstep topology detect`.
@@ -56,6 +63,31 @@ pub struct File {
     /// The file; `-` is standard input.
     #[arg(default_value = "/etc/lockstep/topology.toml")]
     file: PathBuf,
+}
+
+/// Arguments of `lockstep topology apply`.
+#[derive(Debug, Args)]
+pub struct Apply {
+    #[command(flatten)]
+    file: File,
+    /// Only say what would be done.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// What was done, as JSON.
+#[derive(Debug, Serialize)]
+struct Applied {
+    steps: Vec<AppliedStep>,
+}
+
+#[derive(Debug, Serialize)]
+struct AppliedStep {
+    interface: String,
+    what: String,
+    outcome: &'static str,
+    /// The command, or why it cannot be.
+    detail: String,
 }
 
 /// A topology as JSON.
@@ -114,6 +146,7 @@ pub fn run(command: Command, out: &mut Out) -> Result<Answer, Failure> {
         Command::Detect(wishes) => propose(wishes, out),
         Command::Check(file) => compare(&file.file, out),
         Command::Show(file) => print(&file.file, out),
+        Command::Apply(arguments) => apply(&arguments, out),
     }
 }
 
@@ -165,4 +198,38 @@ fn print(path: &Path, out: &mut Out) -> Result<Answer, Failure> {
     } else {
         Answer::Yes
     })
+}
+
+fn apply(arguments: &Apply, out: &mut Out) -> Result<Answer, Failure> {
+    let path = &arguments.file.file;
+    let (file, text) = (path.display().to_string(), read_file(path)?);
+    let topology = match Topology::parse(&file, &text) {
+        Err(errors) => return check::report(&file, "", &errors, out),
+        Ok(topology) => topology,
+    };
+    let steps = apply::apply(&topology, &mut ThisMachine, arguments.dry_run);
+    let applied = Applied {
+        steps: steps.iter().map(AppliedStep::from).collect(),
+    };
+    out.answer(&applied, || {
+        let lines: Vec<String> = steps.iter().map(ToString::to_string).collect();
+        lines.join("\n") + "\n"
+    })?;
+    let cannot = |step: &Step| matches!(step.outcome, Outcome::Cannot(_));
+    Ok(if steps.iter().any(cannot) {
+        Answer::No
+    } else {
+        Answer::Yes
+    })
+}
+
+impl From<&Step> for AppliedStep {
+    fn from(step: &Step) -> Self {
+        AppliedStep {
+            interface: step.interface.clone(),
+            what: step.what.clone(),
+            outcome: step.outcome.name(),
+            detail: step.outcome.detail().to_owned(),
+        }
+    }
 }

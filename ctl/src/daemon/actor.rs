@@ -359,11 +359,6 @@ impl Actor {
         Ok(self.epoch)
     }
 
-    /// The services of the file with their drains and their health.
-    fn laid_over(&self) -> Vec<Service> {
-        self.replicas.over(self.drains.over(self.wanted.services()))
-    }
-
     /// Says so where the engine has what this daemon has not sent. One that was started again
     /// has nothing.
     fn warn_of_others(&self, current: &Snapshot) {
@@ -376,6 +371,11 @@ impl Actor {
                  running on its socket? One of them has to be stopped"
             );
         }
+    }
+
+    /// The services of the file with their drains and their health.
+    fn laid_over(&self) -> Vec<Service> {
+        self.replicas.over(self.drains.over(self.wanted.services()))
     }
 
     fn saw(&mut self, epoch: u64) {

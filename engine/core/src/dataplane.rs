@@ -1,5 +1,6 @@
 //! The one visible loop: what happens to a burst of packets.
 
+mod age;
 mod forward;
 mod guard;
 mod known;
@@ -14,14 +15,16 @@ pub use known::KnownFlow;
 pub use nat::NatConfig;
 pub(crate) use owner::session_share;
 pub use owner::{Spread, SpreadBy};
+use unusual::{Outcome, Unusual};
 
 use crate::BURST;
 use crate::counters::{Counters, VIP_SLOTS};
-use crate::flows::{Entry, Fate, FlowTable, Key, PathId, Probe, Slot};
+use crate::flows::{Entry, FlowTable, PathId, Probe, Slot};
 use crate::schedule::Picker;
 use crate::tables::{BackendRef, PortId, Tables, VipRef};
 use crate::time::{Micros, Seconds};
 use crate::tracking::{self, Segment, Transition};
+use age::{fate, sweep};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
@@ -70,6 +73,8 @@ pub struct Dataplane {
     tables: Arc<Tables>,
     flows: Flows,
     spread: Spread,
+    /// Whether a service in force keeps all connections of a client in one worker.
+    groups: bool,
     /// The burst under way, kept between the passes over it.
     work: Box<ArrayVec<Work, BURST>>,
 }
@@ -79,12 +84,13 @@ struct Flows {
     v4: FlowTable<FlowKey4>,
     v6: FlowTable<FlowKey6>,
     counters: Arc<Counters>,
-    picker: Picker,
     nat: Nat,
+    picker: Picker,
     seed: HashSeed,
     guards: Box<Guards>,
     /// Identification of outer IPv4 headers whose packet may be fragmented.
     identification: u16,
+    unusual: Unusual,
 }
 
 /// The moment of a burst, in the units that need it.
@@ -124,13 +130,15 @@ impl Dataplane {
                 v4: FlowTable::new(config.flows_v4),
                 v6: FlowTable::new(config.flows_v6),
                 counters: Arc::new(Counters::new()),
-                picker: Picker::new(VIP_SLOTS, config.seed),
                 nat: Nat::new(&config.nat, HashSeed::new(config.seed)),
+                picker: Picker::new(VIP_SLOTS, config.seed),
                 seed: HashSeed::new(config.seed),
                 guards: Box::default(),
                 identification: 0,
+                unusual: Unusual::new(),
             },
             spread: Spread::alone(),
+            groups: false,
             work: Box::new(ArrayVec::new()),
         }
     }
@@ -162,6 +170,7 @@ impl Dataplane {
         counters.reset_vips(vips);
         counters.reset_backends(backends);
         counters.epoch.set(tables.epoch());
+        self.groups = owner::has_groups(&tables);
         core::mem::replace(&mut self.tables, tables)
     }
 
@@ -186,11 +195,11 @@ impl Dataplane {
         } = self;
         let tables: &Tables = tables;
         flows.classify(tables, now, ports, frames, verdicts, work);
-        flows.locate(work);
         let answers = if tables.answers().is_empty() {
+            flows.locate(work);
             0
         } else {
-            flows.locate_answers(work)
+            flows.locate_both(tables, work)
         };
         for item in work.iter() {
             let at = usize::from(item.frame);
@@ -219,8 +228,10 @@ impl Dataplane {
             v6,
             counters,
             nat,
+            unusual,
             ..
         } = flows;
+        unusual.tick(now);
         sweep(v4, nat, tables, counters, now, buckets);
         sweep(v6, nat, tables, counters, now, buckets);
         counters.flows_v4.set(v4.len() as u64);
@@ -244,9 +255,10 @@ impl Flows {
             // By reference: moving the headers out right behind their writing stalls the reads.
             match &lockstep_wire::parse(frame.as_ref()) {
                 Ok(headers) => work.push(self.work(at as u8, port, headers)),
-                Err(error) => {
-                    verdicts[at] = self.unusual(tables, now, port, frame.as_mut(), *error);
-                }
+                Err(error) => match self.unusual(tables, now, port, frame.as_mut(), *error) {
+                    Outcome::Verdict(verdict) => verdicts[at] = verdict,
+                    Outcome::Packet(headers) => work.push(self.work(at as u8, port, &headers)),
+                },
             }
         }
     }
@@ -270,12 +282,22 @@ impl Flows {
     /// cache at once.
     fn locate(&self, work: &mut ArrayVec<Work, BURST>) {
         for item in work.iter_mut() {
-            item.located = match &item.headers.key {
-                FlowKey::V4(_) => self.v4.locate(item.probe),
-                FlowKey::V6(_) => self.v6.locate(item.probe),
-            };
+            item.located = self.located(item);
         }
-        for item in work.iter() {
+        self.touch(work);
+    }
+
+    #[inline(always)]
+    fn located(&self, item: &Work) -> Option<Slot> {
+        match &item.headers.key {
+            FlowKey::V4(_) => self.v4.locate(item.probe),
+            FlowKey::V6(_) => self.v6.locate(item.probe),
+        }
+    }
+
+    #[inline(always)]
+    fn touch(&self, work: &ArrayVec<Work, BURST>) {
+        for item in work {
             match (&item.headers.key, item.located) {
                 (FlowKey::V4(_), Some(slot)) => self.v4.touch(slot),
                 (FlowKey::V6(_), Some(slot)) => self.v6.touch(slot),
@@ -329,6 +351,7 @@ impl Flows {
         }
         match self.forward(tables, vip, backend, &item.headers, frame) {
             Ok(verdict) => verdict,
+            Err(DropReason::TooBig) => self.too_big(tables, now, (vip, backend), item, frame),
             Err(reason) => self.drop(vip, reason),
         }
     }
@@ -414,11 +437,13 @@ impl Flows {
         let opens = matches!(segment, Segment::Open | Segment::Datagram);
         let chosen = ring.and_then(|ring| {
             let hash = key.selection_hash(ring.scheduler);
-            let before = tables.backend_before(ring, hash, segment);
-            let mut pick = || self.picker.pick(ring, vip, hash, opens, &self.counters);
-            Some((ring, hash, before.or_else(&mut pick)?))
+            let picked = match tables.backend_before(ring, hash, segment) {
+                Some(before) => before,
+                None => self.picker.pick(ring, vip, hash, opens, &self.counters)?,
+            };
+            Some((ring, hash, picked))
         });
-        let Some((ring, hash, backend)) = chosen else {
+        let Some((ring, hash, mut backend)) = chosen else {
             return (vip, Err(Refusal::Drop(DropReason::NoBackend)));
         };
         if tables
@@ -445,10 +470,10 @@ impl Flows {
         };
         let slot = self.remember(tables, item.probe, entry);
         if slot.is_none() {
-            // Maglev sends its next packet to the same backend as long as none comes or goes.
             self.counters.stateless.add(1);
             self.counters.vips[vip.slot()].stateless.add(1);
-            return (vip, Ok((ring.select(hash).unwrap_or(backend), None)));
+            // The same one for its next packets, which find no entry.
+            backend = ring.select(hash).unwrap_or(backend);
         }
         (vip, Ok((backend, slot)))
     }
@@ -517,40 +542,6 @@ impl Flows {
     fn drop(&self, vip: VipRef, reason: DropReason) -> Verdict {
         self.counters.vips[vip.slot()].drop(reason);
         Verdict::Drop(reason)
-    }
-}
-
-fn sweep<K: Key>(
-    flows: &mut FlowTable<K>,
-    nat: &mut Nat,
-    tables: &Tables,
-    counters: &Counters,
-    now: Seconds,
-    buckets: usize,
-) {
-    flows.sweep(
-        buckets,
-        |entry| fate(tables, entry, now),
-        |entry| {
-            nat.paths.release(entry.path);
-            if tables.hop(entry.backend).is_some() {
-                counters.backends[entry.backend.slot()].leave(entry.state);
-            }
-        },
-    );
-}
-
-/// What is to become of an entry when room is needed or time has passed.
-fn fate<K>(tables: &Tables, entry: &Entry<K>, now: Seconds) -> Fate {
-    let (Some(ring), Some(_)) = (tables.ring(entry.vip), tables.hop(entry.backend)) else {
-        return Fate::Expired;
-    };
-    if now.since(entry.seen) >= entry.state.idle_limit(&ring.idle) {
-        Fate::Expired
-    } else if entry.state.gives_way(ring.mode.translates()) {
-        Fate::GivesWay
-    } else {
-        Fate::Keep
     }
 }
 

@@ -4,6 +4,7 @@
 //! that stay theirs from one snapshot to the next, so that flow entries and counters can name
 //! them; a generation tells a slot's present owner from an earlier one.
 
+mod addresses;
 mod answers;
 mod before;
 mod compile;
@@ -14,6 +15,8 @@ pub use answers::{Answers, Source};
 pub use compile::CompileError;
 pub use preview::ring_share_moved;
 pub use vips::VipIndex;
+
+use addresses::AddressSet;
 
 use crate::guard::Rules;
 use crate::maglev::Maglev;
@@ -217,10 +220,10 @@ pub struct Ring {
     maglev: Option<Arc<Maglev>>,
     /// The active backends, as the Maglev table numbers them.
     active: Vec<BackendRef>,
-    /// What the scheduler goes by, beside the Maglev table.
-    order: Order,
     /// The ring before it changed, for a while.
     before: Option<Arc<Before>>,
+    /// What the scheduler goes by, beside the Maglev table.
+    order: Order,
 }
 
 impl Ring {
@@ -280,6 +283,10 @@ pub struct Tables {
     /// Workers that share what guards let through.
     workers: NonZeroU32,
     index: Arc<VipIndex>,
+    /// The addresses of all VIPs.
+    vip_addresses: Arc<AddressSet>,
+    /// The far ends of all tunnels.
+    tunnel_ends: Arc<AddressSet>,
     answers: Arc<Answers>,
     vips: Vec<VipSlot>,
     rings: Arc<Vec<Ring>>,
@@ -393,6 +400,16 @@ impl Tables {
         let size = ports.len() / shares.max(1);
         let share = usize::from(port.checked_sub(*ports.start())?).checked_div(size)?;
         (share < shares).then_some(share)
+    }
+
+    /// Whether an address has any VIP in force.
+    pub fn has_vip(&self, address: IpAddr) -> bool {
+        self.vip_addresses.has(address)
+    }
+
+    /// Whether a backend at this address is reached by a tunnel.
+    pub fn is_tunnel_end(&self, address: IpAddr) -> bool {
+        self.tunnel_ends.has(address)
     }
 
     /// Whether an address is one of the engine's own.

@@ -115,7 +115,13 @@ impl<G, S> Exchange<G, S> {
     /// Takes what the other worker has given, a burst at most.
     #[inline]
     pub fn take_given(&mut self, into: &mut ArrayVec<(Frame, G), BURST>) {
+        let before = into.len();
         take(&mut self.given, into);
+        // Their bytes are in the other core's cache: fetched all at once, they are here when the
+        // first has been looked at.
+        into[before..]
+            .iter()
+            .for_each(|(frame, _)| frame.prefetch());
     }
 
     /// Takes what the other worker has settled of ours, a burst at most.

@@ -50,6 +50,11 @@ impl Client {
         curl::get(&self.netns, &format!("http://{}/", host(to)))
     }
 
+    /// `curl http://<to>/<path>`.
+    pub fn get_path(&self, to: IpAddr, path: &str) -> Result<Answer> {
+        curl::get(&self.netns, &format!("http://{}/{path}", host(to)))
+    }
+
     /// Runs a load to its end.
     pub fn wrk(&self, load: &Wrk) -> Result<WrkReport> {
         self.start_wrk(load)?.report()

@@ -95,6 +95,8 @@ impl Server {
             &v4,
             "--address",
             &v6,
+            "--gue-port",
+            "6080",
         ];
         output(self.netns.command(lockstep).args(args)).map(drop)
     }
@@ -134,11 +136,11 @@ impl Server {
         Ok(requests.parse::<u64>()? - self.polls.load(Ordering::Relaxed))
     }
 
-    /// Starts an iperf3 server on a VIP. Bound to it, because iperf3's UDP answers otherwise carry
+    /// Starts an iperf3 server on an address, a VIP or its own. Bound to it, because iperf3's UDP answers otherwise carry
     /// the address that the route to the client prefers.
-    pub fn start_iperf(&self, vip: IpAddr) -> Result<IperfServer> {
+    pub fn start_iperf(&self, address: IpAddr) -> Result<IperfServer> {
         let mut command = self.netns.command("iperf3");
-        command.args(["--server", "--forceflush", "--bind", &vip.to_string()]);
+        command.args(["--server", "--forceflush", "--bind", &address.to_string()]);
         Ok(IperfServer(self.start("iperf3", command, "listening")?))
     }
 
@@ -227,6 +229,7 @@ http {{
         listen [::]:80 backlog=4096;
         default_type text/plain;
         location / {{ return 200 "{name}\n"; }}
+        location /who {{ return 200 "$remote_addr\n"; }}
         location /same {{ return 200 "same\n"; }}
         location /files/ {{ alias {files}/; sendfile on; }}
     }}

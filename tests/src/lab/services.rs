@@ -1,6 +1,6 @@
 //! The text of `services.toml` files.
 
-use super::address::{VIP_V4, VIP_V6, host, server_v4, server_v6};
+use super::address::{CLIENT_V4, CLIENT_V6, VIP_V4, VIP_V6, host, server_v4, server_v6};
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
@@ -19,6 +19,14 @@ impl Version {
         match self {
             Version::V4 => VIP_V4.into(),
             Version::V6 => VIP_V6.into(),
+        }
+    }
+
+    /// The client's address.
+    pub fn client(self) -> IpAddr {
+        match self {
+            Version::V4 => CLIENT_V4.into(),
+            Version::V6 => CLIENT_V6.into(),
         }
     }
 

@@ -51,6 +51,29 @@ impl Status {
             .sum()
     }
 
+    /// Flows of all VIPs whose backend changed during their life.
+    pub fn flows_moved(&self) -> Result<u64> {
+        let services = self.services()?.iter();
+        let vips = services.flat_map(|service| entries(service, "vips"));
+        vips.map(|vip| number(vip, "flows_moved")).sum()
+    }
+
+    /// Every reason that packets were dropped under, with how many.
+    pub fn all_drops(&self) -> Result<Vec<(String, u64)>> {
+        let vips = self
+            .services()?
+            .iter()
+            .flat_map(|service| entries(service, "vips"));
+        let of_vips = vips.flat_map(|vip| entries(vip, "drops"));
+        let all = entries(&self.0, "drops").chain(of_vips);
+        let one = |drop| Ok((text(drop, "reason")?, number(drop, "packets")?));
+        let all: Result<Vec<(String, u64)>> = all.map(one).collect();
+        Ok(all?
+            .into_iter()
+            .filter(|(_, packets)| *packets > 0)
+            .collect())
+    }
+
     /// The verdict of the daemon's pings on a replica, and whether there is a round-trip time.
     pub fn health(&self, service: &str, backend: &str) -> Result<(String, bool)> {
         let health = &self.backend(service, backend)?["health"];

@@ -1,4 +1,4 @@
-//! Looking a flow up without touching it.
+//! What a dataplane knows of a flow, for those who ask.
 
 use super::Dataplane;
 use crate::flows::{FlowTable, Key};

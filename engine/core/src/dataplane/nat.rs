@@ -84,44 +84,43 @@ impl Nat {
 }
 
 impl Flows {
-    /// Looks for the flows of which packets may be answers: those that are of no flow as they
-    /// came. Brings their entries into the cache and returns a bit for each frame that has one.
+    /// The second pass where anything is rewritten: clients' packets are looked for by their own
+    /// keys, what may be an answer by the answers' keys. Returns a bit for each frame of which the
+    /// flow was found by the latter.
     #[inline(never)]
-    pub(super) fn locate_answers(&self, work: &mut ArrayVec<Work, BURST>) -> u64 {
-        if self.v4.is_unlinked() && self.v6.is_unlinked() {
-            return 0;
-        }
+    pub(super) fn locate_both(&self, tables: &Tables, work: &mut ArrayVec<Work, BURST>) -> u64 {
         let mut places: ArrayVec<(u8, Place), BURST> = ArrayVec::new();
-        for (at, item) in work.iter().enumerate() {
-            if item.located.is_some() {
-                continue;
-            }
-            let place = match &item.headers.key {
-                FlowKey::V4(_) => self.v4.locate_answer(item.probe),
-                FlowKey::V6(_) => self.v6.locate_answer(item.probe),
-            };
-            if let Some(place) = place {
+        for (at, item) in work.iter_mut().enumerate() {
+            let place = if tables.answers().may_be(&item.headers.key) {
                 match &item.headers.key {
-                    FlowKey::V4(_) => self.v4.touch_answer(place),
-                    FlowKey::V6(_) => self.v6.touch_answer(place),
+                    FlowKey::V4(_) => self.v4.locate_answer(item.probe),
+                    FlowKey::V6(_) => self.v6.locate_answer(item.probe),
                 }
-                places.push((at as u8, place));
+            } else {
+                None
+            };
+            match place {
+                Some(place) => places.push((at as u8, place)),
+                None => item.located = self.located(item),
+            }
+        }
+        // Reads that depend on each other are in loops of their own, as many as can be under way.
+        for &(at, place) in &places {
+            match &work[usize::from(at)].headers.key {
+                FlowKey::V4(_) => self.v4.touch_answer(place),
+                FlowKey::V6(_) => self.v6.touch_answer(place),
             }
         }
         let mut answers = 0;
         for &(at, place) in &places {
             let item = &mut work[usize::from(at)];
-            let slot = match &item.headers.key {
+            item.located = Some(match &item.headers.key {
                 FlowKey::V4(_) => self.v4.answered_at(place),
                 FlowKey::V6(_) => self.v6.answered_at(place),
-            };
-            match &item.headers.key {
-                FlowKey::V4(_) => self.v4.touch(slot),
-                FlowKey::V6(_) => self.v6.touch(slot),
-            }
-            item.located = Some(slot);
+            });
             answers |= 1 << item.frame;
         }
+        self.touch(work);
         answers
     }
 

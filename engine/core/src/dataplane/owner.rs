@@ -4,7 +4,7 @@
 //! to, as far as the NIC sends all of them there; under RPS the workers themselves spread flows.
 
 use super::Dataplane;
-use crate::tables::Tables;
+use crate::tables::{Ring, Tables};
 use alloc::boxed::Box;
 use core::net::IpAddr;
 use lockstep_plan::Grouping;
@@ -82,7 +82,11 @@ impl Dataplane {
             Ok(headers) => {
                 let key = &headers.key;
                 let shares = self.spread.processing.len();
-                let by_session = session_share(&self.tables, key, shares);
+                // Looking for the VIP costs more than all the rest, and is seldom needed.
+                let by_session = match self.groups {
+                    true => session_share(&self.tables, key, shares),
+                    false => port_share(&self.tables, key, shares).unwrap_or(None),
+                };
                 by_session.unwrap_or_else(|| {
                     self.spread
                         .share_of(key.source_address(), key.source_port())
@@ -100,13 +104,30 @@ impl Dataplane {
 /// are one group.
 #[inline]
 pub(crate) fn session_share(tables: &Tables, key: &FlowKey, shares: usize) -> Option<usize> {
-    let (address, port) = (key.destination_address(), key.destination_port());
-    if tables.is_session(address, port, key.protocol()) {
-        return tables.session_port_share(port, shares);
+    if let Some(share) = port_share(tables, key, shares) {
+        return share;
     }
+    let (address, port) = (key.destination_address(), key.destination_port());
     let vip = tables.vip(address, port, key.protocol())?;
     let policy = tables.ring(vip)?.replicate.as_ref()?;
     (policy.group == Grouping::Client).then(|| spread(key.source_address(), 0, shares))
+}
+
+/// The share that the local port is in which an answer from a replica goes to; none for other packets.
+#[inline]
+fn port_share(tables: &Tables, key: &FlowKey, shares: usize) -> Option<Option<usize>> {
+    let (address, port) = (key.destination_address(), key.destination_port());
+    let is_session = tables.is_session(address, port, key.protocol());
+    is_session.then(|| tables.session_port_share(port, shares))
+}
+
+/// Whether a service keeps all connections of a client in one worker.
+pub(super) fn has_groups(tables: &Tables) -> bool {
+    let groups = |ring: &Ring| {
+        let policy = ring.replicate.as_ref();
+        policy.is_some_and(|policy| policy.group == Grouping::Client)
+    };
+    tables.rings().iter().any(groups)
 }
 
 /// A number below `shares` for an address and a port.
