@@ -1,5 +1,6 @@
 //! The one visible loop: what happens to a burst of packets.
 
+mod age;
 mod forward;
 mod guard;
 mod known;
@@ -22,11 +23,12 @@ use unusual::{Outcome, Unusual};
 
 use crate::BURST;
 use crate::counters::{Counters, VIP_SLOTS};
-use crate::flows::{Entry, Fate, FlowTable, Key, PathId, Probe, Slot};
+use crate::flows::{Entry, FlowTable, PathId, Probe, Slot};
 use crate::schedule::Picker;
 use crate::tables::{BackendRef, PortId, Tables, VipRef};
 use crate::time::{Micros, Seconds};
 use crate::tracking::{self, Segment, Transition};
+use age::{fate, sweep};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
@@ -544,40 +546,6 @@ impl Flows {
     fn drop(&self, vip: VipRef, reason: DropReason) -> Verdict {
         self.counters.vips[vip.slot()].drop(reason);
         Verdict::Drop(reason)
-    }
-}
-
-fn sweep<K: Key>(
-    flows: &mut FlowTable<K>,
-    nat: &mut Nat,
-    tables: &Tables,
-    counters: &Counters,
-    now: Seconds,
-    buckets: usize,
-) {
-    flows.sweep(
-        buckets,
-        |entry| fate(tables, entry, now),
-        |entry| {
-            nat.paths.release(entry.path);
-            if tables.hop(entry.backend).is_some() {
-                counters.backends[entry.backend.slot()].leave(entry.state);
-            }
-        },
-    );
-}
-
-/// What is to become of an entry when room is needed or time has passed.
-fn fate<K>(tables: &Tables, entry: &Entry<K>, now: Seconds) -> Fate {
-    let (Some(ring), Some(_)) = (tables.ring(entry.vip), tables.hop(entry.backend)) else {
-        return Fate::Expired;
-    };
-    if now.since(entry.seen) >= entry.state.idle_limit(&ring.idle) {
-        Fate::Expired
-    } else if entry.state.gives_way(ring.mode.translates()) {
-        Fate::GivesWay
-    } else {
-        Fate::Keep
     }
 }
 

@@ -1,0 +1,42 @@
+//! When entries are forgotten.
+
+use super::nat::Nat;
+use crate::counters::Counters;
+use crate::flows::{Entry, Fate, FlowTable, Key};
+use crate::tables::Tables;
+use crate::time::Seconds;
+
+/// Forgets what is over in some buckets of a table.
+pub(super) fn sweep<K: Key>(
+    flows: &mut FlowTable<K>,
+    nat: &mut Nat,
+    tables: &Tables,
+    counters: &Counters,
+    now: Seconds,
+    buckets: usize,
+) {
+    flows.sweep(
+        buckets,
+        |entry| fate(tables, entry, now),
+        |entry| {
+            nat.paths.release(entry.path);
+            if tables.hop(entry.backend).is_some() {
+                counters.backends[entry.backend.slot()].leave(entry.state);
+            }
+        },
+    );
+}
+
+/// What is to become of an entry when room is needed or time has passed.
+pub(super) fn fate<K>(tables: &Tables, entry: &Entry<K>, now: Seconds) -> Fate {
+    let (Some(ring), Some(_)) = (tables.ring(entry.vip), tables.hop(entry.backend)) else {
+        return Fate::Expired;
+    };
+    if now.since(entry.seen) >= entry.state.idle_limit(&ring.idle) {
+        Fate::Expired
+    } else if entry.state.gives_way(ring.mode.translates()) {
+        Fate::GivesWay
+    } else {
+        Fate::Keep
+    }
+}
