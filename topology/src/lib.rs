@@ -76,6 +76,7 @@ mod file;
 mod host;
 mod memory;
 mod model;
+mod queues;
 mod render;
 mod rules;
 mod sessions;
@@ -86,9 +87,10 @@ pub use detect::{DetectError, Wishes, detect};
 pub use host::{DiscoverError, Host, HostInterface, InterfaceKind};
 pub use memory::{WorkerMemory, total as total_memory};
 pub use model::{
-    Addresses, BindMode, Core, Engine, FlowCapacity, FrameSize, Interface, InterfaceName,
-    ParseQueuesError, Poll, Queue, QueueRange, Spread, Topology, UmemFrames, Watchdog, Worker,
+    Addresses, BindMode, Core, Engine, FlowCapacity, FrameSize, Interface, Poll, Spread, Topology,
+    UmemFrames, Watchdog, Worker,
 };
+pub use queues::{InterfaceName, ParseQueuesError, Queue, QueueRange};
 pub use render::render;
 pub use sessions::{
     BufferSize, ConnectionCapacity, LogMemory, ParsePortsError, PortRange, SessionCapacity,

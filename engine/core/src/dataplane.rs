@@ -12,6 +12,7 @@ mod unusual;
 pub(crate) use forward::admit;
 pub use known::KnownFlow;
 pub use nat::NatConfig;
+use owner::Spreading;
 pub(crate) use owner::session_share;
 pub use owner::{Spread, SpreadBy};
 use unusual::{Outcome, Unusual};
@@ -70,9 +71,7 @@ pub struct DataplaneConfig {
 pub struct Dataplane {
     tables: Arc<Tables>,
     flows: Flows,
-    spread: Spread,
-    /// Whether a service in force keeps all connections of a client in one worker.
-    groups: bool,
+    spread: Spreading,
     /// The burst under way, kept between the passes over it.
     work: Box<ArrayVec<Work, BURST>>,
 }
@@ -135,8 +134,7 @@ impl Dataplane {
                 identification: 0,
                 unusual: Unusual::new(),
             },
-            spread: Spread::alone(),
-            groups: false,
+            spread: Spreading::default(),
             work: Box::new(ArrayVec::new()),
         }
     }
@@ -168,7 +166,7 @@ impl Dataplane {
         counters.reset_vips(vips);
         counters.reset_backends(backends);
         counters.epoch.set(tables.epoch());
-        self.groups = owner::has_groups(&tables);
+        self.spread.adopt(&tables);
         core::mem::replace(&mut self.tables, tables)
     }
 

@@ -61,17 +61,44 @@ impl Spread {
     }
 }
 
+/// How packets are spread, with what the tables in force say of it.
+pub(super) struct Spreading {
+    how: Spread,
+    /// Whether a service keeps all connections of a client in one worker.
+    groups: bool,
+}
+
+impl Spreading {
+    /// These tables are in force from now on.
+    pub(super) fn adopt(&mut self, tables: &Tables) {
+        let groups = |ring: &Ring| {
+            let policy = ring.replicate.as_ref();
+            policy.is_some_and(|policy| policy.group == Grouping::Client)
+        };
+        self.groups = tables.rings().iter().any(groups);
+    }
+}
+
+impl Default for Spreading {
+    fn default() -> Self {
+        Spreading {
+            how: Spread::alone(),
+            groups: false,
+        }
+    }
+}
+
 impl Dataplane {
     /// The same, where packets are spread over several workers.
     #[must_use]
     pub fn with_spread(mut self, spread: Spread) -> Self {
-        self.spread = spread;
+        self.spread.how = spread;
         self
     }
 
     /// How packets are spread over workers.
     pub fn spread(&self) -> &Spread {
-        &self.spread
+        &self.spread.how
     }
 
     /// The worker that a frame belongs to, when it is another than this one. To be asked under RPS,
@@ -80,20 +107,20 @@ impl Dataplane {
     pub fn owner(&self, frame: &[u8]) -> Option<u8> {
         let share = match &lockstep_wire::flow_of(frame) {
             Some(key) => {
-                let shares = self.spread.processing.len();
+                let shares = self.spread.how.processing.len();
                 // Looking for the VIP costs more than all the rest, and is seldom needed.
-                let by_session = match self.groups {
+                let by_session = match self.spread.groups {
                     true => session_share(&self.tables, key, shares),
                     false => port_share(&self.tables, key, shares).unwrap_or(None),
                 };
                 by_session.unwrap_or_else(|| {
-                    self.spread
-                        .share_of(key.source_address(), key.source_port())
+                    let how = &self.spread.how;
+                    how.share_of(key.source_address(), key.source_port())
                 })
             }
             None => self.share_of_unusual(frame),
         };
-        self.spread.other(share)
+        self.spread.how.other(share)
     }
 
     /// The share of a packet that shows no flow itself. An ICMP error goes to the worker with the flow
@@ -104,10 +131,10 @@ impl Dataplane {
             // In the direction of the client's packets.
             Ok((headers, _)) => {
                 let key = &headers.key;
-                self.spread
-                    .share_of(key.source_address(), key.source_port())
+                let how = &self.spread.how;
+                how.share_of(key.source_address(), key.source_port())
             }
-            Err(_) => self.spread.share().unwrap_or(0),
+            Err(_) => self.spread.how.share().unwrap_or(0),
         }
     }
 }
@@ -132,15 +159,6 @@ fn port_share(tables: &Tables, key: &FlowKey, shares: usize) -> Option<Option<us
     let (address, port) = (key.destination_address(), key.destination_port());
     let is_session = tables.is_session(address, port, key.protocol());
     is_session.then(|| tables.session_port_share(port, shares))
-}
-
-/// Whether a service keeps all connections of a client in one worker.
-pub(super) fn has_groups(tables: &Tables) -> bool {
-    let groups = |ring: &Ring| {
-        let policy = ring.replicate.as_ref();
-        policy.is_some_and(|policy| policy.group == Grouping::Client)
-    };
-    tables.rings().iter().any(groups)
 }
 
 /// A number below `shares` for an address and a port.
