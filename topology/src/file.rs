@@ -7,6 +7,7 @@ use crate::model::{
     Addresses, BindMode, Core, Engine, FlowCapacity, FrameSize, Interface, Origin, Poll, Spread,
     Topology, UmemFrames, Watchdog, Worker, WorkerOrigin,
 };
+use crate::nat::Nat;
 use crate::queues::{InterfaceName, Queue, QueueRange};
 use crate::rules;
 use crate::sessions::{
@@ -29,6 +30,8 @@ struct RawFile {
     engine: RawEngine,
     #[serde(default)]
     sessions: RawSessions,
+    #[serde(default)]
+    nat: RawNat,
     #[serde(default)]
     interface: Vec<RawInterface>,
     #[serde(default)]
@@ -63,6 +66,12 @@ struct RawSessions {
     ports: Option<Spanned<String>>,
     spill: Option<Spanned<String>>,
     spill_limit: Option<Spanned<i64>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RawNat {
+    ports: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -102,6 +111,7 @@ impl Topology {
         };
         let engine = reader.engine(raw.engine);
         let sessions = reader.sessions(raw.sessions);
+        let nat = reader.nat(raw.nat);
         let interfaces = reader.interfaces(raw.interface);
         let workers = reader.workers(raw.worker);
         let Reader {
@@ -113,6 +123,7 @@ impl Topology {
         let topology = Topology {
             engine,
             sessions,
+            nat,
             interfaces,
             workers,
             origin,
@@ -232,15 +243,22 @@ impl Reader<'_> {
             client_buffer: client.unwrap_or(default.client_buffer),
             replica_buffer: replica.unwrap_or(default.replica_buffer),
             log_memory: log_memory.unwrap_or(default.log_memory),
-            ports: self.ports(raw.ports).unwrap_or(default.ports),
+            ports: self.ports("ports", raw.ports).unwrap_or(default.ports),
             spill: self.path("spill", raw.spill, "/var/lib/lockstep/spill", DIRECTORY_MAX),
             spill_limit: spill_limit.unwrap_or(default.spill_limit),
         }
     }
 
-    fn ports(&mut self, raw: Option<Spanned<String>>) -> Option<PortRange> {
+    fn nat(&mut self, raw: RawNat) -> Nat {
+        let default = Nat::default();
+        Nat {
+            ports: self.ports("nat.ports", raw.ports).unwrap_or(default.ports),
+        }
+    }
+
+    fn ports(&mut self, key: &'static str, raw: Option<Spanned<String>>) -> Option<PortRange> {
         let raw = raw?;
-        self.note("ports", raw.span());
+        self.note(key, raw.span());
         let parsed = raw.get_ref().parse();
         parsed
             .map_err(|error: crate::sessions::ParsePortsError| {

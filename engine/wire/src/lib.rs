@@ -27,6 +27,7 @@ pub mod ipv6;
 pub mod nat;
 pub mod parse;
 pub mod peek;
+pub mod quote;
 pub mod reply;
 pub mod tcp;
 pub mod udp;
