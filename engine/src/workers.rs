@@ -13,6 +13,7 @@ use lockstep_core::{Dataplane, DataplaneConfig, PortId, Spread, SpreadBy};
 use lockstep_topology::{BindMode, FlowCapacity, Topology};
 use lockstep_xsk::{Burst, FramePool, FrameSize, Port, PortOptions, RingSize, Umem, UmemConfig};
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
@@ -133,7 +134,7 @@ fn lenders(topology: &Topology) -> Vec<Option<u8>> {
 
 /// What a worker's packets are in: its own memory, or frames of another's.
 struct Memory {
-    umem: Arc<Umem>,
+    umem: Rc<Umem>,
     pool: FramePool,
     lender: Option<u8>,
 }
@@ -150,15 +151,15 @@ fn memories(topology: &Topology) -> anyhow::Result<Vec<Memory>> {
                 let made = Umem::new(&umem_config(topology, queues)?);
                 let (umem, pool) =
                     made.with_context(|| format!("worker on core {}", worker.core))?;
-                Some((Arc::new(umem), pool))
+                Some((Rc::new(umem), pool))
             }
         });
     }
-    let umems: Vec<Option<Arc<Umem>>> = own
+    let umems: Vec<Option<Rc<Umem>>> = own
         .iter()
-        .map(|own| own.as_ref().map(|(umem, _)| Arc::clone(umem)))
+        .map(|own| own.as_ref().map(|(umem, _)| Rc::clone(umem)))
         .collect();
-    let memory = |(own, lender): (Option<(Arc<Umem>, FramePool)>, Option<u8>)| match (own, lender) {
+    let memory = |(own, lender): (Option<(Rc<Umem>, FramePool)>, Option<u8>)| match (own, lender) {
         (Some((umem, pool)), _) => Ok(Memory {
             umem,
             pool,
@@ -195,7 +196,7 @@ impl Starting<'_> {
         } = *self;
         let plan = &topology.workers()[index];
         let core = u32::from(plan.core.get());
-        let umem = Arc::clone(&memory.umem);
+        let umem = Rc::clone(&memory.umem);
         let (links, sockets) = self.bind(memory, handover)?;
         let dataplane = self.dataplane(seed)?;
         let mailbox = Mailbox::new();

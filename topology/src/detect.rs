@@ -4,9 +4,10 @@
 use crate::host::{Host, InterfaceKind};
 use crate::memory::total;
 use crate::model::{
-    Addresses, BindMode, Core, Engine, FlowCapacity, FrameSize, Interface, InterfaceName, Queue,
-    Spread, Topology, UmemFrames, Worker,
+    Addresses, BindMode, Core, Engine, FlowCapacity, FrameSize, Interface, Spread, Topology,
+    UmemFrames, Worker,
 };
+use crate::queues::{InterfaceName, Queue};
 use crate::sessions::Sessions;
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -4,10 +4,11 @@
 use crate::diagnostics::{Diagnostics, Position, Source, from_toml};
 use crate::duration;
 use crate::model::{
-    Addresses, BindMode, Core, Engine, FlowCapacity, FrameSize, Interface, InterfaceName, Origin,
-    Poll, Queue, QueueRange, Spread, Topology, UmemFrames, Watchdog, Worker, WorkerOrigin,
+    Addresses, BindMode, Core, Engine, FlowCapacity, FrameSize, Interface, Origin, Poll, Spread,
+    Topology, UmemFrames, Watchdog, Worker, WorkerOrigin,
 };
 use crate::nat::Nat;
+use crate::queues::{InterfaceName, Queue, QueueRange};
 use crate::rules;
 use crate::sessions::{
     BufferSize, ConnectionCapacity, LogMemory, PortRange, SessionCapacity, Sessions, SpillLimit,

@@ -83,6 +83,7 @@ mod host;
 mod memory;
 mod model;
 mod nat;
+mod queues;
 mod render;
 mod rules;
 mod sessions;
@@ -93,10 +94,11 @@ pub use detect::{DetectError, Wishes, detect};
 pub use host::{DiscoverError, Host, HostInterface, InterfaceKind};
 pub use memory::{WorkerMemory, total as total_memory};
 pub use model::{
-    Addresses, BindMode, Core, Engine, FlowCapacity, FrameSize, Interface, InterfaceName,
-    ParseQueuesError, Poll, Queue, QueueRange, Spread, Topology, UmemFrames, Watchdog, Worker,
+    Addresses, BindMode, Core, Engine, FlowCapacity, FrameSize, Interface, Poll, Spread, Topology,
+    UmemFrames, Watchdog, Worker,
 };
 pub use nat::Nat;
+pub use queues::{InterfaceName, ParseQueuesError, Queue, QueueRange};
 pub use render::render;
 pub use sessions::{
     BufferSize, ConnectionCapacity, LogMemory, ParsePortsError, PortRange, SessionCapacity,

@@ -1,8 +1,9 @@
 //! A topology as the text of a `topology.toml`, with a comment for each key.
 
 use crate::duration;
-use crate::model::{Core, Engine, FlowCapacity, QueueRange, Topology, UmemFrames, Watchdog};
+use crate::model::{Core, Engine, FlowCapacity, Topology, UmemFrames, Watchdog};
 use crate::nat::Nat;
+use crate::queues::QueueRange;
 use crate::sessions::Sessions;
 use std::fmt::Write;
 

@@ -1,8 +1,9 @@
 //! The rules between the parts of a topology that need no look at the host.
 
 use crate::diagnostics::{Diagnostic, Diagnostics, Position, suggest};
-use crate::model::{InterfaceName, Queue, Spread, Topology, UmemFrames, Worker};
+use crate::model::{Spread, Topology, UmemFrames, Worker};
 use crate::nat::Nat;
+use crate::queues::{InterfaceName, Queue};
 use crate::sessions::PortRange;
 use std::collections::{BTreeMap, BTreeSet};
 

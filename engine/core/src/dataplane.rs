@@ -15,6 +15,7 @@ mod unusual;
 pub(crate) use forward::admit;
 pub use known::KnownFlow;
 pub use nat::NatConfig;
+use owner::Spreading;
 pub(crate) use owner::session_share;
 pub use owner::{Spread, SpreadBy};
 pub(crate) use reason::reason;
@@ -76,9 +77,7 @@ pub struct DataplaneConfig {
 pub struct Dataplane {
     tables: Arc<Tables>,
     flows: Flows,
-    spread: Spread,
-    /// Whether a service in force keeps all connections of a client in one worker.
-    groups: bool,
+    spread: Spreading,
     /// The burst under way, kept between the passes over it.
     work: Box<ArrayVec<Work, BURST>>,
 }
@@ -141,8 +140,7 @@ impl Dataplane {
                 identification: 0,
                 unusual: Unusual::new(),
             },
-            spread: Spread::alone(),
-            groups: false,
+            spread: Spreading::default(),
             work: Box::new(ArrayVec::new()),
         }
     }
@@ -174,7 +172,7 @@ impl Dataplane {
         counters.reset_vips(vips);
         counters.reset_backends(backends);
         counters.epoch.set(tables.epoch());
-        self.groups = owner::has_groups(&tables);
+        self.spread.adopt(&tables);
         core::mem::replace(&mut self.tables, tables)
     }
 

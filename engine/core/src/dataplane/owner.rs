@@ -61,27 +61,54 @@ impl Spread {
     }
 }
 
+/// How packets are spread, with what the tables in force say of it.
+pub(super) struct Spreading {
+    how: Spread,
+    /// Whether a service keeps all connections of a client in one worker.
+    groups: bool,
+}
+
+impl Spreading {
+    /// These tables are in force from now on.
+    pub(super) fn adopt(&mut self, tables: &Tables) {
+        let groups = |ring: &Ring| {
+            let policy = ring.replicate.as_ref();
+            policy.is_some_and(|policy| policy.group == Grouping::Client)
+        };
+        self.groups = tables.rings().iter().any(groups);
+    }
+}
+
+impl Default for Spreading {
+    fn default() -> Self {
+        Spreading {
+            how: Spread::alone(),
+            groups: false,
+        }
+    }
+}
+
 impl Dataplane {
     /// The same, where packets are spread over several workers.
     #[must_use]
     pub fn with_spread(mut self, spread: Spread) -> Self {
-        self.spread = spread;
+        self.spread.how = spread;
         self
     }
 
     /// How packets are spread over workers.
     pub fn spread(&self) -> &Spread {
-        &self.spread
+        &self.spread.how
     }
 
     /// Whether frames may belong to other workers: under RPS; and where packets are rewritten by
     /// several workers, since NICs do not send an answer to the queue of what it answers.
     #[inline]
     pub fn has_other_owners(&self) -> bool {
-        match self.spread.by {
+        match self.spread.how.by {
             SpreadBy::Flow => true,
             SpreadBy::Queue => {
-                self.spread.processing.len() > 1 && !self.tables.answers().is_empty()
+                self.spread.how.processing.len() > 1 && !self.tables.answers().is_empty()
             }
         }
     }
@@ -95,7 +122,7 @@ impl Dataplane {
             Some(key) => self.share_of_flow(key),
             None => self.share_of_unusual(frame),
         };
-        self.spread.other(share?)
+        self.spread.how.other(share?)
     }
 
     /// The share that a flow is in; none where it belongs to the worker that its packets come to.
@@ -106,17 +133,18 @@ impl Dataplane {
         {
             return Some(share);
         }
-        if self.spread.by == SpreadBy::Queue {
+        if self.spread.how.by == SpreadBy::Queue {
             return None;
         }
-        let shares = self.spread.processing.len();
+        let shares = self.spread.how.processing.len();
         // Looking for the VIP costs more than all the rest, and is seldom needed.
-        let by_session = match self.groups {
+        let by_session = match self.spread.groups {
             true => session_share(&self.tables, key, shares),
             false => port_share(&self.tables, key, shares).unwrap_or(None),
         };
         Some(by_session.unwrap_or_else(|| {
             self.spread
+                .how
                 .share_of(key.source_address(), key.source_port())
         }))
     }
@@ -130,12 +158,16 @@ impl Dataplane {
         if let Ok((headers, _)) = lockstep_wire::parse_icmp_error(frame) {
             return self.share_of_flow(&headers.key);
         }
-        if self.spread.by == SpreadBy::Queue {
+        if self.spread.how.by == SpreadBy::Queue {
             return None;
         }
         match lockstep_wire::parse_fragment(frame) {
-            Ok(part) => Some(self.spread.share_of(part.headers.key.source_address(), 0)),
-            Err(_) => Some(self.spread.share().unwrap_or(0)),
+            Ok(part) => Some(
+                self.spread
+                    .how
+                    .share_of(part.headers.key.source_address(), 0),
+            ),
+            Err(_) => Some(self.spread.how.share().unwrap_or(0)),
         }
     }
 }
@@ -151,18 +183,19 @@ impl Dataplane {
         if tables.answers().may_be(key) && tables.is_answer(source, source_port, key.protocol()) {
             return match self.flows.nat.has(address) {
                 true => {
-                    let (share, shares) = (self.spread.share(), self.spread.processing.len());
+                    let (share, shares) =
+                        (self.spread.how.share(), self.spread.how.processing.len());
                     self.flows.nat.share_of(port, share.unwrap_or(0), shares)
                 }
-                false => Some(self.spread.share_of(address, port)),
+                false => Some(self.spread.how.share_of(address, port)),
             };
         }
-        if self.spread.by == SpreadBy::Flow {
+        if self.spread.how.by == SpreadBy::Flow {
             return None;
         }
         let vip = tables.vip(address, port, key.protocol())?;
         let is_nat = tables.ring(vip).is_some_and(|ring| ring.mode == Mode::Nat);
-        is_nat.then(|| self.spread.share_of(source, source_port))
+        is_nat.then(|| self.spread.how.share_of(source, source_port))
     }
 }
 
@@ -186,15 +219,6 @@ fn port_share(tables: &Tables, key: &FlowKey, shares: usize) -> Option<Option<us
     let (address, port) = (key.destination_address(), key.destination_port());
     let is_session = tables.is_session(address, port, key.protocol());
     is_session.then(|| tables.session_port_share(port, shares))
-}
-
-/// Whether a service keeps all connections of a client in one worker.
-pub(super) fn has_groups(tables: &Tables) -> bool {
-    let groups = |ring: &Ring| {
-        let policy = ring.replicate.as_ref();
-        policy.is_some_and(|policy| policy.group == Grouping::Client)
-    };
-    tables.rings().iter().any(groups)
 }
 
 /// A number below `shares` for an address and a port.
