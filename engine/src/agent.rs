@@ -6,7 +6,7 @@
 mod api;
 mod capture;
 pub mod convert;
-mod equip;
+pub(crate) mod equip;
 mod events;
 mod explain;
 #[cfg(test)]

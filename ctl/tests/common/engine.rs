@@ -136,6 +136,19 @@ impl FakeEngine {
         backends_of(&self.state().current)
     }
 
+    /// The weights in the first service of every snapshot that was applied; 0 for what drains.
+    pub fn weights(&self) -> Vec<Vec<u32>> {
+        let weight = |b: &lockstep_api::Backend| match b.state() {
+            BackendState::Draining => 0,
+            BackendState::Active | BackendState::Unspecified => b.weight,
+        };
+        let history = &self.state().history;
+        let first = history.iter().filter_map(|s| s.services.first());
+        first
+            .map(|s| s.backends.iter().map(weight).collect())
+            .collect()
+    }
+
     /// The same of every snapshot that was applied.
     pub fn history(&self) -> Vec<Backends> {
         self.state().history.iter().map(backends_of).collect()
@@ -324,6 +337,7 @@ impl Engine for Service {
                     backend: forwarded("10.0.0.1"),
                     steps: vec!["parsed".to_owned()],
                     packet: format!("tcp 198.51.100.7:{n} > 203.0.113.10:80"),
+                    ..Explanation::default()
                 }),
                 ..CapturedPacket::default()
             }))

@@ -73,6 +73,14 @@ impl FlowState {
         }
     }
 
+    /// Whether one side has said that it ends.
+    pub const fn is_ending(self) -> bool {
+        match self {
+            FlowState::Fin | FlowState::ServerFin | FlowState::Closed => true,
+            FlowState::Syn | FlowState::Established | FlowState::Udp => false,
+        }
+    }
+
     /// Whether nothing comes any more but what was under way.
     pub const fn is_closed(self) -> bool {
         matches!(self, FlowState::Closed)
