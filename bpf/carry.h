@@ -96,8 +96,11 @@ static __always_inline struct steer_backend *choose(struct steer_flow *flow, int
 	struct steer_ring *head = bpf_map_lookup_elem(ring, &zero);
 	if (!head || !head->entries)
 		return 0;
+	struct steer_flow client __attribute__((aligned(8))) = {};
+	__builtin_memcpy(client.source, flow->source, sizeof(client.source));
+	__u64 hash = flow_hash(head->by_client ? &client : flow, v6, 0);
 	/* As `Maglev::lookup`. */
-	__u32 at = ((flow_hash(flow, v6, 0) >> 32) * head->entries) >> 32;
+	__u32 at = ((hash >> 32) * head->entries) >> 32;
 	__u32 element = 1 + at / STEER_CHUNK;
 	struct steer_chunk *chunk = bpf_map_lookup_elem(ring, &element);
 	if (!chunk)

@@ -84,7 +84,8 @@ struct steer_config {
 struct steer_ring {
 	/* How many entries the table has. They follow in element 1 and those behind it. */
 	__u32 entries;
-	__u32 zero;
+	/* Not 0: the hash is of the client's address alone. */
+	__u32 by_client;
 	/* Whose it is, for whoever takes the map over. */
 	__u64 service;
 	/* What is in it. */

@@ -56,6 +56,8 @@ pub struct Way {
 pub struct CarriedService<'a> {
     /// Its name.
     pub name: &'a str,
+    /// Whether the hash is of the client's address alone.
+    pub by_client: bool,
     /// Its Maglev table: indices into `backends`.
     pub entries: &'a [u16],
     /// Its backends, and the ways there as far as they are known. Flows can be pinned to those
@@ -195,14 +197,14 @@ impl Carrier {
                 .iter()
                 .filter_map(|&entry| places.get(usize::from(entry)).copied())
                 .collect();
-            let content = hash_of(&entries);
+            let content = hash_of(&(&entries, service.by_client));
             let held = self.services.get(&identity);
             if held.is_none_or(|held| held.content != content) {
                 made.push(Made {
                     service: identity,
                     number,
                     content,
-                    map: ring(identity, content, &entries)?,
+                    map: ring(identity, content, &entries, service.by_client)?,
                 });
             }
             numbers.insert(service.name.to_owned(), ServiceNumber(number));
@@ -342,7 +344,12 @@ impl CarriedFlow {
 }
 
 /// A table's map, filled.
-fn ring(service: u64, content: u64, entries: &[u16]) -> Result<MapHandle, BpfError> {
+fn ring(
+    service: u64,
+    content: u64,
+    entries: &[u16],
+    by_client: bool,
+) -> Result<MapHandle, BpfError> {
     let options = libbpf_sys::bpf_map_create_opts {
         sz: size_of::<libbpf_sys::bpf_map_create_opts>() as _,
         map_flags: libbpf_sys::BPF_F_INNER_MAP,
@@ -361,7 +368,7 @@ fn ring(service: u64, content: u64, entries: &[u16]) -> Result<MapHandle, BpfErr
     let mut values = Vec::with_capacity(count as usize * ELEMENT);
     // There are at most as many entries as a `TableSize` says.
     values.extend((entries.len() as u32).to_ne_bytes());
-    values.extend([0; 4]);
+    values.extend(u32::from(by_client).to_ne_bytes());
     values.extend(service.to_ne_bytes());
     values.extend(content.to_ne_bytes());
     values.resize(ELEMENT, 0);

@@ -23,6 +23,7 @@ fn tunnel(n: u32) -> Tunnel {
 fn service<'a>(name: &'a str, entries: &'a [u16], tunnels: &[u32]) -> CarriedService<'a> {
     CarriedService {
         name,
+        by_client: false,
         entries,
         backends: tunnels.iter().map(|&n| (tunnel(n), None)).collect(),
     }

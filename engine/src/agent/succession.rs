@@ -10,6 +10,7 @@ use lockstep_api::engine_client::EngineClient;
 use lockstep_bpf::{CarriedFlow, Tunnel};
 use lockstep_core::dataplane::Restored;
 use lockstep_core::flows::{Entry, Key};
+use lockstep_core::schedule::Selected;
 use lockstep_core::{FlowState, Tables};
 use lockstep_plan::{BackendId, Protocol, Snapshot};
 use lockstep_wire::{FlowKey, FlowKey4, FlowKey6};
@@ -227,7 +228,7 @@ impl Agent {
         key: FlowKey,
     ) -> Option<(CarriedFlow, Tunnel)> {
         let ring = tables.ring(entry.vip)?;
-        let hash = key.hash(&lockstep_core::maglev::SELECTION_SEED);
+        let hash = key.selection_hash(ring.scheduler);
         if ring.select(hash) == Some(entry.backend) {
             return None;
         }

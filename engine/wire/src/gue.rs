@@ -24,20 +24,13 @@ pub fn source_port(key: &FlowKey) -> u16 {
     FIRST_PORT | (key.hash(&LABEL_SEED) >> 50) as u16
 }
 
-/// Writes the UDP header in front of a packet of `length` bytes; `None` when the sum does not fit.
+/// Writes the UDP header of a datagram of `length` bytes, itself included.
 ///
 /// The checksum is 0, "none": it would have to cover the whole packet. Over IPv6 that is allowed
 /// for tunnels whose inner packet has a checksum of its own over its addresses (RFC 6935, section
 /// 5; RFC 6936, section 4), which TCP and UDP have.
 #[inline(always)]
-pub(crate) fn write(
-    to: &mut [u8; HEADER_LENGTH],
-    key: &FlowKey,
-    port: u16,
-    length: u16,
-) -> Option<()> {
-    let length = length.checked_add(HEADER_LENGTH as u16)?;
+pub(crate) fn write(to: &mut [u8; HEADER_LENGTH], key: &FlowKey, port: u16, length: u16) {
     let ports = u64::from(source_port(key)) << 48 | u64::from(port) << 32;
     *to = (ports | u64::from(length) << 16).to_be_bytes();
-    Some(())
 }

@@ -28,7 +28,11 @@ pub const LABEL_SEED: HashSeed = HashSeed::new(0x006c_6162_656c);
 
 /// The outer header of a tunnel, computed once for each backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Outer(Template);
+pub struct Outer {
+    /// Bytes of the outer headers.
+    length: u16,
+    template: Template,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Template {
@@ -42,13 +46,20 @@ enum Template {
         /// Source and destination, in network order.
         addresses: [u8; 32],
     },
-    GueV4 {
+    Gue(Gue),
+}
+
+/// Of a kind of its own, so that IP in IP is told from the rest by comparing, not by a jump that
+/// has to be predicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gue {
+    V4 {
         addresses: [u8; 8],
         sum: u16,
         /// The UDP destination port.
         port: u16,
     },
-    GueV6 {
+    V6 {
         addresses: [u8; 32],
         port: u16,
     },
@@ -72,42 +83,54 @@ impl Outer {
     /// A tunnel over IPv4.
     pub const fn v4(source: Ipv4Addr, destination: Ipv4Addr) -> Self {
         let (addresses, sum) = addresses_v4(source, destination);
-        Outer(Template::V4 { addresses, sum })
+        Outer {
+            length: ipv4::HEADER_LENGTH as u16,
+            template: Template::V4 { addresses, sum },
+        }
     }
 
     /// A tunnel over IPv6.
     pub const fn v6(source: Ipv6Addr, destination: Ipv6Addr) -> Self {
         let addresses = addresses_v6(source, destination);
-        Outer(Template::V6 { addresses })
+        Outer {
+            length: IPV6_LENGTH,
+            template: Template::V6 { addresses },
+        }
     }
 
     /// A tunnel over UDP over IPv4, to a port of the destination.
     pub const fn gue_v4(source: Ipv4Addr, destination: Ipv4Addr, port: u16) -> Self {
         let (addresses, sum) = addresses_v4(source, destination);
-        Outer(Template::GueV4 {
-            addresses,
-            sum,
-            port,
-        })
+        Outer {
+            length: (ipv4::HEADER_LENGTH + udp::HEADER_LENGTH) as u16,
+            template: Template::Gue(Gue::V4 {
+                addresses,
+                sum,
+                port,
+            }),
+        }
     }
 
     /// A tunnel over UDP over IPv6, to a port of the destination.
     pub const fn gue_v6(source: Ipv6Addr, destination: Ipv6Addr, port: u16) -> Self {
         let addresses = addresses_v6(source, destination);
-        Outer(Template::GueV6 { addresses, port })
+        Outer {
+            length: IPV6_LENGTH + udp::HEADER_LENGTH as u16,
+            template: Template::Gue(Gue::V6 { addresses, port }),
+        }
     }
 
     /// Source and destination.
     pub const fn addresses(&self) -> (IpAddr, IpAddr) {
-        match &self.0 {
-            Template::V4 { addresses, .. } | Template::GueV4 { addresses, .. } => {
+        match &self.template {
+            Template::V4 { addresses, .. } | Template::Gue(Gue::V4 { addresses, .. }) => {
                 let [a, b, c, d, e, f, g, h] = *addresses;
                 (
                     IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
                     IpAddr::V4(Ipv4Addr::new(e, f, g, h)),
                 )
             }
-            Template::V6 { addresses } | Template::GueV6 { addresses, .. } => {
+            Template::V6 { addresses } | Template::Gue(Gue::V6 { addresses, .. }) => {
                 let (halves, _) = addresses.as_chunks::<16>();
                 (
                     IpAddr::V6(Ipv6Addr::from_octets(halves[0])),
@@ -119,9 +142,9 @@ impl Outer {
 
     /// The UDP destination port; `None` for IP in IP.
     pub const fn port(&self) -> Option<u16> {
-        match self.0 {
+        match self.template {
             Template::V4 { .. } | Template::V6 { .. } => None,
-            Template::GueV4 { port, .. } | Template::GueV6 { port, .. } => Some(port),
+            Template::Gue(Gue::V4 { port, .. } | Gue::V6 { port, .. }) => Some(port),
         }
     }
 
@@ -129,12 +152,7 @@ impl Outer {
     #[inline]
     #[allow(clippy::len_without_is_empty, reason = "a header is never empty")]
     pub const fn len(&self) -> u16 {
-        match self.0 {
-            Template::V4 { .. } => ipv4::HEADER_LENGTH as u16,
-            Template::V6 { .. } => ipv6::HEADER_LENGTH as u16,
-            Template::GueV4 { .. } => (ipv4::HEADER_LENGTH + udp::HEADER_LENGTH) as u16,
-            Template::GueV6 { .. } => (ipv6::HEADER_LENGTH + udp::HEADER_LENGTH) as u16,
-        }
+        self.length
     }
 
     /// The room that the tunnel needs in front of the packet: the outer header, and 4 bytes where
@@ -180,7 +198,7 @@ impl Outer {
 
         // Nothing fails from here on, so that a frame is changed as a whole or not at all.
         let inner = Inner::take(inner, &headers.key).ok_or(NoRoom)?;
-        match &self.0 {
+        match &self.template {
             Template::V4 { addresses, sum } => {
                 link.write(front, ethernet::IPV4).ok_or(NoRoom)?;
                 let outer = outer.first_chunk_mut().ok_or(NoRoom)?;
@@ -192,27 +210,48 @@ impl Outer {
                 let label = flow_label(&headers.key);
                 write_ipv6_header(outer, &inner, headers.length, label, addresses);
             }
-            Template::GueV4 {
+            Template::Gue(gue) => {
+                gue.write(front, outer, &inner.in_udp(), headers, link, id)
+                    .ok_or(NoRoom)?;
+            }
+        }
+        Ok(end)
+    }
+}
+
+impl Gue {
+    /// Writes the link header, the IP header and the UDP header. Out of the way of IP in IP.
+    #[inline(never)]
+    fn write(
+        &self,
+        front: &mut [u8],
+        outer: &mut [u8],
+        inner: &Inner,
+        headers: &Headers,
+        link: &LinkHeader,
+        id: u16,
+    ) -> Option<()> {
+        let payload = headers.length.checked_add(udp::HEADER_LENGTH as u16)?;
+        match self {
+            Gue::V4 {
                 addresses,
                 sum,
                 port,
             } => {
-                link.write(front, ethernet::IPV4).ok_or(NoRoom)?;
-                let (ip, rest) = outer.split_first_chunk_mut().ok_or(NoRoom)?;
-                let rest = rest.first_chunk_mut().ok_or(NoRoom)?;
-                gue::write(rest, &headers.key, *port, headers.length).ok_or(NoRoom)?;
-                write_ipv4_header(ip, &inner.in_udp(), length, id, addresses, *sum);
+                let length = payload.checked_add(ipv4::HEADER_LENGTH as u16)?;
+                link.write(front, ethernet::IPV4)?;
+                let (ip, rest) = outer.split_first_chunk_mut()?;
+                gue::write(rest.first_chunk_mut()?, &headers.key, *port, payload);
+                write_ipv4_header(ip, inner, length, id, addresses, *sum);
             }
-            Template::GueV6 { addresses, port } => {
-                link.write(front, ethernet::IPV6).ok_or(NoRoom)?;
-                let (ip, rest) = outer.split_first_chunk_mut().ok_or(NoRoom)?;
-                let rest = rest.first_chunk_mut().ok_or(NoRoom)?;
-                gue::write(rest, &headers.key, *port, headers.length).ok_or(NoRoom)?;
-                let (label, length) = (flow_label(&headers.key), length - IPV6_LENGTH);
-                write_ipv6_header(ip, &inner.in_udp(), length, label, addresses);
+            Gue::V6 { addresses, port } => {
+                link.write(front, ethernet::IPV6)?;
+                let (ip, rest) = outer.split_first_chunk_mut()?;
+                gue::write(rest.first_chunk_mut()?, &headers.key, *port, payload);
+                write_ipv6_header(ip, inner, payload, flow_label(&headers.key), addresses);
             }
         }
-        Ok(end)
+        Some(())
     }
 }
 

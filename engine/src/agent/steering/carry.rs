@@ -6,9 +6,9 @@ use lockstep_core::{Route, Tables};
 use lockstep_plan::{Mode, Scheduler};
 use std::num::NonZeroU16;
 
-/// The services that can be carried without the engine, each with its table: those in tunnels whose
-/// choice of backend is that of the flow's hash, and that serve everybody. A list of clients is not
-/// looked at without the engine, so a service that has one is not served then.
+/// The services that can be carried without the engine, each with its table: those in tunnels that
+/// serve everybody. A list of clients is not looked at without the engine, so a service that has one
+/// is not served then. Every service has a table, whatever its scheduler.
 pub fn services<'a>(tables: &'a Tables, interfaces: &[u32]) -> Vec<CarriedService<'a>> {
     let carried = tables.rings().iter().filter(|ring| is_carried(ring));
     carried
@@ -21,6 +21,7 @@ pub fn services<'a>(tables: &'a Tables, interfaces: &[u32]) -> Vec<CarriedServic
             let tunnel = |backend| tunnel(tables, backend, interfaces);
             Some(CarriedService {
                 name: ring.name.as_str(),
+                by_client: ring.scheduler == Scheduler::SourceHash,
                 entries: table.entries(),
                 backends: backends.map(tunnel).collect::<Option<_>>()?,
             })
@@ -30,7 +31,7 @@ pub fn services<'a>(tables: &'a Tables, interfaces: &[u32]) -> Vec<CarriedServic
 
 fn is_carried(ring: &Ring) -> bool {
     let everybody = ring.guard.as_ref().is_none_or(|g| g.lists.is_empty());
-    matches!(ring.mode, Mode::Tunnel(_)) && ring.scheduler == Scheduler::Maglev && everybody
+    matches!(ring.mode, Mode::Tunnel(_)) && everybody
 }
 
 /// Every tunnel, and the way it takes now.

@@ -189,16 +189,15 @@ fn thousands_of_flows_leave_byte_for_byte_as_the_engine_sends_them() {
     };
     let over_v4: Vec<String> = (1..=7).map(|n| format!("10.0.1.{n}")).collect();
     let over_v6: Vec<String> = (1..=7).map(|n| format!("2001:db8:9::{n}")).collect();
-    for (backends, encapsulation, vlan) in [
-        (&over_v4, Encapsulation::Ipip, None),
-        (&over_v6, Encapsulation::Ipip, Some(7)),
-        (&over_v4, gue, Some(9)),
-        (&over_v6, gue, None),
+    for (backends, encapsulation, vlan, scheduler) in [
+        (&over_v4, Encapsulation::Ipip, None, Scheduler::Maglev),
+        (&over_v6, Encapsulation::Ipip, Some(7), Scheduler::Maglev),
+        (&over_v4, gue, Some(9), Scheduler::SourceHash),
+        (&over_v6, gue, None, Scheduler::Maglev),
     ] {
-        let tables = compile(
-            vec![service("web", Mode::Tunnel(encapsulation), backends)],
-            vlan,
-        );
+        let mut web = service("web", Mode::Tunnel(encapsulation), backends);
+        web.scheduler = scheduler;
+        let tables = compile(vec![web], vlan);
         tell(&mut program, &mut carrier, &tables);
         let room = tables.rooms().next().unwrap().1;
         let mut dataplane = Dataplane::new(&DataplaneConfig {
@@ -272,7 +271,7 @@ fn what_cannot_be_carried_goes_to_the_kernel_as_it_came() {
 }
 
 #[test]
-fn services_with_a_list_of_clients_or_another_choice_are_not_carried() {
+fn services_with_a_list_of_clients_are_not_carried() {
     let servers = ["10.0.1.1".to_owned()];
     let plain = service("web", Mode::TUNNEL, &servers);
     let carried = |service: Service| services(&compile(vec![service], None), &[1]).len();
@@ -281,9 +280,13 @@ fn services_with_a_list_of_clients_or_another_choice_are_not_carried() {
     let mut listed = plain.clone();
     listed.guard.deny = vec![prefix];
     assert_eq!(carried(listed), 0);
-    let mut by_address = plain;
-    by_address.scheduler = Scheduler::SourceHash;
-    assert_eq!(carried(by_address), 0);
+    let mut in_turn = plain.clone();
+    in_turn.scheduler = Scheduler::RoundRobin;
+    assert_eq!(carried(in_turn), 1);
+    let mut rewritten = plain;
+    rewritten.mode = Mode::FullNat;
+    rewritten.vips.retain(|vip| vip.address().is_ipv4());
+    assert_eq!(carried(rewritten), 0);
 }
 
 /// Tables are exchanged under running packets: always one of the two, never anything else.
