@@ -6,6 +6,7 @@ mod known;
 mod nat;
 mod owner;
 mod paths;
+mod restore;
 mod tracked;
 mod unusual;
 
@@ -14,6 +15,7 @@ pub use known::KnownFlow;
 pub use nat::NatConfig;
 pub(crate) use owner::session_share;
 pub use owner::{Spread, SpreadBy};
+pub use restore::Restored;
 use unusual::{Outcome, Unusual};
 
 use crate::BURST;
@@ -345,7 +347,7 @@ impl Flows {
                 .hop(backend)
                 .is_some_and(|hop| hop.delivery.translates())
         {
-            return self.translate(tables, vip, slot, key, item, frame);
+            return self.translate(tables, now, (vip, slot), key, item, frame);
         }
         match self.forward(tables, vip, backend, &item.headers, frame) {
             Ok(verdict) => verdict,
@@ -371,8 +373,11 @@ impl Flows {
             Transition::To(state) if lives => {
                 // Written only when it differs: an untouched line needs no way back to memory.
                 if entry.seen != now.seconds || entry.state != state {
+                    let before = core::mem::replace(&mut entry.state, state);
                     entry.seen = now.seconds;
-                    entry.state = state;
+                    if before != state {
+                        self.counters.backends[backend.slot()].turn(before, state);
+                    }
                 }
                 Some((vip, backend, slot))
             }
@@ -387,12 +392,16 @@ impl Flows {
     #[cold]
     fn forget<K: Tracked>(&mut self, tables: &Tables, slot: Slot) {
         let Entry {
-            backend, vip, path, ..
+            backend,
+            vip,
+            path,
+            state,
+            ..
         } = *K::table(self).entry(slot);
         K::table(self).remove(slot);
         self.nat.paths.release(path);
         if tables.hop(backend).is_some() {
-            self.counters.backends[backend.slot()].flows.subtract(1);
+            self.counters.backends[backend.slot()].leave(state);
         } else {
             self.counters.rehashed.add(1);
             if tables.vip_slot(vip).is_some() {
@@ -519,7 +528,7 @@ impl Flows {
         if let Some(old) = forgotten {
             counters.evicted.add(1);
             if tables.hop(old.backend).is_some() {
-                counters.backends[old.backend.slot()].flows.subtract(1);
+                counters.backends[old.backend.slot()].leave(old.state);
             }
             self.nat.paths.release(old.path);
         }
@@ -550,7 +559,7 @@ fn sweep<K: Key>(
         |entry| {
             nat.paths.release(entry.path);
             if tables.hop(entry.backend).is_some() {
-                counters.backends[entry.backend.slot()].flows.subtract(1);
+                counters.backends[entry.backend.slot()].leave(entry.state);
             }
         },
     );
