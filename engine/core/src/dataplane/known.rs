@@ -35,6 +35,7 @@ impl Dataplane {
             FlowKey::V6(key) => known(&self.flows, &self.tables, now, key),
         }
     }
+}
 
 fn known<K: Tracked>(flows: &Flows, tables: &Tables, now: Seconds, key: &K) -> Option<KnownFlow> {
     let table = K::table_ref(flows);
