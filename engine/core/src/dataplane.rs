@@ -6,6 +6,7 @@ mod known;
 mod nat;
 mod owner;
 mod paths;
+mod reason;
 mod restore;
 mod tracked;
 mod unusual;
@@ -15,6 +16,7 @@ pub use known::KnownFlow;
 pub use nat::NatConfig;
 pub(crate) use owner::session_share;
 pub use owner::{Spread, SpreadBy};
+pub(crate) use reason::reason;
 pub use restore::Restored;
 use unusual::{Outcome, Unusual};
 
@@ -30,7 +32,7 @@ use alloc::sync::Arc;
 use arrayvec::ArrayVec;
 use guard::Guards;
 use lockstep_plan::{DropReason, Protocol};
-use lockstep_wire::{FlowKey, FlowKey4, FlowKey6, HashSeed, Headers, ParseError};
+use lockstep_wire::{FlowKey, FlowKey4, FlowKey6, HashSeed, Headers};
 use nat::Nat;
 use tracked::Tracked;
 
@@ -589,20 +591,6 @@ fn segment(headers: &Headers) -> Segment {
         Segment::of_tcp(headers.tcp)
     } else {
         Segment::Datagram
-    }
-}
-
-/// The drop reason that a parse error is counted under.
-pub(crate) fn reason(error: ParseError) -> DropReason {
-    match error {
-        ParseError::Truncated => DropReason::Truncated,
-        ParseError::Malformed => DropReason::Malformed,
-        ParseError::BadChecksum => DropReason::BadChecksum,
-        ParseError::HeaderChain => DropReason::HeaderChain,
-        ParseError::Fragment => DropReason::Fragment,
-        ParseError::NotIp => DropReason::NotIp,
-        ParseError::NotTransport => DropReason::NotTransport,
-        ParseError::TtlExceeded => DropReason::TtlExceeded,
     }
 }
 
