@@ -52,47 +52,33 @@ pub enum Drops {
 
 /// A packet's ends, as far as they can be told.
 struct Ends {
-    from: Option<(IpAddr, u16)>,
-    to: (IpAddr, Option<u16>),
+    client: Option<IpAddr>,
+    vip: (IpAddr, Option<u16>),
     protocol: Option<u8>,
 }
 
 impl Ends {
-    /// Of a packet that the dataplane parses; of others the destination's address at best.
+    /// Of a packet to a VIP. Of one without a flow the destination's address at best.
     fn of(frame: &[u8], key: Option<&FlowKey>) -> Option<Self> {
-        let (from, to, protocol) = match key {
-            Some(FlowKey::V4(key)) => (
-                (key.source_address(), key.source_port()),
-                (key.destination_address(), key.destination_port()),
-                key.protocol,
-            ),
-            Some(FlowKey::V6(key)) => (
-                (key.source_address(), key.source_port()),
-                (key.destination_address(), key.destination_port()),
-                key.protocol,
-            ),
-            None => {
-                return lockstep_wire::destination(frame).map(|address| Ends {
-                    from: None,
-                    to: (address, None),
-                    protocol: None,
-                });
-            }
+        let Some(key) = key else {
+            return lockstep_wire::destination(frame).map(|address| Ends {
+                client: None,
+                vip: (address, None),
+                protocol: None,
+            });
         };
         Some(Ends {
-            from: Some(from),
-            to: (to.0, Some(to.1)),
-            protocol: Some(protocol),
+            client: Some(key.source_address()),
+            vip: (key.destination_address(), Some(key.destination_port())),
+            protocol: Some(key.protocol()),
         })
     }
-}
 
-impl Ends {
-    /// Of a backend's answer: from the VIP to the client.
+    /// Of a backend's answer, whose own addresses need be neither's.
     fn of_answer(flow: &KnownFlow, key: Option<&FlowKey>) -> Self {
         Ends {
-            from: Some((flow.vip.ip(), flow.vip.port())),
-            to: (flow.client.ip(), Some(flow.client.port())),
+            client: Some(flow.client.ip()),
+            vip: (flow.vip.ip(), Some(flow.vip.port())),
             protocol: key.map(FlowKey::protocol),
         }
     }
@@ -117,20 +103,11 @@ impl Filter {
         let Some(ends) = ends else {
             return false;
         };
-        let (to, port) = ends.to;
-        let vip = self.vip.is_none_or(|vip| {
-            let from = ends
-                .from
-                .is_some_and(|(address, port)| vip.fits(address, Some(port), ends.protocol));
-            from || vip.fits(to, port, ends.protocol)
-        });
-        let client = self.client.is_none_or(|prefix| {
-            let from = ends
-                .from
-                .is_some_and(|(address, _)| prefix.contains(address));
-            from || prefix.contains(to)
-        });
-        vip && client
+        let (address, port) = ends.vip;
+        let in_prefix = |prefix: Prefix| ends.client.is_some_and(|client| prefix.contains(client));
+        self.vip
+            .is_none_or(|vip| vip.fits(address, port, ends.protocol))
+            && self.client.is_none_or(in_prefix)
     }
 
     /// Whether a packet of this length with this verdict may be wanted. One that was too big is
@@ -249,7 +226,6 @@ impl Tap {
             let flow = key
                 .as_ref()
                 .and_then(|key| dataplane.known(Seconds::at(now), key));
-            // An answer is of its client and VIP, whatever its own addresses are.
             let ends = match flow.filter(|flow| flow.is_answer) {
                 Some(flow) => Some(Ends::of_answer(&flow, key.as_ref())),
                 None => Ends::of(frame, key.as_ref()),

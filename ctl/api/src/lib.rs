@@ -3,6 +3,8 @@
 
 // The generated code has only the comments of the .proto file.
 #![allow(missing_docs)]
+// Nor is it ours how large a message is beside another.
+#![allow(clippy::large_enum_variant)]
 #![forbid(unsafe_code)]
 
 tonic::include_proto!("lockstep.v1");

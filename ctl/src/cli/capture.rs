@@ -13,8 +13,14 @@ use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, timeout};
 
 mod file;
+
+/// How long packets are still taken that were on their way when the user interrupted, and how long
+/// the last of them may be away.
+const DRAIN: Duration = Duration::from_millis(200);
+const QUIET: Duration = Duration::from_millis(50);
 
 /// Arguments of `lockstep capture`.
 #[derive(Debug, Args)]
@@ -191,13 +197,20 @@ pub async fn run(global: &Global, arguments: Arguments, out: &mut Out) -> Result
         None => Sink::Lines(out),
         Some(file) => Sink::File(Box::new(Writer::create(file, &start)?)),
     };
-    let (mut taken, mut missed) = (0, None);
+    let (mut taken, mut missed, mut ends) = (0, None, None);
     loop {
-        // No packet may come for long: no answer is no fault here.
-        let event = tokio::select! {
-            event = stream.message() => event?,
-            _ = interrupt.recv() => None,
-            _ = terminate.recv() => None,
+        let event = match ends {
+            // No packet may come for long: no answer is no fault here.
+            None => tokio::select! {
+                event = stream.message() => event?,
+                _ = interrupt.recv() => { ends = Some(Instant::now() + DRAIN); continue; }
+                _ = terminate.recv() => { ends = Some(Instant::now() + DRAIN); continue; }
+            },
+            Some(ends) if Instant::now() >= ends => None,
+            Some(_) => match timeout(QUIET, stream.message()).await {
+                Ok(event) => event?,
+                Err(_) => None,
+            },
         };
         match event.and_then(|event| event.event) {
             Some(Event::Packet(packet)) => {

@@ -41,6 +41,12 @@ impl Agent {
             "1, with the engine's version.",
         );
         page.sample(&[("version", &status.version)], 1);
+        page.family(
+            "lockstep_engine_uptime_seconds",
+            "gauge",
+            "Since the engine's start.",
+        );
+        page.sample(&[], status.uptime_seconds);
         page.family("lockstep_epoch", "gauge", "Epoch of the snapshot in force.");
         page.sample(&[], status.epoch);
         self.worker_metrics(&mut page, status);
@@ -254,7 +260,7 @@ fn service_metrics(page: &mut Page, status: &api::EngineStatus) {
         }
     }
     type Field = fn(&api::BackendStatus) -> f64;
-    let families: [(&str, &str, &str, Field); 6] = [
+    let families: [(&str, &str, &str, Field); 8] = [
         (
             "lockstep_backend_packets_total",
             "counter",
@@ -290,6 +296,18 @@ fn service_metrics(page: &mut Page, status: &api::EngineStatus) {
             "gauge",
             "1 when its next hop is known.",
             |b| f64::from(u8::from(b.reachable)),
+        ),
+        (
+            "lockstep_backend_weight",
+            "gauge",
+            "Its weight against the service's others.",
+            |b| b.weight.into(),
+        ),
+        (
+            "lockstep_backend_draining",
+            "gauge",
+            "1 while it takes no new flows.",
+            |b| f64::from(u8::from(b.state() == api::BackendState::Draining)),
         ),
     ];
     for (name, kind, help, field) in families {
