@@ -1,8 +1,14 @@
-/* Ends IP-in-IP tunnels on a real server whose kernel has no driver for them: IPv4 or IPv6 in IPv4
- * or IPv6 (RFC 2003, RFC 2473, RFC 4213), where the outer destination is one of `addresses`. The
- * inner packet goes on to the kernel under the Ethernet header and VLAN tags of the outer one. */
+/* Ends tunnels on a real server whose kernel has no driver for them: IPv4 or IPv6 in IPv4 or IPv6
+ * (RFC 2003, RFC 2473, RFC 4213), or the same behind UDP (GUE variant 1, draft-ietf-intarea-gue),
+ * where the outer destination is one of `addresses`. The inner packet goes on to the kernel under
+ * the Ethernet header and VLAN tags of the outer one. */
+#include <linux/udp.h>
+
 #include "decap.h"
 #include "packet.h"
+
+/* The UDP port that GUE tunnels end at, or 0: none do. Set before loading. */
+const volatile __u16 gue_port;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -67,6 +73,20 @@ static __always_inline int outer_v6(struct outer *outer, struct decap_key *to, v
 	outer->protocol = ip->nexthdr;
 	outer->ecn = (ip->flow_lbl[0] >> 4) & ECN_CE;
 	__builtin_memcpy(to->address, &ip->daddr, sizeof(to->address));
+	return 1;
+}
+
+/* Whether the outer header carries GUE for us. Its variant 1 is the packet itself, so what follows
+ * is told by the IP version in its first bits; the variant's own bits, 01, are a part of those. */
+static __always_inline int behind_udp(struct outer *outer, void *at, void *end)
+{
+	struct udphdr *udp = at + outer->header;
+	__u8 *version = (void *)(udp + 1);
+
+	if ((void *)(version + 1) > end || udp->dest != bpf_htons(gue_port))
+		return 0;
+	outer->protocol = *version >> 4 == 4 ? IPPROTO_IPIP : IPPROTO_IPV6;
+	outer->header += sizeof(*udp);
 	return 1;
 }
 
@@ -190,8 +210,14 @@ int lockstep_decap(struct xdp_md *ctx)
 		whole = outer_v4(&outer, &to, at, end);
 	else if (ethertype == bpf_htons(ETH_P_IPV6))
 		whole = outer_v6(&outer, &to, at, end);
-	if (!whole || (outer.protocol != IPPROTO_IPIP && outer.protocol != IPPROTO_IPV6))
+	if (!whole)
 		return verdict(XDP_PASS, DECAP_PASSED);
+	if (outer.protocol == IPPROTO_UDP && gue_port) {
+		if (!behind_udp(&outer, at, end))
+			return verdict(XDP_PASS, DECAP_PASSED);
+	} else if (outer.protocol != IPPROTO_IPIP && outer.protocol != IPPROTO_IPV6) {
+		return verdict(XDP_PASS, DECAP_PASSED);
+	}
 	if (!bpf_map_lookup_elem(&addresses, &to))
 		return verdict(XDP_PASS, DECAP_PASSED);
 

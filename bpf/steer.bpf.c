@@ -224,21 +224,27 @@ static __always_inline int stale(void)
 	return !beat || (__s64)(bpf_ktime_get_coarse_ns() - *beat) > (__s64)deadline_ns;
 }
 
-/* Gives the frame the shape of ADR 1: both MAC addresses, the marker, `room` as a number, and
- * `room` bytes from the Ethernet header to the IP header. 0 means it was left as it came. */
+/* Gives the frame the shape of ADR 1: both MAC addresses, the marker, `room` as a number, the VLAN
+ * tag it came with, and `room` bytes from the Ethernet header to the IP header. 0 means it was left
+ * as it came. */
 static __always_inline int make_room(struct xdp_md *ctx, __u16 room, __u32 tags)
 {
 	struct marked {
 		__u8 macs[2 * ETH_ALEN];
 		__be16 ethertype;
 		__be16 room;
+		__be16 tag;
 	} __attribute__((packed)) *frame;
 	__u8 macs[2 * ETH_ALEN];
+	__be16 tag = 0;
 
 	frame = (void *)(long)ctx->data;
 	if ((void *)(frame + 1) > (void *)(long)ctx->data_end)
 		return 0;
 	__builtin_memcpy(macs, frame->macs, sizeof(macs));
+	/* Where the room's number will be is the tag's TCI. */
+	if (tags)
+		tag = tags == 1 ? frame->room : bpf_htons(STEER_SEVERAL_TAGS);
 
 	/* The tags go, so their bytes are room already. */
 	if (bpf_xdp_adjust_head(ctx, (int)(tags * sizeof(struct vlan_tag)) - (int)room))
@@ -250,6 +256,7 @@ static __always_inline int make_room(struct xdp_md *ctx, __u16 room, __u32 tags)
 	__builtin_memcpy(frame->macs, macs, sizeof(macs));
 	frame->ethertype = bpf_htons(STEER_ETHERTYPE);
 	frame->room = bpf_htons(room);
+	frame->tag = tag;
 	return 1;
 }
 

@@ -10,6 +10,8 @@
 
 /* EtherType of a steered frame with room in front of its IP header (IEEE 802 local experimental 1). */
 #define STEER_ETHERTYPE 0x88B5
+/* In place of the one VLAN tag that a steered frame came with: there were more. 0: there was none. */
+#define STEER_SEVERAL_TAGS 0xFFFF
 /* VLAN tags and IPv6 extension headers that are followed. */
 #define STEER_MAX_VLANS 2
 #define STEER_MAX_EXTENSIONS 8
@@ -46,7 +48,7 @@ struct steer_key {
 /* What to do with it. */
 struct steer_value {
 	/* Bytes between the Ethernet header and the IP header that the engine needs: 0 leaves the
-	 * frame as it came, else at least 2, because the marker's second half is written there. */
+	 * frame as it came, else at least 4: the room's number and the VLAN tag are written there. */
 	__u16 room;
 	__u16 flags;
 	/* Its number in `rings`, or 0. */

@@ -116,7 +116,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{time:>6} ns  {says}");
     }
 
-    let decap = DecapProgram::load(&[Ipv4Addr::from(VIP).into()])?;
+    let decap = DecapProgram::load(&[Ipv4Addr::from(VIP).into()], None)?;
     let tunnelled = frame(&ipv4(VIP, 4, &ipv4([192, 0, 2, 99], 17, &udp)));
     println!("decap, mean of {REPEAT} runs, then medians of {SINGLE_RUNS} single runs");
     println!(

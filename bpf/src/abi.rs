@@ -125,10 +125,12 @@ impl Room {
     /// some of them for itself.
     pub const MAX: u16 = 128;
 
-    /// Room of `bytes`: 0, or from 2 to [`Room::MAX`]; `None` outside. One byte cannot be, because
-    /// the marker's second half takes two.
+    /// The least room that is not none: its number and the VLAN tag are written there.
+    pub const MIN: u16 = 4;
+
+    /// Room of `bytes`: 0, or from [`Room::MIN`] to [`Room::MAX`]; `None` outside.
     pub const fn new(bytes: u16) -> Option<Self> {
-        if bytes == 1 || bytes > Self::MAX {
+        if bytes != 0 && bytes < Self::MIN || bytes > Self::MAX {
             None
         } else {
             Some(Room(bytes))

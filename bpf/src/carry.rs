@@ -264,11 +264,15 @@ impl Carrier {
         Ok(wanted.len())
     }
 
-    /// The places of these backends; `None` when not all have one.
+    /// The places of these backends; `None` when there are not enough.
     fn place_all(
         &mut self,
         backends: &[(Tunnel, Option<Way>)],
     ) -> Result<Option<Vec<u16>>, BpfError> {
+        let new = |(tunnel, _): &&(Tunnel, Option<Way>)| !self.places.contains_key(tunnel);
+        if backends.iter().filter(new).count() > self.free.len() {
+            return Ok(None);
+        }
         let mut places = Vec::with_capacity(backends.len());
         for (tunnel, way) in backends {
             let held = self.places.get(tunnel).copied();

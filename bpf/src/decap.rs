@@ -1,4 +1,4 @@
-//! What ends IP-in-IP tunnels on a real server whose kernel has no driver for them.
+//! What ends tunnels on a real server whose kernel has no driver for them.
 
 use crate::BpfError;
 use crate::abi::{DecapCounters, mapped};
@@ -12,6 +12,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::mem::MaybeUninit;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::os::fd::AsFd;
 
 /// The most tunnel end points of one interface.
@@ -31,15 +32,16 @@ pub struct Decap {
 
 impl Decap {
     /// Attaches the program to `interface` of the calling thread's network namespace, for tunnels
-    /// that end at one of `addresses`. If it is there already, it is replaced in one step, and its
+    /// that end at one of `addresses`: IP in IP, and GUE where a port is named. If it is there already, it is replaced in one step, and its
     /// counters start again.
     pub fn attach(
         interface: &str,
         addresses: &[IpAddr],
+        gue_port: Option<NonZeroU16>,
         mode: ModeChoice,
     ) -> Result<Decap, BpfError> {
         let interface = Interface::find(interface)?;
-        let program = DecapProgram::load(addresses)?;
+        let program = DecapProgram::load(addresses, gue_port)?;
         let attachment =
             interface.attach(program.skeleton.progs.lockstep_decap.as_fd(), NAME, mode)?;
         let attached = find(&interface)?;
@@ -117,8 +119,9 @@ pub struct DecapProgram {
 }
 
 impl DecapProgram {
-    /// Loads the program for tunnels that end at one of `addresses`.
-    pub fn load(addresses: &[IpAddr]) -> Result<Self, BpfError> {
+    /// Loads the program for tunnels that end at one of `addresses`: IP in IP, and GUE variant 1
+    /// where a UDP port is named.
+    pub fn load(addresses: &[IpAddr], gue_port: Option<NonZeroU16>) -> Result<Self, BpfError> {
         if addresses.len() > DECAP_ADDRESSES {
             return Err(BpfError::TooManyAddresses {
                 count: addresses.len(),
@@ -126,7 +129,13 @@ impl DecapProgram {
         }
         // As in `SteerProgram::load`: a pointer-sized place for the skeleton to borrow.
         let place = Box::leak(Box::new(MaybeUninit::uninit()));
-        let skeleton = load(NAME, || DecapSkelBuilder::default().open(place)?.load())?;
+        let skeleton = load(NAME, || {
+            let mut open = DecapSkelBuilder::default().open(place)?;
+            if let Some(rodata) = open.maps.rodata_data.as_mut() {
+                rodata.gue_port = gue_port.map_or(0, NonZeroU16::get);
+            }
+            open.load()
+        })?;
         for &address in addresses {
             skeleton
                 .maps

@@ -195,6 +195,56 @@ fn pins_and_interfaces_may_disappear_under_a_program() {
 }
 
 #[test]
+fn maps_of_another_form_or_without_a_program_are_not_taken_over() {
+    isolated(|pins| {
+        veth();
+        let attach = || Steer::attach("lb0", &options(pins, ModeChoice::Auto)).unwrap();
+        drop(attach());
+        assert!(attach().has_taken_over());
+        std::fs::rename(pins.join("lb0/config2"), pins.join("lb0/config1")).unwrap();
+        assert!(!attach().has_taken_over());
+        std::fs::remove_file(pins.join("lb0/rings")).unwrap();
+        assert!(!attach().has_taken_over());
+        assert_eq!(pinned(&pins.join("lb0")), PINS);
+        ip("link set lb0 xdp off");
+        assert!(!attach().has_taken_over(), "nothing was carried");
+        assert!(attach().has_taken_over());
+    });
+}
+
+#[test]
+fn interfaces_share_what_is_carried_also_with_their_successors() {
+    isolated(|pins| {
+        veth();
+        ip("link add lb2 type veth peer name lb3");
+        let options = options(pins, ModeChoice::Auto);
+        let id = |interface: &str, map: &str| {
+            let map = MapHandle::from_pinned_path(pins.join(interface).join(map)).unwrap();
+            map.info().unwrap().info.id
+        };
+        let mut rings = None;
+        for taken_over in [false, true] {
+            let first = Steer::attach("lb0", &options).unwrap();
+            let second = Steer::attach_beside(Some(&first), "lb2", &options).unwrap();
+            assert_eq!(first.has_taken_over(), taken_over);
+            assert_eq!(second.has_taken_over(), taken_over);
+            for map in ["rings", "backends", "pinned"] {
+                assert_eq!(id("lb0", map), id("lb2", map), "{map}");
+            }
+            assert_ne!(id("lb0", "destinations"), id("lb2", "destinations"));
+            let now = id("lb0", "rings");
+            assert_eq!(*rings.get_or_insert(now), now, "the predecessor's");
+        }
+        // One of them alone is no part of what the first one carries now.
+        Steer::remove_pinned(pins, "lb0").unwrap();
+        let first = Steer::attach("lb0", &options).unwrap();
+        let second = Steer::attach_beside(Some(&first), "lb2", &options).unwrap();
+        assert!(!first.has_taken_over() && !second.has_taken_over());
+        assert_eq!(id("lb0", "rings"), id("lb2", "rings"));
+    });
+}
+
+#[test]
 fn a_live_engine_keeps_its_interface() {
     isolated(|pins| {
         veth();
@@ -216,7 +266,7 @@ fn somebody_else_s_program_is_named_and_left_alone() {
     isolated(|pins| {
         veth();
         for mode in [ModeChoice::Native, ModeChoice::Generic] {
-            let decap = Decap::attach("lb0", &[v4()], mode).unwrap();
+            let decap = Decap::attach("lb0", &[v4()], None, mode).unwrap();
             let there = attached("lb0");
             let error = Steer::attach("lb0", &options(pins, ModeChoice::Auto)).unwrap_err();
             assert!(matches!(error, BpfError::Busy { .. }), "{error}");
@@ -239,7 +289,7 @@ fn an_interface_that_is_not_there_is_named() {
     isolated(|pins| {
         for error in [
             Steer::attach("nowhere", &options(pins, ModeChoice::Auto)).unwrap_err(),
-            Decap::attach("nowhere", &[], ModeChoice::Auto).unwrap_err(),
+            Decap::attach("nowhere", &[], None, ModeChoice::Auto).unwrap_err(),
             Decap::open("nowhere").unwrap_err(),
         ] {
             assert!(matches!(error, BpfError::NoInterface { .. }), "{error}");
@@ -344,9 +394,9 @@ fn a_tunnelled_datagram_reaches_a_real_server_s_socket() {
             ip("addr add 192.0.2.10/32 dev lo");
             // Reverse path filters want the client where its packets come from.
             ip("route add 198.51.100.0/24 dev lb0");
-            drop(Decap::attach("lb0", &["10.0.0.9".parse().unwrap()], mode).unwrap());
+            drop(Decap::attach("lb0", &["10.0.0.9".parse().unwrap()], None, mode).unwrap());
             // The second attachment replaces the first one and its addresses.
-            drop(Decap::attach("lb0", &["10.0.0.5".parse().unwrap()], mode).unwrap());
+            drop(Decap::attach("lb0", &["10.0.0.5".parse().unwrap()], None, mode).unwrap());
             let server = UdpSocket::bind((V4, 5353)).unwrap();
             server
                 .set_read_timeout(Some(Duration::from_secs(10)))

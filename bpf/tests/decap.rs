@@ -8,13 +8,14 @@ mod support;
 use etherparse::{NetHeaders, PacketHeaders};
 use lockstep_bpf::{Action, BpfError, DecapCounters, DecapProgram};
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU16;
 use support::*;
 
 const END_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
 const END_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 5);
 
 fn program() -> DecapProgram {
-    DecapProgram::load(&[END_V4.into(), END_V6.into()]).unwrap()
+    DecapProgram::load(&[END_V4.into(), END_V6.into()], None).unwrap()
 }
 
 /// The protocol number for what is inside.
@@ -87,6 +88,85 @@ fn the_outer_header_is_taken_off_in_all_four_combinations_and_under_vlan_tags() 
                 );
             }
         }
+    }
+}
+
+/// A datagram to a port with this inside.
+fn behind_udp(port: u16, inner: &[u8]) -> Vec<u8> {
+    let mut datagram = vec![0xc3, 0x50];
+    datagram.extend(port.to_be_bytes());
+    let length = u16::try_from(8 + inner.len()).unwrap();
+    datagram.extend(length.to_be_bytes());
+    datagram.extend([0, 0]);
+    datagram.extend(inner);
+    datagram
+}
+
+#[test]
+fn gue_is_taken_off_at_its_port_with_ecn_merged_and_left_alone_at_others() {
+    let ends = [END_V4.into(), END_V6.into()];
+    let program = DecapProgram::load(&ends, NonZeroU16::new(6080)).unwrap();
+    let without = DecapProgram::load(&ends, None).unwrap();
+    let inners = [
+        Ip4::new(TCP, tcp(80)).build(),
+        Ip4::new(UDP, udp(6080)).build(),
+        Ip6::new(UDP, udp(53)).build(),
+    ];
+    for inner in &inners {
+        let outers = |port: u16, to_us: bool| {
+            let mut v4 = Ip4::new(UDP, behind_udp(port, inner));
+            v4.to = if to_us { END_V4 } else { V4 };
+            let mut v6 = Ip6::new(UDP, behind_udp(port, inner));
+            v6.to = if to_us { END_V6 } else { V6 };
+            [v4.build(), v6.build()]
+        };
+        for vlans in [&[][..], &[7], &[9, 7]] {
+            for outer in outers(6080, true) {
+                let (whole, bare) = (frame(vlans, &outer), frame(vlans, inner));
+                expect(&program, "GUE", &whole, Action::Pass, &bare, |c| {
+                    &mut c.decapsulated
+                });
+                expect(&without, "no port", &whole, Action::Pass, &whole, |c| {
+                    &mut c.passed
+                });
+            }
+            for outer in outers(6081, true).into_iter().chain(outers(6080, false)) {
+                let whole = frame(vlans, &outer);
+                expect(&program, "another", &whole, Action::Pass, &whole, |c| {
+                    &mut c.passed
+                });
+            }
+        }
+        // IP in IP goes on to end here.
+        let ipip = frame(&[], &in_v4(inner).build());
+        let bare = frame(&[], inner);
+        expect(&program, "IP in IP", &ipip, Action::Pass, &bare, |c| {
+            &mut c.decapsulated
+        });
+        let mut marked = Ip4::new(UDP, behind_udp(6080, inner));
+        (marked.to, marked.tos) = (END_V4, 3);
+        let marked = frame(&[], &marked.build());
+        let run = program.run(&marked, 1).unwrap();
+        assert_eq!(run.action, Action::Drop, "congestion on the tunnel");
+    }
+    // GUE variant 0 begins with another number than an IP version.
+    for inside in [&[][..], &[0], &[0x00, 4, 0, 0], &[0x45; 19], &[0x60; 39]] {
+        let mut outer = Ip4::new(UDP, behind_udp(6080, inside));
+        outer.to = END_V4;
+        let mut whole = frame(&[], &outer.build());
+        if inside.is_empty() {
+            expect(&program, "nothing", &whole, Action::Pass, &whole, |c| {
+                &mut c.passed
+            });
+        } else {
+            expect(&program, "cut", &whole, Action::Pass, &whole, |c| {
+                &mut c.malformed
+            });
+        }
+        whole.truncate(14 + 20 + 4);
+        expect(&program, "no UDP", &whole, Action::Pass, &whole, |c| {
+            &mut c.passed
+        });
     }
 }
 
@@ -335,8 +415,8 @@ fn an_interface_has_a_bounded_number_of_tunnel_ends() {
             .map(|n| Ipv4Addr::new(10, 1, 0, n).into())
             .collect()
     };
-    assert!(DecapProgram::load(&many(64)).is_ok());
-    let result = DecapProgram::load(&many(65));
+    assert!(DecapProgram::load(&many(64), None).is_ok());
+    let result = DecapProgram::load(&many(65), None);
     assert!(
         matches!(result, Err(BpfError::TooManyAddresses { count: 65 })),
         "{result:?}"

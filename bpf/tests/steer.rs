@@ -94,6 +94,13 @@ fn assert_steered(says: &str, packet: &[u8], key: Destination) {
             assert_eq!(run.frame, frame, "{says}");
         } else {
             assert_marked(&says, &run.frame, room, packet);
+            // What answers need to go back by the same VLAN.
+            let tag = match vlans {
+                [] => 0,
+                [tag] => *tag,
+                _ => 0xffff_u16,
+            };
+            assert_eq!(run.frame[16..18], tag.to_be_bytes(), "{says}: tag");
         }
         let after = program.counters().unwrap();
         assert_eq!(counted(&before, &after), "redirected", "{says}");
@@ -575,4 +582,171 @@ fn broken_frames_are_redirected_whole_or_passed_untouched() {
         check(&frame);
     }
     assert!(redirected > 10_000, "{redirected}");
+}
+
+fn range(address: impl Into<IpAddr>, first: u16, last: u16, protocol: u8) -> Destination {
+    Destination {
+        last_port: last,
+        ..to(address, first, protocol)
+    }
+}
+
+/// The room that a packet was given, `None` when it was left to the kernel untouched.
+fn room_of(program: &SteerProgram, packet: &[u8]) -> Option<usize> {
+    let frame = frame(&[], packet);
+    let run = program.run(&frame, 1).unwrap();
+    match run.action {
+        Action::Redirect => Some(run.frame.len() - frame.len()),
+        Action::Pass => {
+            assert_eq!(run.frame, frame);
+            None
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn of_icmp_only_pings_and_errors_about_packets_come_to_the_engine() {
+    let socket = xdp_socket();
+    let mut program = live(&socket);
+    let map: &Map = &[
+        (to(V4, 80, TCP), 20),
+        (to(V4, 0, 1), 28),
+        (to(V6, 80, TCP), 40),
+        (to(V6, 0, 58), 48),
+    ];
+    program.set_destinations(&destinations(map)).unwrap();
+    for kind in 0..=255 {
+        let mut message = vec![kind; 8];
+        let v4 = room_of(&program, &Ip4::new(1, message.clone()).build());
+        let ours = [3, 8, 11, 12].contains(&kind);
+        assert_eq!(v4, ours.then_some(28), "ICMP type {kind}");
+        let v6 = room_of(&program, &Ip6::new(58, message.clone()).build());
+        // 128 is a ping; 133 to 137 are neighbor discovery, without which nothing reaches us.
+        let ours = [1, 2, 3, 4, 128].contains(&kind);
+        assert_eq!(v6, ours.then_some(48), "ICMPv6 type {kind}");
+        // ICMP of the other IP version is nothing.
+        message[0] = kind;
+        assert_eq!(room_of(&program, &Ip6::new(1, message).build()), None);
+    }
+}
+
+#[test]
+fn an_icmp_message_without_its_type_counts_as_unreadable() {
+    let socket = xdp_socket();
+    let mut program = live(&socket);
+    let map: &Map = &[(to(V4, 0, 1), 28), (unreadable(V4), 20)];
+    program.set_destinations(&destinations(map)).unwrap();
+    assert_eq!(room_of(&program, &Ip4::new(1, vec![]).build()), Some(20));
+    let mut fragment = Ip4::new(1, vec![8; 8]);
+    fragment.fragment = 0x2000;
+    assert_eq!(room_of(&program, &fragment.build()), Some(20));
+}
+
+#[test]
+fn a_port_wins_over_a_range_and_a_range_over_every_port() {
+    let socket = xdp_socket();
+    let mut program = live(&socket);
+    let other = [192, 0, 2, 11];
+    let map: &Map = &[
+        (range(V4, 30_000, 30_999, UDP), 20),
+        (to(V4, 30_500, UDP), 24),
+        (to(V4, 0, TCP), 40),
+        (range(V4, 1_000, 1_999, TCP), 28),
+        (range(V6, 1, 65_535, TCP), 48),
+        (range(other, 1, 65_535, UDP), 44),
+    ];
+    program.set_destinations(&destinations(map)).unwrap();
+    let udp_to = |port| room_of(&program, &Ip4::new(UDP, udp(port)).build());
+    for (port, room) in [
+        (29_999, None),
+        (30_000, Some(20)),
+        (30_499, Some(20)),
+        (30_500, Some(24)),
+        (30_999, Some(20)),
+        (31_000, None),
+        (0, None),
+    ] {
+        assert_eq!(udp_to(port), room, "UDP {port}");
+    }
+    let tcp_to = |port| room_of(&program, &Ip4::new(TCP, tcp(port)).build());
+    for (port, room) in [(999, 40), (1_000, 28), (1_999, 28), (2_000, 40), (0, 40)] {
+        assert_eq!(tcp_to(port), Some(room), "TCP {port}");
+    }
+    for port in [1, 2, 443, 65_535] {
+        let v6 = room_of(&program, &Ip6::new(TCP, tcp(port)).build());
+        assert_eq!(v6, Some(48), "IPv6, TCP {port}");
+    }
+    assert_eq!(room_of(&program, &Ip6::new(TCP, tcp(0)).build()), None);
+
+    // A range goes, and what pointed to it.
+    let map: &Map = &[(to(V4, 30_500, UDP), 24), (to(V4, 0, TCP), 40)];
+    program.set_destinations(&destinations(map)).unwrap();
+    let udp_to = |port| room_of(&program, &Ip4::new(UDP, udp(port)).build());
+    assert_eq!((udp_to(30_500), udp_to(30_501)), (Some(24), None));
+    let tcp_to = |port| room_of(&program, &Ip4::new(TCP, tcp(port)).build());
+    assert_eq!(tcp_to(1_500), Some(40));
+}
+
+#[test]
+fn answers_of_backends_come_to_the_engine_unless_they_are_for_this_host() {
+    let socket = xdp_socket();
+    let mut program = live(&socket);
+    let (client, client6) = (IpAddr::from(V4), IpAddr::from(V6));
+    // All packets here are from these two, from port 50,000.
+    let (from, from6): (IpAddr, IpAddr) =
+        ([198, 51, 100, 7].into(), "2001:db8:c::7".parse().unwrap());
+    let counted_as = |program: &SteerProgram, packet: &[u8]| {
+        let before = program.counters().unwrap();
+        let room = room_of(program, packet);
+        let counted = counted(&before, &program.counters().unwrap());
+        assert_eq!(room.is_some(), counted == "redirected");
+        counted
+    };
+    let packets = [
+        Ip4::new(TCP, tcp(40_000)).build(),
+        Ip4::new(UDP, udp(40_000)).build(),
+        Ip6::new(TCP, tcp(40_000)).build(),
+        Ip4::new(1, vec![3; 8]).build(),
+        Ip6::new(58, vec![2; 8]).build(),
+    ];
+    for packet in &packets {
+        assert_eq!(counted_as(&program, packet), "not_ours");
+    }
+    let sources: &Map = &[
+        (to(from, 50_000, TCP), 0),
+        (to(from, 0, UDP), 0),
+        (to(from, 0, 1), 0),
+        (unreadable(from), 0),
+        (to(from6, 50_000, TCP), 0),
+        (to(from6, 0, 58), 0),
+    ];
+    program.set_sources(&destinations(sources)).unwrap();
+    for packet in &packets {
+        assert_eq!(counted_as(&program, packet), "redirected");
+    }
+    let mut fragment = Ip4::new(TCP, tcp(40_000));
+    fragment.fragment = 0x2000;
+    assert_eq!(counted_as(&program, &fragment.build()), "redirected");
+    // A backend's own pings are nobody's answers.
+    for ping in [
+        Ip4::new(1, vec![8; 8]).build(),
+        Ip4::new(1, vec![0; 8]).build(),
+        Ip6::new(58, vec![128; 8]).build(),
+        Ip6::new(58, vec![135; 24]).build(),
+    ] {
+        assert_eq!(counted_as(&program, &ping), "not_ours");
+    }
+
+    program.set_locals(&[client, client6].into()).unwrap();
+    for packet in &packets {
+        assert_eq!(counted_as(&program, packet), "to_host");
+    }
+    // What is a destination is one, whoever sends it.
+    let map: &Map = &[(to(V4, 40_000, TCP), 20)];
+    program.set_destinations(&destinations(map)).unwrap();
+    assert_eq!(room_of(&program, &packets[0]), Some(20));
+
+    program.set_sources(&BTreeMap::new()).unwrap();
+    assert_eq!(counted_as(&program, &packets[1]), "not_ours");
 }

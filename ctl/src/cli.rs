@@ -1,6 +1,7 @@
 //! `lockstep`: the command line.
 //!
-//! One file a command. What only reads a file works anywhere (`check`, `topology`); what shows
+//! One file a command. What only reads a file works anywhere (`check`, `topology`); `doctor` looks
+//! at this host; what shows
 //! traffic asks the engine, also when the daemon is gone (`status`, `top`, `flows`, `sessions`,
 //! `events`, `explain`, `capture`,
 //! `metrics`); what changes services goes to the daemon (`diff`, `apply`, `drain`, `undrain`).
@@ -20,6 +21,7 @@ mod check;
 mod completions;
 mod decap;
 mod diff;
+mod doctor;
 mod drain;
 mod events;
 mod explain;
@@ -40,7 +42,7 @@ Exit codes:
   0  fine: no errors, no change, nothing dropped
   1  the answer is no, or it was refused: check found errors, diff found
      changes, explain has a dropped packet, status has something that needs
-     attention, the file or the backend was not accepted
+     attention, doctor found an error, the file or the backend was not accepted
   2  wrong usage: arguments, or a file that cannot be read
   3  the daemon or the engine cannot be reached";
 
@@ -107,6 +109,8 @@ enum Command {
     Explain(explain::Arguments),
     /// Capture packets with what became of each, as pcapng or as lines
     Capture(capture::Arguments),
+    /// Look for what stands in the way on this host, each with its mend (exit code 1 for errors)
+    Doctor(doctor::Arguments),
     /// Print every counter of the engine in the Prometheus text format
     Metrics,
     /// Propose, check or show which queue is polled on which core
@@ -208,6 +212,7 @@ async fn carry_out(options: Options, out: &mut Out) -> Result<Answer, Failure> {
         Command::Undrain(arguments) => drain::undrain(&global, arguments, out).await,
         Command::Explain(arguments) => explain::run(&global, arguments, out).await,
         Command::Capture(arguments) => capture::run(&global, arguments, out).await,
+        Command::Doctor(arguments) => doctor::run(&global, arguments, out).await,
         Command::Metrics => metrics::run(&global, out).await,
         Command::Topology(command) => topology::run(command, out),
         Command::Decap(command) => decap::run(command, out),

@@ -1,13 +1,15 @@
 //! The plan's types to those of the gRPC interface and back.
 
 use lockstep_api as api;
+use lockstep_ctl_core::spread::{Priority, Spread, Spreads};
 use lockstep_plan::{
-    Backend, BackendState, Encapsulation, IdleTimeouts, Mode, PlanError, Protocol, Service,
-    ServiceName, Snapshot, TableSize, Vip, Weight,
+    Backend, BackendId, BackendState, Encapsulation, IdleTimeouts, Mode, PlanError, Protocol,
+    Service, ServiceName, Snapshot, TableSize, Vip, Weight,
 };
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
+use std::time::Duration;
 
 mod guard;
 mod replicate;
@@ -58,6 +60,51 @@ pub fn snapshot_from_proto(message: &api::Snapshot) -> Result<Snapshot, ConvertE
     Snapshot::new(message.epoch, services?).map_err(ConvertError::Plan)
 }
 
+/// Services as a file has them: with the keys that an engine is not told.
+pub fn described(epoch: u64, services: &[Service], spreads: &Spreads) -> api::Snapshot {
+    let one = |service: &Service| {
+        let mut message = service_to_proto(service);
+        if let Some(spread) = spreads.get(&service.name) {
+            let time = spread.slow_start.unwrap_or_default();
+            message.slow_start_milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            for (message, backend) in message.backends.iter_mut().zip(&service.backends) {
+                message.priority = spread.priority(backend.id()).get().into();
+            }
+        }
+        message
+    };
+    api::Snapshot {
+        epoch,
+        services: services.iter().map(one).collect(),
+    }
+}
+
+/// What [`described`] has beside the snapshot.
+///
+/// # Errors
+/// When a field has a value that no file can have.
+pub fn spreads_from_proto(message: &api::Snapshot) -> Result<Spreads, ConvertError> {
+    let priority = |message: &api::Backend| {
+        let priority = u8::try_from(message.priority).ok().and_then(Priority::new);
+        let priority = priority.ok_or_else(|| refused("backend priority", message.priority))?;
+        let address = message.address.parse();
+        let address = address.map_err(|_| refused("backend address", &message.address))?;
+        Ok((BackendId(address), priority))
+    };
+    let one = |message: &api::Service| {
+        let name = ServiceName::new(&message.name);
+        let name = name.ok_or_else(|| refused("service name", &message.name))?;
+        let tiers = message.backends.iter().filter(|b| b.priority != 0);
+        let spread = Spread {
+            slow_start: Some(Duration::from_millis(message.slow_start_milliseconds))
+                .filter(|time| !time.is_zero()),
+            priorities: tiers.map(priority).collect::<Result<_, _>>()?,
+        };
+        Ok((name, spread))
+    };
+    message.services.iter().map(one).collect()
+}
+
 fn service_to_proto(service: &Service) -> api::Service {
     let IdleTimeouts {
         tcp_syn,
@@ -89,6 +136,7 @@ fn service_to_proto(service: &Service) -> api::Service {
         },
         scheduler: scheduler_to_proto(service.scheduler).into(),
         guard: guard_to_proto(&service.guard),
+        slow_start_milliseconds: 0,
     }
 }
 
@@ -199,6 +247,7 @@ fn backend_to_proto(backend: &Backend) -> api::Backend {
         },
         port: backend.port.map_or(0, |p| p.get().into()),
         health: health_to_proto(backend.health),
+        priority: 0,
     }
 }
 
@@ -228,7 +277,6 @@ mod tests {
     use super::*;
     use lockstep_plan::Health;
     use lockstep_plan::health::Verdict;
-    use std::time::Duration;
 
     /// Where the service that replicates stands in [`snapshot`].
     const REPLICATES: usize = 6;
@@ -325,6 +373,29 @@ client_timeout = "12ms"
             snapshot_from_proto(&snapshot_to_proto(&snapshot())),
             Ok(snapshot())
         );
+    }
+
+    #[test]
+    fn a_described_file_reads_back_with_its_tiers_and_slow_starts() {
+        let text = r#"
+[[service]]
+name = "web"
+vips = ["203.0.113.10:80/tcp"]
+slow_start = "1500ms"
+backends = [{ address = "fd00::1", priority = 15 }, { address = "fd00::2" }]
+
+[[service]]
+name = "bare"
+vips = ["203.0.113.11:80/tcp"]
+backends = []
+"#;
+        let file = lockstep_ctl_core::services::parse("t.toml", text).unwrap();
+        let mut message = described(3, &file.services, &file.spreads);
+        assert_eq!(spreads_from_proto(&message), Ok(file.spreads));
+        let snapshot = Snapshot::new(3, file.services).unwrap();
+        assert_eq!(snapshot_from_proto(&message), Ok(snapshot));
+        message.services[0].backends[0].priority = 16;
+        assert!(spreads_from_proto(&message).is_err());
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod refusal;
 mod replicas;
 mod store;
 mod view;
+mod wanted;
 mod watch;
 
 use actor::Actor;

@@ -260,7 +260,7 @@ impl Worker {
 
         let (mut outcome, mut next) = (Outcome::default(), verdicts.into_iter());
         let mut taken = 0;
-        for (mut frame, what) in given {
+        for (mut frame, what) in given.drain(..) {
             let (port, timed, verdict) = match what {
                 // There is a verdict for each packet.
                 Given::Packet { port, timed } => (port, timed, next.next()),
@@ -308,7 +308,7 @@ impl Worker {
         }
         self.stopwatch.note(timed);
         let (mut outcome, count) = (Outcome::default(), settled.len());
-        for (frame, what) in settled {
+        for (frame, what) in settled.drain(..) {
             match what {
                 Settled::Forward { port, length, .. } | Settled::Loan { port, length } => {
                     let done = self.links.forward(port, length, frame);

@@ -144,9 +144,9 @@ impl Bench {
         let (mut near, mut far) = End::pair(LIMIT);
         let mut spent = Times::default();
         for _ in 0..bursts {
-            let frames = self.arrive();
+            let mut frames = self.arrive();
             let start = Instant::now();
-            give(&self.receiver, &mut near, frames);
+            give(&self.receiver, &mut near, &mut frames);
             work(&mut self.processor, &mut far);
             let back = take_back(&mut self.pool, &mut near);
             spent.add(start.elapsed(), back);
@@ -189,9 +189,9 @@ impl Bench {
             let packets = PACKETS / BURST * BURST;
             while back < packets {
                 if given < packets && near.out() + BURST <= LIMIT {
-                    let frames = self.arrive();
+                    let mut frames = self.arrive();
                     let start = Instant::now();
-                    give(&self.receiver, &mut near, frames);
+                    give(&self.receiver, &mut near, &mut frames);
                     gave.add(start.elapsed(), BURST);
                     given += BURST;
                 }
@@ -213,8 +213,8 @@ impl Bench {
 
 /// What the worker does that receives: asks whose each packet is, and hands it over.
 #[inline(never)]
-fn give(receiver: &Dataplane, near: &mut End, frames: ArrayVec<Frame, BURST>) {
-    for frame in frames {
+fn give(receiver: &Dataplane, near: &mut End, frames: &mut ArrayVec<Frame, BURST>) {
+    for frame in frames.drain(..) {
         let owner = receiver.owner(frame.bytes());
         assert_eq!(owner, Some(1));
         let given = near.give(frame, (PortId(0), false));
@@ -230,7 +230,7 @@ fn work(processor: &mut Dataplane, far: &mut End) -> usize {
     far.take_given(&mut taken);
     let count = taken.len();
     let verdicts = process(processor, taken.iter_mut().map(|(frame, _)| frame));
-    for ((frame, (port, timed)), verdict) in taken.into_iter().zip(verdicts) {
+    for ((frame, (port, timed)), verdict) in taken.drain(..).zip(verdicts) {
         far.settle(frame, (port, length(verdict), timed));
     }
     far.publish();
@@ -243,7 +243,7 @@ fn take_back(pool: &mut FramePool, near: &mut End) -> usize {
     let mut settled = ArrayVec::<(Frame, Settled), BURST>::new();
     near.take_settled(&mut settled);
     let count = settled.len();
-    for (mut frame, (_, length, _)) in settled {
+    for (mut frame, (_, length, _)) in settled.drain(..) {
         finish(&mut frame, length);
         pool.put(frame);
     }

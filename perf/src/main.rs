@@ -3,11 +3,15 @@
 #![forbid(unsafe_code)]
 
 mod core_bench;
+mod cpu;
 mod handover_bench;
+mod http;
 mod lab;
+mod measure;
 mod replicate;
 mod report;
 mod session_bench;
+mod site;
 
 use clap::{Parser, Subcommand};
 use std::net::Ipv4Addr;
@@ -38,8 +42,10 @@ enum Command {
         #[arg(long)]
         no_instructions: bool,
     },
-    /// The engine beside nftables in a lab of network namespaces: packets a second.
+    /// The engine beside nftables and nginx in a lab of network namespaces: packets a second.
     Lab(lab::Arguments),
+    /// HTTP requests through the engine, nftables, HAProxy and nginx in a lab.
+    Http(http::Arguments),
     /// The replicator alone, in memory: nanoseconds per packet.
     Session(session_bench::Arguments),
     /// Replicated sessions beside HAProxy in a lab: throughput, CPU, gaps, memory.
@@ -56,6 +62,9 @@ enum Command {
         /// The CPU to run on.
         #[arg(long)]
         cpu: usize,
+        /// The CPU whose idle time is read.
+        #[arg(long)]
+        balancer_cpu: usize,
         /// The balancer's link-layer address, as 12 hexadecimal digits.
         #[arg(long)]
         mac: String,
@@ -97,16 +106,24 @@ fn main() -> anyhow::Result<()> {
             no_instructions,
         } => core_bench::run(&output, rounds, !no_instructions),
         Command::Lab(arguments) => lab::run(&arguments),
+        Command::Http(arguments) => http::run(&arguments),
         Command::Session(arguments) => session_bench::run(&arguments),
         Command::Replicate(arguments) => replicate::run(&arguments),
         Command::StreamServer { address, port, cpu } => replicate::serve(address, port, cpu),
         Command::Report { root } => report::run(&root),
         Command::Send {
             cpu,
+            balancer_cpu,
             mac,
             destination,
             load,
-        } => lab::send(cpu, &mac, destination, &load),
+        } => {
+            let cpus = lab::Cpus {
+                generator: cpu,
+                balancer: balancer_cpu,
+            };
+            lab::send(cpus, &mac, destination, &load)
+        }
         Command::Count { path, flows } => core_bench::count(&path, flows),
     }
 }

@@ -13,29 +13,30 @@
 mod balancer;
 mod bulk;
 mod client;
-mod cpu;
 mod crowd;
 mod delay;
-mod network;
+pub mod network;
 mod server;
 mod switchover;
 
 pub use server::serve;
 
-use anyhow::{Context, Result, ensure};
+use crate::measure::{needs_root, run_ahead_of_others, write};
+use anyhow::{Result, ensure};
 use balancer::Case;
 use clap::ValueEnum;
 use lockstep_tests::lab::interrupted;
 use serde::Serialize;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use switchover::Fault;
 
 /// The CPUs of a measurement.
 #[derive(Debug, Clone, Copy)]
-struct Cpus {
-    endpoints: usize,
-    balancer: usize,
+pub struct Cpus {
+    /// Of client and servers.
+    pub endpoints: usize,
+    /// Of the balancer.
+    pub balancer: usize,
 }
 
 /// What `lockstep-perf replicate` is told.
@@ -103,11 +104,7 @@ enum Row {
 
 /// Measures every case in every round, in turns, and writes the results.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    ensure!(
-        nix::unistd::geteuid().is_root(),
-        "The lab makes network namespaces and loads XDP programs, which needs root: run it with \
-         sudo."
-    );
+    needs_root()?;
     interrupted::take_down_labs()?;
     let cpus = Cpus {
         endpoints: arguments.endpoints_cpu,
@@ -136,19 +133,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         eprintln!("many sessions");
         rows.extend(crowd::run(cpus, arguments)?.into_iter().map(Row::Crowd));
     }
+    println!("{}", serde_json::to_string_pretty(&rows)?);
     write(&arguments.output, &rows)
-}
-
-/// A real-time priority for this process and all that it starts: what else runs on this machine
-/// gets what they leave. By `chrt`, which is in every Debian.
-fn run_ahead_of_others() -> Result<()> {
-    let own = std::process::id().to_string();
-    let status = Command::new("chrt")
-        .args(["--all-tasks", "--rr", "--pid", "1", &own])
-        .status()
-        .context("cannot run chrt")?;
-    ensure!(status.success(), "chrt failed: {status}");
-    Ok(())
 }
 
 fn bulk(cpus: Cpus, arguments: &Arguments) -> Result<Vec<bulk::Row>> {
@@ -182,34 +168,6 @@ fn bulk(cpus: Cpus, arguments: &Arguments) -> Result<Vec<bulk::Row>> {
         }
     }
     Ok(bulk::rows(&series))
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// Of sorted values, by the nearest rank.
-fn percentile(sorted: &[f64], share: f64) -> f64 {
-    let rank = (share * sorted.len() as f64).ceil() as usize;
-    let at = rank.clamp(1, sorted.len().max(1)) - 1;
-    sorted.get(at).copied().unwrap_or(f64::NAN)
-}
-
-fn rounded(value: f64, digits: i32) -> f64 {
-    let scale = 10_f64.powi(digits);
-    (value * scale).round() / scale
-}
-
-fn write(output: &Path, rows: &[Row]) -> Result<()> {
-    if let Some(parent) = output.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    let text = serde_json::to_string_pretty(rows)? + "\n";
-    print!("{text}");
-    std::fs::write(output, text).with_context(|| format!("cannot write {}", output.display()))?;
-    println!("written to {}", output.display());
-    Ok(())
 }
 
 #[cfg(test)]

@@ -85,4 +85,4 @@ pub use status::Status;
 pub use stream::Stream;
 pub use test_server::{Behaviour, TestServer};
 pub use wait::wait_until;
-pub use wrk::{Wrk, WrkReport};
+pub use wrk::{RunningWrk, Wrk, WrkReport};

@@ -284,6 +284,8 @@ fn steered(room: u16, packet: &[u8]) -> Vec<u8> {
     let mut frame = [BALANCER, CLIENT].concat();
     frame.extend(STEER_ETHERTYPE.to_be_bytes());
     frame.extend(room.to_be_bytes());
+    // No VLAN tag came with it; the rest is whatever was there.
+    frame.extend([0; 2]);
     frame.resize(14 + usize::from(room), 0xee);
     frame.extend(packet);
     // Ethernet padding: not part of the packet, and must not leave.

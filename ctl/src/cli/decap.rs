@@ -8,6 +8,7 @@ use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrStorage;
 use serde::Serialize;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 /// What to do with the program that ends tunnels.
 #[derive(Debug, Subcommand)]
@@ -28,6 +29,9 @@ pub struct Attach {
     /// Where tunnels end; otherwise at every address of the interface.
     #[arg(long = "address", value_name = "ADDRESS")]
     addresses: Vec<IpAddr>,
+    /// Take GUE off too, from packets to this UDP port (the service's `gue_port`).
+    #[arg(long, value_name = "PORT")]
+    gue_port: Option<NonZeroU16>,
     /// How it is attached.
     #[arg(long, value_enum, default_value_t = Mode::Auto)]
     mode: Mode,
@@ -68,6 +72,7 @@ struct Report {
     attached: bool,
     mode: Option<&'static str>,
     addresses: Vec<IpAddr>,
+    gue_port: Option<NonZeroU16>,
 }
 
 impl From<BpfError> for Failure {
@@ -87,6 +92,7 @@ pub fn run(command: Command, out: &mut Out) -> Result<Answer, Failure> {
                 attached: false,
                 mode: None,
                 addresses: Vec::new(),
+                gue_port: None,
             };
             out.answer(&report, || {
                 format!("{}: tunnels no longer end here", report.device)
@@ -101,6 +107,7 @@ fn attach(arguments: Attach, out: &mut Out) -> Result<Answer, Failure> {
     let Attach {
         device,
         addresses,
+        gue_port,
         mode,
     } = arguments;
     let addresses = if addresses.is_empty() {
@@ -108,7 +115,7 @@ fn attach(arguments: Attach, out: &mut Out) -> Result<Answer, Failure> {
     } else {
         addresses
     };
-    let attached = Decap::attach(&device, &addresses, mode.choice())?;
+    let attached = Decap::attach(&device, &addresses, gue_port, mode.choice())?;
     if let Some(reason) = attached.native_refused() {
         super::output::say(format!(
             "lockstep: {device}: not native, so slower than it could be: {reason}"
@@ -120,12 +127,16 @@ fn attach(arguments: Attach, out: &mut Out) -> Result<Answer, Failure> {
         attached: true,
         mode,
         addresses,
+        gue_port,
     };
     out.answer(&report, || {
         let addresses: Vec<String> = report.addresses.iter().map(ToString::to_string).collect();
         let mode = report.mode.unwrap_or_default();
+        let gue = report
+            .gue_port
+            .map_or(String::new(), |port| format!(", GUE at UDP port {port}"));
         format!(
-            "{}: tunnels to {} end here ({mode})",
+            "{}: tunnels to {} end here ({mode}{gue})",
             report.device,
             addresses.join(", ")
         )

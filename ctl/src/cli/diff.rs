@@ -2,7 +2,7 @@
 
 use super::output::{Out, table};
 use super::{Answer, Failure, Global, ask, check, read_file, units};
-use crate::convert::{ConvertError, snapshot_from_proto};
+use crate::convert::{ConvertError, snapshot_from_proto, spreads_from_proto};
 use crate::transport::Peer;
 use clap::Args;
 use lockstep_api::{ApplyFileReply, ApplyFileRequest, ServicePreview};
@@ -57,20 +57,27 @@ struct Share {
 
 impl Report {
     fn new(reply: &ApplyFileReply) -> Result<Self, ConvertError> {
-        let current = snapshot_from_proto(&reply.current.clone().unwrap_or_default())?;
-        let proposed = snapshot_from_proto(&reply.proposed.clone().unwrap_or_default())?;
-        let previews = reply.preview.as_ref().map_or(&[][..], |p| &p.services);
-        let spreads = Spreads::new();
-        let side = |snapshot| Side {
-            services: Snapshot::services(snapshot),
-            spreads: &spreads,
+        let read = |message: &Option<lockstep_api::Snapshot>| {
+            let message = message.clone().unwrap_or_default();
+            Ok::<_, ConvertError>((
+                snapshot_from_proto(&message)?,
+                spreads_from_proto(&message)?,
+            ))
         };
+        let (current, proposed) = (read(&reply.current)?, read(&reply.proposed)?);
+        let previews = reply.preview.as_ref().map_or(&[][..], |p| &p.services);
+        fn side((snapshot, spreads): &(Snapshot, Spreads)) -> Side<'_> {
+            Side {
+                services: snapshot.services(),
+                spreads,
+            }
+        }
         let differences = diff(side(&current), side(&proposed));
         let entry = |found: ServiceDiff| {
             let preview = previews.iter().find(|p| p.name == found.name.as_str());
             let replicates = |s: &&Service| s.mode.replicate().is_some();
             let named = |s: &&Service| s.name == found.name;
-            let sides = [&current, &proposed].map(|s| s.services().iter().find(named));
+            let sides = [&current, &proposed].map(|s| s.0.services().iter().find(named));
             let replicated = sides.iter().flatten().all(replicates);
             Entry::new(&found, preview, replicated)
         };

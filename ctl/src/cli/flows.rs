@@ -91,6 +91,16 @@ pub fn prefix(text: &str) -> Result<String, String> {
     }
 }
 
+/// A VIP as it stands in services.toml.
+pub fn vip_name(vip: &lockstep_api::Vip) -> String {
+    let socket = endpoint(&vip.address, vip.port);
+    let protocol = protocol_name(vip.protocol());
+    match vip.last_port {
+        0 => format!("{socket}/{protocol}"),
+        last => format!("{socket}-{last}/{protocol}"),
+    }
+}
+
 /// A protocol's name in output.
 pub fn protocol_name(protocol: Protocol) -> &'static str {
     match protocol {

@@ -5,19 +5,21 @@
 
 use super::Options;
 use super::clock::Clock;
-use super::refusal::Refusal;
+use super::refusal::{Refusal, refused_plan};
 use super::replicas::{Healths, Replicas};
 use super::store::{Store, StoreError};
 use super::view::{DrainView, View};
-use crate::convert::{snapshot_from_proto, snapshot_to_proto};
+use super::wanted::Wanted;
+use crate::convert::{described, snapshot_from_proto, snapshot_to_proto};
 use lockstep_api::engine_client::EngineClient;
 use lockstep_api::{
     ApplyFileReply, ApplyFileRequest, CurrentRequest, DrainReply, DrainRequest, UndrainRequest,
 };
 use lockstep_ctl_core::drains::{Drains, Target, find_targets};
 use lockstep_ctl_core::reconcile::{Action, reconcile};
-use lockstep_ctl_core::services::parse;
-use lockstep_plan::{BackendState, PlanError, Service, ServiceName, Snapshot};
+use lockstep_ctl_core::services::{ServicesFile, parse};
+use lockstep_ctl_core::spread::Spreads;
+use lockstep_plan::{BackendState, Service, ServiceName, Snapshot};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -67,8 +69,7 @@ pub struct Actor {
     clock: Clock,
     engine_socket: String,
     services_file: String,
-    /// The services of the last file without errors; `None` until there is one.
-    services: Option<Vec<Service>>,
+    wanted: Wanted,
     /// What was last read from the file, so that the same text is not judged twice.
     seen: Option<Result<String, String>>,
     file_error: String,
@@ -110,6 +111,7 @@ impl Actor {
             engine_error: String::new(),
             file_error: String::new(),
             drains: Vec::new(),
+            shares: Vec::new(),
         });
         let drains = store.load_drains()?;
         let mut actor = Actor {
@@ -117,7 +119,7 @@ impl Actor {
             clock,
             engine_socket,
             services_file,
-            services: None,
+            wanted: Wanted::default(),
             seen: None,
             file_error: String::new(),
             drains,
@@ -131,7 +133,7 @@ impl Actor {
             view,
         };
         actor.read_file();
-        if actor.services.is_none() {
+        if actor.wanted.is_unknown() {
             actor.read_last_good();
         }
         actor.publish();
@@ -141,10 +143,9 @@ impl Actor {
     /// Handles events until nobody can send one.
     pub async fn run(mut self, mut inbox: mpsc::Receiver<Event>) {
         loop {
-            let deadline = self
-                .drains
-                .next_deadline()
-                .and_then(|d| self.clock.instant(d));
+            let ramp = self.wanted.next_deadline(self.clock.now());
+            let deadline = self.drains.next_deadline().into_iter().chain(ramp).min();
+            let deadline = deadline.and_then(|d| self.clock.instant(d));
             tokio::select! {
                 event = inbox.recv() => match event {
                     Some(event) => self.handle(event).await,
@@ -198,7 +199,7 @@ impl Actor {
     }
 
     fn publish(&self) {
-        let services = self.services.as_deref().unwrap_or_default();
+        let services = self.wanted.services();
         self.replicas.follow(services);
         self.view.send_replace(View {
             clock: self.clock,
@@ -209,6 +210,7 @@ impl Actor {
             engine_error: self.engine_error.clone(),
             file_error: self.file_error.clone(),
             drains: DrainView::all(&self.drains, services),
+            shares: self.wanted.shares(self.laid_over(), self.clock.now()),
         });
     }
 
@@ -239,7 +241,7 @@ impl Actor {
                     self.services_file
                 );
                 self.file_error.clear();
-                self.adopt(&text, file.services);
+                self.adopt(&text, file);
                 true
             }
             Err(error) => {
@@ -262,13 +264,13 @@ impl Actor {
         };
         if let Ok(file) = parse("the last services without errors", &text) {
             tracing::warn!("going on with the last services without errors");
-            self.services = Some(file.services);
+            self.wanted.replace(file);
         }
     }
 
     /// Makes these the services that should be in force, from a text without errors.
-    fn adopt(&mut self, text: &str, services: Vec<Service>) {
-        let ended = self.drains.retain_in(&services);
+    fn adopt(&mut self, text: &str, file: ServicesFile) {
+        let ended = self.drains.retain_in(&file.services);
         if !ended.is_empty() {
             ended
                 .iter()
@@ -278,7 +280,7 @@ impl Actor {
         if let Err(error) = self.store.save_last_good(text) {
             tracing::warn!("{error}; needed only if the file is damaged when the daemon restarts");
         }
-        self.services = Some(services);
+        self.wanted.replace(file);
     }
 
     fn save_drains_or_warn(&self) {
@@ -331,10 +333,12 @@ impl Actor {
         self.warn_of_others(&current);
         self.saw(current.epoch());
         self.replicas.learn(&current);
-        let Some(services) = &self.services else {
+        if self.wanted.is_unknown() {
             return Ok(self.epoch);
-        };
-        let desired = self.replicas.over(self.drains.over(services));
+        }
+        let now = self.clock.now();
+        self.wanted.follow(&self.drains, now);
+        let desired = self.wanted.over(self.laid_over(), now);
         let action =
             reconcile(&desired, &current, self.highest).map_err(|errors| refused_plan(&errors))?;
         match action {
@@ -367,6 +371,11 @@ impl Actor {
                  running on its socket? One of them has to be stopped"
             );
         }
+    }
+
+    /// The services of the file with their drains and their health.
+    fn laid_over(&self) -> Vec<Service> {
+        self.replicas.over(self.drains.over(self.wanted.services()))
     }
 
     fn saw(&mut self, epoch: u64) {
@@ -403,17 +412,15 @@ impl Actor {
         let file = parse(&request.file, &request.text)
             .map_err(|errors| Refusal::Request(errors.to_string()))?;
         if request.preview {
-            return self.preview(&file.services).await;
+            return self.preview(file).await;
         }
         self.client()?;
         // Written before it is applied, put in place after: the file never holds what the engine
         // has not taken, and a full disk is noticed while nothing has changed yet.
         let replacement = self.store.replace_services(&request.text)?;
-        let before = (
-            self.services.replace(file.services.clone()),
-            self.drains.clone(),
-        );
+        let before = (self.wanted.clone(), self.drains.clone());
         self.drains.retain_in(&file.services);
+        self.wanted.replace(file.clone());
         let applied = self.sync().await;
         let done = match applied {
             Ok(epoch) => replacement.commit().map(|()| epoch).map_err(Refusal::Store),
@@ -422,7 +429,7 @@ impl Actor {
         let epoch = match done {
             Ok(epoch) => epoch,
             Err(refusal) => {
-                (self.services, self.drains) = before;
+                (self.wanted, self.drains) = before;
                 self.sync_or_retry().await;
                 return Err(refusal);
             }
@@ -430,27 +437,39 @@ impl Actor {
         self.save_drains_or_warn();
         self.seen = Some(Ok(request.text.clone()));
         self.file_error.clear();
-        self.adopt(&request.text, file.services);
+        self.adopt(&request.text, file);
         Ok(ApplyFileReply {
             epoch,
             ..ApplyFileReply::default()
         })
     }
 
-    async fn preview(&self, services: &[Service]) -> Result<ApplyFileReply, Refusal> {
+    /// What a file would change. What it says is compared with what the file in force says, where
+    /// the engine has that: neither with the weights that tiers and slow starts make of it.
+    async fn preview(&self, file: ServicesFile) -> Result<ApplyFileReply, Refusal> {
         let current = self.current().await?;
+        let now = self.clock.now();
+        let in_force = self.wanted.over(self.laid_over(), now);
+        let in_force = reconcile(&in_force, &current, 0) == Ok(Action::Nothing);
+        let (now_said, spreads) = match in_force {
+            true => (self.laid_over(), self.wanted.spreads()),
+            false => (current.services().to_vec(), Spreads::new()),
+        };
         let mut drains = self.drains.clone();
-        drains.retain_in(services);
+        drains.retain_in(&file.services);
         let epoch = current.epoch().saturating_add(1);
-        let services = self.replicas.over(drains.over(services));
-        let proposed = Snapshot::new(epoch, services).map_err(|errors| refused_plan(&errors))?;
-        let proposed = snapshot_to_proto(&proposed);
-        let preview = asked(self.client()?.preview(proposed.clone())).await?;
+        let said = self.replicas.over(drains.over(&file.services));
+        let mut proposed = Wanted::default();
+        proposed.replace(file);
+        let services = proposed.over(said.clone(), now);
+        let services = Snapshot::new(epoch, services).map_err(|errors| refused_plan(&errors))?;
+        let mut engine = self.client()?;
+        let preview = engine.preview(snapshot_to_proto(&services));
         Ok(ApplyFileReply {
             epoch: current.epoch(),
-            preview: Some(preview),
-            current: Some(snapshot_to_proto(&current)),
-            proposed: Some(proposed),
+            preview: Some(asked(preview).await?),
+            current: Some(described(current.epoch(), &now_said, &spreads)),
+            proposed: Some(described(epoch, &said, &proposed.spreads())),
         })
     }
 
@@ -466,7 +485,7 @@ impl Actor {
             .iter()
             .for_each(|t| drains.drain(t.clone(), deadline));
         let epoch = self.put_drains(drains).await?;
-        let services = self.services.as_deref().unwrap_or_default();
+        let services = self.wanted.services();
         let warnings = without_active(&self.drains.over(services), &targets);
         let began = |(t, _): &(&Target, _)| targets.contains(t);
         let now = self.clock.now();
@@ -482,7 +501,7 @@ impl Actor {
     async fn undrain(&mut self, request: &UndrainRequest) -> Result<DrainReply, Refusal> {
         let targets = self.targets(&request.backend, &request.service)?;
         let now = self.clock.now();
-        let services = self.services.as_deref().unwrap_or_default();
+        let services = self.wanted.services();
         let ending = self.drains.iter().filter(|(t, _)| targets.contains(t));
         let ended: Vec<_> = ending
             .map(|(t, phase)| DrainView::new(t, phase, services).to_proto(now))
@@ -507,7 +526,7 @@ impl Actor {
     }
 
     fn targets(&self, backend: &str, service: &str) -> Result<Vec<Target>, Refusal> {
-        let services = self.services.as_deref().unwrap_or_default();
+        let services = self.wanted.services();
         let service = Some(service).filter(|s| !s.is_empty());
         find_targets(services, backend, service).map_err(|e| Refusal::Request(e.to_string()))
     }
@@ -516,10 +535,13 @@ impl Actor {
     async fn put_drains(&mut self, drains: Drains) -> Result<u64, Refusal> {
         self.client()?;
         self.store.save_drains(&drains)?;
-        let before = std::mem::replace(&mut self.drains, drains);
+        let before = (
+            self.wanted.clone(),
+            std::mem::replace(&mut self.drains, drains),
+        );
         let applied = self.sync().await;
         if applied.is_err() {
-            self.drains = before;
+            (self.wanted, self.drains) = before;
             self.save_drains_or_warn();
             self.sync_or_retry().await;
         }
@@ -552,11 +574,6 @@ async fn asked<T>(
             }
             _ => Refusal::Engine(format!("the engine refuses: {}", status.message())),
         })
-}
-
-fn refused_plan(errors: &[PlanError]) -> Refusal {
-    let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
-    Refusal::Request(errors.join("; "))
 }
 
 fn show(target: &Target) -> String {

@@ -1,6 +1,7 @@
 //! Why the daemon did not do what it was asked for.
 
 use super::store::StoreError;
+use lockstep_plan::PlanError;
 use std::fmt;
 
 /// Why nothing was done.
@@ -35,4 +36,10 @@ impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         Refusal::Store(error)
     }
+}
+
+/// Services that cannot stand together, as a refusal.
+pub fn refused_plan(errors: &[PlanError]) -> Refusal {
+    let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    Refusal::Request(errors.join("; "))
 }

@@ -2,8 +2,9 @@
 //! engine.
 
 use super::clock::Clock;
-use lockstep_api::{DaemonStatusReply, DrainStatus};
+use lockstep_api::{BackendSpread, DaemonStatusReply, DrainStatus};
 use lockstep_ctl_core::drains::{Drains, Phase, Target, Timestamp};
+use lockstep_ctl_core::spread::Share;
 use lockstep_plan::Service;
 
 /// The state of the daemon at one moment.
@@ -25,6 +26,8 @@ pub struct View {
     pub file_error: String,
     /// The drains under way.
     pub drains: Vec<DrainView>,
+    /// The backends with a tier or a slow start.
+    pub shares: Vec<Share>,
 }
 
 /// A drain, with the backend's name.
@@ -87,6 +90,18 @@ impl View {
             drains: self.drains.iter().map(|d| d.to_proto(now)).collect(),
             engine_error: self.engine_error.clone(),
             engine_socket: self.engine_socket.clone(),
+            spreads: self.shares.iter().map(share_to_proto).collect(),
         }
+    }
+}
+
+fn share_to_proto(share: &Share) -> BackendSpread {
+    BackendSpread {
+        service: share.service.as_str().to_owned(),
+        address: share.backend.to_string(),
+        priority: share.priority.get().into(),
+        tier_load: share.tier_load.into(),
+        ramp: share.ramp.into(),
+        weight: share.weight.get().into(),
     }
 }

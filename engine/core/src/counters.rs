@@ -38,7 +38,7 @@ impl Count {
 }
 
 /// What happened to the packets of a VIP.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct VipCounters {
     /// Packets forwarded.
     pub packets: Count,
@@ -51,6 +51,18 @@ pub struct VipCounters {
     pub stateless: Count,
     /// Packets dropped, by [`DropReason`].
     pub drops: [Count; DropReason::ALL.len()],
+}
+
+impl Default for VipCounters {
+    fn default() -> Self {
+        VipCounters {
+            packets: Count::default(),
+            bytes: Count::default(),
+            moved: Count::default(),
+            stateless: Count::default(),
+            drops: core::array::from_fn(|_| Count::default()),
+        }
+    }
 }
 
 impl VipCounters {

@@ -14,10 +14,12 @@ pub use known::KnownFlow;
 pub use nat::NatConfig;
 pub(crate) use owner::session_share;
 pub use owner::{Spread, SpreadBy};
+use unusual::{Outcome, Unusual};
 
 use crate::BURST;
-use crate::counters::Counters;
+use crate::counters::{Counters, VIP_SLOTS};
 use crate::flows::{Entry, Fate, FlowTable, Key, PathId, Probe, Slot};
+use crate::schedule::Picker;
 use crate::tables::{BackendRef, PortId, Tables, VipRef};
 use crate::time::{Micros, Seconds};
 use crate::tracking::{self, Segment, Transition};
@@ -81,10 +83,12 @@ struct Flows {
     v6: FlowTable<FlowKey6>,
     counters: Arc<Counters>,
     nat: Nat,
+    picker: Picker,
     seed: HashSeed,
     guards: Box<Guards>,
     /// Identification of outer IPv4 headers whose packet may be fragmented.
     identification: u16,
+    unusual: Unusual,
 }
 
 /// The moment of a burst, in the units that need it.
@@ -125,9 +129,11 @@ impl Dataplane {
                 v6: FlowTable::new(config.flows_v6),
                 counters: Arc::new(Counters::new()),
                 nat: Nat::new(&config.nat, HashSeed::new(config.seed)),
+                picker: Picker::new(VIP_SLOTS, config.seed),
                 seed: HashSeed::new(config.seed),
                 guards: Box::default(),
                 identification: 0,
+                unusual: Unusual::new(),
             },
             spread: Spread::alone(),
             groups: false,
@@ -220,8 +226,10 @@ impl Dataplane {
             v6,
             counters,
             nat,
+            unusual,
             ..
         } = flows;
+        unusual.tick(now);
         sweep(v4, nat, tables, counters, now, buckets);
         sweep(v6, nat, tables, counters, now, buckets);
         counters.flows_v4.set(v4.len() as u64);
@@ -245,9 +253,10 @@ impl Flows {
             // By reference: moving the headers out right behind their writing stalls the reads.
             match &lockstep_wire::parse(frame.as_ref()) {
                 Ok(headers) => work.push(self.work(at as u8, port, headers)),
-                Err(error) => {
-                    verdicts[at] = self.unusual(tables, now, port, frame.as_mut(), *error);
-                }
+                Err(error) => match self.unusual(tables, now, port, frame.as_mut(), *error) {
+                    Outcome::Verdict(verdict) => verdicts[at] = verdict,
+                    Outcome::Packet(headers) => work.push(self.work(at as u8, port, &headers)),
+                },
             }
         }
     }
@@ -340,6 +349,7 @@ impl Flows {
         }
         match self.forward(tables, vip, backend, &item.headers, frame) {
             Ok(verdict) => verdict,
+            Err(DropReason::TooBig) => self.too_big(tables, now, (vip, backend), item, frame),
             Err(reason) => self.drop(vip, reason),
         }
     }
@@ -415,12 +425,16 @@ impl Flows {
         if ring.is_some_and(|r| r.replicate.is_some()) {
             return (vip, Err(Refusal::Session));
         }
+        let opens = matches!(segment, Segment::Open | Segment::Datagram);
         let chosen = ring.and_then(|ring| {
-            let hash = key.selection_hash();
-            let before = tables.backend_before(ring, hash, segment);
-            before.or_else(|| ring.select(hash))
+            let hash = key.selection_hash(ring.scheduler);
+            let picked = match tables.backend_before(ring, hash, segment) {
+                Some(before) => before,
+                None => self.picker.pick(ring, vip, hash, opens, &self.counters)?,
+            };
+            Some((ring, hash, picked))
         });
-        let Some(backend) = chosen else {
+        let Some((ring, hash, mut backend)) = chosen else {
             return (vip, Err(Refusal::Drop(DropReason::NoBackend)));
         };
         if tables
@@ -447,9 +461,10 @@ impl Flows {
         };
         let slot = self.remember(tables, item.probe, entry);
         if slot.is_none() {
-            // Maglev sends its next packet to the same backend as long as none comes or goes.
             self.counters.stateless.add(1);
             self.counters.vips[vip.slot()].stateless.add(1);
+            // The same one for its next packets, which find no entry.
+            backend = ring.select(hash).unwrap_or(backend);
         }
         (vip, Ok((backend, slot)))
     }

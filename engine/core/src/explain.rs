@@ -6,14 +6,14 @@ mod seen;
 pub use seen::{Seen, as_received, seen};
 
 use crate::dataplane::{KnownFlow, admit, reason};
-use crate::maglev::SELECTION_SEED;
+use crate::schedule::{LEAST_OF_ALL, LEAST_OF_SOME, Selected};
 use crate::tables::{BackendRef, Delivery, Member, Ring, Tables};
 use crate::tracking::{self, Segment, Transition};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
-use lockstep_plan::{BackendState, Commit, DropReason, Protocol, Replicate};
+use lockstep_plan::{BackendState, Commit, DropReason, Protocol, Replicate, Scheduler};
 use lockstep_wire::{FlowKey, Headers, ParseError};
 
 /// What would become of a packet.
@@ -265,17 +265,17 @@ fn keep<'a>(
     }
 }
 
-/// The service whose flow an entry is, by its backend: of the VIP of this port, or of the one of
-/// every port, which an entry keeps when its port gets a VIP of its own.
+/// The service whose flow an entry is, by its backend: of the VIP of this port, or of a wider one,
+/// which an entry keeps when its port gets a VIP of its own.
 fn owner<'a>(
     tables: &'a Tables,
     key: &FlowKey,
     backend: BackendRef,
 ) -> Option<(&'a Ring, &'a Member)> {
     let Tuple { protocol, to, .. } = Tuple::of(key);
-    [to.port(), 0]
-        .into_iter()
-        .filter_map(|port| tables.ring(tables.vip(to.ip(), port, protocol)?))
+    tables
+        .vip_candidates(to.ip(), to.port(), protocol)
+        .filter_map(|vip| tables.ring(vip))
         .filter(|ring| ring.replicate.is_none())
         .find_map(|ring| Some((ring, ring.member(backend)?)))
 }
@@ -297,10 +297,7 @@ fn choose(
     segment: Segment,
     steps: &mut Vec<String>,
 ) -> Option<BackendRef> {
-    let hash = match key {
-        FlowKey::V4(key) => key.hash(&SELECTION_SEED),
-        FlowKey::V6(key) => key.hash(&SELECTION_SEED),
-    };
+    let hash = key.selection_hash(ring.scheduler);
     if let Some(backend) = tables.backend_before(ring, hash, segment) {
         steps.push(format!(
             "it is from the middle of a connection, and the service's backends changed a short \
@@ -313,11 +310,43 @@ fn choose(
     let backend = ring.select(hash)?;
     let entry = ((hash >> 32) * u64::from(ring.table_entries())) >> 32;
     let name = ring.member(backend).map(label).unwrap_or_default();
+    let hashed = match ring.scheduler {
+        Scheduler::Maglev => "hash",
+        Scheduler::SourceHash => "the client's address alone has hash",
+        Scheduler::RoundRobin | Scheduler::LeastConnections | Scheduler::Random => {
+            steps.push(unpredictable(ring));
+            "hash"
+        }
+    };
     steps.push(format!(
-        "Maglev: hash {hash:#018x} is entry {entry} of {}: backend {name}",
+        "Maglev: {hashed} {hash:#018x} is entry {entry} of {}: backend {name}",
         ring.table_entries()
     ));
     Some(backend)
+}
+
+/// What a scheduler would do that decides by more than the packet.
+fn unpredictable(ring: &Ring) -> String {
+    let active = ring.members.iter();
+    let active = active.filter(|m| m.backend.state == BackendState::Active);
+    let how = match (ring.scheduler, active.count()) {
+        (Scheduler::RoundRobin, _) => "the next one in turn of the worker it comes to".to_string(),
+        (Scheduler::LeastConnections, active) if active > LEAST_OF_ALL => format!(
+            "the one with the fewest flows for its weight, of {LEAST_OF_SOME} drawn by the worker \
+             it comes to"
+        ),
+        (Scheduler::LeastConnections, _) => {
+            "the one with the fewest flows for its weight on the worker it comes to".to_string()
+        }
+        (Scheduler::Random | Scheduler::Maglev | Scheduler::SourceHash, _) => {
+            "one drawn by weight".to_string()
+        }
+    };
+    format!(
+        "scheduler {}: the packet that opens a flow goes to {how}, which cannot be predicted; any other \
+         packet without an entry goes by the hash, as here",
+        ring.scheduler.name()
+    )
 }
 
 fn reach(

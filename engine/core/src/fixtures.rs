@@ -100,6 +100,8 @@ pub fn steered(room: u16, frame: &[u8]) -> Vec<u8> {
     let mut out = frame[..12].to_vec();
     out.extend(STEER_ETHERTYPE.to_be_bytes());
     out.extend(room.to_be_bytes());
+    // No VLAN tag came with it; the rest is whatever was there.
+    out.extend([0; 2]);
     out.resize(14 + usize::from(room), 0xee);
     out.extend(&frame[14..]);
     out

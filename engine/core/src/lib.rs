@@ -19,6 +19,7 @@ pub mod guard;
 pub mod histogram;
 pub mod maglev;
 pub mod replicate;
+pub mod schedule;
 pub mod tables;
 mod time;
 mod tracking;

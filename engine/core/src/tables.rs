@@ -4,6 +4,7 @@
 //! that stay theirs from one snapshot to the next, so that flow entries and counters can name
 //! them; a generation tells a slot's present owner from an earlier one.
 
+mod addresses;
 mod answers;
 mod before;
 mod compile;
@@ -15,9 +16,12 @@ pub use compile::CompileError;
 pub use preview::ring_share_moved;
 pub use vips::VipIndex;
 
+use addresses::AddressSet;
+
 use crate::guard::Rules;
 use crate::maglev::Maglev;
 use crate::replicate::mask::Masks;
+use crate::schedule::Order;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -218,14 +222,31 @@ pub struct Ring {
     active: Vec<BackendRef>,
     /// The ring before it changed, for a while.
     before: Option<Arc<Before>>,
+    /// What the scheduler goes by, beside the Maglev table.
+    order: Order,
 }
 
 impl Ring {
-    /// The backend for a new flow by its selection hash ([`crate::maglev::SELECTION_SEED`]).
+    /// The backend of a selection hash ([`crate::schedule::Selected`]) by the Maglev table.
     #[inline]
     pub fn select(&self, hash: u64) -> Option<BackendRef> {
-        let index = self.maglev.as_ref()?.lookup(hash);
-        self.active.get(usize::from(index)).copied()
+        self.active.get(usize::from(self.entry(hash)?)).copied()
+    }
+
+    /// The entry of the Maglev table at a hash: an index into the active backends.
+    #[inline]
+    pub(crate) fn entry(&self, hash: u64) -> Option<u16> {
+        Some(self.maglev.as_ref()?.lookup(hash))
+    }
+
+    /// The backends that take new flows.
+    pub(crate) fn active(&self) -> &[BackendRef] {
+        &self.active
+    }
+
+    /// What the scheduler goes by.
+    pub(crate) fn order(&self) -> &Order {
+        &self.order
     }
 
     /// The backends that take new flows, from the one behind `backend` on, without it.
@@ -262,6 +283,10 @@ pub struct Tables {
     /// Workers that share what guards let through.
     workers: NonZeroU32,
     index: Arc<VipIndex>,
+    /// The addresses of all VIPs.
+    vip_addresses: Arc<AddressSet>,
+    /// The far ends of all tunnels.
+    tunnel_ends: Arc<AddressSet>,
     answers: Arc<Answers>,
     vips: Vec<VipSlot>,
     rings: Arc<Vec<Ring>>,
@@ -276,11 +301,26 @@ impl Tables {
         self.epoch
     }
 
-    /// The VIP that a destination belongs to: the one of its port, else the one of every port.
+    /// The VIP that a destination belongs to: the one of its port, else the one whose range has it,
+    /// else the one of every port.
     #[inline]
     pub fn vip(&self, address: IpAddr, port: u16, protocol: u8) -> Option<VipRef> {
         let slot = self.index.find(address, port, protocol)?;
         Some(VipRef {
+            slot,
+            generation: self.vips[usize::from(slot)].generation,
+        })
+    }
+
+    /// Every VIP that a destination can belong to, the one of [`Tables::vip`] first.
+    pub fn vip_candidates(
+        &self,
+        address: IpAddr,
+        port: u16,
+        protocol: u8,
+    ) -> impl Iterator<Item = VipRef> {
+        let slots = self.index.candidates(address, port, protocol);
+        slots.into_iter().flatten().map(|slot| VipRef {
             slot,
             generation: self.vips[usize::from(slot)].generation,
         })
@@ -360,6 +400,16 @@ impl Tables {
         let size = ports.len() / shares.max(1);
         let share = usize::from(port.checked_sub(*ports.start())?).checked_div(size)?;
         (share < shares).then_some(share)
+    }
+
+    /// Whether an address has any VIP in force.
+    pub fn has_vip(&self, address: IpAddr) -> bool {
+        self.vip_addresses.has(address)
+    }
+
+    /// Whether a backend at this address is reached by a tunnel.
+    pub fn is_tunnel_end(&self, address: IpAddr) -> bool {
+        self.tunnel_ends.has(address)
     }
 
     /// Whether an address is one of the engine's own.

@@ -42,15 +42,27 @@ reasons! {
     /// More IPv6 extension headers, or longer ones, than are followed.
     HeaderChain = "header_chain",
         "More than 8 IPv6 extension headers or nested VLAN tags: dropped as in RFC 9098's advice.";
-    /// A fragment: it has no ports to find its flow by.
+    /// A fragment whose flow is not known: its first fragment did not come before it.
     Fragment = "fragment",
-        "IP fragments carry no ports. Lower the sender's packet size, or clamp its MSS.";
+        "A fragment that came before the first one of its datagram, too long after it, or after 4,096 other datagrams; or one of a ping. Lower the sender's packet size.";
     /// The frame is not IPv4 or IPv6.
     NotIp = "not_ip",
         "The XDP program passed something that is not IP: its version may differ from the engine's. Restart the engine.";
     /// IP, but neither TCP nor UDP.
     NotTransport = "not_transport",
-        "Only TCP and UDP are balanced.";
+        "Only TCP and UDP are balanced, and of ICMP pings are answered and errors forwarded.";
+    /// An ICMP error about nothing that the engine sends.
+    IcmpUnmatched = "icmp_unmatched",
+        "An ICMP error about a flow that no service has: from before a change of services, or made up.";
+    /// An ICMP error about a connection that the engine itself has.
+    IcmpSession = "icmp_session",
+        "An ICMP error about a connection of a replicated session, whose TCP has timers instead. Keep the MTU the same on the way, or clamp the MSS.";
+    /// An ICMP error about a tunnel to a backend, other than one that a client is told.
+    IcmpTunnel = "icmp_tunnel",
+        "A router or a backend refuses the tunnel: no route, no decapsulation, or too small an MTU, which is remembered for 10 minutes. See `tcpdump icmp or icmp6` on the balancer.";
+    /// A ping above the rate that is answered.
+    IcmpLimited = "icmp_limited",
+        "More than 1,000 pings a second came to a worker: a flood.";
     /// For no VIP of the snapshot in force.
     NoVip = "no_vip",
         "No service answers there. Expected for a moment while a VIP is removed.";

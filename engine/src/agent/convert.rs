@@ -294,6 +294,7 @@ fn service_to_proto(service: &Service) -> api::Service {
         },
         scheduler: scheduler_to_proto(service.scheduler).into(),
         guard: guard_to_proto(&service.guard),
+        ..api::Service::default()
     }
 }
 
@@ -335,6 +336,7 @@ fn backend_to_proto(backend: &Backend) -> api::Backend {
         state: backend_state_to_proto(backend.state).into(),
         port: backend.port.map_or(0, |p| p.get().into()),
         health: health_to_proto(backend.health),
+        ..api::Backend::default()
     }
 }
 

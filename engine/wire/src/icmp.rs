@@ -49,11 +49,12 @@ pub enum Message {
     EchoRequest(Echo),
     /// The answer to a ping.
     EchoReply(Echo),
-    /// An error about a TCP or UDP packet that was sent.
+    /// An error about a packet of TCP, UDP or a tunnel that was sent.
     Error {
         /// What went wrong.
         kind: ErrorKind,
-        /// The flow of the packet that the error quotes, as it was sent.
+        /// The flow of the packet that the error quotes, as it was sent; without ports where that
+        /// is a tunnel's.
         quoted: FlowKey,
     },
     /// Anything else: informational, neighbor discovery, deprecated.
@@ -167,6 +168,16 @@ fn echo(header: &[u8; HEADER_LENGTH]) -> Echo {
     }
 }
 
+/// The flow of a packet that an error quotes, or that a quoted tunnel's packet carries: its IP
+/// header and its ports are enough.
+pub fn quoted(packet: &[u8]) -> Result<FlowKey, ParseError> {
+    match packet.first().ok_or(ParseError::Truncated)? >> 4 {
+        4 => quoted_v4(packet),
+        6 => quoted_v6(packet),
+        _ => Err(ParseError::Malformed),
+    }
+}
+
 /// A first fragment has its ports and is good enough: it is what a router complains about when
 /// the sender's own link was the narrower one.
 fn quoted_v4(packet: &[u8]) -> Result<FlowKey, ParseError> {
@@ -199,6 +210,8 @@ fn quoted_ports(protocol: u8, payload: &[u8]) -> Result<u32, ParseError> {
         protocol::TCP | protocol::UDP => payload
             .first_chunk()
             .map(|ports| u32::from_be_bytes(*ports)),
+        // A tunnel's packet, about which its near end is told (RFC 2003 section 4).
+        protocol::IPV4 | protocol::IPV6 => Some(0),
         _ => return Err(ParseError::NotTransport),
     }
     .ok_or(ParseError::Truncated)

@@ -114,6 +114,18 @@ impl<'a> Ipv4Header<'a> {
         self.flags_and_offset() & FRAGMENT_OFFSET != 0
     }
 
+    /// Where a fragment belongs in its datagram, in units of 8 bytes.
+    #[inline]
+    pub const fn fragment_offset(self) -> u16 {
+        self.flags_and_offset() & FRAGMENT_OFFSET
+    }
+
+    /// What all fragments of a datagram have in common.
+    #[inline]
+    pub const fn identification(self) -> u16 {
+        u16::from_be_bytes([self.0[4], self.0[5]])
+    }
+
     /// Whether routers may not fragment it.
     #[inline]
     pub const fn dont_fragment(self) -> bool {

@@ -162,6 +162,46 @@ fn skip_extensions(
     Ok((next, rest))
 }
 
+/// A fragment header (RFC 8200 section 4.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FragmentHeader {
+    /// The type of what follows in the first fragment.
+    pub next_header: u8,
+    /// In units of 8 bytes; 0 in the first fragment.
+    pub offset: u16,
+    /// What all fragments of a datagram have in common.
+    pub identification: u32,
+}
+
+/// The fragment header of a packet and what follows it; [`ParseError::NotTransport`] where there
+/// is none.
+pub(crate) fn fragment(
+    next_header: u8,
+    payload: &[u8],
+) -> Result<(FragmentHeader, &[u8]), ParseError> {
+    let mut next = next_header;
+    let mut rest = payload;
+    for _ in 0..MAX_EXTENSIONS {
+        if !is_extension(next) {
+            return Err(ParseError::NotTransport);
+        }
+        let header: &[u8; LEAST_EXTENSION] = rest.first_chunk().ok_or(ParseError::Truncated)?;
+        if next == FRAGMENT {
+            let [next_header, _, high, low, id @ ..] = *header;
+            let found = FragmentHeader {
+                next_header,
+                offset: u16::from_be_bytes([high, low]) >> 3,
+                identification: u32::from_be_bytes(id),
+            };
+            return Ok((found, &rest[LEAST_EXTENSION..]));
+        }
+        let length = extension_length(next, header, Fragments::Refused)?;
+        rest = rest.get(length..).ok_or(ParseError::Truncated)?;
+        next = header[0];
+    }
+    Err(ParseError::HeaderChain)
+}
+
 /// Encapsulating security payload (50) and "no next header" (59) are not among them: nothing that
 /// could be read follows.
 const fn is_extension(next_header: u8) -> bool {

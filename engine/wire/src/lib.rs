@@ -18,6 +18,7 @@ extern crate std;
 pub mod checksum;
 pub mod ethernet;
 pub mod flow;
+pub mod fragment;
 pub mod gue;
 pub mod icmp;
 pub mod ipip;
@@ -25,14 +26,16 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod nat;
 pub mod parse;
+pub mod reply;
 pub mod tcp;
 pub mod udp;
 pub mod vlan;
 
 pub use ethernet::{LinkHeader, STEER_ETHERTYPE};
 pub use flow::{FlowKey, FlowKey4, FlowKey6, HashSeed};
+pub use fragment::{Fragment, parse_fragment};
 pub use ipip::{NoRoom, Outer};
-pub use parse::{Headers, ParseError, destination, parse, parse_icmp_error};
+pub use parse::{Control, Headers, ParseError, destination, parse, parse_icmp, parse_icmp_error};
 pub use tcp::TcpFlags;
 
 /// IP protocol numbers (IANA), as an IPv4 header's protocol or an IPv6 next header.

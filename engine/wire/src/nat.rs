@@ -10,6 +10,7 @@ use crate::ipv4;
 use crate::ipv6;
 use crate::parse::Headers;
 use crate::protocol;
+use crate::reply;
 use crate::vlan;
 
 /// Where TCP keeps its checksum.
@@ -172,6 +173,13 @@ pub fn way_back(frame: &[u8], headers: &Headers) -> Result<LinkHeader, TooManyTa
     };
     link.destination.copy_from_slice(&addresses[6..12]);
     link.source.copy_from_slice(&addresses[..6]);
+    if headers.room != 0 {
+        link.vlan = reply::tag_behind_marker(frame)
+            .ok_or(TooManyTags)?
+            .map(|tag| tag & 0x0fff)
+            .filter(|&id| id != 0);
+        return Ok(link);
+    }
     if usize::from(tags) == ethernet::HEADER_LENGTH {
         return Ok(link);
     }

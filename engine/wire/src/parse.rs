@@ -13,7 +13,8 @@ use crate::udp::UdpHeader;
 
 /// What [`parse()`] found; offsets are bytes from the start of the frame.
 ///
-/// `network <= transport < network + length <= frame.len()` always holds.
+/// `network <= transport < network + length <= frame.len()` always holds, but for the transport of
+/// a later fragment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Headers {
     /// Bytes that the XDP program made between the Ethernet header and the IP header (ADR 1); 0
@@ -21,7 +22,7 @@ pub struct Headers {
     pub room: u16,
     /// Offset of the IP header.
     pub network: u16,
-    /// Offset of the TCP, UDP or ICMP header.
+    /// Offset of the TCP, UDP or ICMP header; 0 in a fragment other than the first, which has none.
     pub transport: u16,
     /// Length of the IP packet with its header: IPv4's total length, or 40 plus IPv6's payload
     /// length. Ethernet padding may follow it in the frame.
@@ -30,6 +31,26 @@ pub struct Headers {
     pub key: FlowKey,
     /// TCP's control bits; empty for UDP.
     pub tcp: TcpFlags,
+}
+
+impl Headers {
+    /// Moves the packet of a steered frame forward, so that it has no more than `room` bytes in
+    /// front, and returns the headers as they are then. `None` where there is less, or where the
+    /// headers are not those of this frame.
+    pub fn with_less_room(&self, frame: &mut [u8], room: u16) -> Option<Headers> {
+        let by = self.room.checked_sub(room)?;
+        let from = usize::from(self.network);
+        let packet = from..from + usize::from(self.length);
+        let to = self.network.checked_sub(by)?;
+        frame.get(packet.clone())?;
+        frame.copy_within(packet, usize::from(to));
+        Some(Headers {
+            room,
+            network: to,
+            transport: self.transport.saturating_sub(by),
+            ..*self
+        })
+    }
 }
 
 /// Why a frame is not forwarded. Each is a drop reason of the same name.
@@ -189,28 +210,52 @@ fn parse_v6(room: u16, network: usize, bytes: &[u8]) -> Result<Headers, ParseErr
 
 /// An IPv6 packet of which all offsets fit 16 bits: its 40 bytes and a full payload would not.
 #[inline]
-fn whole_v6(network: usize, bytes: &[u8]) -> Result<(Ipv6Header<'_>, &[u8]), ParseError> {
+pub(crate) fn whole_v6(
+    network: usize,
+    bytes: &[u8],
+) -> Result<(Ipv6Header<'_>, &[u8]), ParseError> {
     let bytes = &bytes[..bytes.len().min(LONGEST_FRAME.saturating_sub(network))];
     Ipv6Header::split(bytes)
 }
 
-/// Finds the flow that an ICMP error is about, so that it can follow the flow's packets to the
-/// backend: without "fragmentation needed" (RFC 1191) and "packet too big" (RFC 8201) path MTU
-/// discovery behind a VIP fails.
+/// What an ICMP message asks of the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// An answer: somebody pings.
+    Echo,
+    /// To be brought to where the packet that it quotes came from.
+    Error(icmp::ErrorKind),
+}
+
+/// Parses an ICMP message that the engine answers or forwards: an echo request or an error.
+/// [`Headers::transport`] is the offset of the ICMP header.
 ///
-/// [`Headers::key`] is the flow in the direction of the client's packets, the reverse of what the
-/// error quotes, and [`Headers::transport`] the offset of the ICMP header. The order of checks is
-/// that of [`parse()`] with the ICMP message in place of the transport header; what is no ICMP
-/// error is [`ParseError::NotTransport`].
-pub fn parse_icmp_error(frame: &[u8]) -> Result<(Headers, icmp::ErrorKind), ParseError> {
+/// Of an error, [`Headers::key`] is the flow in the direction of the client's packets, the reverse
+/// of what the error quotes, so that it can follow the flow's packets to the backend: without
+/// "fragmentation needed" (RFC 1191) and "packet too big" (RFC 8201) path MTU discovery behind a
+/// VIP fails. Where a tunnel's packet is quoted it has no ports. Of an echo request it has the
+/// message's own addresses, ICMP as its protocol and no ports.
+///
+/// The order of checks is that of [`parse()`] with the ICMP message in place of the transport
+/// header; other messages are [`ParseError::NotTransport`]. A ping may come with TTL 1: it ends
+/// here.
+pub fn parse_icmp(frame: &[u8]) -> Result<(Headers, Control), ParseError> {
     let (version, packet) = ethernet::parse(frame)?;
     match version {
-        Version::V4 => icmp_error_v4(packet),
-        Version::V6 => icmp_error_v6(packet),
+        Version::V4 => icmp_v4(packet),
+        Version::V6 => icmp_v6(packet),
     }
 }
 
-fn icmp_error_v4(packet: Packet<'_>) -> Result<(Headers, icmp::ErrorKind), ParseError> {
+/// [`parse_icmp`] for errors only; an echo request is [`ParseError::NotTransport`].
+pub fn parse_icmp_error(frame: &[u8]) -> Result<(Headers, icmp::ErrorKind), ParseError> {
+    match parse_icmp(frame)? {
+        (headers, Control::Error(kind)) => Ok((headers, kind)),
+        (_, Control::Echo) => Err(ParseError::NotTransport),
+    }
+}
+
+fn icmp_v4(packet: Packet<'_>) -> Result<(Headers, Control), ParseError> {
     let (ip, payload) = Ipv4Header::split(packet.bytes)?;
     if ip.is_fragment() {
         return Err(ParseError::Fragment);
@@ -218,68 +263,76 @@ fn icmp_error_v4(packet: Packet<'_>) -> Result<(Headers, icmp::ErrorKind), Parse
     if ip.protocol() != protocol::ICMP {
         return Err(ParseError::NotTransport);
     }
-    let message = icmp::parse_v4(payload)?;
-    let destination = Ipv4Addr::from_bits(ip.destination()).into();
-    let (key, kind) = client_flow(message, destination)?;
-    check_ttl(ip.ttl())?;
+    let own = FlowKey::V4(FlowKey4 {
+        source: ip.source(),
+        destination: ip.destination(),
+        ports: 0,
+        protocol: protocol::ICMP,
+    });
+    let (key, control) = control(icmp::parse_v4(payload)?, own, ip.ttl())?;
     let length = usize::from(ip.total_length());
-    Ok((
-        headers(
-            packet.room,
-            packet.network,
-            length,
-            payload,
-            key,
-            TcpFlags::EMPTY,
-        ),
-        kind,
-    ))
+    let headers = headers(
+        packet.room,
+        packet.network,
+        length,
+        payload,
+        key,
+        TcpFlags::EMPTY,
+    );
+    Ok((headers, control))
 }
 
-fn icmp_error_v6(packet: Packet<'_>) -> Result<(Headers, icmp::ErrorKind), ParseError> {
+fn icmp_v6(packet: Packet<'_>) -> Result<(Headers, Control), ParseError> {
     let (ip, payload) = whole_v6(packet.network, packet.bytes)?;
     let length = ipv6::HEADER_LENGTH + payload.len();
     let (protocol, payload) = ipv6::upper_layer(ip.next_header(), payload, Fragments::Refused)?;
     if protocol != protocol::ICMPV6 {
         return Err(ParseError::NotTransport);
     }
+    let own = FlowKey::V6(FlowKey6 {
+        source: *ip.source(),
+        destination: *ip.destination(),
+        ports: 0,
+        protocol,
+    });
     let message = icmp::parse_v6(ip.source(), ip.destination(), payload)?;
-    let destination = Ipv6Addr::from_octets(*ip.destination()).into();
-    let (key, kind) = client_flow(message, destination)?;
-    check_ttl(ip.hop_limit())?;
-    Ok((
-        headers(
-            packet.room,
-            packet.network,
-            length,
-            payload,
-            key,
-            TcpFlags::EMPTY,
-        ),
-        kind,
-    ))
+    let (key, control) = control(message, own, ip.hop_limit())?;
+    let headers = headers(
+        packet.room,
+        packet.network,
+        length,
+        payload,
+        key,
+        TcpFlags::EMPTY,
+    );
+    Ok((headers, control))
 }
 
-/// The flow that an error to `destination` is about, as the client sends it.
-fn client_flow(
+/// The flow that a message is about. `own` are the addresses of the message itself.
+fn control(
     message: icmp::Message,
-    destination: IpAddr,
-) -> Result<(FlowKey, icmp::ErrorKind), ParseError> {
-    let icmp::Message::Error { kind, quoted } = message else {
-        return Err(ParseError::NotTransport);
-    };
-    // An error goes to the sender of what it quotes (RFC 1122 section 3.2.2): anything else was
-    // made up to hit somebody else's flow.
-    if quoted.source_address() != destination {
-        return Err(ParseError::Malformed);
+    own: FlowKey,
+    ttl: u8,
+) -> Result<(FlowKey, Control), ParseError> {
+    match message {
+        icmp::Message::EchoRequest(_) => Ok((own, Control::Echo)),
+        icmp::Message::Error { kind, quoted } => {
+            // An error goes to the sender of what it quotes (RFC 1122 section 3.2.2): anything
+            // else was made up to hit somebody else's flow.
+            if quoted.source_address() != own.destination_address() {
+                return Err(ParseError::Malformed);
+            }
+            check_ttl(ttl)?;
+            Ok((quoted.reversed(), Control::Error(kind)))
+        }
+        icmp::Message::EchoReply(_) | icmp::Message::Other { .. } => Err(ParseError::NotTransport),
     }
-    Ok((quoted.reversed(), kind))
 }
 
 /// A packet may not be forwarded with a TTL that the decrement brings to 0 (RFC 1812 section
 /// 5.3.1, RFC 8200 section 3).
 #[inline]
-fn check_ttl(ttl: u8) -> Result<(), ParseError> {
+pub(crate) fn check_ttl(ttl: u8) -> Result<(), ParseError> {
     if ttl <= 1 {
         Err(ParseError::TtlExceeded)
     } else {
@@ -290,7 +343,7 @@ fn check_ttl(ttl: u8) -> Result<(), ParseError> {
 /// `payload` ends where the packet does, so its length tells where it starts. The numbers fit: an
 /// IPv4 header starts and ends within the first few hundred bytes and [`whole_v6`] sees to IPv6.
 #[inline]
-fn headers(
+pub(crate) fn headers(
     room: u16,
     network: usize,
     length: usize,
@@ -309,14 +362,14 @@ fn headers(
 }
 
 /// What a flow needs of a transport header.
-struct Transport {
-    ports: u32,
-    tcp: TcpFlags,
+pub(crate) struct Transport {
+    pub ports: u32,
+    pub tcp: TcpFlags,
 }
 
 impl Transport {
     #[inline]
-    fn parse(protocol: u8, payload: &[u8]) -> Result<Self, ParseError> {
+    pub(crate) fn parse(protocol: u8, payload: &[u8]) -> Result<Self, ParseError> {
         match protocol {
             protocol::TCP => {
                 let tcp = TcpHeader::parse(payload)?;

@@ -2,15 +2,10 @@
 
 use super::Cpus;
 use super::network::{BACKENDS, ENGINE, IN, Network, OUT, PORT, VIP};
-use anyhow::{Context, Result, ensure};
-use lockstep_tests::lab::{Process, find_binary, wait_until};
-use serde_json::Value;
-use std::fs;
-use std::net::Ipv4Addr;
-use std::process::Command;
-use std::time::Duration;
-
-const START: Duration = Duration::from_secs(15);
+use crate::site::{Lockstep, nginx_stream, receive_by_thread_on, receive_on};
+use anyhow::{Context, Result};
+use lockstep_tests::lab::Process;
+use std::net::{Ipv4Addr, SocketAddr};
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -22,78 +17,152 @@ pub enum Case {
     NftablesDnat,
     /// The same on the generator's CPU, where the packets come in.
     NftablesDnatNoRps,
+    /// nginx' stream module passes datagrams on, a socket for each client; one worker.
+    NginxStream,
     /// The engine, as `topology.toml` has it when nothing is said.
     Engine,
     /// The engine, polling all the time.
     EngineBusy,
     /// The engine, sleeping whenever there is nothing.
     EngineInterrupt,
+    /// The engine whose CPU also takes the packets in, as the kernel's does with RPS.
+    EngineOneCpu,
+    /// The engine, tunnelling over UDP.
+    EngineGue,
+    /// The engine, rewriting the destination.
+    EngineNat,
+    /// The engine, rewriting both addresses.
+    EngineFullNat,
+    /// The XDP program alone, the engine killed; on the balancer's CPU.
+    EngineFallback,
+}
+
+/// What there is to know of a case.
+struct Kind {
+    name: &'static str,
+    /// How the worker waits, where there is one.
+    poll: &'static str,
+    /// Lines of its service.
+    service: &'static str,
 }
 
 impl Case {
+    const fn kind(self) -> Kind {
+        let (name, poll, service) = match self {
+            Case::Forward => ("forward", "", ""),
+            Case::NftablesDnat => ("nftables-dnat", "", ""),
+            Case::NftablesDnatNoRps => ("nftables-dnat-no-rps", "", ""),
+            Case::NginxStream => ("nginx-stream", "", ""),
+            Case::Engine => ("engine", "adaptive", ""),
+            Case::EngineBusy => ("engine-busy", "busy", ""),
+            Case::EngineInterrupt => ("engine-interrupt", "interrupt", ""),
+            Case::EngineOneCpu => ("engine-one-cpu", "adaptive", ""),
+            Case::EngineGue => ("engine-gue", "adaptive", "encapsulation = \"gue\"\n"),
+            Case::EngineNat => ("engine-nat", "adaptive", "mode = \"nat\"\n"),
+            Case::EngineFullNat => ("engine-full-nat", "adaptive", "mode = \"full-nat\"\n"),
+            Case::EngineFallback => ("engine-fallback", "adaptive", ""),
+        };
+        Kind {
+            name,
+            poll,
+            service,
+        }
+    }
+
     /// Its name in the results.
     pub const fn name(self) -> &'static str {
-        match self {
-            Case::Forward => "forward",
-            Case::NftablesDnat => "nftables-dnat",
-            Case::NftablesDnatNoRps => "nftables-dnat-no-rps",
-            Case::Engine => "engine",
-            Case::EngineBusy => "engine-busy",
-            Case::EngineInterrupt => "engine-interrupt",
-        }
+        self.kind().name
     }
 
     /// Whether it is nftables.
     pub const fn is_nftables(self) -> bool {
-        match self {
-            Case::NftablesDnat | Case::NftablesDnatNoRps => true,
-            Case::Forward | Case::Engine | Case::EngineBusy | Case::EngineInterrupt => false,
-        }
+        matches!(self, Case::NftablesDnat | Case::NftablesDnatNoRps)
+    }
+
+    /// Whether the balancer's CPU does all that is done for a packet from the balancer's device on.
+    /// Where it does not, its time says nothing.
+    pub const fn is_on_the_balancers_cpu(self) -> bool {
+        !matches!(self, Case::NftablesDnatNoRps)
     }
 
     /// Where the generator sends to.
     pub const fn destination(self) -> Ipv4Addr {
         match self {
             Case::Forward => BACKENDS[0],
-            Case::NftablesDnat | Case::NftablesDnatNoRps => VIP,
-            Case::Engine | Case::EngineBusy | Case::EngineInterrupt => VIP,
+            _ => VIP,
         }
     }
 
     /// Puts it in place; when this returns, it forwards.
     pub fn start(self, network: &Network, cpus: Cpus) -> Result<Balancer> {
-        let engine = |poll| Engine::start(network, cpus, poll).map(Balancer::Engine);
+        let netns = &network.balancer;
         match self {
             Case::Forward => {
                 route(network)?;
-                receive_packets_on(network, cpus.balancer)?;
+                receive_on(netns, IN, cpus.balancer)?;
+                Ok(Balancer::Kernel)
             }
             Case::NftablesDnat => {
                 route(network)?;
                 translate(network)?;
-                receive_packets_on(network, cpus.balancer)?;
+                receive_on(netns, IN, cpus.balancer)?;
+                Ok(Balancer::Kernel)
             }
             Case::NftablesDnatNoRps => {
                 route(network)?;
                 translate(network)?;
+                Ok(Balancer::Kernel)
             }
-            Case::Engine => return engine("adaptive"),
-            Case::EngineBusy => return engine("busy"),
-            Case::EngineInterrupt => return engine("interrupt"),
+            Case::NginxStream => {
+                receive_on(netns, IN, cpus.balancer)?;
+                netns.ip(&format!("addr add {VIP}/32 dev lo"))?;
+                let servers = BACKENDS.map(|backend| SocketAddr::from((backend, PORT)));
+                let at = (VIP, PORT).into();
+                nginx_stream(network.site(), cpus.balancer, at, true, &servers).map(Balancer::Proxy)
+            }
+            Case::Engine
+            | Case::EngineBusy
+            | Case::EngineInterrupt
+            | Case::EngineGue
+            | Case::EngineNat
+            | Case::EngineFullNat => self.engine(network, cpus).map(Balancer::Engine),
+            Case::EngineOneCpu => {
+                let engine = self.engine(network, cpus)?;
+                receive_by_thread_on(netns, IN, cpus.balancer)?;
+                Ok(Balancer::Engine(engine))
+            }
+            Case::EngineFallback => {
+                let mut engine = self.engine(network, cpus)?;
+                engine.0.kill()?;
+                receive_by_thread_on(netns, IN, cpus.balancer)?;
+                Ok(Balancer::Kernel)
+            }
         }
-        Ok(Balancer::Kernel)
+    }
+
+    fn engine(self, network: &Network, cpus: Cpus) -> Result<Engine> {
+        let kind = self.kind();
+        let topology = format!(
+            "[engine]\nsocket = {:?}\npin_dir = {:?}\naddresses = [\"{ENGINE}\"]\npoll = \"{}\"\n\n\
+             [[interface]]\nname = \"{IN}\"\n\n[[interface]]\nname = \"{OUT}\"\n\n\
+             [[worker]]\ncore = {}\nqueues = [\"{IN}:0\", \"{OUT}:0\"]\n",
+            network.site().file("engine.sock"),
+            network.bpffs.path(),
+            kind.poll,
+            cpus.balancer
+        );
+        let backends = BACKENDS.map(|backend| format!("{{ address = \"{backend}\" }}"));
+        let services = format!(
+            "[[service]]\nname = \"dns\"\nvips = [\"{VIP}:{PORT}/udp\"]\n{}backends = [{}]\n",
+            kind.service,
+            backends.join(", ")
+        );
+        Lockstep::start(network.site(), &topology, &services, BACKENDS.len()).map(Engine)
     }
 }
 
 fn route(network: &Network) -> Result<()> {
     network.balancer.sysctl(&[("net.ipv4.ip_forward", "1")])
-}
-
-/// Receive packet steering: the kernel's way to give packets of one queue to another CPU.
-fn receive_packets_on(network: &Network, cpu: usize) -> Result<()> {
-    let mask = 1_u128 << cpu;
-    let script = format!("echo {mask:x} > /sys/class/net/{IN}/queues/rx-0/rps_cpus");
-    network.balancer.output("sh", &["-c", &script]).map(drop)
 }
 
 fn translate(network: &Network) -> Result<()> {
@@ -115,6 +184,8 @@ fn translate(network: &Network) -> Result<()> {
 pub enum Balancer {
     /// Nothing that has to be kept.
     Kernel,
+    /// Another's program.
+    Proxy(#[expect(dead_code, reason = "it runs until it is dropped")] Process),
     /// Programs of ours.
     Engine(Engine),
 }
@@ -123,18 +194,15 @@ impl Balancer {
     /// What the engine has counted so far, if it is the engine.
     pub fn engine_counts(&self, network: &Network) -> Result<Option<EngineCounts>> {
         match self {
-            Balancer::Kernel => Ok(None),
+            Balancer::Kernel | Balancer::Proxy(_) => Ok(None),
             Balancer::Engine(engine) => engine.counts(network).map(Some),
         }
     }
 }
 
-/// The engine, and the daemon that told it the service.
+/// The engine.
 #[derive(Debug)]
-pub struct Engine {
-    daemon: Process,
-    process: Process,
-}
+pub struct Engine(Lockstep);
 
 /// Totals since the engine's start.
 #[derive(Debug, Clone)]
@@ -156,56 +224,15 @@ pub struct EngineCounts {
 }
 
 impl Engine {
-    fn start(network: &Network, cpus: Cpus, poll: &str) -> Result<Self> {
-        let (topology, services) = (network.file("topology.toml"), network.file("services.toml"));
-        let text = format!(
-            "[engine]\nsocket = {:?}\npin_dir = {:?}\naddresses = [\"{ENGINE}\"]\npoll = \"{poll}\"\n\n\
-             [[interface]]\nname = \"{IN}\"\n\n[[interface]]\nname = \"{OUT}\"\n\n\
-             [[worker]]\ncore = {}\nqueues = [\"{IN}:0\", \"{OUT}:0\"]\n",
-            network.file("engine.sock"),
-            network.bpffs.path(),
-            cpus.balancer
-        );
-        fs::write(&topology, text)?;
-        let backends = BACKENDS
-            .map(|backend| format!("{{ address = \"{backend}\" }}"))
-            .join(", ");
-        let text = format!(
-            "[[service]]\nname = \"dns\"\nvips = [\"{VIP}:{PORT}/udp\"]\nbackends = [{backends}]\n"
-        );
-        fs::write(&services, text)?;
-        // Ahead of what else runs on this machine, as the kernel's own forwarding is.
-        let mut command = network.balancer.command("chrt");
-        command.args(["--rr", "1"]);
-        command.arg(find_binary("lockstep-engine")?);
-        command.arg("--topology").arg(&topology);
-        let process = network.balancer.spawn("engine", command)?;
-        let mut command = network.balancer.command(find_binary("lockstepd")?);
-        command.arg("--services").arg(&services);
-        command
-            .arg("--engine-socket")
-            .arg(network.file("engine.sock"));
-        command.arg("--socket").arg(network.file("daemon.sock"));
-        command.arg("--state-dir").arg(network.file("state"));
-        let daemon = network.balancer.spawn("daemon", command)?;
-        let mut engine = Engine { daemon, process };
-        wait_until("the engine knows the way to every backend", START, || {
-            engine.process.must_run()?;
-            Ok(forwards(network).then_some(()))
-        })
-        .with_context(|| format!("{}{}", engine.process.log(), engine.daemon.log()))?;
-        Ok(engine)
-    }
-
     fn counts(&self, network: &Network) -> Result<EngineCounts> {
-        let page = lockstep(network, &["metrics"])?;
+        let page = network.site().lockstep(&["metrics"])?;
         let of = |name: &str| {
             let line = page.lines().find(|line| line.starts_with(name));
             line.and_then(|line| line.split_whitespace().last()?.parse().ok())
                 .with_context(|| format!("the engine has no metric {name}"))
         };
         Ok(EngineCounts {
-            cpu_seconds: self.cpu_seconds()?,
+            cpu_seconds: self.0.cpu_seconds()?,
             received: of("lockstep_worker_rx_packets_total{")?,
             sent: of("lockstep_worker_tx_packets_total{")?,
             dropped: of("lockstep_worker_dropped_packets_total{")?,
@@ -214,48 +241,4 @@ impl Engine {
             tx_wakeups: of("lockstep_worker_tx_wakeups_total{")?,
         })
     }
-
-    /// From the scheduler's own count of each thread, in nanoseconds.
-    fn cpu_seconds(&self) -> Result<f64> {
-        let mut nanoseconds = 0_u64;
-        let tasks = format!("/proc/{}/task", self.process.pid());
-        for task in fs::read_dir(&tasks).context("the engine is gone")? {
-            let text = fs::read_to_string(task?.path().join("schedstat"))?;
-            let on_cpu = text.split_whitespace().next().context("no schedstat")?;
-            nanoseconds += on_cpu.parse::<u64>()?;
-        }
-        Ok(nanoseconds as f64 / 1e9)
-    }
-}
-
-/// Whether the service is in force and every backend's next hop known.
-fn forwards(network: &Network) -> bool {
-    let text = lockstep(network, &["status", "--output", "json"]).unwrap_or_default();
-    let status: Value = serde_json::from_str(&text).unwrap_or_default();
-    let services = status["engine"]["services"].as_array();
-    let backends: Vec<&Value> = services
-        .into_iter()
-        .flatten()
-        .filter_map(|service| service["backends"].as_array())
-        .flatten()
-        .collect();
-    backends.len() == BACKENDS.len() && backends.iter().all(|b| b["reachable"] == true)
-}
-
-fn lockstep(network: &Network, args: &[&str]) -> Result<String> {
-    let mut command: Command = network.balancer.command(find_binary("lockstep")?);
-    command
-        .arg("--engine-socket")
-        .arg(network.file("engine.sock"));
-    command
-        .arg("--daemon-socket")
-        .arg(network.file("daemon.sock"));
-    let output = command.args(args).output().context("cannot run lockstep")?;
-    ensure!(
-        output.status.success(),
-        "`lockstep {}` failed: {}",
-        args.join(" "),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -3,11 +3,13 @@
 
 use super::Cpus;
 use super::network::{DEVICE, GENERATOR, IN, Network, PORT};
+use crate::cpu;
 use anyhow::{Context, Result, ensure};
 use lockstep_wire::checksum;
 use lockstep_xsk::{BURST, FramePool, Port, PortOptions, Umem, UmemConfig};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 /// What is to be sent.
@@ -16,6 +18,9 @@ pub struct Load {
     /// Flows, by source address and port.
     #[arg(long)]
     pub flows: u32,
+    /// Bytes of each frame, its checksum sequence included.
+    #[arg(long)]
+    pub bytes: usize,
     /// Packets offered a second.
     #[arg(long)]
     pub packets_per_second: u64,
@@ -31,19 +36,21 @@ pub struct Sent {
     pub packets: u64,
     /// The time that took.
     pub seconds: f64,
+    /// The part of it for which the balancer's CPU was not idle.
+    pub balancer_cpu_seconds: f64,
 }
 
 /// Runs the generator to its end.
 pub fn start(network: &Network, destination: Ipv4Addr, cpus: Cpus, load: &Load) -> Result<Sent> {
     let mac = network.balancer.mac(IN)?.map(|byte| format!("{byte:02x}"));
-    // Ahead of what else runs on this machine, as the kernel's own forwarding is.
-    let mut command = network.generator.command("chrt");
-    command.args(["--rr", "1"]);
-    command.arg(std::env::current_exe()?).arg("send");
+    let mut command = network.generator.command(std::env::current_exe()?);
+    command.arg("send");
     command.args(["--cpu", &cpus.generator.to_string()]);
+    command.args(["--balancer-cpu", &cpus.balancer.to_string()]);
     command.args(["--mac", &mac.join("")]);
     command.args(["--destination", &destination.to_string()]);
     command.args(["--flows", &load.flows.to_string()]);
+    command.args(["--bytes", &load.bytes.to_string()]);
     let rate = load.packets_per_second.to_string();
     command.args(["--packets-per-second", &rate]);
     command.args(["--milliseconds", &load.milliseconds.to_string()]);
@@ -57,12 +64,19 @@ pub fn start(network: &Network, destination: Ipv4Addr, cpus: Cpus, load: &Load) 
 }
 
 /// `lockstep-perf send`: the generator itself. Prints [`Sent`] as JSON.
-pub fn send(cpu: usize, mac: &str, destination: Ipv4Addr, load: &Load) -> Result<()> {
+pub fn send(cpus: Cpus, mac: &str, destination: Ipv4Addr, load: &Load) -> Result<()> {
+    let cpu = cpus.generator;
     let on_core = core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
     ensure!(on_core, "cannot run on CPU {cpu}");
-    let frames = frames(parse_mac(mac)?, destination, load.flows);
+    ensure!(
+        SIZES.contains(&load.bytes),
+        "no frame has {} bytes",
+        load.bytes
+    );
+    let frames = frames(parse_mac(mac)?, destination, load);
     let (umem, mut pool) = Umem::new(&UmemConfig::default())?;
     let mut port = Port::bind(&umem, &mut pool, DEVICE, 0, &PortOptions::default())?;
+    let idle = cpu::idle(cpus.balancer)?;
     let start = Instant::now();
     let end = Duration::from_millis(load.milliseconds);
     let mut elapsed = Duration::ZERO;
@@ -87,9 +101,11 @@ pub fn send(cpu: usize, mac: &str, destination: Ipv4Addr, load: &Load) -> Result
         }
         elapsed = start.elapsed();
     }
+    let idle = cpu::idle(cpus.balancer)? - idle;
     let report = Sent {
         packets: port.counters().sent,
         seconds: elapsed.as_secs_f64(),
+        balancer_cpu_seconds: (elapsed.as_secs_f64() - idle).max(0.0),
     };
     println!("{}", serde_json::to_string(&report)?);
     Ok(())
@@ -101,7 +117,7 @@ fn stage(port: &mut Port, pool: &mut FramePool, bytes: &[u8]) -> bool {
         return false;
     };
     let filled = frame.fill(bytes);
-    debug_assert!(filled.is_ok(), "a chunk has room for the shortest frame");
+    debug_assert!(filled.is_ok(), "a chunk has room for a frame");
     match port.send(frame) {
         Ok(()) => true,
         Err(frame) => {
@@ -111,8 +127,10 @@ fn stage(port: &mut Port, pool: &mut FramePool, bytes: &[u8]) -> bool {
     }
 }
 
-/// Length of a frame of 64 bytes without its checksum sequence.
-const FRAME: usize = 60;
+/// The checksum sequence behind a frame, which a veth does not have.
+const CHECKSUM_SEQUENCE: usize = 4;
+/// Lengths that a frame may have, from Ethernet's shortest to the MTU.
+const SIZES: RangeInclusive<usize> = 64..=1_500;
 const ETHERNET: usize = 14;
 const IPV4: usize = 20;
 /// Source ports of each source address.
@@ -120,16 +138,17 @@ const PORTS: u32 = 50_000;
 
 /// A frame of each flow. The UDP checksum is left out (RFC 768 allows that), so that nobody has
 /// to verify it: a NIC has done so before the kernel sees a packet.
-fn frames(balancer: [u8; 6], destination: Ipv4Addr, flows: u32) -> Vec<[u8; FRAME]> {
+fn frames(balancer: [u8; 6], destination: Ipv4Addr, load: &Load) -> Vec<Vec<u8>> {
+    let length = load.bytes - CHECKSUM_SEQUENCE;
     let one = |flow: u32| {
-        let mut frame = [0; FRAME];
+        let mut frame = vec![0; length];
         frame[..6].copy_from_slice(&balancer);
         // Nobody answers: any address of the generator's link will do.
         frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 1]);
         frame[12..14].copy_from_slice(&[0x08, 0x00]);
         let ip = &mut frame[ETHERNET..];
         ip[0] = 0x45;
-        ip[2..4].copy_from_slice(&((FRAME - ETHERNET) as u16).to_be_bytes());
+        ip[2..4].copy_from_slice(&((length - ETHERNET) as u16).to_be_bytes());
         ip[8] = 64;
         ip[9] = 17;
         let source = u32::from(GENERATOR) + flow / PORTS;
@@ -140,10 +159,10 @@ fn frames(balancer: [u8; 6], destination: Ipv4Addr, flows: u32) -> Vec<[u8; FRAM
         let udp = &mut ip[IPV4..];
         udp[..2].copy_from_slice(&((10_000 + flow % PORTS) as u16).to_be_bytes());
         udp[2..4].copy_from_slice(&PORT.to_be_bytes());
-        udp[4..6].copy_from_slice(&((FRAME - ETHERNET - IPV4) as u16).to_be_bytes());
+        udp[4..6].copy_from_slice(&((length - ETHERNET - IPV4) as u16).to_be_bytes());
         frame
     };
-    (0..flows.max(1)).map(one).collect()
+    (0..load.flows.max(1)).map(one).collect()
 }
 
 /// Six bytes of two hexadecimal digits each.

@@ -4,12 +4,15 @@ use super::Cpus;
 use super::balancer::{Balancer, Case};
 use super::generator::{self, Load};
 use super::network::Network;
+use crate::measure::rounded;
 use anyhow::Result;
 use serde::Serialize;
 
 /// The outcome of a trial.
 #[derive(Debug, Clone, Serialize)]
 pub struct Trial {
+    /// Bytes of each frame, its checksum sequence included.
+    pub bytes: usize,
     /// What the generator was to send.
     pub offered_per_second: u64,
     /// What it sent.
@@ -18,6 +21,11 @@ pub struct Trial {
     pub packets_per_second: f64,
     /// The share of what was sent that did not arrive, 0 to 1.
     pub loss: f64,
+    /// The share of the time for which the balancer's CPU was not idle: 1 is all of it.
+    pub balancer_cpu: f64,
+    /// That time for a million packets that arrived, in seconds; none where the balancer's work is
+    /// elsewhere, or nothing arrived.
+    pub cpu_s_per_million_packets: Option<f64>,
     /// What the engine says of its part.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub engine: Option<EngineShare>,
@@ -61,17 +69,17 @@ pub fn run(
             dropped_per_second: (of(|c| c.dropped) / sent.seconds).round(),
         }
     });
+    let counts = case.is_on_the_balancers_cpu() && arrived > 0;
+    let cpu_per_packet = sent.balancer_cpu_seconds / arrived.max(1) as f64;
     let lost = sent.packets.saturating_sub(arrived);
     Ok(Trial {
+        bytes: load.bytes,
         offered_per_second: load.packets_per_second,
         sent_per_second: (sent.packets as f64 / sent.seconds).round(),
         packets_per_second: (arrived as f64 / sent.seconds).round(),
         loss: rounded(lost as f64 / sent.packets.max(1) as f64, 4),
+        balancer_cpu: rounded(sent.balancer_cpu_seconds / sent.seconds, 2),
+        cpu_s_per_million_packets: counts.then(|| rounded(cpu_per_packet * 1e6, 2)),
         engine,
     })
-}
-
-fn rounded(value: f64, digits: i32) -> f64 {
-    let scale = 10_f64.powi(digits);
-    (value * scale).round() / scale
 }

@@ -1,16 +1,13 @@
 //! What stands between client and servers.
 
 use super::Cpus;
-use super::cpu;
 use super::network::{ENGINE, IN, Network, OUT, PORT, VIP, server};
-use anyhow::{Context, Result, bail, ensure};
-use lockstep_tests::lab::{Process, find_binary, wait_until};
+use crate::cpu;
+use crate::site::{Lockstep, haproxy};
+use anyhow::{Context, Result, bail};
+use lockstep_tests::lab::Process;
 use serde_json::Value;
 use std::fs;
-use std::process::Command;
-use std::time::Duration;
-
-const START: Duration = Duration::from_secs(15);
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -60,7 +57,11 @@ impl Balancer {
                 balancer.ip(&format!("route add {VIP}/32 via {}", server(0)))?;
                 Ok(Balancer::Kernel)
             }
-            Case::Haproxy => start_haproxy(network, cpus).map(Balancer::Haproxy),
+            Case::Haproxy => {
+                network.balancer.ip(&format!("addr add {VIP}/32 dev lo"))?;
+                let (at, to) = ((VIP, PORT).into(), (server(0), PORT).into());
+                haproxy(network.site(), cpus.balancer, at, &[to]).map(Balancer::Haproxy)
+            }
             Case::Lockstep | Case::LockstepInterrupt => {
                 let mut policy = Policy::replicas(replicas);
                 // The client is held to the pace of the slowest: what is measured is that many.
@@ -96,29 +97,6 @@ impl Balancer {
     }
 }
 
-/// As Debian packages it, on one thread: `mode tcp` and nothing else that is not its default.
-fn start_haproxy(network: &Network, cpus: Cpus) -> Result<Process> {
-    network.balancer.ip(&format!("addr add {VIP}/32 dev lo"))?;
-    let file = network.file("haproxy.cfg");
-    let text = format!(
-        "global\n  nbthread 1\n  cpu-map auto:1/1 {}\n  maxconn 2000\n\n\
-         defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n\n\
-         listen service\n  bind {VIP}:{PORT}\n  server s1 {}:{PORT}\n",
-        cpus.balancer,
-        server(0)
-    );
-    fs::write(&file, text)?;
-    let mut command = network.balancer.command("haproxy");
-    command.arg("-db").arg("-f").arg(&file);
-    let mut process = network.balancer.spawn("haproxy", command)?;
-    wait_until("HAProxy listens", START, || {
-        process.must_run()?;
-        let sockets = network.balancer.output("ss", &["-Hltn"])?;
-        Ok(sockets.contains(&format!("{VIP}:{PORT}")).then_some(()))
-    })?;
-    Ok(process)
-}
-
 /// The service and the engine's sizes.
 #[derive(Debug, Clone)]
 pub struct Policy {
@@ -144,52 +122,31 @@ impl Policy {
     }
 }
 
-/// The engine, and the daemon that told it the service.
+/// The engine, replicating.
 #[derive(Debug)]
-pub struct Engine {
-    daemon: Process,
-    process: Process,
-}
+pub struct Engine(Lockstep);
 
 impl Engine {
-    /// Starts both, and waits until every replica's next hop is known.
+    /// Starts it, and waits until every replica's next hop is known.
     pub fn start(network: &Network, policy: &Policy, cpus: Cpus) -> Result<Self> {
-        let (topology, services) = (network.file("topology.toml"), network.file("services.toml"));
-        fs::write(&topology, topology_text(network, policy, cpus))?;
-        fs::write(&services, services_text(policy))?;
-        let mut command = network.balancer.command(find_binary("lockstep-engine")?);
-        command.arg("--topology").arg(&topology);
-        let process = network.balancer.spawn("engine", command)?;
-        let mut command = network.balancer.command(find_binary("lockstepd")?);
-        command.arg("--services").arg(&services);
-        command
-            .arg("--engine-socket")
-            .arg(network.file("engine.sock"));
-        command.arg("--socket").arg(network.file("daemon.sock"));
-        command.arg("--state-dir").arg(network.file("state"));
-        let daemon = network.balancer.spawn("daemon", command)?;
-        let mut engine = Engine { daemon, process };
-        wait_until("the engine knows the way to every replica", START, || {
-            engine.process.must_run()?;
-            Ok(is_ready(network, policy.replicas).then_some(()))
-        })
-        .with_context(|| format!("{}{}", engine.process.log(), engine.daemon.log()))?;
-        Ok(engine)
+        let topology = topology_text(network, policy, cpus);
+        let services = services_text(policy);
+        Lockstep::start(network.site(), &topology, &services, policy.replicas).map(Engine)
     }
 
     /// The engine's process.
     pub fn process(&self) -> &Process {
-        &self.process
+        self.0.engine()
     }
 
     /// CPU seconds of its process.
     pub fn cpu_seconds(&self) -> Result<f64> {
-        cpu::of_process(self.process.pid())
+        self.0.cpu_seconds()
     }
 
     /// Bytes of memory that are its process's own.
     pub fn resident(&self) -> Result<u64> {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.process.pid()))?;
+        let text = fs::read_to_string(format!("/proc/{}/status", self.process().pid()))?;
         let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
         Ok(kibibytes.context("the kernel does not say how much memory it has")? * 1024)
@@ -197,7 +154,7 @@ impl Engine {
 
     /// The sum of a metric over its labels.
     pub fn metric(&self, network: &Network, name: &str) -> Result<f64> {
-        let page = lockstep(network, &["metrics"])?;
+        let page = network.site().lockstep(&["metrics"])?;
         sum_of(&page, name).with_context(|| format!("the engine has no metric {name}"))
     }
 }
@@ -245,45 +202,12 @@ fn services_text(policy: &Policy) -> String {
     )
 }
 
-/// Whether the service is in force and every backend's next hop known.
-fn is_ready(network: &Network, backends: usize) -> bool {
-    let text = lockstep(network, &["status", "--output", "json"]).unwrap_or_default();
-    let status: Value = serde_json::from_str(&text).unwrap_or_default();
-    let services = status["engine"]["services"].as_array();
-    let known: Vec<&Value> = services
-        .into_iter()
-        .flatten()
-        .filter_map(|service| service["backends"].as_array())
-        .flatten()
-        .collect();
-    known.len() == backends && known.iter().all(|b| b["reachable"] == true)
-}
-
 /// All sessions, as `lockstep sessions` has them.
 pub fn sessions(network: &Network) -> Result<Vec<Value>> {
-    let text = lockstep(network, &["sessions", "--output", "json"])?;
+    let text = (network.site()).lockstep(&["sessions", "--output", "json"])?;
     let mut value: Value = serde_json::from_str(&text)?;
     match value["sessions"].take() {
         Value::Array(sessions) => Ok(sessions),
         _ => bail!("`lockstep sessions` wrote {text}"),
     }
-}
-
-/// Runs the command line and returns what it writes.
-pub fn lockstep(network: &Network, args: &[&str]) -> Result<String> {
-    let mut command: Command = network.balancer.command(find_binary("lockstep")?);
-    command
-        .arg("--engine-socket")
-        .arg(network.file("engine.sock"));
-    command
-        .arg("--daemon-socket")
-        .arg(network.file("daemon.sock"));
-    let output = command.args(args).output().context("cannot run lockstep")?;
-    ensure!(
-        output.status.success(),
-        "`lockstep {}` failed: {}",
-        args.join(" "),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -3,7 +3,9 @@
 use super::balancer::{Balancer, Case};
 use super::client::{Direction, Transfer};
 use super::network::Network;
-use super::{Arguments, Cpus, cpu, median, rounded};
+use super::{Arguments, Cpus};
+use crate::cpu;
+use crate::measure::{median, rounded};
 use anyhow::{Context, Result};
 use lockstep_tests::lab::{Process, wait_until};
 use serde::Serialize;

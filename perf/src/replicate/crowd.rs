@@ -3,7 +3,8 @@
 use super::balancer::{Engine, Policy};
 use super::network::Network;
 use super::server::Wish;
-use super::{Arguments, Cpus, client, rounded};
+use super::{Arguments, Cpus, client};
+use crate::measure::rounded;
 use anyhow::{Context, Result};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::Serialize;

@@ -7,7 +7,8 @@
 use super::balancer::{Engine, Policy};
 use super::network::Network;
 use super::server::{TIMES, Wish, now};
-use super::{Cpus, client, percentile};
+use super::{Cpus, client};
+use crate::measure::percentile;
 use anyhow::{Context, Result, ensure};
 use lockstep_tests::lab::{Process, wait_until};
 use serde::Serialize;

@@ -1,6 +1,7 @@
 //! The three namespaces: client, balancer, servers.
 
 use super::Cpus;
+use crate::site::{Site, receive_on};
 use anyhow::{Context, Result};
 use lockstep_tests::lab::{Bpffs, End, Netns, Process, Run, connect};
 use std::net::Ipv4Addr;
@@ -15,8 +16,12 @@ pub const PORT: u16 = 5201;
 pub const ENGINE: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 2);
 /// The balancer on the servers' link.
 const BALANCER: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 1);
+/// The client.
+pub const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 /// The device of the client and of the servers.
 const DEVICE: &str = "eth0";
+/// That of the servers.
+pub const SERVERS_DEVICE: &str = DEVICE;
 /// The balancer's device towards the client.
 pub const IN: &str = "in0";
 /// The balancer's device towards the servers.
@@ -89,6 +94,21 @@ impl Network {
         Ok(network)
     }
 
+    /// One more link between client and servers, both ends of which are called `device`.
+    pub fn link(&self, device: &str, cpus: Cpus) -> Result<()> {
+        let ends = [&self.client, &self.servers].map(|netns| End {
+            netns,
+            device,
+            queues: 1,
+        });
+        connect(&ends[0], &ends[1], MTU)?;
+        for end in ends {
+            as_on_the_wire(end.netns, device)?;
+            receive_on(end.netns, device, cpus.endpoints)?;
+        }
+        Ok(())
+    }
+
     fn ends(&self) -> [(&Netns, &str); 4] {
         [
             (&self.client, DEVICE),
@@ -100,7 +120,7 @@ impl Network {
 
     fn address(&self, servers: usize) -> Result<()> {
         self.client
-            .ip(&format!("addr add 198.18.0.2/16 dev {DEVICE}"))?;
+            .ip(&format!("addr add {CLIENT}/16 dev {DEVICE}"))?;
         self.client.ip("route add default via 198.18.0.1")?;
         self.balancer
             .ip(&format!("addr add 198.18.0.1/16 dev {IN}"))?;
@@ -137,6 +157,14 @@ impl Network {
         netns.output("ip", &["-batch", &file]).map(drop)
     }
 
+    /// The balancer, to run programs.
+    pub fn site(&self) -> Site<'_> {
+        Site {
+            netns: &self.balancer,
+            directory: self.run.dir(),
+        }
+    }
+
     /// A file of the run.
     pub fn file(&self, name: &str) -> PathBuf {
         self.run.dir().join(name)
@@ -155,7 +183,8 @@ impl Network {
     }
 }
 
-fn mac(netns: &Netns, device: &str) -> Result<String> {
+/// A link-layer address as `ip` writes it.
+pub fn mac(netns: &Netns, device: &str) -> Result<String> {
     let bytes = netns.mac(device)?.map(|byte| format!("{byte:02x}"));
     Ok(bytes.join(":"))
 }
@@ -170,11 +199,4 @@ fn as_on_the_wire(netns: &Netns, device: &str) -> Result<()> {
     let words: Vec<&str> = queue.split_whitespace().collect();
     (netns.output("tc", &words)).with_context(|| format!("cannot give {device} a queue"))?;
     Ok(())
-}
-
-/// Receive packet steering to `cpu`. XDP comes before it, on the sender's CPU.
-fn receive_on(netns: &Netns, device: &str, cpu: usize) -> Result<()> {
-    let mask = 1_u128 << cpu;
-    let script = format!("echo {mask:x} > /sys/class/net/{device}/queues/rx-0/rps_cpus");
-    netns.output("sh", &["-c", &script]).map(drop)
 }

@@ -3,7 +3,8 @@
 use super::balancer::{Engine, Policy, sessions};
 use super::client::{Direction, Transfer};
 use super::network::Network;
-use super::{Arguments, Cpus, percentile, rounded};
+use super::{Arguments, Cpus};
+use crate::measure::{percentile, rounded};
 use anyhow::{Context, Result, bail, ensure};
 use lockstep_tests::lab::{Process, wait_until};
 use nix::sys::signal::Signal;

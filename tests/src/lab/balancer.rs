@@ -18,7 +18,7 @@ use serde_json::Value;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Output, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -252,11 +252,22 @@ impl Balancer {
 
     /// Runs the command line to its end, whatever the outcome.
     pub fn run(&self, args: &[&str]) -> Result<Output> {
+        let mut command = self.command(args)?;
+        command.stdin(Stdio::null());
+        command.output().context("cannot run lockstep")
+    }
+
+    /// Starts the command line under a name for its log, and returns at once.
+    pub fn start(&self, name: &str, args: &[&str]) -> Result<Process> {
+        self.netns.spawn(name, self.command(args)?)
+    }
+
+    fn command(&self, args: &[&str]) -> Result<Command> {
         let mut command = self.netns.command(binaries::find("lockstep")?);
         command.arg("--engine-socket").arg(self.engine_socket());
         command.arg("--daemon-socket").arg(self.daemon_socket());
-        command.args(args).stdin(Stdio::null());
-        command.output().context("cannot run lockstep")
+        command.args(args);
+        Ok(command)
     }
 
     /// Runs the command line and returns what it writes for people.

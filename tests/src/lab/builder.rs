@@ -65,9 +65,14 @@ impl Lab {
         self.servers.iter().map(Server::requests).collect()
     }
 
-    /// Every server takes the outer header off what balancers send it.
+    /// Every server takes the outer header off what balancers send it, and the switch takes what
+    /// their XDP programs send themselves.
     pub fn attach_decap(&self) -> Result<()> {
-        self.servers.iter().try_for_each(Server::attach_decap)
+        self.servers.iter().try_for_each(Server::attach_decap)?;
+        let names = self.balancers.iter().map(Balancer::name);
+        names
+            .map(|name| self.router.take_redirects(&name))
+            .collect()
     }
 }
 

@@ -7,6 +7,8 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// An answer of the lab's nginx, or most of it.
+const ANSWER: usize = 512;
 /// More than any answer of the lab's nginx.
 const BODY_MAX: usize = 4096;
 
@@ -20,18 +22,28 @@ pub struct KeepAlive {
 impl KeepAlive {
     /// Connects from `netns` to port 80 and asks once.
     pub fn open(netns: &Netns, to: IpAddr) -> Result<Self> {
-        let stream = netns.connect(SocketAddr::new(to, 80), TIMEOUT)?;
-        let mut connection = KeepAlive {
-            stream: BufReader::new(stream),
-            server: String::new(),
-        };
-        connection.server = connection.ask()?;
-        Ok(connection)
+        netns.within(|| Self::open_here(to))
     }
 
     /// Several connections.
     pub fn open_many(netns: &Netns, to: IpAddr, count: usize) -> Result<Vec<Self>> {
-        (0..count).map(|_| Self::open(netns, to)).collect()
+        netns.within(|| (0..count).map(|_| Self::open_here(to)).collect())
+    }
+
+    fn open_here(to: IpAddr) -> Result<Self> {
+        let to = SocketAddr::new(to, 80);
+        let stream = TcpStream::connect_timeout(&to, TIMEOUT)
+            .with_context(|| format!("cannot connect to {to}"))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
+        stream.set_nodelay(true)?;
+        let mut connection = KeepAlive {
+            // There may be thousands.
+            stream: BufReader::with_capacity(ANSWER, stream),
+            server: String::new(),
+        };
+        connection.server = connection.ask()?;
+        Ok(connection)
     }
 
     /// The server that answered first.

@@ -4,9 +4,11 @@ use super::address::{
     ROUTER_CLIENT_V4, ROUTER_CLIENT_V6, VIP_V4, VIP_V6, balancer_v4, balancer_v6, router_rack_v4,
     router_rack_v6,
 };
+use super::binaries;
 use super::counters::Counters;
 use super::injector::Injector;
 use super::netns::Netns;
+use super::process::output;
 use super::run::Run;
 use anyhow::Result;
 use std::sync::Arc;
@@ -87,6 +89,14 @@ impl Router {
             "link set dev {port} {}",
             if up { "up" } else { "down" }
         ))
+    }
+
+    /// Lets a port of the switch take frames that an XDP program at its other end sends: a veth
+    /// polls for those only with a program of its own. This one passes everything.
+    pub(super) fn take_redirects(&self, port: &str) -> Result<()> {
+        let lockstep = binaries::find("lockstep")?;
+        let args = ["decap", "attach", port, "--address", "192.0.2.254"];
+        output(self.netns.command(lockstep).args(args)).map(drop)
     }
 
     /// Counts on a balancer's port of the switch: `requests` to the VIPs on their way to it,

@@ -51,6 +51,13 @@ impl Status {
             .sum()
     }
 
+    /// Flows of all VIPs whose backend changed during their life.
+    pub fn flows_moved(&self) -> Result<u64> {
+        let services = self.services()?.iter();
+        let vips = services.flat_map(|service| entries(service, "vips"));
+        vips.map(|vip| number(vip, "flows_moved")).sum()
+    }
+
     /// Every reason that packets were dropped under, with how many.
     pub fn all_drops(&self) -> Result<Vec<(String, u64)>> {
         let vips = self

@@ -57,6 +57,11 @@ impl Wrk {
         self
     }
 
+    /// Runs the load to its end.
+    pub fn run(&self, netns: &Netns) -> Result<WrkReport> {
+        self.spawn(netns)?.report()
+    }
+
     /// Starts the load.
     pub(super) fn spawn(&self, netns: &Netns) -> Result<RunningWrk> {
         let mut command = netns.command("wrk");

@@ -1,6 +1,6 @@
 //! The engine's part of `lockstep status`.
 
-use crate::cli::flows::{endpoint, protocol_name};
+use crate::cli::flows::vip_name;
 use crate::cli::output::table;
 use crate::cli::units::{bytes, count, moment, percent, time};
 use lockstep_api as api;
@@ -217,13 +217,8 @@ impl From<api::ServiceStatus> for Service {
 
 impl From<api::VipStatus> for Vip {
     fn from(v: api::VipStatus) -> Self {
-        let vip = v.vip.unwrap_or_default();
         Vip {
-            vip: format!(
-                "{}/{}",
-                endpoint(&vip.address, vip.port),
-                protocol_name(vip.protocol())
-            ),
+            vip: vip_name(&v.vip.unwrap_or_default()),
             packets: v.packets,
             bytes: v.bytes,
             flows_moved: v.flows_moved,

@@ -3,7 +3,7 @@
 use super::{Flows, Verdict};
 use crate::tables::{BackendRef, Delivery, Hop, Route, Tables, VipRef};
 use lockstep_plan::DropReason;
-use lockstep_wire::{Headers, Outer};
+use lockstep_wire::{Headers, NoRoom, Outer};
 
 impl Flows {
     /// Sends a packet to its backend, as its service's mode says.
@@ -20,6 +20,9 @@ impl Flows {
     ) -> Result<Verdict, DropReason> {
         let hop = tables.hop(backend).ok_or(DropReason::NoBackend)?;
         let route = admit(hop, headers)?;
+        if headers.length > self.unusual.paths.watch() {
+            self.unusual.paths.admit(hop, headers)?;
+        }
         let length = match &hop.delivery {
             Delivery::Tunnel(outer) => self.tunnel(outer, route, headers, frame)?,
             Delivery::Nat(_) | Delivery::FullNat(_) | Delivery::Session => {
@@ -51,12 +54,34 @@ impl Flows {
         frame: &mut [u8],
     ) -> Result<u16, DropReason> {
         self.identification = self.identification.wrapping_add(1);
-        let length = outer
-            .push(frame, headers, &route.link, self.identification)
-            .map_err(|_| DropReason::NoRoom)?;
+        let id = self.identification;
+        let length = match outer.push(frame, headers, &route.link, id) {
+            Ok(length) => length,
+            Err(NoRoom) => push_moved(outer, route, headers, frame, id)?,
+        };
         // Only an MTU near 64 KiB leaves room for a longer frame.
         u16::try_from(length).map_err(|_| DropReason::TooBig)
     }
+}
+
+/// There may be more room in front than this tunnel needs: what has no ports is steered with the
+/// most that any VIP of its address needs.
+#[cold]
+#[inline(never)]
+fn push_moved(
+    outer: &Outer,
+    route: &Route,
+    headers: &Headers,
+    frame: &mut [u8],
+    id: u16,
+) -> Result<usize, DropReason> {
+    let room = outer.room(route.link.vlan.is_some());
+    let headers = headers
+        .with_less_room(frame, room)
+        .ok_or(DropReason::NoRoom)?;
+    outer
+        .push(frame, &headers, &route.link, id)
+        .map_err(|NoRoom| DropReason::NoRoom)
 }
 
 /// The way to a backend for a packet, or why it cannot take it.

@@ -3,19 +3,17 @@
 use super::Flows;
 use super::nat::Nat;
 use crate::flows::{FlowTable, Key};
-use crate::maglev::SELECTION_SEED;
+use crate::schedule::Selected;
 use crate::tables::Translation;
 use core::net::IpAddr;
 use lockstep_wire::{FlowKey4, FlowKey6, HashSeed, nat};
 
 /// A flow key of one IP version, and where a dataplane keeps its flows.
-pub(super) trait Tracked: Key {
+pub(super) trait Tracked: Key + Selected {
     fn table(flows: &mut Flows) -> &mut FlowTable<Self>;
     fn table_ref(flows: &Flows) -> &FlowTable<Self>;
     fn source(&self) -> (IpAddr, u16, u8);
     fn destination(&self) -> (IpAddr, u16, u8);
-    /// The hash that every balancer chooses a backend by.
-    fn selection_hash(&self) -> u64;
     /// The hash that the flow table finds it by.
     fn table_hash(&self, seed: &HashSeed) -> u64;
     /// The key of the packets that come back.
@@ -50,10 +48,6 @@ impl Tracked for FlowKey4 {
             self.destination_port(),
             self.protocol,
         )
-    }
-
-    fn selection_hash(&self) -> u64 {
-        self.hash(&SELECTION_SEED)
     }
 
     fn table_hash(&self, seed: &HashSeed) -> u64 {
@@ -114,10 +108,6 @@ impl Tracked for FlowKey6 {
             self.destination_port(),
             self.protocol,
         )
-    }
-
-    fn selection_hash(&self) -> u64 {
-        self.hash(&SELECTION_SEED)
     }
 
     fn table_hash(&self, seed: &HashSeed) -> u64 {

@@ -1,21 +1,160 @@
-//! Frames that the parser does not follow to a flow: errors about flows, pings, fragments.
+//! Frames that the parser does not follow to a flow, and packets that do not fit their way: pings,
+//! errors about flows, fragments, and the errors that the engine sends itself.
+//!
+//! All of it is the cold path: bounded in memory and, where something is sent that nobody asked
+//! the backends for, in rate.
 
-use super::{Flows, Now, Verdict, reason};
-use crate::tables::{PortId, Tables, VipRef};
-use lockstep_wire::ParseError;
+mod fragments;
+mod icmp;
+mod paths;
+
+use super::{Flows, Now, Verdict, Work, reason};
+use crate::tables::{BackendRef, PortId, Tables, VipRef};
+use crate::time::{Micros, Seconds};
+use fragments::FragmentTable;
+use lockstep_plan::DropReason;
+use lockstep_wire::reply::{self, Back};
+use lockstep_wire::{Headers, ParseError};
+use paths::PathMtus;
+
+/// Echo replies a second and worker, and as many errors besides. Linux sends 1,000 of both together.
+const ANSWERS_PER_SECOND: u64 = 1_000;
+/// Answers at once after a silence.
+const ANSWERS_AT_ONCE: u64 = 100;
+
+/// What the cold path remembers. All memory is taken at the start.
+pub(super) struct Unusual {
+    fragments: FragmentTable,
+    /// What is known of the ways to backends beyond their first link.
+    pub(super) paths: PathMtus,
+    echoes: Allowance,
+    errors: Allowance,
+}
+
+/// What becomes of a frame that the parser refused.
+pub(super) enum Outcome {
+    /// This.
+    Verdict(Verdict),
+    /// It has a flow all the same, and goes the way of any packet.
+    Packet(Headers),
+}
+
+impl Unusual {
+    pub(super) fn new() -> Self {
+        Unusual {
+            fragments: FragmentTable::new(),
+            paths: PathMtus::new(),
+            echoes: Allowance::new(),
+            errors: Allowance::new(),
+        }
+    }
+
+    pub(super) fn tick(&mut self, now: Seconds) {
+        self.paths.tick(now);
+    }
+}
 
 impl Flows {
-    /// The verdict on a frame that the parser refused.
+    /// What becomes of a frame that the parser refused.
     #[cold]
     #[inline(never)]
     pub(super) fn unusual(
         &mut self,
-        _tables: &Tables,
-        _now: Now,
-        _port: PortId,
-        _frame: &mut [u8],
+        tables: &Tables,
+        now: Now,
+        port: PortId,
+        frame: &mut [u8],
         error: ParseError,
+    ) -> Outcome {
+        match error {
+            ParseError::Fragment => match self.fragment(now, frame) {
+                Ok(headers) => Outcome::Packet(headers),
+                Err(reason) => Outcome::Verdict(self.drop(VipRef::UNKNOWN, reason)),
+            },
+            ParseError::NotTransport => Outcome::Verdict(self.icmp(tables, now, port, frame)),
+            other => Outcome::Verdict(self.drop(VipRef::UNKNOWN, reason(other))),
+        }
+    }
+
+    /// A packet that does not fit the way to its backend: it is dropped and its sender told how
+    /// long it may be.
+    ///
+    /// Over IPv4 also where "don't fragment" is not set. A router would fragment the packet then
+    /// (RFC 1812 section 5.2.7.1); here one frame cannot become two, and a sender that hears of it
+    /// makes its own fragments short enough (Linux does).
+    #[cold]
+    #[inline(never)]
+    pub(super) fn too_big(
+        &mut self,
+        tables: &Tables,
+        now: Now,
+        (vip, backend): (VipRef, BackendRef),
+        item: &Work,
+        frame: &mut [u8],
     ) -> Verdict {
-        self.drop(VipRef::UNKNOWN, reason(error))
+        let dropped = self.drop(vip, DropReason::TooBig);
+        let Some(mtu) = tables
+            .hop(backend)
+            .and_then(|hop| self.unusual.paths.mtu(hop))
+        else {
+            return dropped;
+        };
+        let headers = &item.headers;
+        let start = usize::from(headers.network);
+        let packet = start..start + usize::from(headers.length);
+        Back::of(frame, headers)
+            .and_then(|back| self.tell(now, item.port, frame, &back, packet, mtu))
+            .unwrap_or(dropped)
+    }
+
+    /// Sends the error that a packet in a frame is too big, as far as the rate allows.
+    fn tell(
+        &mut self,
+        now: Now,
+        port: PortId,
+        frame: &mut [u8],
+        back: &Back,
+        packet: core::ops::Range<usize>,
+        mtu: u16,
+    ) -> Option<Verdict> {
+        if !self.unusual.errors.take(now.micros) {
+            return None;
+        }
+        self.identification = self.identification.wrapping_add(1);
+        let id = self.identification;
+        let length = reply::too_big(frame, back, packet, u32::from(mtu), id)?;
+        let length = u16::try_from(length).ok()?;
+        Some(Verdict::Forward { port, length })
     }
 }
+
+/// A token bucket: so many a second, and some more at once.
+#[derive(Debug)]
+struct Allowance {
+    /// Until when what was taken is accounted for, one interval each.
+    taken: Micros,
+}
+
+impl Allowance {
+    const INTERVAL: u64 = 1_000_000 / ANSWERS_PER_SECOND;
+
+    const fn new() -> Self {
+        Allowance {
+            taken: Micros::ZERO,
+        }
+    }
+
+    /// Takes one, if there is one.
+    fn take(&mut self, now: Micros) -> bool {
+        let earliest = now.get().saturating_sub(Self::INTERVAL * ANSWERS_AT_ONCE);
+        let next = self.taken.get().max(earliest) + Self::INTERVAL;
+        if next > now.get() {
+            return false;
+        }
+        self.taken = Micros::new(next);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -335,3 +335,38 @@ fn a_known_flow_and_a_service_that_replicates_are_decided_on_as_the_dataplane_do
         assert_eq!(verdicts[0] == crate::Verdict::Local, is_session);
     }
 }
+
+#[test]
+fn a_choice_says_how_it_was_made_or_that_it_cannot_be_predicted() {
+    let key = FlowKey::V4(lockstep_wire::FlowKey4::new(
+        "198.51.100.7".parse().unwrap(),
+        40_000,
+        "203.0.113.10".parse().unwrap(),
+        80,
+        6,
+    ));
+    for (scheduler, predicted, words) in [
+        (Scheduler::Maglev, true, "Maglev: hash"),
+        (
+            Scheduler::SourceHash,
+            true,
+            "the client's address alone has hash",
+        ),
+        (Scheduler::RoundRobin, false, "the next one in turn"),
+        (
+            Scheduler::LeastConnections,
+            false,
+            "fewest flows for its weight on the worker",
+        ),
+        (Scheduler::Random, false, "drawn by weight"),
+    ] {
+        let web = lockstep_plan::Service {
+            scheduler,
+            ..service("web", &[VIP], three())
+        };
+        let tables = compile(&Tables::default(), 1, vec![web]);
+        let steps = tuple(&tables, &["eth0"], &key, None).steps.join("\n");
+        assert!(steps.contains(words), "{steps}");
+        assert_eq!(!steps.contains("cannot be predicted"), predicted, "{steps}");
+    }
+}

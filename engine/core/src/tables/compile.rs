@@ -77,6 +77,8 @@ impl Tables {
             session_ports: previous.session_ports.clone(),
             workers: previous.workers,
             index: Arc::default(),
+            vip_addresses: Arc::default(),
+            tunnel_ends: Arc::default(),
             answers: Arc::default(),
             rings: Arc::default(),
             vips: previous.vips.clone(),
@@ -125,7 +127,16 @@ impl Tables {
             });
         }
         tables.retire(previous, &index, &rings);
+        let addresses = index.iter().map(|(vip, _)| vip.address());
+        tables.vip_addresses = Arc::new(AddressSet::new(addresses));
         tables.index = Arc::new(VipIndex::new(index.into_iter()));
+        let tunnels = rings
+            .iter()
+            .filter(|ring| matches!(ring.mode, Mode::Tunnel(_)));
+        let ends = tunnels
+            .flat_map(|ring| &ring.members)
+            .map(|m| m.backend.address);
+        tables.tunnel_ends = Arc::new(AddressSet::new(ends));
         tables.answers = Arc::new(Answers::new(snapshot.services()));
         tables.rings = Arc::new(rings);
         Ok(tables)
@@ -150,6 +161,8 @@ impl Tables {
             session_ports: None,
             workers: NonZeroU32::MIN,
             index: Arc::default(),
+            vip_addresses: Arc::default(),
+            tunnel_ends: Arc::default(),
             answers: Arc::default(),
             // Slot 0 of both is nobody's: VipRef::UNKNOWN and BackendRef::NONE point there, with
             // another generation.
@@ -247,6 +260,13 @@ impl Tables {
                 .iter()
                 .map(|&i| members[i].backend_ref)
                 .collect(),
+            order: Order::new(
+                service.scheduler,
+                takes_flows
+                    .iter()
+                    .map(|&i| members[i].backend.weight.get())
+                    .collect(),
+            ),
             members,
             maglev,
             before: None,

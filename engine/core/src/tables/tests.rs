@@ -8,6 +8,7 @@ use crate::fixtures::{
 };
 use core::net::Ipv4Addr;
 use lockstep_plan::{Limits, TableSize};
+use proptest::prelude::*;
 use std::string::{String, ToString};
 use std::time::{Duration, Instant};
 use std::vec::Vec;
@@ -47,6 +48,110 @@ fn a_destination_finds_its_vip_and_the_wildcard_only_after_it() {
     assert_eq!(name("203.0.113.10", 443, 6).as_deref(), Some("all"));
     assert_eq!(name("203.0.113.10", 80, 17), None);
     assert_eq!(name("203.0.113.11", 80, 6), None);
+}
+
+#[test]
+fn a_destination_finds_its_port_before_a_range_and_a_range_before_every_port() {
+    let tables = compile(
+        &Tables::default(),
+        1,
+        vec![
+            service(
+                "port",
+                &["203.0.113.10:150/udp", "[2001:db8::10]:150/udp"],
+                three(),
+            ),
+            service(
+                "range",
+                &[
+                    "203.0.113.10:100-200/udp",
+                    "203.0.113.10:201-300/udp",
+                    "203.0.113.10:65000-65535/udp",
+                    "[2001:db8::10]:100-200/udp",
+                ],
+                three(),
+            ),
+            service(
+                "other",
+                &["203.0.113.9:0/udp", "203.0.113.10:301-310/tcp"],
+                three(),
+            ),
+            service("all", &["203.0.113.10:0/udp"], three()),
+        ],
+    );
+    let name = |address: &str, port, protocol| {
+        tables
+            .vip(address.parse().unwrap(), port, protocol)
+            .and_then(|v| tables.service_name(v))
+    };
+    for (port, expected) in [
+        (1, "all"),
+        (99, "all"),
+        (100, "range"),
+        (149, "range"),
+        (150, "port"),
+        (151, "range"),
+        (200, "range"),
+        (201, "range"),
+        (300, "range"),
+        (301, "all"),
+        (64_999, "all"),
+        (65_000, "range"),
+        (65_535, "range"),
+    ] {
+        assert_eq!(
+            name("203.0.113.10", port, 17).as_deref(),
+            Some(expected),
+            "{port}"
+        );
+    }
+    assert_eq!(name("203.0.113.9", 100, 17).as_deref(), Some("other"));
+    assert_eq!(name("203.0.113.10", 305, 6).as_deref(), Some("other"));
+    assert_eq!(name("203.0.113.10", 100, 6), None, "another protocol");
+    assert_eq!(name("203.0.113.11", 150, 17), None, "another address");
+    assert_eq!(name("2001:db8::10", 150, 17).as_deref(), Some("port"));
+    assert_eq!(name("2001:db8::10", 100, 17).as_deref(), Some("range"));
+    assert_eq!(name("2001:db8::10", 99, 17), None);
+    let rooms: Vec<String> = tables.rooms().map(|(vip, _)| vip.to_string()).collect();
+    assert!(
+        rooms.contains(&"203.0.113.10:65000-65535/udp".to_string()),
+        "{rooms:?}"
+    );
+}
+
+proptest! {
+    /// The index finds what a walk over all VIPs finds.
+    #[test]
+    fn the_index_agrees_with_a_walk_over_all_vips(
+        starts in proptest::collection::btree_map(1_u16..2_000, 1_u16..40, 0..40),
+        singles in proptest::collection::btree_set(1_u16..2_000, 0..20),
+        every: bool,
+        ports in proptest::collection::vec(0_u16..2_100, 50),
+    ) {
+        let address: IpAddr = "203.0.113.10".parse().unwrap();
+        let mut vips = Vec::new();
+        let mut free = 1;
+        for (&first, &length) in &starts {
+            let first = first.max(free);
+            free = first + length + 1;
+            vips.push(Vip::with_ports(address, first, first + length, Protocol::Udp).unwrap());
+        }
+        vips.extend(singles.iter().map(|&p| Vip::new(address, p, Protocol::Udp).unwrap()));
+        vips.extend(every.then(|| Vip::new(address, 0, Protocol::Udp).unwrap()));
+        let slots: Vec<(Vip, u16)> = vips.iter().copied().zip(1..).collect();
+        let index = VipIndex::new(slots.iter().copied());
+        let width = |vip: &Vip| match vip.port() {
+            0 => u16::MAX,
+            first => vip.last_port() - first,
+        };
+        for port in ports {
+            let narrowest = slots
+                .iter()
+                .filter(|(vip, _)| vip.has_port(port))
+                .min_by_key(|(vip, _)| width(vip));
+            prop_assert_eq!(index.find(address, port, 17), narrowest.map(|&(_, slot)| slot), "{}", port);
+        }
+    }
 }
 
 #[test]

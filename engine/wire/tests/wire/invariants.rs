@@ -2,8 +2,9 @@
 
 use lockstep_wire::ipv4::Ipv4Header;
 use lockstep_wire::ipv6::Ipv6Header;
-use lockstep_wire::{FlowKey, HashSeed, Headers, LinkHeader, Outer};
-use lockstep_wire::{destination, parse, parse_icmp_error};
+use lockstep_wire::reply::{self, Back};
+use lockstep_wire::{Control, destination, parse, parse_fragment, parse_icmp};
+use lockstep_wire::{FlowKey, HashSeed, Headers, LinkHeader, Outer, ParseError};
 
 const SEED: HashSeed = HashSeed::new(1);
 
@@ -11,15 +12,30 @@ const SEED: HashSeed = HashSeed::new(1);
 /// its word. The result is whether the frame was accepted.
 pub fn check(frame: &[u8]) -> bool {
     let _ = destination(frame);
-    if let Ok((headers, _)) = parse_icmp_error(frame) {
-        check_offsets(frame, &headers);
-        check_pushes(frame, &headers);
+    match parse_icmp(frame) {
+        Ok((headers, Control::Error(_))) => {
+            check_offsets(frame, &headers);
+            check_pushes(frame, &headers);
+        }
+        Ok((headers, Control::Echo)) => {
+            check_offsets(frame, &headers);
+            check_answer(frame, |frame| reply::echo(frame, &headers, 7));
+        }
+        Err(_) => {}
+    }
+    if let Ok(fragment) = parse_fragment(frame) {
+        if fragment.is_first() {
+            check_offsets(frame, &fragment.headers);
+        }
+        check_pushes(frame, &fragment.headers);
+        check_too_big(frame, &fragment.headers);
     }
     let Ok(headers) = parse(frame) else {
         return false;
     };
     check_offsets(frame, &headers);
     check_pushes(frame, &headers);
+    check_too_big(frame, &headers);
     let to = match headers.key {
         FlowKey::V4(key) => key.destination_address(),
         FlowKey::V6(key) => key.destination_address(),
@@ -43,6 +59,32 @@ fn check_offsets(frame: &[u8], headers: &Headers) {
     assert!(network + least <= transport, "{headers:?}");
     assert!(transport + 8 <= end, "{headers:?}");
     assert!(end <= frame.len(), "{headers:?}");
+}
+
+fn check_too_big(frame: &[u8], headers: &Headers) {
+    let start = usize::from(headers.network);
+    let packet = start..start + usize::from(headers.length);
+    check_answer(frame, |frame| {
+        reply::too_big(frame, &Back::of(frame, headers)?, packet, 1_400, 7)
+    });
+}
+
+/// What is answered is a frame within its bounds, with right checksums, to where it came from.
+fn check_answer(frame: &[u8], answer: impl FnOnce(&mut [u8]) -> Option<usize>) {
+    let mut answered = frame.to_vec();
+    let Some(length) = answer(&mut answered) else {
+        return;
+    };
+    assert_eq!(answered[..6], frame[6..12]);
+    assert_eq!(answered[6..12], frame[..6]);
+    assert_eq!(answered[length..], frame[length..], "nothing behind it");
+    match parse_icmp(&answered[..length]) {
+        // A packet too big of a TCP or UDP packet, its quote whole enough to be read again, unless
+        // it answers somebody's fragment.
+        Ok((_, Control::Error(_))) => {}
+        Ok((_, Control::Echo)) => panic!("an answer asks for one"),
+        Err(error) => assert_ne!(error, ParseError::BadChecksum),
+    }
 }
 
 fn check_pushes(frame: &[u8], headers: &Headers) {

@@ -3,6 +3,7 @@
 //! A kernel without `IRQ_TIME_ACCOUNTING` counts what it does in software interrupts as time of the
 //! program that was interrupted. So the time of the balancer's processes and of the `ksoftirqd` of
 //! their CPU contains what the kernel does there for packets: all but what interrupts an idle CPU.
+//! What a CPU did altogether is what it was not idle ([`idle`]).
 
 use anyhow::{Context, Result, bail};
 use nix::unistd::Pid;
@@ -34,6 +35,31 @@ pub fn of_ksoftirqd(cpu: usize) -> Result<f64> {
     bail!("there is no {wanted}")
 }
 
+/// Seconds for which a CPU had nothing to do, or was taken away from this machine, since it was
+/// started; in steps of 10 ms.
+///
+/// The kernel notes when it begins and ends to be idle, so this is no estimate, and what interrupts
+/// an idle CPU does not count as idle. The times that it keeps of programs, system calls and
+/// interrupts are samples, and miss what is shorter than a tick.
+pub fn idle(cpu: usize) -> Result<f64> {
+    let text = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+    idle_of(&text, cpu).with_context(|| format!("/proc/stat has no CPU {cpu}"))
+}
+
+/// The unit of `/proc/stat`: the kernel's interface has hundredths of a second on every platform
+/// that Lockstep runs on.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// proc_stat(5): user, nice, system, idle, iowait, irq, softirq, steal.
+fn idle_of(stat: &str, cpu: usize) -> Option<f64> {
+    let wanted = format!("cpu{cpu}");
+    let mut lines = stat.lines().map(|line| line.split_whitespace());
+    let line = lines.find_map(|mut words| (words.next()? == wanted).then_some(words))?;
+    let ticks: Vec<u64> = line.map_while(|word| word.parse().ok()).collect();
+    let ticks = ticks.get(3)? + ticks.get(4)? + ticks.get(7)?;
+    Some(ticks as f64 / TICKS_PER_SECOND)
+}
+
 fn of_tasks(tasks: &str) -> Result<f64> {
     let entries = fs::read_dir(tasks).with_context(|| format!("no {tasks}: it has ended"))?;
     let mut total = 0;
@@ -49,4 +75,18 @@ fn nanoseconds(path: &str) -> Result<u64> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
     let on_cpu = text.split_whitespace().next().context("no schedstat")?;
     Ok(on_cpu.parse()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_is_what_nobody_used_and_what_the_host_took() {
+        let stat = "cpu  9 9 9 9 9 9 9 9 0 0\ncpu0 1 2 3 400 50 6 7 100 0 0\n\
+                    cpu10 1 1 1 200 0 0 0 0 0 0\nintr 1 2 3\n";
+        assert_eq!(idle_of(stat, 0), Some(5.5));
+        assert_eq!(idle_of(stat, 10), Some(2.0));
+        assert_eq!(idle_of(stat, 1), None);
+    }
 }

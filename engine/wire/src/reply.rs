@@ -1,0 +1,317 @@
+//! Answers in place: a frame becomes the echo reply or the "too big" that goes back to its sender.
+
+use core::ops::Range;
+
+use crate::checksum::{Sum, checksum, update_u16};
+use crate::ethernet::{self, HEADER_LENGTH};
+use crate::flow::FlowKey;
+use crate::icmp::{self, v4, v6};
+use crate::ipv4::Ipv4Header;
+use crate::ipv6::Ipv6Header;
+use crate::parse::Headers;
+use crate::{ipv4, ipv6, protocol, vlan};
+
+/// TTL and hop limit of answers: IANA's recommended default.
+const TTL: u8 = 64;
+/// Class selector 6, network control: what routers send their errors with (RFC 1812 section
+/// 4.3.2.5).
+const ERROR_DS_FIELD: u8 = 0xc0;
+/// The longest ICMP error over IPv4 (RFC 1812 section 4.3.2.3).
+const LONGEST_ERROR_V4: usize = 576;
+/// The longest ICMPv6 error: IPv6's least MTU (RFC 4443 section 2.4 (c)).
+const LONGEST_ERROR_V6: usize = LEAST_MTU_V6 as usize;
+/// The least MTU of IPv6. Nobody may be told less (RFC 8201 section 4).
+pub const LEAST_MTU_V6: u32 = 1_280;
+/// The least MTU of IPv4 (RFC 791 section 3.2).
+pub const LEAST_MTU_V4: u32 = 68;
+
+/// Where the VLAN tag of a steered frame is: behind the room's length. The XDP program takes the
+/// tags off and leaves the tag control information there.
+const TAG_AT: usize = HEADER_LENGTH + 2;
+/// Instead of a tag: there was more than one. (VLAN ID 4095 is reserved: no tag has it.)
+const SEVERAL_TAGS: u16 = u16::MAX;
+/// Addresses, two tags and an EtherType.
+const LONGEST_LINK: usize = HEADER_LENGTH + vlan::MAX_TAGS * vlan::TAG_LENGTH;
+
+/// The link header of answers to a frame: its own with the addresses swapped, and its VLAN tags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Back {
+    /// All but the EtherType of the packet, which is the last two bytes.
+    bytes: [u8; LONGEST_LINK],
+    length: usize,
+}
+
+impl Back {
+    /// The way back to the sender of a frame. `None` where there is none: an Ethernet group
+    /// address must not be answered (RFC 1122 section 3.2.2), and of several VLAN tags the XDP
+    /// program leaves nothing.
+    pub fn of(frame: &[u8], headers: &Headers) -> Option<Self> {
+        let mut bytes = [0; LONGEST_LINK];
+        let length = if headers.room == 0 {
+            let link = frame.get(..usize::from(headers.network))?;
+            bytes.get_mut(..link.len())?.copy_from_slice(link);
+            link.len()
+        } else {
+            let link: &[u8; HEADER_LENGTH] = frame.first_chunk()?;
+            bytes[..HEADER_LENGTH].copy_from_slice(link);
+            match tag_behind_marker(frame)? {
+                None => HEADER_LENGTH,
+                Some(tag) => {
+                    let [a, b] = vlan::CUSTOMER_TAG.to_be_bytes();
+                    let [c, d] = tag.to_be_bytes();
+                    bytes[HEADER_LENGTH - 2..HEADER_LENGTH + 2].copy_from_slice(&[a, b, c, d]);
+                    HEADER_LENGTH + vlan::TAG_LENGTH
+                }
+            }
+        };
+        let group = |address: u8| address & 1 != 0;
+        if group(bytes[0]) || group(bytes[6]) || length < HEADER_LENGTH {
+            return None;
+        }
+        bytes[..12].rotate_left(6);
+        Some(Back { bytes, length })
+    }
+
+    fn write(&self, to: &mut [u8], ethertype: u16) -> Option<()> {
+        let to = to.get_mut(..self.length)?;
+        to.copy_from_slice(&self.bytes[..self.length]);
+        *to.last_chunk_mut()? = ethertype.to_be_bytes();
+        Some(())
+    }
+}
+
+/// The tag control information of the VLAN tag that a steered frame came with, if it came with
+/// one; `None` where there were several.
+pub(crate) fn tag_behind_marker(frame: &[u8]) -> Option<Option<u16>> {
+    match u16::from_be_bytes(*frame.get(TAG_AT..)?.first_chunk()?) {
+        SEVERAL_TAGS => None,
+        0 => Some(None),
+        tag => Some(Some(tag)),
+    }
+}
+
+/// Turns an echo request into its reply; the result is the frame's new length. `None` where it
+/// cannot be answered; the frame may be changed then.
+///
+/// `headers` are those of [`parse_icmp`](crate::parse_icmp). IP options and extension headers are
+/// not sent back. `id` is the identification over IPv4, where the reply may be fragmented on its
+/// way: whoever pings with long packets wants to see those that arrive.
+pub fn echo(frame: &mut [u8], headers: &Headers, id: u16) -> Option<usize> {
+    let back = Back::of(frame, headers)?;
+    let network = usize::from(headers.network);
+    let message = usize::from(headers.transport)..network + usize::from(headers.length);
+    let ds_field = match headers.key {
+        FlowKey::V4(_) => Ipv4Header::from(frame.get(network..)?.first_chunk()?).ds_field(),
+        FlowKey::V6(_) => Ipv6Header::from(frame.get(network..)?.first_chunk()?).traffic_class(),
+    };
+    let reply = match headers.key {
+        FlowKey::V4(_) => v4::ECHO_REPLY,
+        FlowKey::V6(_) => v6::ECHO_REPLY,
+    };
+    let addresses = Addresses::of(&headers.key.reversed());
+    if !addresses.destination_is_unicast() {
+        return None;
+    }
+    let envelope = Envelope {
+        addresses,
+        ds_field,
+        id,
+    };
+    let (end, to) = envelope.carry(frame, &back, message, 0)?;
+    let message: &mut [u8; icmp::HEADER_LENGTH] = to.first_chunk_mut()?;
+    let [kind, code, high, low, ..] = *message;
+    // The addresses in ICMPv6's pseudo-header only change places: the sum stays.
+    let sum = update_u16(
+        u16::from_be_bytes([high, low]),
+        u16::from_be_bytes([kind, code]),
+        u16::from_be_bytes([reply, code]),
+    );
+    message[0] = reply;
+    [message[2], message[3]] = sum.to_be_bytes();
+    Some(end)
+}
+
+/// Turns a frame into the error that a packet in it is too big: "fragmentation needed" with the
+/// next hop's MTU (RFC 1191 section 4) or "packet too big" (RFC 4443 section 3.2), from the
+/// packet's destination to its source, by the way `back`. The result is the frame's new length.
+///
+/// `packet` is where the IP packet is, as much as there is of it. As much of it is quoted as an
+/// error may carry and the frame holds. `None` where it must not be answered, or has no room for
+/// a quote that is of use; the frame may be changed then.
+pub fn too_big(
+    frame: &mut [u8],
+    back: &Back,
+    packet: Range<usize>,
+    mtu: u32,
+    id: u16,
+) -> Option<usize> {
+    let bytes = frame.get(packet.clone())?;
+    let (addresses, least, most) = match bytes.first()? >> 4 {
+        4 => {
+            let header = Ipv4Header::from(bytes.first_chunk()?);
+            // RFC 1122 section 3.2.2: never about a fragment other than the first.
+            if header.is_later_fragment() {
+                return None;
+            }
+            let addresses = Addresses::V4(header.destination(), header.source());
+            (addresses, ipv4::HEADER_LENGTH, LONGEST_ERROR_V4)
+        }
+        6 => {
+            let header = Ipv6Header::from(bytes.first_chunk()?);
+            let addresses = Addresses::V6(*header.destination(), *header.source());
+            (addresses, ipv6::HEADER_LENGTH, LONGEST_ERROR_V6)
+        }
+        _ => return None,
+    };
+    if !addresses.destination_is_unicast() {
+        return None;
+    }
+    let envelope = Envelope {
+        addresses,
+        ds_field: ERROR_DS_FIELD,
+        id,
+    };
+    let in_front = envelope.length() + icmp::HEADER_LENGTH;
+    let room = frame.len().checked_sub(back.length + in_front)?;
+    let length = packet.len().min(most - in_front).min(room);
+    if length < least + 8 {
+        return None;
+    }
+    let quote = packet.start..packet.start + length;
+    let (end, message) = envelope.carry(frame, back, quote, icmp::HEADER_LENGTH)?;
+    let header: &mut [u8; icmp::HEADER_LENGTH] = message.first_chunk_mut()?;
+    *header = match addresses {
+        Addresses::V4(..) => {
+            let [high, low] = u16::try_from(mtu.max(LEAST_MTU_V4)).ok()?.to_be_bytes();
+            let code = v4::FRAGMENTATION_NEEDED;
+            [v4::UNREACHABLE, code, 0, 0, 0, 0, high, low]
+        }
+        Addresses::V6(..) => {
+            let [a, b, c, d] = mtu.max(LEAST_MTU_V6).to_be_bytes();
+            [v6::TOO_BIG, 0, 0, 0, a, b, c, d]
+        }
+    };
+    let sum = addresses.message_checksum(message);
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    Some(end)
+}
+
+/// Source and destination of an answer.
+#[derive(Debug, Clone, Copy)]
+enum Addresses {
+    V4(u32, u32),
+    V6([u8; 16], [u8; 16]),
+}
+
+impl Addresses {
+    fn of(key: &FlowKey) -> Self {
+        match key {
+            FlowKey::V4(key) => Addresses::V4(key.source, key.destination),
+            FlowKey::V6(key) => Addresses::V6(key.source, key.destination),
+        }
+    }
+
+    /// Errors go to one host (RFC 1122 section 3.2.2, RFC 4443 section 2.4 (e)).
+    fn destination_is_unicast(&self) -> bool {
+        match self {
+            Addresses::V4(_, to) => {
+                let to = core::net::Ipv4Addr::from_bits(*to);
+                // Class E with the broadcast address is no host's either.
+                !to.is_unspecified() && !to.is_loopback() && to.octets()[0] < 224
+            }
+            Addresses::V6(_, to) => {
+                let to = core::net::Ipv6Addr::from_octets(*to);
+                !to.is_unspecified() && !to.is_loopback() && !to.is_multicast()
+            }
+        }
+    }
+
+    /// The checksum of an ICMP message whose own field is zero.
+    fn message_checksum(&self, message: &[u8]) -> u16 {
+        match self {
+            Addresses::V4(..) => checksum(message),
+            Addresses::V6(source, destination) => {
+                // No frame is longer than 65,535 bytes.
+                let length = message.len() as u32;
+                Sum::pseudo_v6(source, destination, protocol::ICMPV6, length)
+                    .add_bytes(message)
+                    .checksum()
+            }
+        }
+    }
+}
+
+/// The IP header of an answer.
+struct Envelope {
+    addresses: Addresses,
+    ds_field: u8,
+    id: u16,
+}
+
+impl Envelope {
+    const fn length(&self) -> usize {
+        match self.addresses {
+            Addresses::V4(..) => ipv4::HEADER_LENGTH,
+            Addresses::V6(..) => ipv6::HEADER_LENGTH,
+        }
+    }
+
+    /// Moves `payload` to where an answer has it, `gap` bytes behind its IP header, and writes
+    /// link and IP header in front. The result is the frame's new length and what is behind the
+    /// IP header.
+    fn carry<'a>(
+        &self,
+        frame: &'a mut [u8],
+        back: &Back,
+        payload: Range<usize>,
+        gap: usize,
+    ) -> Option<(usize, &'a mut [u8])> {
+        let behind = back.length + self.length();
+        let end = behind + gap + payload.len();
+        if payload.end > frame.len() || end > frame.len() {
+            return None;
+        }
+        frame.copy_within(payload, behind + gap);
+        let (front, message) = frame[..end].split_at_mut_checked(behind)?;
+        let ethertype = match self.addresses {
+            Addresses::V4(..) => ethernet::IPV4,
+            Addresses::V6(..) => ethernet::IPV6,
+        };
+        back.write(front, ethertype)?;
+        let header = &mut front[back.length..];
+        match self.addresses {
+            Addresses::V4(source, destination) => {
+                let length = u16::try_from(ipv4::HEADER_LENGTH + message.len()).ok()?;
+                let header = header.first_chunk_mut()?;
+                self.write_v4(header, source, destination, length);
+            }
+            Addresses::V6(source, destination) => {
+                let length = u16::try_from(message.len()).ok()?;
+                let first = 6 << 28 | u32::from(self.ds_field) << 20;
+                header[..4].copy_from_slice(&first.to_be_bytes());
+                header[4..6].copy_from_slice(&length.to_be_bytes());
+                header[6..8].copy_from_slice(&[protocol::ICMPV6, TTL]);
+                header[8..24].copy_from_slice(&source);
+                header[24..40].copy_from_slice(&destination);
+            }
+        }
+        Some((end, message))
+    }
+
+    fn write_v4(
+        &self,
+        header: &mut [u8; ipv4::HEADER_LENGTH],
+        source: u32,
+        destination: u32,
+        length: u16,
+    ) {
+        header[..2].copy_from_slice(&[0x45, self.ds_field]);
+        header[2..4].copy_from_slice(&length.to_be_bytes());
+        header[4..6].copy_from_slice(&self.id.to_be_bytes());
+        header[6..12].copy_from_slice(&[0, 0, TTL, protocol::ICMP, 0, 0]);
+        header[12..16].copy_from_slice(&source.to_be_bytes());
+        header[16..20].copy_from_slice(&destination.to_be_bytes());
+        let sum = checksum(header);
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
+    }
+}

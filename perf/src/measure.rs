@@ -1,0 +1,79 @@
+//! What every measurement needs: figures of figures, and the CPU before other programs.
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+use std::path::Path;
+use std::process::Command;
+
+/// Refuses to go on without root.
+pub fn needs_root() -> Result<()> {
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "The lab makes network namespaces and loads XDP programs, which needs root: run it with \
+         sudo."
+    );
+    Ok(())
+}
+
+/// A real-time priority for this process and all that it starts: what else runs on this machine
+/// gets what they leave. By `chrt`, which is in every Debian.
+pub fn run_ahead_of_others() -> Result<()> {
+    let own = std::process::id().to_string();
+    let status = Command::new("chrt")
+        .args(["--all-tasks", "--rr", "--pid", "1", &own])
+        .status()
+        .context("cannot run chrt")?;
+    ensure!(status.success(), "chrt failed: {status}");
+    Ok(())
+}
+
+/// The value in the middle; the upper one of two.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Of sorted values, by the nearest rank.
+pub fn percentile(sorted: &[f64], share: f64) -> f64 {
+    let rank = (share * sorted.len() as f64).ceil() as usize;
+    let at = rank.clamp(1, sorted.len().max(1)) - 1;
+    sorted.get(at).copied().unwrap_or(f64::NAN)
+}
+
+/// To so many digits behind the point.
+pub fn rounded(value: f64, digits: i32) -> f64 {
+    let scale = 10_f64.powi(digits);
+    (value * scale).round() / scale
+}
+
+/// Writes results as JSON.
+pub fn write(output: &Path, rows: &impl Serialize) -> Result<()> {
+    if let Some(parent) = output.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    std::fs::write(output, serde_json::to_string_pretty(rows)? + "\n")
+        .with_context(|| format!("cannot write {}", output.display()))?;
+    println!("written to {}", output.display());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_values_that_were_measured() {
+        let values: Vec<f64> = (1..=100).map(f64::from).collect();
+        assert_eq!(percentile(&values, 0.5), 50.0);
+        assert_eq!(percentile(&values, 0.99), 99.0);
+        assert_eq!(percentile(&values, 1.0), 100.0);
+        assert_eq!(percentile(&values[..1], 0.99), 1.0);
+        assert_eq!(percentile(&values[..60], 0.99), 60.0);
+    }
+
+    #[test]
+    fn the_median_of_two_is_the_upper_one() {
+        assert_eq!(median(vec![3.0, 1.0]), 3.0);
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+    }
+}

@@ -1,0 +1,184 @@
+//! Floods, and what guards refuse.
+
+use anyhow::{Context, Result, ensure};
+use etherparse::PacketBuilder;
+use lockstep_tests::lab::{
+    Balancer, Injector, KeepAlive, Lab, VIP_V4, Version, scenario, service, web,
+};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+const SOURCES: u64 = 1_000_000;
+const CONNECTIONS: usize = 10_000;
+/// The flood's sources, one after the other: of 100.64.0.0/10, where nobody is.
+const FROM: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 0);
+const FROM_BITS: u32 = 22;
+/// Flows that the engine's table is for.
+const TABLE: u64 = 65_536;
+/// Frames between two looks at what has arrived.
+const PIECE: u32 = 32_768;
+/// The time between two frames at least.
+const GAP: Duration = Duration::from_micros(4);
+/// Connections that are asked after each piece.
+const ASKED: usize = 80;
+
+#[test]
+fn scenario_a_syn_flood_of_a_million_sources_loses_none_of_ten_thousand_connections() {
+    raise_open_files().expect("10,000 connections need as many open files");
+    scenario(&Lab::builder(), |lab| {
+        // A small table, so that a million sources are many times what it holds.
+        let topology = lab.balancers[0].topology_file();
+        let text = std::fs::read_to_string(&topology)?;
+        let text = text.replace("[engine]\n", &format!("[engine]\nflows_ipv4 = {TABLE}\n"));
+        std::fs::write(&topology, text)?;
+        lab.start_lockstep(&web(&[0, 1, 2]))?;
+        // Answers to the flood end there instead of going in a circle.
+        let net = format!("{FROM}/{}", 32 - FROM_BITS);
+        lab.router
+            .netns()
+            .ip(&format!("route add blackhole {net}"))?;
+        let vip = Version::V4.vip();
+        let mut open = KeepAlive::open_many(lab.client.netns(), vip, CONNECTIONS)?;
+        let balancer = &lab.balancers[0];
+        let flows = || balancer.metric("lockstep_backend_new_flows_total");
+        let before = flows()?;
+        ensure!(
+            before >= CONNECTIONS as u64,
+            "only {before} flows are known"
+        );
+        let mut flood = Flood::new(lab)?;
+        let mut rounds = 0;
+        // Not by what was sent: what a slow machine loses on the way is sent again by others.
+        while flows()? < before + SOURCES {
+            flood.send()?;
+            let from = rounds * ASKED % CONNECTIONS;
+            open[from..from + ASKED]
+                .iter_mut()
+                .try_for_each(KeepAlive::must_stay)?;
+            rounds += 1;
+        }
+        open.iter_mut().try_for_each(KeepAlive::must_stay)?;
+        let evicted = balancer.metric("lockstep_worker_evicted_flows_total")?;
+        ensure!(evicted > SOURCES / 2, "the table was not full: {evicted}");
+        ensure!(balancer.status()?.flows_moved()? == 0, "a flow has moved");
+        Ok(())
+    });
+}
+
+#[test]
+fn scenario_guards_refuse_who_is_denied_and_what_is_too_much() {
+    scenario(&Lab::builder(), |lab| {
+        lab.start_lockstep(&guarded("", ""))?;
+        let netns = lab.client.netns();
+        let (v4, v6) = (Version::V4.vip(), Version::V6.vip());
+        let mut before = KeepAlive::open(netns, v4)?;
+        let balancer = &lab.balancers[0];
+
+        // The whole of the client's IPv4 network but not the client, then the client too.
+        let nearly = "deny = [\"198.51.100.0/24\"]\nallow = [\"0.0.0.0/0\", \"198.51.100.2\"]\n";
+        balancer.apply(&guarded(nearly, ""))?;
+        before.must_stay()?;
+        balancer.apply(&guarded("deny = [\"198.51.100.0/30\"]\n", ""))?;
+        ensure!(before.ask().is_err(), "a denied client's connection lives");
+        ensure!(drops(balancer, "denied")? > 0, "nothing is counted");
+        KeepAlive::open(netns, v6)?.must_stay()?;
+
+        // Two new flows a second of the client's prefix: the third SYN waits for its turn.
+        let limits = "source_rate = { new_flows = 2 }\nrate = { new_flows = 1000 }\n";
+        balancer.apply(&guarded("", limits))?;
+        let mut open = KeepAlive::open_many(netns, v6, 4)?;
+        ensure!(
+            drops(balancer, "source_rate_limited")? > 0,
+            "four connections were not too many"
+        );
+        open.iter_mut().try_for_each(KeepAlive::must_stay)?;
+        ensure!(drops(balancer, "rate_limited")? == 0, "of 1,000 a second");
+
+        let ends = ["[2001:db8:100::2]:40000", "[2001:db8:113::10]:80"];
+        let explained = balancer.cli_text(&["explain", "--from", ends[0], "--to", ends[1]])?;
+        ensure!(explained.contains("may open 2 flows"), "{explained}");
+        Ok(())
+    });
+}
+
+/// The web service, with keys of its IPv4 and its IPv6 part.
+fn guarded(v4: &str, v6: &str) -> String {
+    let one = |name, version, keys: &str| {
+        let text = service(name, version, &["80/tcp"], version, &[0, 1, 2]);
+        text.replace("backends = [", &format!("{keys}backends = ["))
+    };
+    one("web", Version::V4, v4) + &one("web-v6", Version::V6, v6)
+}
+
+fn drops(balancer: &Balancer, reason: &str) -> Result<u64> {
+    balancer.status()?.drops(reason)
+}
+
+/// SYNs to the IPv4 VIP, of another source each, put on the wire before the balancer.
+struct Flood {
+    port: Injector,
+    frame: Vec<u8>,
+    sources: u32,
+}
+
+impl Flood {
+    fn new(lab: &Lab) -> Result<Self> {
+        let (from, to) = (
+            lab.router.netns().mac("b0")?,
+            lab.balancers[0].netns().mac("eth0")?,
+        );
+        let mut frame = Vec::new();
+        PacketBuilder::ethernet2(from, to)
+            .ipv4(FROM.octets(), VIP_V4.octets(), 63)
+            .tcp(40_000, 80, 1, 65_535)
+            .syn()
+            .write(&mut frame, &[])?;
+        Ok(Flood {
+            port: lab.router.injector("b0")?,
+            frame,
+            sources: 0,
+        })
+    }
+
+    fn send(&mut self) -> Result<()> {
+        let start = Instant::now();
+        for at in 0..PIECE {
+            while start.elapsed() < GAP * at {
+                // The engine may be on this core.
+                std::thread::yield_now();
+            }
+            let source = u32::from(FROM) + self.sources % (1 << FROM_BITS);
+            self.sources += 1;
+            self.set_source(source);
+            self.port.send(&self.frame)?;
+        }
+        Ok(())
+    }
+
+    /// Changes the source, and both checksums by what that changes (RFC 1624, equation 3).
+    fn set_source(&mut self, source: u32) {
+        const SOURCE: usize = 14 + 12;
+        const CHECKSUMS: [usize; 2] = [14 + 10, 14 + 20 + 16];
+        let word = |frame: &[u8], at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+        for (at, new) in [(SOURCE, (source >> 16) as u16), (SOURCE + 2, source as u16)] {
+            let old = word(&self.frame, at);
+            for checksum in CHECKSUMS {
+                let sum =
+                    u32::from(!word(&self.frame, checksum)) + u32::from(!old) + u32::from(new);
+                let sum = (sum & 0xffff) + (sum >> 16);
+                let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+                self.frame[checksum..checksum + 2].copy_from_slice(&sum.to_be_bytes());
+            }
+            self.frame[at..at + 2].copy_from_slice(&new.to_be_bytes());
+        }
+    }
+}
+
+/// Both this process and the servers that it starts hold a socket of every connection.
+fn raise_open_files() -> Result<()> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let enough = (CONNECTIONS + CONNECTIONS / 5) as u64;
+    ensure!(most >= enough, "no more than {most} files may be open");
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).context("cannot raise the limit of open files")
+}
