@@ -144,7 +144,6 @@ fn rewriting_and_answering_do_not_allocate_or_free() {
                 ports: Some(2_000..=2_999),
                 ..NatConfig::default()
             },
-            ..DataplaneConfig::default()
         });
         dataplane.adopt(Arc::new(tables(mode)));
         let syn = |n: u32| {
