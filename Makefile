@@ -50,10 +50,12 @@ demo: deps ## show real HTTP traffic through a virtual IP, and a download whose 
 	cargo build --locked --release --workspace --bins
 	$(SUDO) target/release/lockstep-demo
 
-bench: deps ## measure the dataplane in memory and the engine in the lab, into perf/results
+bench: deps ## measure the dataplane in memory, and the engine beside its peers in the lab
 	cargo build --locked --release -p lockstep-perf -p lockstep-engine -p lockstep-ctl
 	target/release/lockstep-perf core
 	$(SUDO) target/release/lockstep-perf lab
+	$(SUDO) target/release/lockstep-perf http
+	target/release/lockstep-perf report
 
 bench-replicate: deps ## measure replicated sessions beside HAProxy, into perf/results
 	cargo build --locked --release -p lockstep-perf -p lockstep-engine -p lockstep-ctl

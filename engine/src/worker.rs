@@ -367,6 +367,15 @@ impl Worker {
                 self.fill(&mut page, now.seconds);
                 Reply::Page(page)
             }
+            Command::Restore(mut page) => {
+                let restored = page
+                    .flows
+                    .iter()
+                    .filter(|flow| self.dataplane.restore(now.seconds, flow))
+                    .count();
+                page.restored = restored;
+                Reply::Restored(page)
+            }
             Command::Known(key) => Reply::Known(self.dataplane.known(now.seconds, &key)),
             Command::Equip(replicator) => self.sessions.equip(replicator),
             Command::Sessions(mut page) => {

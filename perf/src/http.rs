@@ -144,7 +144,7 @@ fn trials(series: &mut [Series; 2], cpus: Cpus, arguments: &Arguments) -> Result
         let trial = trial::run(&network, load, arguments.connections, seconds, cpus)?;
         if arguments.verbose {
             let text = serde_json::to_string(&trial)?;
-            eprintln!("{:<18} {:<24} {text}", case.name(), load.name());
+            eprintln!("{:<23} {:<24} {text}", case.name(), load.name());
         }
         series.trials.push(trial);
     }
@@ -185,12 +185,12 @@ fn row(series: &Series) -> Row {
 
 fn print(rows: &[Row]) {
     println!(
-        "{:<18} {:<24} {:>10} {:>6} {:>9} {:>9} {:>7} {:>5} {:>7}",
+        "{:<23} {:<24} {:>10} {:>6} {:>9} {:>9} {:>7} {:>5} {:>7}",
         "case", "load", "requests/s", "ratio", "p50 µs", "p99 µs", "CPU s/M", "CPU", "errors"
     );
     for row in rows {
         println!(
-            "{:<18} {:<24} {:>10.0} {:>6} {:>9.0} {:>9.0} {:>7.1} {:>4.0}% {:>7}",
+            "{:<23} {:<24} {:>10.0} {:>6} {:>9.0} {:>9.0} {:>7.1} {:>4.0}% {:>7}",
             row.case,
             row.load,
             row.requests_per_second,

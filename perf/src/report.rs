@@ -2,6 +2,7 @@
 //!
 //! No figure on that page is typed: a test renders the tables again and compares.
 
+mod peers;
 mod replicate;
 
 use anyhow::{Context, bail};
@@ -51,44 +52,38 @@ fn tables(root: &Path) -> anyhow::Result<String> {
                 name(row, "path"),
                 thousands(&row["flows"]),
                 number(&row["ns_per_packet"], 1),
-                goal(row).map_or("-".to_owned(), |ns| format!("≤ {ns}")),
+                goal(row, &core).map_or("-".to_owned(), |ns| format!("≤ {ns:.0}")),
                 number(&row["instructions_per_packet"], 0),
             ]
         }),
     );
-    let lab = rows(root, "lab.json")?;
-    text.push_str("\nThe engine beside nftables (`perf/results/lab.json`):\n\n");
-    table(
-        &mut text,
-        &[
-            "case",
-            "packets/s",
-            "ratio to nftables",
-            "packets/s at 1 % loss",
-        ],
-        lab.iter().map(|row| {
-            vec![
-                name(row, "case"),
-                thousands(&row["packets_per_second"]),
-                number(&row["ratio_to_nftables"], 2),
-                thousands(&row["packets_per_second_within_1_percent_loss"]),
-            ]
-        }),
-    );
+    peers::packets(&mut text, &rows(root, "lab.json")?);
+    peers::requests(&mut text, &rows(root, "http.json")?);
     replicate::alone(&mut text, &rows(root, "session.json")?);
     replicate::tables(&mut text, &rows(root, "replicate.json")?);
     Ok(text)
 }
 
 /// What the project set itself, in nanoseconds a packet.
-fn goal(row: &Value) -> Option<u32> {
-    match (row["path"].as_str()?, row["flows"].as_u64()?) {
-        ("tunnel-v4", 1) => Some(35),
-        ("tunnel-v4", 10_000) => Some(40),
+fn goal(row: &Value, rows: &[Value]) -> Option<f64> {
+    let (path, flows) = (row["path"].as_str()?, row["flows"].as_u64()?);
+    match (path, flows) {
+        ("tunnel-v4", 1) => Some(35.0),
+        ("tunnel-v4", 10_000) => Some(40.0),
         // 10 GbE line rate on one core.
-        ("tunnel-v4", 1_000_000) => Some(67),
+        ("tunnel-v4", 1_000_000) => Some(67.0),
         // On top of the processing, where another worker has the flow.
-        ("handover", _) => Some(25),
+        ("handover", _) => Some(25.0),
+        // Three million a second.
+        (path, _) if path.starts_with("new-") => Some(1e9 / 3e6),
+        (path, 1_000_000) if path.starts_with("nat-") => Some(90.0),
+        (path, 1_000_000) if path.starts_with("full-nat-") => Some(110.0),
+        // Half as much again as with 100,000.
+        (path, 4_000_000) => {
+            let mut same = rows.iter().filter(|row| row["path"] == path);
+            let few = same.find(|row| row["flows"] == 100_000)?;
+            Some(1.5 * few["ns_per_packet"].as_f64()?)
+        }
         _ => None,
     }
 }
@@ -147,6 +142,18 @@ mod tests {
             text == expected,
             "run `target/release/lockstep-perf report`"
         );
+    }
+
+    #[test]
+    fn many_flows_may_cost_half_as_much_again_as_few() {
+        let row = |flows: u64, ns: f64| serde_json::json!({"path": "nat-v4", "flows": flows, "ns_per_packet": ns});
+        let rows = [
+            row(100_000, 60.0),
+            row(1_000_000, 80.0),
+            row(4_000_000, 85.0),
+        ];
+        let goals = rows.each_ref().map(|row| goal(row, &rows));
+        assert_eq!(goals, [None, Some(90.0), Some(90.0)]);
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub enum Case {
     NginxStream,
     /// The engine with tunnels; the servers answer the client themselves.
     Tunnel,
+    /// The same, its worker sleeping whenever there is nothing: what it does not spend on polling.
+    TunnelInterrupt,
     /// The engine, rewriting the destination.
     Nat,
     /// The engine, rewriting both addresses.
@@ -40,6 +42,7 @@ impl Case {
             Case::Haproxy => "haproxy",
             Case::NginxStream => "nginx-stream",
             Case::Tunnel => "engine-tunnel",
+            Case::TunnelInterrupt => "engine-tunnel-interrupt",
             Case::Nat => "engine-nat",
             Case::FullNat => "engine-full-nat",
             Case::Replicate => "engine-replicate",
@@ -49,7 +52,7 @@ impl Case {
 
     /// Whether answers go from the servers to the client without the balancer.
     pub const fn answers_directly(self) -> bool {
-        matches!(self, Case::Tunnel | Case::Fallback)
+        matches!(self, Case::Tunnel | Case::TunnelInterrupt | Case::Fallback)
     }
 
     /// Puts it in place; when this returns, it can be connected to.
@@ -77,7 +80,7 @@ impl Case {
                 nginx_stream(network.site(), cpus.balancer, vip, false, &servers)
                     .map(Balancer::Proxy)
             }
-            Case::Tunnel | Case::Nat | Case::FullNat | Case::Replicate => {
+            Case::Tunnel | Case::TunnelInterrupt | Case::Nat | Case::FullNat | Case::Replicate => {
                 self.engine(network, cpus).map(Balancer::Engine)
             }
             Case::Fallback => {
@@ -96,8 +99,13 @@ impl Case {
             Case::Replicate => ("replicate", 1),
             _ => ("tunnel", SERVERS),
         };
+        let poll = match self {
+            Case::TunnelInterrupt => "interrupt",
+            _ => "adaptive",
+        };
         let topology = format!(
-            "[engine]\nsocket = {:?}\npin_dir = {:?}\naddresses = {ENGINE:?}\n\n\
+            "[engine]\nsocket = {:?}\npin_dir = {:?}\naddresses = {ENGINE:?}\n\
+             poll = \"{poll}\"\n\n\
              [[interface]]\nname = \"{IN}\"\n\n[[interface]]\nname = \"{OUT}\"\n\n\
              [[worker]]\ncore = {}\nqueues = [\"{IN}:0\", \"{OUT}:0\"]\n",
             network.site().file("engine.sock"),

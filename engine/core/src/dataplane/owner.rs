@@ -91,33 +91,52 @@ impl Dataplane {
     /// frames that another worker has handed over.
     #[inline]
     pub fn owner(&self, frame: &[u8]) -> Option<u8> {
-        let share = match lockstep_wire::parse(frame) {
-            Ok(headers) => {
-                let key = &headers.key;
-                if !self.tables.answers().is_empty()
-                    && let Some(share) = self.rewritten_share(key)
-                {
-                    return self.spread.other(share);
-                }
-                if self.spread.by == SpreadBy::Queue {
-                    return None;
-                }
-                let shares = self.spread.processing.len();
-                // Looking for the VIP costs more than all the rest, and is seldom needed.
-                let by_session = match self.groups {
-                    true => session_share(&self.tables, key, shares),
-                    false => port_share(&self.tables, key, shares).unwrap_or(None),
-                };
-                by_session.unwrap_or_else(|| {
-                    self.spread
-                        .share_of(key.source_address(), key.source_port())
-                })
-            }
-            Err(_) if self.spread.by == SpreadBy::Queue => return None,
-            // Of no flow: whoever processes may have it.
-            Err(_) => self.spread.share().unwrap_or(0),
+        let share = match &lockstep_wire::flow_of(frame) {
+            Some(key) => self.share_of_flow(key),
+            None => self.share_of_unusual(frame),
         };
-        self.spread.other(share)
+        self.spread.other(share?)
+    }
+
+    /// The share that a flow is in; none where it belongs to the worker that its packets come to.
+    #[inline]
+    fn share_of_flow(&self, key: &FlowKey) -> Option<usize> {
+        if !self.tables.answers().is_empty()
+            && let Some(share) = self.rewritten_share(key)
+        {
+            return Some(share);
+        }
+        if self.spread.by == SpreadBy::Queue {
+            return None;
+        }
+        let shares = self.spread.processing.len();
+        // Looking for the VIP costs more than all the rest, and is seldom needed.
+        let by_session = match self.groups {
+            true => session_share(&self.tables, key, shares),
+            false => port_share(&self.tables, key, shares).unwrap_or(None),
+        };
+        Some(by_session.unwrap_or_else(|| {
+            self.spread
+                .share_of(key.source_address(), key.source_port())
+        }))
+    }
+
+    /// The share of a packet that shows no flow itself. An ICMP error belongs to the flow that it
+    /// quotes, in the direction of the client's packets. The later fragments of a datagram have no
+    /// ports, so all fragments of a client belong together, wherever its flows are. Whoever processes
+    /// may have the others.
+    #[cold]
+    fn share_of_unusual(&self, frame: &[u8]) -> Option<usize> {
+        if let Ok((headers, _)) = lockstep_wire::parse_icmp_error(frame) {
+            return self.share_of_flow(&headers.key);
+        }
+        if self.spread.by == SpreadBy::Queue {
+            return None;
+        }
+        match lockstep_wire::parse_fragment(frame) {
+            Ok(part) => Some(self.spread.share_of(part.headers.key.source_address(), 0)),
+            Err(_) => Some(self.spread.share().unwrap_or(0)),
+        }
     }
 }
 

@@ -7,6 +7,8 @@ use crate::tables::PortId;
 use crate::{DataplaneConfig, Micros, Verdict};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use etherparse::icmpv4::DestUnreachableHeader;
+use etherparse::{Icmpv4Type, PacketBuilder};
 use lockstep_plan::{Mode, Replicate};
 
 const WORKERS: u8 = 5;
@@ -39,6 +41,42 @@ fn owner(workers: &[Dataplane], frame: &[u8]) -> u8 {
     let first = said.next().unwrap();
     assert!(said.all(|other| other == first));
     first
+}
+
+/// Also where it comes from a router, whose address says nothing of the flow.
+#[test]
+fn an_icmp_error_belongs_to_the_flow_it_quotes_and_all_fragments_of_a_client_to_one_worker() {
+    use etherparse::PacketBuilder;
+    let tables = Arc::new(compile(&Tables::default(), 1, web()));
+    let workers = workers(&tables);
+    let mut by_fragments = Vec::new();
+    for port in 10_000..10_100 {
+        let mut sent = Vec::new();
+        PacketBuilder::ipv4([203, 0, 113, 10], [198, 51, 100, 7], 64)
+            .tcp(80, port, 1, 1024)
+            .write(&mut sent, &[0; 100])
+            .unwrap();
+        let mut error = Vec::new();
+        PacketBuilder::ethernet2([2; 6], [4; 6])
+            .ipv4([198, 51, 100, 1], [203, 0, 113, 10], 64)
+            .icmpv4_raw(3, 4, [0, 0, 5, 0])
+            .write(&mut error, &sent)
+            .unwrap();
+        let flow = tcp(("198.51.100.7", port), VIP, "A");
+        assert_eq!(owner(&workers, &error), owner(&workers, &flow));
+        // More fragments follow; the checksum is less by as much as the word is more.
+        let mut first = flow;
+        first[20] = 0x20;
+        let sum = u16::from_be_bytes([first[24], first[25]]);
+        let dont_fragment = 0x4000;
+        let (sum, borrow) = sum.overflowing_add(dont_fragment - 0x2000);
+        let sum = sum + u16::from(borrow);
+        first[24..26].copy_from_slice(&sum.to_be_bytes());
+        assert!(lockstep_wire::parse_fragment(&first).is_ok());
+        by_fragments.push(owner(&workers, &first));
+    }
+    by_fragments.dedup();
+    assert_eq!(by_fragments.len(), 1);
 }
 
 #[test]
@@ -102,6 +140,31 @@ fn answers_from_replicas_go_by_port_and_groups_by_client() {
     assert!([0, 2, 4].contains(&answer(20_999)));
     let of_client = |port| owner(&workers, &tcp(("198.51.100.7", port), VIP, "S"));
     assert!((1..2_000).all(|port| of_client(port) == of_client(1)));
+}
+
+/// A router says that what a server sent to the client was too big.
+#[test]
+fn an_icmp_error_goes_to_the_worker_with_the_flow_that_it_quotes() {
+    let tables = Arc::new(compile(&Tables::default(), 1, web()));
+    let workers = workers(&tables);
+    for port in 10_000..10_100 {
+        let mut quote = Vec::new();
+        PacketBuilder::ipv4([203, 0, 113, 10], [198, 51, 100, 7], 60)
+            .tcp(80, port, 1, 1024)
+            .write(&mut quote, &[])
+            .unwrap();
+        let mut frame = Vec::new();
+        let kind = DestUnreachableHeader::FragmentationNeeded {
+            next_hop_mtu: 1_400,
+        };
+        PacketBuilder::ethernet2([2; 6], [4; 6])
+            .ipv4([192, 0, 2, 99], [203, 0, 113, 10], 60)
+            .icmpv4(Icmpv4Type::DestinationUnreachable(kind))
+            .write(&mut frame, &quote)
+            .unwrap();
+        let flow = tcp(("198.51.100.7", port), VIP, "A");
+        assert_eq!(owner(&workers, &frame), owner(&workers, &flow), "{port}");
+    }
 }
 
 #[test]
