@@ -173,8 +173,8 @@ fn pings_and_errors_are_explained_as_they_are_treated() {
             .unwrap();
         frame(&tables, &["eth0"], &packet, None).fate
     };
-    assert_eq!(echo([203, 0, 113, 10]), Fate::Answer);
-    assert_eq!(echo([192, 0, 2, 1]), Fate::Answer);
+    assert_eq!(echo([203, 0, 113, 10]), Fate::Reply);
+    assert_eq!(echo([192, 0, 2, 1]), Fate::Reply);
     assert_eq!(echo([203, 0, 113, 77]), Fate::Pass);
     let error = |port: u16| {
         let mut sent = Vec::new();
