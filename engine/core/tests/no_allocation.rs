@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use etherparse::PacketBuilder;
+use lockstep_core::dataplane::NatConfig;
 use lockstep_core::tables::{NextHop, PortId, Route};
 use lockstep_core::{
     BURST, Dataplane, DataplaneConfig, EngineAddresses, Micros, Seconds, Tables, Verdict,
@@ -14,7 +15,7 @@ use lockstep_plan::{
 use lockstep_wire::{LinkHeader, STEER_ETHERTYPE};
 use std::sync::Arc;
 
-fn tables() -> Tables {
+fn tables(mode: Mode) -> Tables {
     let backend = Backend {
         name: "s1".to_owned(),
         address: "10.0.0.1".parse().unwrap(),
@@ -26,7 +27,7 @@ fn tables() -> Tables {
     let service = Service {
         name: ServiceName::new("web").unwrap(),
         vips: vec!["203.0.113.10:80/tcp".parse().unwrap()],
-        mode: Mode::TUNNEL,
+        mode,
         backends: vec![backend],
         table_size: TableSize::DEFAULT,
         idle: IdleTimeouts::DEFAULT,
@@ -80,7 +81,7 @@ fn no_burst_and_no_tick_allocates_or_frees() {
         seed: 1,
         ..DataplaneConfig::default()
     });
-    dataplane.adopt(Arc::new(tables()));
+    dataplane.adopt(Arc::new(tables(Mode::TUNNEL)));
     // Five times the table's capacity: its end is reached, and flows are evicted.
     let mut bursts: Vec<Vec<Vec<u8>>> = (0..5_000 / BURST as u32)
         .map(|b| {
@@ -110,4 +111,78 @@ fn no_burst_and_no_tick_allocates_or_frees() {
 
     let control = allocation_counter::measure(|| drop(std::hint::black_box(Box::new(1_u8))));
     assert_eq!(control.count_total, 1, "the allocator does count");
+}
+
+/// The answer to a SYN that was rewritten: its addresses and ports exchanged.
+fn answer(out: &[u8]) -> Vec<u8> {
+    let key = lockstep_wire::parse(out).unwrap().key;
+    let (std::net::IpAddr::V4(from), std::net::IpAddr::V4(to)) =
+        (key.destination_address(), key.source_address())
+    else {
+        panic!("IPv4 only");
+    };
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2([2; 6], [4; 6])
+        .ipv4(from.octets(), to.octets(), 64)
+        .tcp(key.destination_port(), key.source_port(), 1, 1024)
+        .syn()
+        .ack(2)
+        .write(&mut frame, &[])
+        .unwrap();
+    frame
+}
+
+#[test]
+fn rewriting_and_answering_do_not_allocate_or_free() {
+    for mode in [Mode::Nat, Mode::FullNat] {
+        let mut dataplane = Dataplane::new(&DataplaneConfig {
+            flows_v4: 1_000,
+            flows_v6: 1_000,
+            seed: 1,
+            nat: NatConfig {
+                pool_v4: vec!["192.0.2.1".parse().unwrap()],
+                ports: Some(2_000..=2_999),
+                ..NatConfig::default()
+            },
+        });
+        dataplane.adopt(Arc::new(tables(mode)));
+        let syn = |n: u32| {
+            let mut plain = Vec::new();
+            // Every client by a way of its own, so that ways come and go too.
+            PacketBuilder::ethernet2([2, 0, 0, 0, (n >> 8) as u8, n as u8], [4; 6])
+                .ipv4((0x0b00_0000 + n).to_be_bytes(), [203, 0, 113, 10], 64)
+                .tcp(40_000, 80, 1, 1024)
+                .syn()
+                .write(&mut plain, &[])
+                .unwrap();
+            plain
+        };
+        let mut verdicts = [Verdict::Drop(DropReason::NotIp); BURST];
+        let (mut forwarded, mut answered) = (0, 0);
+        for at in 0..80 {
+            let first = at * BURST as u32;
+            let mut burst: Vec<Vec<u8>> = (first..first + BURST as u32).map(syn).collect();
+            let now = Micros::new(u64::from(at) * 1_000_000);
+            let mut process = |burst: &mut [Vec<u8>]| {
+                let used = allocation_counter::measure(|| {
+                    dataplane.process(now, &[PortId(0); BURST], burst, &mut verdicts);
+                    dataplane.tick(Seconds::at(now), 16);
+                });
+                assert_eq!((used.count_total, used.count_current), (0, 0), "{used:?}");
+                let went = |v: &Verdict| matches!(v, Verdict::Forward { .. });
+                verdicts[..burst.len()]
+                    .iter()
+                    .map(went)
+                    .collect::<Vec<bool>>()
+            };
+            let went = process(&mut burst);
+            let sent = burst.iter().zip(&went).filter(|(_, went)| **went);
+            let mut answers: Vec<Vec<u8>> = sent.map(|(frame, _)| answer(frame)).collect();
+            forwarded += answers.len();
+            answered += process(&mut answers).iter().filter(|went| **went).count();
+        }
+        assert!(forwarded > 1_000, "{forwarded}");
+        // A flow may be evicted within the burst that opened it.
+        assert!(answered * 10 > forwarded * 9, "{answered} of {forwarded}");
+    }
 }
