@@ -58,7 +58,8 @@ pub struct CarriedService<'a> {
     pub name: &'a str,
     /// Its Maglev table: indices into `backends`.
     pub entries: &'a [u16],
-    /// Its backends, and the ways there as far as they are known.
+    /// Its backends, and the ways there as far as they are known. Flows can be pinned to those
+    /// without entries.
     pub backends: Vec<(Tunnel, Option<Way>)>,
 }
 

@@ -6,7 +6,7 @@
 mod api;
 mod capture;
 pub mod convert;
-mod equip;
+pub(crate) mod equip;
 mod events;
 mod explain;
 #[cfg(test)]
@@ -22,11 +22,13 @@ mod sessions;
 mod settle;
 mod status;
 mod steering;
+mod succession;
 mod watchdog;
 
 pub use link::{WorkerLink, WorkerState};
 pub use server::is_served;
 pub use steering::give_up;
+pub use succession::{Heritage, inherit};
 
 use crate::spill::SpillHandle;
 use crate::workers::Started;
@@ -41,12 +43,12 @@ use lockstep_plan::Snapshot;
 use lockstep_topology::Topology;
 use lockstep_wire::LinkHeader;
 use nexthop::{NextHops, Resolution};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use steering::Steering;
 use tokio::sync::{Mutex, Notify};
@@ -72,6 +74,19 @@ pub struct Agent {
     /// Ends with the agent, and removes its files then.
     spill: Option<SpillHandle>,
     failed: Notify,
+    /// Whether a successor is being told what this engine has.
+    succession: AtomicBool,
+    /// Told when the successor has everything.
+    left: Notify,
+}
+
+/// Why an engine ends without an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to stop.
+    Stopped,
+    /// Another engine took its place.
+    Succeeded,
 }
 
 /// What is in force. Locked by whoever changes it, one at a time.
@@ -152,14 +167,17 @@ impl Agent {
             capturing: Arc::default(),
             spill: started.spill,
             failed: Notify::new(),
+            succession: AtomicBool::new(false),
+            left: Notify::new(),
         }))
     }
 
     /// Serves the API and keeps everything in step. Returns when the engine has to stop: a worker
     /// ended, or the API cannot be served.
-    pub async fn run(self: &Arc<Self>) -> anyhow::Result<()> {
+    pub async fn run(self: &Arc<Self>) -> anyhow::Result<Ended> {
         tokio::select! {
-            result = server::serve(Arc::clone(self)) => result,
+            result = server::serve(Arc::clone(self)) => result.map(|()| Ended::Stopped),
+            () = self.left.notified() => Ok(Ended::Succeeded),
             () = self.follow_next_hops() => anyhow::bail!("the kernel's next hops ended"),
             () = watchdog::watch(self) => anyhow::bail!("the watchdog ended"),
             () = watchdog::keep_up(self) => anyhow::bail!("the watchdog ended"),
@@ -177,6 +195,10 @@ impl Agent {
         self.steering
             .close_all(self.workers.iter().map(WorkerLink::handle));
         self.steering.detach();
+        self.stop_workers().await;
+    }
+
+    async fn stop_workers(&self) {
         // Left behind it would look as after a crash.
         let _ = std::fs::remove_file(self.socket());
         let vitals = || self.workers.iter().map(|w| &w.handle().vitals);
@@ -185,6 +207,13 @@ impl Agent {
         while Instant::now() < deadline && !vitals().all(|v| v.stopped.load(Ordering::Relaxed)) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+    }
+
+    /// Ends for a successor, which has everything: leaves the XDP programs and their maps as they
+    /// are, and stops the workers.
+    pub async fn leave(&self) {
+        self.steering.leave();
+        self.stop_workers().await;
     }
 
     /// Where the API is served.
@@ -214,7 +243,19 @@ impl Agent {
     ///
     /// Must run to its end once begun ([`Agent::apply_whole`]).
     async fn apply(self: &Arc<Self>, snapshot: Snapshot) -> Result<(u64, usize), ApplyError> {
+        self.apply_with(snapshot, &[]).await
+    }
+
+    /// The same with flows of an engine before, which the workers know before they get packets.
+    async fn apply_with(
+        self: &Arc<Self>,
+        snapshot: Snapshot,
+        flows: &[succession::Inherited],
+    ) -> Result<(u64, usize), ApplyError> {
         let mut state = self.state.lock().await;
+        if self.succession.load(Ordering::Relaxed) {
+            return Err(ApplyError::Ended);
+        }
         let (offered, current) = (snapshot.epoch(), state.snapshot.epoch());
         if offered <= current && snapshot != state.snapshot {
             return Err(ApplyError::Stale { offered, current });
@@ -228,6 +269,9 @@ impl Agent {
         // steered after they know it: no packet meets a worker that does not expect it.
         self.steering.narrow(&tables)?;
         let adopted = self.adopt(&tables).await;
+        if !flows.is_empty() {
+            self.restore(&tables, flows).await;
+        }
         state.former = Arc::new(state.former.after(&state.tables, &tables));
         state.snapshot = snapshot;
         state.tables = tables;
@@ -246,7 +290,9 @@ impl Agent {
             .iter()
             .filter(|w| w.state() == WorkerState::Running);
         self.steering.open_all(running.map(WorkerLink::handle))?;
-        if let Err(error) = self.steering.retire() {
+        // Flows that an engine before had pinned are the workers' now.
+        let unpinned = self.steering.pin(&BTreeMap::new());
+        if let Err(error) = unpinned.and_then(|()| self.steering.retire()) {
             tracing::warn!(%error, "the XDP program keeps what it does not need any more");
         }
         let services = state.snapshot.services().len();

@@ -87,6 +87,17 @@ impl Ends {
     }
 }
 
+impl Ends {
+    /// Of a backend's answer: from the VIP to the client.
+    fn of_answer(flow: &KnownFlow, key: Option<&FlowKey>) -> Self {
+        Ends {
+            from: Some((flow.vip.ip(), flow.vip.port())),
+            to: (flow.client.ip(), Some(flow.client.port())),
+            protocol: key.map(FlowKey::protocol),
+        }
+    }
+}
+
 impl VipFilter {
     /// Of what has no ports, all that the address gets is wanted.
     fn fits(&self, address: IpAddr, port: Option<u16>, protocol: Option<u8>) -> bool {
@@ -98,12 +109,12 @@ impl VipFilter {
 }
 
 impl Filter {
-    /// Whether a packet's head says that it may be wanted.
-    fn fits_head(&self, frame: &[u8], key: Option<&FlowKey>) -> bool {
+    /// Whether a packet's ends say that it may be wanted.
+    fn fits_ends(&self, ends: Option<&Ends>) -> bool {
         if self.vip.is_none() && self.client.is_none() {
             return true;
         }
-        let Some(ends) = Ends::of(frame, key) else {
+        let Some(ends) = ends else {
             return false;
         };
         let (to, port) = ends.to;
@@ -122,12 +133,17 @@ impl Filter {
         vip && client
     }
 
-    /// Whether a packet with this verdict is wanted.
-    fn fits_verdict(&self, verdict: Verdict) -> bool {
+    /// Whether a packet of this length with this verdict may be wanted. One that was too big is
+    /// dropped, and an error sent in its frame, which is shorter: the agent tells.
+    fn fits_verdict(&self, verdict: Verdict, frame: usize) -> bool {
         match (self.drops, verdict) {
+            (
+                Some(Drops::Any | Drops::For(DropReason::TooBig)),
+                Verdict::Forward { length, .. },
+            ) => usize::from(length) < frame,
             (None, _) | (Some(Drops::Any), Verdict::Drop(_)) => true,
             (Some(Drops::For(wanted)), Verdict::Drop(reason)) => wanted == reason,
-            (Some(_), Verdict::Forward { .. } | Verdict::Local) => false,
+            (Some(_), Verdict::Local) | (Some(Drops::For(_)), Verdict::Forward { .. }) => false,
         }
     }
 }
@@ -230,7 +246,15 @@ impl Tap {
         for (at, (frame, &port)) in frames.iter().zip(ports).take(BURST).enumerate() {
             let frame = frame.as_ref();
             let key = explain::flow_of(frame);
-            if !self.filter.fits_head(frame, key.as_ref()) {
+            let flow = key
+                .as_ref()
+                .and_then(|key| dataplane.known(Seconds::at(now), key));
+            // An answer is of its client and VIP, whatever its own addresses are.
+            let ends = match flow.filter(|flow| flow.is_answer) {
+                Some(flow) => Some(Ends::of_answer(&flow, key.as_ref())),
+                None => Ends::of(frame, key.as_ref()),
+            };
+            if !self.filter.fits_ends(ends.as_ref()) {
                 continue;
             }
             let Some(mut record) = self.exchange.free.pop() else {
@@ -245,7 +269,7 @@ impl Tap {
             let kept = frame.len().min(record.head.capacity());
             record.head.extend_from_slice(&frame[..kept]);
             record.key = key;
-            record.seen.before = known(dataplane, &record);
+            record.seen.before = flow;
             self.pending.push((at as u8, record));
         }
     }
@@ -256,7 +280,7 @@ impl Tap {
         for (at, mut record) in self.pending.drain(..) {
             let verdict = verdicts[usize::from(at)];
             // There is a place for each record in either queue.
-            let _ = if self.filter.fits_verdict(verdict) {
+            let _ = if self.filter.fits_verdict(verdict, record.length) {
                 record.seen.verdict = verdict;
                 record.seen.after = known(dataplane, &record);
                 self.exchange.full.push(record)

@@ -6,7 +6,7 @@
 use crate::capture::Tap;
 use crossbeam::queue::ArrayQueue;
 use lockstep_core::counters::Count;
-use lockstep_core::dataplane::KnownFlow;
+use lockstep_core::dataplane::{KnownFlow, Restored};
 use lockstep_core::flows::Entry;
 use lockstep_core::histogram::Histogram;
 use lockstep_core::replicate::counters::ReplicateCounters;
@@ -25,6 +25,8 @@ pub enum Command {
     Adopt(Arc<Tables>),
     /// Fill a page with flows.
     Page(Box<FlowPage>),
+    /// Remember the flows of a page, which another engine had.
+    Restore(Box<RestorePage>),
     /// Look a flow up.
     Known(FlowKey),
     /// Hold sessions from now on.
@@ -49,6 +51,8 @@ pub enum Reply {
     Retired(Arc<Tables>),
     /// The page, filled.
     Page(Box<FlowPage>),
+    /// The page, with how many of its flows are remembered.
+    Restored(Box<RestorePage>),
     /// The flow's entry, if there is one.
     Known(Option<KnownFlow>),
     /// It holds sessions.
@@ -111,6 +115,15 @@ impl FlowPage {
             v6: Vec::with_capacity(PAGE_FLOWS),
         })
     }
+}
+
+/// Flows that another engine had, at most [`PAGE_FLOWS`]. Its memory is the agent's.
+#[derive(Debug)]
+pub struct RestorePage {
+    /// The flows.
+    pub flows: Vec<Restored>,
+    /// How many of them are remembered now.
+    pub restored: usize,
 }
 
 /// Sessions that a page holds.

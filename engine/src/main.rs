@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use clap::Parser;
 use lockstep_bpf::{ModeChoice, Seeds, Steer, SteerOptions};
 use lockstep_core::maglev::SELECTION_SEED;
-use lockstep_engine::agent::{Agent, give_up};
+use lockstep_engine::agent::{Agent, Ended, Heritage, give_up, inherit};
 use lockstep_engine::workers;
 use lockstep_topology::{BindMode, Host, Topology};
 use lockstep_wire::ipip::LABEL_SEED;
@@ -16,11 +16,15 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Flow tables on huge pages: with 4 KiB pages, translating addresses costs more than the lookup.
 #[global_allocator]
 static ALLOCATOR: lockstep_xsk::HugePages = lockstep_xsk::HugePages;
+
+/// How long the engine before may take to end.
+const PREDECESSOR: Duration = Duration::from_secs(10);
 
 #[derive(Parser)]
 #[command(
@@ -36,6 +40,10 @@ struct Arguments {
         env = "LOCKSTEP_TOPOLOGY"
     )]
     topology: PathBuf,
+    /// Take the place of the engine that runs: what it has in force and its flows in tunnels go on,
+    /// while the XDP program carries their packets.
+    #[arg(long)]
+    takeover: bool,
 }
 
 fn main() -> ExitCode {
@@ -70,16 +78,11 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .build()
         .context("cannot start the agent's runtime")?;
     runtime.block_on(async {
-        let socket = &topology.engine().socket;
-        if lockstep_engine::agent::is_served(socket).await {
-            bail!(
-                "another engine serves {}; stop it, or give this one a `socket` of its own under \
-                 [engine] in {}",
-                socket.display(),
-                arguments.topology.display()
-            );
-        }
-        let _claims = claim(&topology)?;
+        let heritage = heritage(&topology, arguments).await?;
+        let _claims = match &heritage {
+            Some(_) => claim_after_predecessor(&topology).await?,
+            None => claim(&topology)?,
+        };
         // From here on a signal waits until everything can be undone.
         let told_to_stop = signals()?;
         let steers = attach(&topology)?;
@@ -91,14 +94,54 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             }
         };
         let agent = Agent::new(topology, started, steers).await?;
+        if let Some(heritage) = heritage
+            && let Err(error) = agent.succeed(heritage).await
+        {
+            // The daemon has the services too; flows are where their hashes say, mostly.
+            tracing::error!("what the engine before had is not in force: {error:#}");
+        }
         let ended = tokio::select! {
             result = agent.run() => result,
-            () = told_to_stop => Ok(()),
+            () = told_to_stop => Ok(Ended::Stopped),
         };
-        tracing::info!("stopping; the kernel gets the packets");
-        agent.shut_down().await;
-        ended
+        if let Ok(Ended::Succeeded) = ended {
+            tracing::info!("another engine has taken over");
+            agent.leave().await;
+        } else {
+            tracing::info!("stopping; the kernel gets the packets");
+            agent.shut_down().await;
+        }
+        ended.map(drop)
     })
+}
+
+/// What the engine that runs leaves to this one, if there is one and it is to be replaced.
+async fn heritage(topology: &Topology, arguments: &Arguments) -> anyhow::Result<Option<Heritage>> {
+    let socket = &topology.engine().socket;
+    if !lockstep_engine::agent::is_served(socket).await {
+        return Ok(None);
+    }
+    if !arguments.takeover {
+        bail!(
+            "another engine serves {}; stop it, take its place with --takeover, or give this one \
+             a `socket` of its own under [engine] in {}",
+            socket.display(),
+            arguments.topology.display()
+        );
+    }
+    inherit(socket).await.map(Some)
+}
+
+/// Claims every interface as soon as the engine before has let go of them.
+async fn claim_after_predecessor(topology: &Topology) -> anyhow::Result<Vec<UnixListener>> {
+    let deadline = Instant::now() + PREDECESSOR;
+    loop {
+        match claim(topology) {
+            Ok(claims) => return Ok(claims),
+            Err(error) if Instant::now() >= deadline => return Err(error),
+            Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+        }
+    }
 }
 
 fn read(file: &Path) -> anyhow::Result<Topology> {

@@ -16,7 +16,7 @@ use crate::mailbox::{
 };
 use arrayvec::ArrayVec;
 use lockstep_core::flows::{Entry, FlowTable, Key};
-use lockstep_core::{BURST, Dataplane, Micros, PortId, Seconds, SpreadBy, Verdict};
+use lockstep_core::{BURST, Dataplane, Micros, PortId, Seconds, Verdict};
 use lockstep_plan::DropReason;
 use lockstep_topology::Poll;
 use lockstep_xsk::{Burst, XskError};
@@ -158,7 +158,7 @@ impl Worker {
         self.vitals.received.add(received as u64);
         self.vitals.bursts.add(1);
         let sampled = self.stopwatch.samples().then_some(now.instant);
-        if self.dataplane.spread().by == SpreadBy::Flow {
+        if self.dataplane.has_other_owners() {
             self.spread(from, sampled);
         }
         if !self.burst.is_empty() {
@@ -366,6 +366,15 @@ impl Worker {
             Command::Page(mut page) => {
                 self.fill(&mut page, now.seconds);
                 Reply::Page(page)
+            }
+            Command::Restore(mut page) => {
+                let restored = page
+                    .flows
+                    .iter()
+                    .filter(|flow| self.dataplane.restore(now.seconds, flow))
+                    .count();
+                page.restored = restored;
+                Reply::Restored(page)
             }
             Command::Known(key) => Reply::Known(self.dataplane.known(now.seconds, &key)),
             Command::Equip(replicator) => self.sessions.equip(replicator),

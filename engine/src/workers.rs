@@ -7,10 +7,12 @@ use crate::worker::{Links, Sessions, Stopwatch, Way, Worker};
 use anyhow::{Context, anyhow};
 use crossbeam::queue::ArrayQueue;
 use lockstep_bpf::{AttachMode, Steer};
+use lockstep_core::dataplane::NatConfig;
 use lockstep_core::replicate::replicator::SessionEvent;
 use lockstep_core::{Dataplane, DataplaneConfig, PortId, Spread, SpreadBy};
 use lockstep_topology::{BindMode, FlowCapacity, Topology};
 use lockstep_xsk::{Burst, FramePool, FrameSize, Port, PortOptions, RingSize, Umem, UmemConfig};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
@@ -285,13 +287,39 @@ impl Starting<'_> {
             true => usize::try_from(capacity.get()),
             false => Ok(0),
         };
+        let spread = spread(self.topology, self.index);
         let dataplane = Dataplane::new(&DataplaneConfig {
             flows_v4: flows(engine.flows_ipv4)?,
             flows_v6: flows(engine.flows_ipv6)?,
             seed,
-            ..DataplaneConfig::default()
+            nat: self.nat(&spread),
         });
-        Ok(dataplane.with_spread(spread(self.topology, self.index)))
+        Ok(dataplane.with_spread(spread))
+    }
+
+    /// The engine's addresses, this worker's ports there, and how long packets may be.
+    fn nat(&self, spread: &Spread) -> NatConfig {
+        let addresses = self.topology.engine().addresses.all();
+        let v4 = |address: &IpAddr| match address {
+            IpAddr::V4(v4) => Some(*v4),
+            IpAddr::V6(_) => None,
+        };
+        let v6 = |address: &IpAddr| match address {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(v6) => Some(*v6),
+        };
+        // One that does not process takes no port, but has to know whose each is.
+        let (share, shares) = (spread.share().unwrap_or(0), spread.processing.len());
+        let interfaces = self.topology.interfaces().iter();
+        NatConfig {
+            pool_v4: addresses.iter().filter_map(v4).collect(),
+            pool_v6: addresses.iter().filter_map(v6).collect(),
+            ports: Some(self.topology.nat().ports.share(share, shares)),
+            // An interface that says nothing of it takes anything: its sockets will say it.
+            mtus: interfaces
+                .map(|i| crate::agent::equip::mtu(i.name.as_str()).unwrap_or(u16::MAX))
+                .collect(),
+        }
     }
 }
 

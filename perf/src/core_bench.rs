@@ -339,23 +339,6 @@ impl Bench {
     }
 }
 
-/// A 64-byte UDP packet over IPv4 of this flow, as the XDP program hands it over.
-pub fn packet_of(flow: u32) -> impl AsRef<[u8]> {
-    let mut frame = Cursor::EMPTY;
-    let traffic = Traffic {
-        mode: How::Tunnel,
-        v6: false,
-        which: Which::Known,
-    };
-    Frames::new(traffic, 1).prepare(&mut frame, flow);
-    frame
-}
-
-/// A service in tunnels.
-pub fn tunnels() -> Tables {
-    tables(How::Tunnel)
-}
-
 /// The measured call. Kept out of line so that callgrind finds it by name.
 #[inline(never)]
 fn measured(dataplane: &mut Dataplane, frames: &mut [Cursor], verdicts: &mut [Verdict; BURST]) {
@@ -372,6 +355,23 @@ fn measured(dataplane: &mut Dataplane, frames: &mut [Cursor], verdicts: &mut [Ve
 fn opened(dataplane: &mut Dataplane, frames: &mut [Cursor], verdicts: &mut [Verdict; BURST]) {
     // An earlier second than the measured ones: two functions of one body may become one.
     dataplane.process(Micros::new(0), &[PortId(0); BURST], frames, verdicts);
+}
+
+/// A 64-byte UDP packet over IPv4 of this flow, for a tunnel.
+pub fn packet_of(flow: u32) -> impl AsRef<[u8]> {
+    let traffic = Traffic {
+        mode: How::Tunnel,
+        v6: false,
+        which: Which::Known,
+    };
+    let mut frame = Cursor::EMPTY;
+    Frames::new(traffic, 0).prepare(&mut frame, flow);
+    frame
+}
+
+/// The tables of tunnels.
+pub fn tunnels() -> Tables {
+    tables(How::Tunnel)
 }
 
 /// Ten backends behind each VIP: in tunnels over IPv4, else of the VIP's IP version.

@@ -7,6 +7,7 @@ use crate::model::{
     Addresses, BindMode, Core, Engine, FlowCapacity, FrameSize, Interface, InterfaceName, Origin,
     Poll, Queue, QueueRange, Spread, Topology, UmemFrames, Watchdog, Worker, WorkerOrigin,
 };
+use crate::nat::Nat;
 use crate::rules;
 use crate::sessions::{
     BufferSize, ConnectionCapacity, LogMemory, PortRange, SessionCapacity, Sessions, SpillLimit,
@@ -28,6 +29,8 @@ struct RawFile {
     engine: RawEngine,
     #[serde(default)]
     sessions: RawSessions,
+    #[serde(default)]
+    nat: RawNat,
     #[serde(default)]
     interface: Vec<RawInterface>,
     #[serde(default)]
@@ -62,6 +65,12 @@ struct RawSessions {
     ports: Option<Spanned<String>>,
     spill: Option<Spanned<String>>,
     spill_limit: Option<Spanned<i64>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RawNat {
+    ports: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -101,6 +110,7 @@ impl Topology {
         };
         let engine = reader.engine(raw.engine);
         let sessions = reader.sessions(raw.sessions);
+        let nat = reader.nat(raw.nat);
         let interfaces = reader.interfaces(raw.interface);
         let workers = reader.workers(raw.worker);
         let Reader {
@@ -112,6 +122,7 @@ impl Topology {
         let topology = Topology {
             engine,
             sessions,
+            nat,
             interfaces,
             workers,
             origin,
@@ -231,15 +242,22 @@ impl Reader<'_> {
             client_buffer: client.unwrap_or(default.client_buffer),
             replica_buffer: replica.unwrap_or(default.replica_buffer),
             log_memory: log_memory.unwrap_or(default.log_memory),
-            ports: self.ports(raw.ports).unwrap_or(default.ports),
+            ports: self.ports("ports", raw.ports).unwrap_or(default.ports),
             spill: self.path("spill", raw.spill, "/var/lib/lockstep/spill", DIRECTORY_MAX),
             spill_limit: spill_limit.unwrap_or(default.spill_limit),
         }
     }
 
-    fn ports(&mut self, raw: Option<Spanned<String>>) -> Option<PortRange> {
+    fn nat(&mut self, raw: RawNat) -> Nat {
+        let default = Nat::default();
+        Nat {
+            ports: self.ports("nat.ports", raw.ports).unwrap_or(default.ports),
+        }
+    }
+
+    fn ports(&mut self, key: &'static str, raw: Option<Spanned<String>>) -> Option<PortRange> {
         let raw = raw?;
-        self.note("ports", raw.span());
+        self.note(key, raw.span());
         let parsed = raw.get_ref().parse();
         parsed
             .map_err(|error: crate::sessions::ParsePortsError| {

@@ -49,6 +49,12 @@
 //! | `spill` | the directory for input that has no room in memory; without it such sessions cannot be joined any more | an absolute path | none |
 //! | `spill_limit` | bytes of all files there | 1,048,576 to 1,125,899,906,842,624 | 4,294,967,296 |
 //!
+//! `[nat]`, once or not at all: what packets of services with `mode = "full-nat"` are rewritten with.
+//!
+//! | key | what | allowed | default |
+//! |---|---|---|---|
+//! | `ports` | the ports of the engine's addresses that are taken as sources, split evenly over the workers; each port once for each backend and address | `"FIRST-LAST"` from 1024 to 65535, 64 a worker at least, none of `[sessions]` | `"1024-16383"` |
+//!
 //! `[[interface]]`, one for each interface that packets are taken from and sent on:
 //!
 //! | key | what | allowed | default |
@@ -76,6 +82,7 @@ mod file;
 mod host;
 mod memory;
 mod model;
+mod nat;
 mod render;
 mod rules;
 mod sessions;
@@ -89,6 +96,7 @@ pub use model::{
     Addresses, BindMode, Core, Engine, FlowCapacity, FrameSize, Interface, InterfaceName,
     ParseQueuesError, Poll, Queue, QueueRange, Spread, Topology, UmemFrames, Watchdog, Worker,
 };
+pub use nat::Nat;
 pub use render::render;
 pub use sessions::{
     BufferSize, ConnectionCapacity, LogMemory, ParsePortsError, PortRange, SessionCapacity,

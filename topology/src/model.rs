@@ -1,7 +1,10 @@
 //! The typed model: values that cannot be wrong one by one, and [`Topology`], which cannot be
 //! wrong as a whole (as far as that can be known without the host).
 
+mod division;
+
 use crate::diagnostics::{Diagnostics, Position};
+use crate::nat::Nat;
 use crate::sessions::Sessions;
 use serde::Deserialize;
 use std::fmt;
@@ -18,6 +21,7 @@ use std::time::Duration;
 pub struct Topology {
     pub(crate) engine: Engine,
     pub(crate) sessions: Sessions,
+    pub(crate) nat: Nat,
     pub(crate) interfaces: Vec<Interface>,
     pub(crate) workers: Vec<Worker>,
     pub(crate) origin: Origin,
@@ -37,6 +41,7 @@ impl Topology {
         let topology = Topology {
             engine,
             sessions,
+            nat: Nat::default(),
             interfaces,
             workers,
             origin: Origin::default(),
@@ -54,6 +59,11 @@ impl Topology {
         &self.sessions
     }
 
+    /// What packets are rewritten with.
+    pub const fn nat(&self) -> &Nat {
+        &self.nat
+    }
+
     /// The interfaces that packets are taken from and sent on, in the order of the file.
     pub fn interfaces(&self) -> &[Interface] {
         &self.interfaces
@@ -63,32 +73,12 @@ impl Topology {
     pub fn workers(&self) -> &[Worker] {
         &self.workers
     }
-
-    /// The workers that process packets, by their indexes, in order: a worker's place among them is its
-    /// share of what they divide, such as ports.
-    pub fn processing(&self) -> Vec<usize> {
-        let all = self.workers.iter().enumerate();
-        all.filter(|(_, worker)| worker.process)
-            .map(|(index, _)| index)
-            .collect()
-    }
-
-    /// Every queue of an interface that is polled, in ascending order.
-    pub fn queues_of(&self, interface: &InterfaceName) -> Vec<u32> {
-        let queues = self.workers.iter().flat_map(|w| &w.queues);
-        let mut numbers: Vec<u32> = queues
-            .filter(|q| q.interface == *interface)
-            .map(|q| q.number)
-            .collect();
-        numbers.sort_unstable();
-        numbers
-    }
 }
 
 /// Two topologies are the same when they say the same, wherever it was written.
 impl PartialEq for Topology {
     fn eq(&self, other: &Self) -> bool {
-        (&self.engine, &self.sessions) == (&other.engine, &other.sessions)
+        (&self.engine, &self.sessions, &self.nat) == (&other.engine, &other.sessions, &other.nat)
             && (&self.interfaces, &self.workers) == (&other.interfaces, &other.workers)
     }
 }
@@ -99,7 +89,8 @@ impl Eq for Topology {}
 #[derive(Debug, Clone)]
 pub(crate) struct Origin {
     pub(crate) file: String,
-    /// The `[engine]` and `[sessions]` keys that the file has; none is in both.
+    /// The `[engine]`, `[sessions]` and `[nat]` keys that the file has; that of the last is
+    /// `nat.ports`, the others are in one only.
     pub(crate) keys: Vec<(&'static str, Position)>,
     /// The name of each interface.
     pub(crate) interfaces: Vec<Position>,

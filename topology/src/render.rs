@@ -2,6 +2,7 @@
 
 use crate::duration;
 use crate::model::{Core, Engine, FlowCapacity, QueueRange, Topology, UmemFrames, Watchdog};
+use crate::nat::Nat;
 use crate::sessions::Sessions;
 use std::fmt::Write;
 
@@ -13,6 +14,7 @@ pub fn render(topology: &Topology) -> String {
     );
     engine(&mut text, topology.engine());
     sessions(&mut text, topology.sessions());
+    nat(&mut text, topology.nat());
     interfaces(&mut text, topology);
     workers(&mut text, topology);
     text
@@ -160,6 +162,18 @@ fn sessions(text: &mut String, sessions: &Sessions) {
             line(text, comment, "# spill", &example);
         }
     }
+}
+
+fn nat(text: &mut String, nat: &Nat) {
+    text.push_str(
+        "\n# What packets of services with mode = \"full-nat\" are rewritten with.\n[nat]\n",
+    );
+    line(
+        text,
+        "Ports of the engine's addresses that are taken as sources, split evenly over the workers.",
+        "ports",
+        &quoted(&nat.ports.to_string()),
+    );
 }
 
 fn interfaces(text: &mut String, topology: &Topology) {

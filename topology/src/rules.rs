@@ -2,6 +2,7 @@
 
 use crate::diagnostics::{Diagnostic, Diagnostics, Position, suggest};
 use crate::model::{InterfaceName, Queue, Spread, Topology, UmemFrames, Worker};
+use crate::nat::Nat;
 use crate::sessions::PortRange;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,6 +23,7 @@ pub(crate) fn broken_in_part(topology: &Topology) -> Diagnostics {
     queues_twice(topology, &mut found);
     frames_a_queue(topology, &mut found);
     ports_a_worker(topology, &mut found);
+    ports_of_nat(topology, &mut found);
     nothing_to_do(topology, &mut found);
     found
 }
@@ -140,6 +142,24 @@ fn ports_a_worker(topology: &Topology, found: &mut Diagnostics) {
         let message = format!("ports {ports} are too few for {workers} workers");
         let help = format!("{needed} at least, {} a worker", PortRange::PER_WORKER);
         let at = topology.origin.key("ports");
+        found.push(error(topology, at, message).help(help));
+    }
+}
+
+/// The same for full NAT, and a port says whether an answer is a session's or a rewritten flow's.
+fn ports_of_nat(topology: &Topology, found: &mut Diagnostics) {
+    let (nat, sessions) = (topology.nat.ports, topology.sessions.ports);
+    let at = topology.origin.key("nat.ports");
+    let workers = topology.processing().len();
+    let needed = workers * usize::from(Nat::PER_WORKER);
+    if nat.count() < needed {
+        let message = format!("[nat] ports {nat} are too few for {workers} workers");
+        let help = format!("{needed} at least, {} a worker", Nat::PER_WORKER);
+        found.push(error(topology, at, message).help(help));
+    }
+    if nat.overlaps(sessions) {
+        let message = format!("[nat] ports {nat} and [sessions] ports {sessions} overlap");
+        let help = "a port of an engine address is either's; make one of the ranges smaller";
         found.push(error(topology, at, message).help(help));
     }
 }

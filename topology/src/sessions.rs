@@ -116,6 +116,11 @@ impl PortRange {
         first: 16_384,
         last: 65_535,
     };
+    /// The ports of `full-nat` in a file that says nothing: those below the sessions'.
+    pub const DEFAULT_NAT: PortRange = PortRange {
+        first: 1_024,
+        last: 16_383,
+    };
     /// What is allowed, for messages.
     pub const ALLOWED: &'static str = "FIRST-LAST, ports 1024 to 65535, such as \"16384-65535\"";
     /// The fewest ports that a worker can do with: a session of ten replicas, and some that
@@ -131,6 +136,11 @@ impl PortRange {
     /// All of them.
     pub const fn all(self) -> RangeInclusive<u16> {
         self.first..=self.last
+    }
+
+    /// Whether a port is in both.
+    pub const fn overlaps(self, other: PortRange) -> bool {
+        self.first <= other.last && other.first <= self.last
     }
 
     /// How many there are.

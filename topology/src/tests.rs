@@ -120,8 +120,8 @@ fn wrong_values_in_the_sessions_section_are_named_with_what_is_allowed() {
             "t.toml:4:9: `ports` cannot be \"80-90\"; allowed: FIRST-LAST, ports 1024 to 65535, such as \"16384-65535\"",
         ),
         (
-            "ports = \"2000-2062\"",
-            "t.toml:4:9: ports 2000-2062 are too few for 1 workers; 64 at least, 64 a worker",
+            "ports = \"20000-20062\"",
+            "t.toml:4:9: ports 20000-20062 are too few for 1 workers; 64 at least, 64 a worker",
         ),
         (
             "spill = \"spill\"",
@@ -381,12 +381,44 @@ fn the_file_of_the_documentation_is_right() {
 }
 
 #[test]
+fn full_nat_has_ports_of_its_own() {
+    let nat = |keys: &str| file(&format!("[nat]\n{keys}"));
+    let topology = Topology::parse("t.toml", &nat("ports = \"2000-9999\"")).unwrap();
+    assert_eq!(topology.nat().ports.share(0, 2), 2_000..=5_999);
+    assert_eq!(
+        Topology::parse("t.toml", &render(&topology)).unwrap(),
+        topology
+    );
+    let rows = [
+        (
+            "ports = \"80-90\"",
+            "t.toml:4:9: `ports` cannot be \"80-90\"; allowed: FIRST-LAST, ports 1024 to 65535, such as \"16384-65535\"",
+        ),
+        (
+            "ports = \"2000-2062\"",
+            "t.toml:4:9: [nat] ports 2000-2062 are too few for 1 workers; 64 at least, 64 a worker",
+        ),
+        (
+            "ports = \"2000-16384\"",
+            "t.toml:4:9: [nat] ports 2000-16384 and [sessions] ports 16384-65535 overlap; a port of an engine address is either's; make one of the ranges smaller",
+        ),
+        (
+            "port = 5",
+            "t.toml:4:1: unknown key `port`; did you mean `ports`? (allowed: ports)",
+        ),
+    ];
+    for (keys, report) in rows {
+        assert_eq!(said(&nat(keys)), report, "for {keys}");
+    }
+}
+
+#[test]
 fn memory_is_counted_by_the_sizes_of_the_parts() {
     let topology = Topology::parse("t.toml", &file("")).unwrap();
     let memory = WorkerMemory::of(topology.engine(), &topology.workers()[0]);
     assert_eq!(memory.umem, 16 << 20);
-    // 33 bytes for each of 1,600,000 slots, and 65 for each of 400,000.
-    assert_eq!(memory.flows, 52_800_000 + 26_000_000);
+    // 42 bytes for each of 1,600,000 slots, and 74 for each of 400,000.
+    assert_eq!(memory.flows, 67_200_000 + 29_600_000);
     assert_eq!(total_memory(&topology), memory.total());
     assert!(memory.flows < 128 << 20, "the assignment's limit");
 }
@@ -495,7 +527,7 @@ fn topologies() -> impl Strategy<Value = Topology> {
         ConnectionCapacity::MIN..=ConnectionCapacity::MAX,
         12u32..=24,
         LogMemory::MIN..=LogMemory::MAX,
-        1_024u16..=60_000,
+        16_384u16..=60_000,
         proptest::option::of("/[a-z\"\\\\ \u{e9}]{1,20}"),
         SpillLimit::MIN..=SpillLimit::MAX,
     );

@@ -93,6 +93,8 @@ pub struct Share {
     pub ramp: u8,
     /// Its weight in the file.
     pub weight: Weight,
+    /// Whether it takes no new flows whatever its tier gets.
+    pub draining: bool,
 }
 
 /// The shares of services that have tiers, or backends that begin slowly.
@@ -120,6 +122,7 @@ pub fn shares(
             tier_load: shares.loads[usize::from(part.priority.get())],
             ramp: part.tenths * 10,
             weight: backend.weight,
+            draining: !part.healthy,
         };
         service
             .backends

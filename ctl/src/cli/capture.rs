@@ -66,6 +66,8 @@ struct Packet {
     service: Option<String>,
     backend: Option<String>,
     backend_address: Option<String>,
+    /// Whom it goes to, where it is a backend's answer.
+    client: Option<String>,
     steps: Vec<String>,
 }
 
@@ -87,6 +89,7 @@ impl Packet {
             service: some(explanation.service),
             backend: some(explanation.backend_name),
             backend_address: some(explanation.backend),
+            client: some(explanation.client),
             steps: explanation.steps,
         }
     }
@@ -103,6 +106,9 @@ impl Packet {
                     text.push_str(&format!(" to {backend}"));
                 }
             }
+        }
+        if let Some(client) = &self.client {
+            text.push_str(&format!(" to client {client}"));
         }
         if let Some(reason) = &self.reason {
             text.push_str(&format!(" {reason}"));
@@ -239,6 +245,7 @@ mod tests {
             backend: address.to_owned(),
             steps: vec!["parsed".to_owned(), "Maglev: entry 7".to_owned()],
             packet: "tcp 198.51.100.7:40000 > 203.0.113.10:80".to_owned(),
+            client: String::new(),
         };
         let packet = api::CapturedPacket {
             time: 1_763_717_474_250_000_000,
@@ -263,6 +270,12 @@ mod tests {
         );
         let nameless = packet("forward", "", "10.0.1.11", "10.0.1.11");
         assert_eq!(nameless.verdict(), "forward to 10.0.1.11, service web");
+        let mut answer = packet("forward", "", "", "");
+        answer.client = Some("198.51.100.7:40000".to_owned());
+        assert_eq!(
+            answer.verdict(),
+            "forward to client 198.51.100.7:40000, service web"
+        );
         let dropped = packet("drop", "no_backend", "", "");
         assert_eq!(dropped.verdict(), "drop no_backend, service web");
         assert_eq!(

@@ -77,7 +77,7 @@ impl Report {
             let preview = previews.iter().find(|p| p.name == found.name.as_str());
             let replicates = |s: &&Service| s.mode.replicate().is_some();
             let named = |s: &&Service| s.name == found.name;
-            let sides = [&current, &proposed].map(|s| s.0.services().iter().find(named));
+            let sides = [&current, &proposed].map(|(s, _)| s.services().iter().find(named));
             let replicated = sides.iter().flatten().all(replicates);
             Entry::new(&found, preview, replicated)
         };

@@ -62,12 +62,15 @@ struct Entry {
     /// Its place in the capture, from 1.
     number: u64,
     packet: String,
-    /// "forward", "session" (it ends in the engine), "pass" or "drop".
+    /// "forward", "session" (it ends in the engine), "reply" (the engine answers), "pass", "drop",
+    /// or "depends" (on packets that came before).
     verdict: String,
     reason: Option<String>,
     service: Option<String>,
     backend: Option<String>,
     backend_address: Option<String>,
+    /// Whom it goes to, where it is a backend's answer.
+    client: Option<String>,
     steps: Vec<String>,
     /// Bytes that the capture did not keep.
     cut: u64,
@@ -84,6 +87,7 @@ impl Entry {
             service: some(explanation.service),
             backend: some(explanation.backend_name),
             backend_address: some(explanation.backend),
+            client: some(explanation.client),
             steps: explanation.steps,
             cut,
         }
@@ -103,7 +107,12 @@ impl Entry {
             (Some(name), Some(address)) if name != address => Some(format!("{name} ({address})")),
             (name, address) => name.as_ref().or(address.as_ref()).cloned(),
         };
-        let place: Vec<String> = self.service.iter().cloned().chain(backend).collect();
+        let client = self
+            .client
+            .as_ref()
+            .map(|client| format!("client {client}"));
+        let place = self.service.iter().cloned().chain(backend).chain(client);
+        let place: Vec<String> = place.collect();
         if !place.is_empty() {
             let joint = if self.reason.is_some() { " in " } else { ": " };
             text.push_str(&format!("{joint}{}", place.join(", ")));

@@ -73,6 +73,16 @@ impl Entry {
     }
 }
 
+/// A VIP as it stands in services.toml.
+pub fn vip_name(vip: &lockstep_api::Vip) -> String {
+    let socket = endpoint(&vip.address, vip.port);
+    let protocol = protocol_name(vip.protocol());
+    match vip.last_port {
+        0 => format!("{socket}/{protocol}"),
+        last => format!("{socket}-{last}/{protocol}"),
+    }
+}
+
 /// A prefix of addresses, or an address alone. The engine takes it apart.
 pub fn prefix(text: &str) -> Result<String, String> {
     let (address, length) = match text.split_once('/') {
@@ -88,16 +98,6 @@ pub fn prefix(text: &str) -> Result<String, String> {
     match longest.is_some() && length.is_none_or(fits) {
         true => Ok(text.to_owned()),
         false => Err("an address, or a prefix such as 198.51.100.0/24".to_owned()),
-    }
-}
-
-/// A VIP as it stands in services.toml.
-pub fn vip_name(vip: &lockstep_api::Vip) -> String {
-    let socket = endpoint(&vip.address, vip.port);
-    let protocol = protocol_name(vip.protocol());
-    match vip.last_port {
-        0 => format!("{socket}/{protocol}"),
-        last => format!("{socket}-{last}/{protocol}"),
     }
 }
 

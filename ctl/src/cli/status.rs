@@ -8,6 +8,7 @@ use lockstep_api::{DaemonStatusReply, DaemonStatusRequest, StatusRequest};
 use serde::Serialize;
 
 mod engine;
+mod spread;
 
 use engine::Engine;
 
@@ -159,12 +160,18 @@ pub async fn run(global: &Global, out: &mut Out) -> Result<Answer, Failure> {
     let daemon = async {
         let mut daemon = ask::daemon(global).await?;
         let call = daemon.daemon_status(DaemonStatusRequest {});
-        ask::present(Peer::Daemon, call).await.map(Daemon::new)
+        let reply = ask::present(Peer::Daemon, call).await?;
+        let spreads = reply.spreads.clone();
+        Ok((Daemon::new(reply), spreads))
     };
     // The daemon after the engine: what it tells the engine in between is no other's.
     let (engine, daemon) = (engine.await, daemon.await);
-    let (engine, engine_error) = split(engine);
+    let (mut engine, engine_error) = split(engine);
     let (daemon, daemon_error) = split(daemon);
+    if let (Some(engine), Some((_, spreads))) = (&mut engine, &daemon) {
+        engine.tell(spreads);
+    }
+    let daemon = daemon.map(|(daemon, _)| daemon);
     let report = Report {
         engine,
         engine_error,

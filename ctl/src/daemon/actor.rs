@@ -9,7 +9,7 @@ use super::refusal::{Refusal, refused_plan};
 use super::replicas::{Healths, Replicas};
 use super::store::{Store, StoreError};
 use super::view::{DrainView, View};
-use super::wanted::Wanted;
+use super::wanted::{Wanted, without_active};
 use crate::convert::{described, snapshot_from_proto, snapshot_to_proto};
 use lockstep_api::engine_client::EngineClient;
 use lockstep_api::{
@@ -19,7 +19,7 @@ use lockstep_ctl_core::drains::{Drains, Target, find_targets};
 use lockstep_ctl_core::reconcile::{Action, reconcile};
 use lockstep_ctl_core::services::{ServicesFile, parse};
 use lockstep_ctl_core::spread::Spreads;
-use lockstep_plan::{BackendState, Service, ServiceName, Snapshot};
+use lockstep_plan::{Service, Snapshot};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -359,6 +359,11 @@ impl Actor {
         Ok(self.epoch)
     }
 
+    /// The services of the file with their drains and their health.
+    fn laid_over(&self) -> Vec<Service> {
+        self.replicas.over(self.drains.over(self.wanted.services()))
+    }
+
     /// Says so where the engine has what this daemon has not sent. One that was started again
     /// has nothing.
     fn warn_of_others(&self, current: &Snapshot) {
@@ -371,11 +376,6 @@ impl Actor {
                  running on its socket? One of them has to be stopped"
             );
         }
-    }
-
-    /// The services of the file with their drains and their health.
-    fn laid_over(&self) -> Vec<Service> {
-        self.replicas.over(self.drains.over(self.wanted.services()))
     }
 
     fn saw(&mut self, epoch: u64) {
@@ -578,28 +578,4 @@ async fn asked<T>(
 
 fn show(target: &Target) -> String {
     format!("backend {} of service {}", target.backend, target.service)
-}
-
-/// A warning for each service concerned that has no active backend (left), or too few to replicate.
-fn without_active(services: &[Service], targets: &[Target]) -> Vec<String> {
-    let concerned = |name: &ServiceName| targets.iter().any(|t| t.service == *name);
-    let active = |b: &&lockstep_plan::Backend| b.state == BackendState::Active;
-    let warning = |s: &Service| {
-        let (name, active) = (&s.name, s.backends.iter().filter(active).count());
-        match s.mode.replicate() {
-            None if active == 0 => Some(format!(
-                "service {name} has no active backend: new flows are dropped as no_backend"
-            )),
-            Some(policy) if active < usize::from(policy.needed()) => Some(format!(
-                "service {name} has {active} active backends and needs {}: new clients are refused",
-                policy.needed()
-            )),
-            None | Some(_) => None,
-        }
-    };
-    services
-        .iter()
-        .filter(|s| concerned(&s.name))
-        .filter_map(warning)
-        .collect()
 }

@@ -103,5 +103,6 @@ fn share_to_proto(share: &Share) -> BackendSpread {
         tier_load: share.tier_load.into(),
         ramp: share.ramp.into(),
         weight: share.weight.get().into(),
+        draining: share.draining,
     }
 }

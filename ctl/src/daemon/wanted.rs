@@ -1,9 +1,9 @@
 //! The services that should be in force: those of the file, and how they spread new flows.
 
-use lockstep_ctl_core::drains::{Drains, Timestamp};
+use lockstep_ctl_core::drains::{Drains, Target, Timestamp};
 use lockstep_ctl_core::services::ServicesFile;
 use lockstep_ctl_core::spread::{Ramps, Share, Spreads, lay_over, shares};
-use lockstep_plan::Service;
+use lockstep_plan::{Backend, BackendState, Service, ServiceName};
 
 /// See the module.
 #[derive(Debug, Clone, Default)]
@@ -58,4 +58,28 @@ impl Wanted {
     pub fn shares(&self, services: Vec<Service>, now: Timestamp) -> Vec<Share> {
         shares(&services, self.services(), &self.spreads, &self.ramps, now)
     }
+}
+
+/// A warning for each service concerned that has no active backend (left), or too few to replicate.
+pub fn without_active(services: &[Service], targets: &[Target]) -> Vec<String> {
+    let concerned = |name: &ServiceName| targets.iter().any(|t| t.service == *name);
+    let active = |b: &&Backend| b.state == BackendState::Active;
+    let warning = |s: &Service| {
+        let (name, active) = (&s.name, s.backends.iter().filter(active).count());
+        match s.mode.replicate() {
+            None if active == 0 => Some(format!(
+                "service {name} has no active backend: new flows are dropped as no_backend"
+            )),
+            Some(policy) if active < usize::from(policy.needed()) => Some(format!(
+                "service {name} has {active} active backends and needs {}: new clients are refused",
+                policy.needed()
+            )),
+            None | Some(_) => None,
+        }
+    };
+    services
+        .iter()
+        .filter(|s| concerned(&s.name))
+        .filter_map(warning)
+        .collect()
 }

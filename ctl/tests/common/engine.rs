@@ -7,10 +7,10 @@ use lockstep_api::explain_request::Packet;
 use lockstep_api::{
     ApplyReply, BackendPreview, BackendState, BackendStatus, CaptureEnd, CaptureEvent,
     CaptureRequest, CaptureStart, CapturedPacket, CurrentRequest, DropCount, EngineStatus,
-    EventsRequest, ExplainRequest, Explanation, Flow, FlowsRequest, InterfaceStatus, MetricsReply,
-    MetricsRequest, PreviewReply, Protocol, Replica, ServicePreview, ServiceStatus, Session,
-    SessionEvent, SessionRequest, SessionsRequest, Snapshot, StatusRequest, SwitchoverReply,
-    SwitchoverRequest, VipStatus, WorkerStatus,
+    EventsRequest, ExplainRequest, Explanation, Flow, FlowsRequest, HandOverReply, HandOverRequest,
+    InterfaceStatus, MetricsReply, MetricsRequest, PreviewReply, Protocol, Replica, ServicePreview,
+    ServiceStatus, Session, SessionEvent, SessionRequest, SessionsRequest, Snapshot, StatusRequest,
+    SwitchoverReply, SwitchoverRequest, VipStatus, WorkerStatus,
 };
 use std::fs;
 use std::path::Path;
@@ -134,6 +134,19 @@ impl FakeEngine {
     /// The backends of the first service: address, and whether it drains.
     pub fn backends(&self) -> Backends {
         backends_of(&self.state().current)
+    }
+
+    /// The weights in the first service of every snapshot that was applied; 0 for what drains.
+    pub fn weights(&self) -> Vec<Vec<u32>> {
+        let weight = |b: &lockstep_api::Backend| match b.state() {
+            BackendState::Draining => 0,
+            BackendState::Active | BackendState::Unspecified => b.weight,
+        };
+        let history = &self.state().history;
+        let first = history.iter().filter_map(|s| s.services.first());
+        first
+            .map(|s| s.backends.iter().map(weight).collect())
+            .collect()
     }
 
     /// The same of every snapshot that was applied.
@@ -324,6 +337,7 @@ impl Engine for Service {
                     backend: forwarded("10.0.0.1"),
                     steps: vec!["parsed".to_owned()],
                     packet: format!("tcp 198.51.100.7:{n} > 203.0.113.10:80"),
+                    ..Explanation::default()
                 }),
                 ..CapturedPacket::default()
             }))
@@ -442,6 +456,13 @@ impl Engine for Service {
             .into_inner()
             .map(move |r| r.map(|r| explanation(&current, r)));
         Ok(Response::new(Box::pin(replies)))
+    }
+
+    async fn hand_over(
+        &self,
+        _: Request<HandOverRequest>,
+    ) -> Result<Response<HandOverReply>, Status> {
+        Err(Status::unimplemented("it stays"))
     }
 
     async fn metrics(&self, _: Request<MetricsRequest>) -> Result<Response<MetricsReply>, Status> {

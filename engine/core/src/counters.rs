@@ -1,5 +1,6 @@
 //! Counters: one set per worker, written by it alone, read by the agent at any time.
 
+use crate::tracking::FlowState;
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use lockstep_plan::{DropReason, Limits};
@@ -91,11 +92,38 @@ pub struct BackendCounters {
     pub new_flows: Count,
     /// Entries it has in the flow table now.
     pub flows: Count,
+    /// Those of them that a FIN or RST has passed on: they only wait for what may be late.
+    pub ending: Count,
 }
 
 impl BackendCounters {
+    /// A flow went from one state to another.
+    #[inline]
+    pub(crate) fn turn(&self, before: FlowState, after: FlowState) {
+        match (before.is_ending(), after.is_ending()) {
+            (false, true) => self.ending.add(1),
+            (true, false) => self.ending.subtract(1),
+            (false, false) | (true, true) => {}
+        }
+    }
+
+    /// A flow that was in this state has no entry any more.
+    pub(crate) fn leave(&self, state: FlowState) {
+        self.flows.subtract(1);
+        if state.is_ending() {
+            self.ending.subtract(1);
+        }
+    }
+
     fn reset(&self) {
-        for count in [&self.packets, &self.bytes, &self.new_flows, &self.flows] {
+        let BackendCounters {
+            packets,
+            bytes,
+            new_flows,
+            flows,
+            ending,
+        } = self;
+        for count in [packets, bytes, new_flows, flows, ending] {
             count.set(0);
         }
     }

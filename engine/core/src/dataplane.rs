@@ -6,6 +6,8 @@ mod known;
 mod nat;
 mod owner;
 mod paths;
+mod reason;
+mod restore;
 mod tracked;
 mod unusual;
 
@@ -14,6 +16,8 @@ pub use known::KnownFlow;
 pub use nat::NatConfig;
 pub(crate) use owner::session_share;
 pub use owner::{Spread, SpreadBy};
+pub(crate) use reason::reason;
+pub use restore::Restored;
 use unusual::{Outcome, Unusual};
 
 use crate::BURST;
@@ -28,7 +32,7 @@ use alloc::sync::Arc;
 use arrayvec::ArrayVec;
 use guard::Guards;
 use lockstep_plan::{DropReason, Protocol};
-use lockstep_wire::{FlowKey, FlowKey4, FlowKey6, HashSeed, Headers, ParseError};
+use lockstep_wire::{FlowKey, FlowKey4, FlowKey6, HashSeed, Headers};
 use nat::Nat;
 use tracked::Tracked;
 
@@ -345,7 +349,7 @@ impl Flows {
                 .hop(backend)
                 .is_some_and(|hop| hop.delivery.translates())
         {
-            return self.translate(tables, vip, slot, key, item, frame);
+            return self.translate(tables, now, (vip, slot), key, item, frame);
         }
         match self.forward(tables, vip, backend, &item.headers, frame) {
             Ok(verdict) => verdict,
@@ -371,8 +375,11 @@ impl Flows {
             Transition::To(state) if lives => {
                 // Written only when it differs: an untouched line needs no way back to memory.
                 if entry.seen != now.seconds || entry.state != state {
+                    let before = core::mem::replace(&mut entry.state, state);
                     entry.seen = now.seconds;
-                    entry.state = state;
+                    if before != state {
+                        self.counters.backends[backend.slot()].turn(before, state);
+                    }
                 }
                 Some((vip, backend, slot))
             }
@@ -387,12 +394,16 @@ impl Flows {
     #[cold]
     fn forget<K: Tracked>(&mut self, tables: &Tables, slot: Slot) {
         let Entry {
-            backend, vip, path, ..
+            backend,
+            vip,
+            path,
+            state,
+            ..
         } = *K::table(self).entry(slot);
         K::table(self).remove(slot);
         self.nat.paths.release(path);
         if tables.hop(backend).is_some() {
-            self.counters.backends[backend.slot()].flows.subtract(1);
+            self.counters.backends[backend.slot()].leave(state);
         } else {
             self.counters.rehashed.add(1);
             if tables.vip_slot(vip).is_some() {
@@ -519,7 +530,7 @@ impl Flows {
         if let Some(old) = forgotten {
             counters.evicted.add(1);
             if tables.hop(old.backend).is_some() {
-                counters.backends[old.backend.slot()].flows.subtract(1);
+                counters.backends[old.backend.slot()].leave(old.state);
             }
             self.nat.paths.release(old.path);
         }
@@ -550,7 +561,7 @@ fn sweep<K: Key>(
         |entry| {
             nat.paths.release(entry.path);
             if tables.hop(entry.backend).is_some() {
-                counters.backends[entry.backend.slot()].flows.subtract(1);
+                counters.backends[entry.backend.slot()].leave(entry.state);
             }
         },
     );
@@ -580,20 +591,6 @@ fn segment(headers: &Headers) -> Segment {
         Segment::of_tcp(headers.tcp)
     } else {
         Segment::Datagram
-    }
-}
-
-/// The drop reason that a parse error is counted under.
-pub(crate) fn reason(error: ParseError) -> DropReason {
-    match error {
-        ParseError::Truncated => DropReason::Truncated,
-        ParseError::Malformed => DropReason::Malformed,
-        ParseError::BadChecksum => DropReason::BadChecksum,
-        ParseError::HeaderChain => DropReason::HeaderChain,
-        ParseError::Fragment => DropReason::Fragment,
-        ParseError::NotIp => DropReason::NotIp,
-        ParseError::NotTransport => DropReason::NotTransport,
-        ParseError::TtlExceeded => DropReason::TtlExceeded,
     }
 }
 

@@ -2,12 +2,13 @@
 
 mod guard;
 mod seen;
+mod unusual;
 
 pub use seen::{Seen, as_received, seen};
 
 use crate::dataplane::{KnownFlow, admit, reason};
 use crate::schedule::{LEAST_OF_ALL, LEAST_OF_SOME, Selected};
-use crate::tables::{BackendRef, Delivery, Member, Ring, Tables};
+use crate::tables::{BackendRef, Delivery, Member, Ring, Tables, Translation};
 use crate::tracking::{self, Segment, Transition};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -32,6 +33,17 @@ pub enum Fate {
     Pass,
     /// It goes to a session of the engine's own.
     Session,
+    /// It is a backend's answer, and goes to the client.
+    Answer {
+        /// The service's name.
+        service: String,
+        /// The client.
+        client: SocketAddr,
+    },
+    /// The engine answers it itself.
+    Reply,
+    /// It depends on packets that came before.
+    Unsettled,
     /// It was sent on, by tables that are no longer in force: to whom cannot be told.
     Sent,
     /// It is dropped.
@@ -51,9 +63,13 @@ pub struct Explanation {
     pub steps: Vec<String>,
 }
 
-/// The flow of a frame that the dataplane would parse, for looking it up in the flow tables.
+/// The flow of a frame, for looking it up in the flow tables: of an ICMP error, the one that it
+/// quotes, as its client sends it.
 pub fn flow_of(frame: &[u8]) -> Option<FlowKey> {
-    lockstep_wire::parse(frame).ok().map(|headers| headers.key)
+    match lockstep_wire::parse(frame) {
+        Ok(headers) => Some(headers.key),
+        Err(error) => unusual::flow_of(frame, error),
+    }
 }
 
 /// Explains a frame, from its Ethernet header on, as a network carries it.
@@ -82,15 +98,7 @@ pub fn frame(
             );
             finish(tables, fate, &headers.key, steps)
         }
-        Err(error) => {
-            let (fate, step) = refused(tables, frame, error);
-            Explanation {
-                fate,
-                service: None,
-                packet: format!("frame of {} bytes", frame.len()),
-                steps: alloc::vec![step],
-            }
-        }
+        Err(error) => unusual::explain(tables, ports, frame, error, known),
     }
 }
 
@@ -134,8 +142,8 @@ fn finish(tables: &Tables, fate: Fate, key: &FlowKey, steps: Vec<String>) -> Exp
     let tuple = Tuple::of(key);
     let vip = tables.vip(tuple.to.ip(), tuple.to.port(), tuple.protocol);
     let service = match &fate {
-        Fate::Forward { service, .. } => Some(service.clone()),
-        Fate::Pass | Fate::Session | Fate::Sent | Fate::Drop(_) => {
+        Fate::Forward { service, .. } | Fate::Answer { service, .. } => Some(service.clone()),
+        Fate::Pass | Fate::Session | Fate::Reply | Fate::Unsettled | Fate::Sent | Fate::Drop(_) => {
             vip.and_then(|v| tables.service_name(v))
         }
     };
@@ -156,6 +164,9 @@ fn walk(
     steps: &mut Vec<String>,
 ) -> Fate {
     let tuple = Tuple::of(key);
+    if let Some(fate) = answer(tables, &tuple, known, steps) {
+        return fate;
+    }
     let vip = tables.vip(tuple.to.ip(), tuple.to.port(), tuple.protocol);
     let Some(ring) = vip.and_then(|v| tables.ring(v)) else {
         let name = tuple.protocol_name();
@@ -194,7 +205,7 @@ fn walk(
     if let Some(flow) = known
         && let Some((ring, backend)) = keep(tables, key, headers, flow, steps)
     {
-        return reach(tables, ports, ring, backend, headers, steps);
+        return reach(tables, ports, ring, backend, (headers, known), steps);
     }
     if let Some(policy) = &ring.replicate {
         steps.push(replicates(ring, policy));
@@ -206,7 +217,7 @@ fn walk(
     // Addresses alone, of a flow that is not known, are a new connection's.
     let first = headers.map_or(Segment::Open, |_| segment(key, headers));
     match choose(tables, ring, key, first, steps) {
-        Some(backend) => reach(tables, ports, ring, backend, headers, steps),
+        Some(backend) => reach(tables, ports, ring, backend, (headers, None), steps),
         None => {
             steps.push(format!(
                 "service {} has no backend that takes flows",
@@ -215,6 +226,51 @@ fn walk(
             Fate::Drop(DropReason::NoBackend)
         }
     }
+}
+
+/// The fate of what a backend of a rewriting service answers.
+fn answer(
+    tables: &Tables,
+    tuple: &Tuple,
+    known: Option<KnownFlow>,
+    steps: &mut Vec<String>,
+) -> Option<Fate> {
+    let (from, name) = (tuple.from, tuple.protocol_name());
+    if let Some(flow) = known.filter(|flow| flow.is_answer) {
+        let ring = tables
+            .rings()
+            .iter()
+            .find(|r| r.member(flow.backend).is_some())?;
+        steps.push(format!(
+            "the flow table has it: an answer of backend {} of service {} ({}, last packet {} s \
+             ago)",
+            ring.member(flow.backend).map(label).unwrap_or_default(),
+            ring.name,
+            flow.state.name(),
+            flow.idle
+        ));
+        steps.push(format!(
+            "rewritten: from {} to {}, and sent the way that the client's packets come",
+            flow.vip, flow.client
+        ));
+        return Some(Fate::Answer {
+            service: ring.name.to_string(),
+            client: flow.client,
+        });
+    }
+    let is_vip = tables
+        .vip(tuple.to.ip(), tuple.to.port(), tuple.protocol)
+        .is_some();
+    if known.is_some() || is_vip || !tables.is_answer(from.ip(), from.port(), tuple.protocol) {
+        return None;
+    }
+    steps.push(format!(
+        "{from}/{name} is a backend of a service that rewrites, and no flow has this answer: \
+         the XDP program leaves it to the kernel where it is for this host, the engine drops it as \
+         {} otherwise",
+        DropReason::NoFlow
+    ));
+    Some(Fate::Drop(DropReason::NoFlow))
 }
 
 fn replicates(ring: &Ring, policy: &Replicate) -> String {
@@ -354,7 +410,7 @@ fn reach(
     ports: &[&str],
     ring: &Ring,
     backend: BackendRef,
-    headers: Option<&Headers>,
+    (headers, known): (Option<&Headers>, Option<KnownFlow>),
     steps: &mut Vec<String>,
 ) -> Fate {
     let (Some(hop), Some(member)) = (tables.hop(backend), ring.member(backend)) else {
@@ -373,7 +429,11 @@ fn reach(
                 .unwrap_or_default();
             let how = match &hop.delivery {
                 Delivery::Tunnel(outer) => format!("tunnelled in {} more bytes", outer.len()),
-                Delivery::Nat(to) | Delivery::FullNat(to) => format!("rewritten to {}", to.address),
+                Delivery::Nat(to) => rewritten(to, None),
+                Delivery::FullNat(to) => {
+                    let from = known.and_then(|flow| flow.inside).map(|(from, _)| from);
+                    rewritten(to, Some(from))
+                }
                 Delivery::Session => "given to a session".to_string(),
             };
             steps.push(format!(
@@ -394,6 +454,20 @@ fn reach(
             steps.push(format!("{}: {}", reason, reason.help()));
             Fate::Drop(reason)
         }
+    }
+}
+
+/// What becomes of a packet's ends. In full NAT also the client's: an address and port of the
+/// engine, which are known when the flow is.
+fn rewritten(to: &Translation, source: Option<Option<SocketAddr>>) -> String {
+    let destination = match to.port {
+        Some(port) => SocketAddr::new(to.address, port.get()).to_string(),
+        None => format!("{}, at the port that the client names,", to.address),
+    };
+    match source {
+        None => format!("rewritten to {destination}"),
+        Some(Some(source)) => format!("rewritten to {destination} from {source}"),
+        Some(None) => format!("rewritten to {destination} from a free port of the engine"),
     }
 }
 

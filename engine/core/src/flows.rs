@@ -274,6 +274,12 @@ impl<K: Key> FlowTable<K> {
         self.reverse.insert(answers, slot)
     }
 
+    /// The flows that take all room there is for answers with this probe, when
+    /// [`link`](Self::link) finds none.
+    pub fn crowd(&self, answers: Probe) -> impl Iterator<Item = Slot> {
+        self.reverse.crowd(answers)
+    }
+
     /// Whether no flow can be found by its answers.
     #[inline]
     pub fn is_unlinked(&self) -> bool {

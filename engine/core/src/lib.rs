@@ -31,6 +31,7 @@ pub use counters::Counters;
 pub use dataplane::{Dataplane, DataplaneConfig, Spread, SpreadBy, Verdict};
 pub use tables::{EngineAddresses, NextHop, PortId, Route, Tables};
 pub use time::{Micros, Seconds};
+pub use tracking::FlowState;
 
 /// Frames that are processed together: enough to overlap the memory accesses of their flow
 /// lookups, few enough to stay in the first-level cache.

@@ -200,11 +200,14 @@ impl Picker {
         ring.active().get(usize::from(sequence[turn])).copied()
     }
 
-    /// The backend with the fewest flows for its weight, the new one counted, among this worker's.
+    /// The backend with the fewest flows for its weight that did not end, the new one counted, among
+    /// this worker's.
     fn least(&mut self, ring: &Ring, counters: &Counters) -> Option<BackendRef> {
         let (active, weights) = (ring.active(), &ring.order().weights);
         let load = |at: usize| {
-            let flows = counters.backends[active[at].slot()].flows.get();
+            let backend = &counters.backends[active[at].slot()];
+            // An ended flow costs a backend nothing, and its entry lives on for a while.
+            let flows = backend.flows.get().saturating_sub(backend.ending.get());
             (flows + 1, u64::from(weights[at]))
         };
         let mut best: Option<(usize, (u64, u64))> = None;

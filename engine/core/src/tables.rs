@@ -31,8 +31,8 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::num::{NonZeroU16, NonZeroU32};
 use core::ops::RangeInclusive;
 use lockstep_plan::{
-    Backend, DropReason, IdleTimeouts, Mode, Protocol, Replicate, Scheduler, ServiceName, Snapshot,
-    Vip,
+    Backend, DropReason, Encapsulation, IdleTimeouts, Mode, Protocol, Replicate, Scheduler,
+    ServiceName, Snapshot, Vip,
 };
 use lockstep_wire::vlan::TAG_LENGTH;
 use lockstep_wire::{LinkHeader, Outer};
@@ -410,6 +410,16 @@ impl Tables {
     /// Whether a backend at this address is reached by a tunnel.
     pub fn is_tunnel_end(&self, address: IpAddr) -> bool {
         self.tunnel_ends.has(address)
+    }
+
+    /// Whether any service's tunnels go to this UDP port.
+    pub fn is_tunnel_port(&self, port: u16) -> bool {
+        self.rings.iter().any(|ring| match ring.mode {
+            Mode::Tunnel(Encapsulation::Gue { port: to }) => to.get() == port,
+            Mode::Tunnel(Encapsulation::Ipip) | Mode::Nat | Mode::FullNat | Mode::Replicate(_) => {
+                false
+            }
+        })
     }
 
     /// Whether an address is one of the engine's own.

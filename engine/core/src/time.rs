@@ -21,6 +21,13 @@ impl Seconds {
         Seconds::new(moment.get() / 1_000_000)
     }
 
+    /// The moment that many seconds before, at most the 12 hours that are ever told apart.
+    pub const fn before(self, seconds: u32) -> Self {
+        let most = 12 * 3600;
+        let seconds = if seconds < most { seconds } else { most };
+        Seconds(self.0.wrapping_sub(seconds as u16))
+    }
+
     /// Seconds from `earlier` to `self`.
     pub const fn since(self, earlier: Seconds) -> u32 {
         self.0.wrapping_sub(earlier.0) as u32

@@ -38,6 +38,19 @@ impl FlowState {
         }
     }
 
+    /// The state of a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let all = [
+            FlowState::Syn,
+            FlowState::Established,
+            FlowState::Fin,
+            FlowState::Udp,
+            FlowState::ServerFin,
+            FlowState::Closed,
+        ];
+        all.into_iter().find(|state| state.name() == name)
+    }
+
     /// Seconds without a packet after which an entry in this state is forgotten.
     pub const fn idle_limit(self, idle: &IdleTimeouts) -> u32 {
         match self {
@@ -57,6 +70,14 @@ impl FlowState {
             FlowState::Syn | FlowState::Closed => true,
             FlowState::Fin => !both_sides,
             FlowState::Established | FlowState::Udp | FlowState::ServerFin => false,
+        }
+    }
+
+    /// Whether one side has said that it ends.
+    pub const fn is_ending(self) -> bool {
+        match self {
+            FlowState::Fin | FlowState::ServerFin | FlowState::Closed => true,
+            FlowState::Syn | FlowState::Established | FlowState::Udp => false,
         }
     }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket};
+use lockstep_core::dataplane::NatConfig;
 use lockstep_core::tables::{NextHop, PortId, Route};
 use lockstep_core::{
     BURST, Dataplane, DataplaneConfig, EngineAddresses, Micros, Seconds, Tables, Verdict,
@@ -12,7 +13,7 @@ use lockstep_plan::{
     Backend, BackendState, DropReason, Guard, Health, IdleTimeouts, Mode, Scheduler, Service,
     ServiceName, Snapshot, TableSize, Weight,
 };
-use lockstep_wire::{LinkHeader, STEER_ETHERTYPE};
+use lockstep_wire::{FlowKey4, LinkHeader, STEER_ETHERTYPE};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -23,8 +24,9 @@ const CAPACITY: usize = 10_240;
 /// Flood packets between two of an established flow's.
 const BETWEEN: u32 = 64;
 const ROOM: usize = 20;
+const ENGINE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
-fn tables() -> Tables {
+fn tables(mode: Mode) -> Tables {
     let backend = |n: u8| Backend {
         name: format!("s{n}"),
         address: [10, 0, 0, n].into(),
@@ -36,7 +38,7 @@ fn tables() -> Tables {
     let service = Service {
         name: ServiceName::new("web").unwrap(),
         vips: vec!["203.0.113.10:80/tcp".parse().unwrap()],
-        mode: Mode::TUNNEL,
+        mode,
         backends: (1..=5).map(backend).collect(),
         table_size: TableSize::DEFAULT,
         idle: IdleTimeouts::DEFAULT,
@@ -45,7 +47,7 @@ fn tables() -> Tables {
     };
     let snapshot = Snapshot::new(1, vec![service]).unwrap();
     let addresses = EngineAddresses {
-        v4: Some("192.0.2.1".parse().unwrap()),
+        v4: Some(ENGINE),
         v6: None,
     };
     let link = LinkHeader {
@@ -104,22 +106,39 @@ struct Engine {
     dataplane: Dataplane,
     now: u64,
     frames: Vec<Vec<u8>>,
+    rewrites: bool,
+    refused: u64,
 }
 
 impl Engine {
-    fn new() -> Self {
+    fn new(mode: Mode) -> Self {
         let mut dataplane = Dataplane::new(&DataplaneConfig {
             flows_v4: CAPACITY,
             flows_v6: 8,
             seed: 1,
-            ..DataplaneConfig::default()
+            nat: NatConfig {
+                pool_v4: vec![ENGINE],
+                ports: Some(1_024..=16_383),
+                ..NatConfig::default()
+            },
         });
-        dataplane.adopt(Arc::new(tables()));
+        let rewrites = mode.translates();
+        dataplane.adopt(Arc::new(tables(mode)));
         Engine {
             dataplane,
             now: 1_000_000_000,
             frames: Vec::new(),
+            rewrites,
+            refused: 0,
         }
+    }
+
+    /// Whether a client's flow is remembered.
+    fn remembers(&self, (source, port): (u32, u16)) -> bool {
+        let (source, vip) = (Ipv4Addr::from_bits(source), Ipv4Addr::new(203, 0, 113, 10));
+        let key = FlowKey4::new(source, port, vip, 80, 6);
+        let now = Seconds::at(Micros::new(self.now));
+        self.dataplane.known(now, &key.into()).is_some()
     }
 
     /// Puts a frame into the burst under way; a full one is processed, every frame must go on.
@@ -136,7 +155,12 @@ impl Engine {
         self.dataplane
             .process(now, &ports, &mut self.frames, &mut verdicts);
         for verdict in verdicts.iter().take(self.frames.len()) {
-            assert!(matches!(verdict, Verdict::Forward { .. }), "{verdict:?}");
+            match verdict {
+                Verdict::Forward { .. } => {}
+                // Without an entry nothing can be rewritten.
+                Verdict::Drop(DropReason::FlowsFull) if self.rewrites => self.refused += 1,
+                other => panic!("{other:?}"),
+            }
         }
         // A million packets a second, and the sweep that goes with it.
         self.now += BURST as u64;
@@ -144,7 +168,7 @@ impl Engine {
         self.frames.clear();
     }
 
-    /// The backend one packet is tunnelled to.
+    /// The backend one packet goes to, in a tunnel or rewritten.
     fn goes_to(&mut self, frame: Vec<u8>) -> Ipv4Addr {
         self.flush();
         let mut frames = [frame];
@@ -154,7 +178,7 @@ impl Engine {
             .process(now, &ports, &mut frames, &mut verdicts);
         match SlicedPacket::from_ethernet(&frames[0]).unwrap().net {
             Some(NetSlice::Ipv4(ip)) => ip.header().destination_addr(),
-            other => panic!("no outer IPv4 header: {other:?}"),
+            other => panic!("no IPv4 header: {other:?}"),
         }
     }
 }
@@ -172,8 +196,8 @@ fn source(n: u32) -> (u32, u16) {
 
 /// Establishes flows, floods, and returns the engine and how many of the flows have another
 /// backend, or none that is remembered, in the end.
-fn flood(syn: bool) -> (Engine, usize) {
-    let mut engine = Engine::new();
+fn flood(mode: Mode, syn: bool) -> (Engine, usize) {
+    let mut engine = Engine::new(mode);
     let (open, data) = (Template::new(true), Template::new(false));
     let template = Template::new(syn);
     let backends: Vec<Ipv4Addr> = (0..ESTABLISHED)
@@ -193,23 +217,17 @@ fn flood(syn: bool) -> (Engine, usize) {
         engine.offer(template.from(address, port));
         if n % BETWEEN == 0 {
             let (address, port) = client(n / BETWEEN % ESTABLISHED);
+            // Its packet would make a new entry of a flow that was lost.
+            assert!(engine.remembers((address, port)), "lost behind {n} packets");
             engine.offer(data.from(address, port));
         }
     }
     engine.flush();
-    // Nobody's packet makes a new entry of a flow that was lost.
-    let entries: std::collections::BTreeSet<(u32, u16)> = {
-        let mut entries = std::collections::BTreeSet::new();
-        engine.dataplane.flows_v4().scan(0, usize::MAX, |entry| {
-            entries.insert((entry.key.source, entry.key.source_port()));
-        });
-        entries
-    };
     let lost = (0..ESTABLISHED)
         .zip(backends)
         .filter(|&(n, backend)| {
             let (source, port) = client(n);
-            !entries.contains(&(source, port)) || engine.goes_to(data.from(source, port)) != backend
+            !engine.remembers((source, port)) || engine.goes_to(data.from(source, port)) != backend
         })
         .count();
     (engine, lost)
@@ -217,7 +235,7 @@ fn flood(syn: bool) -> (Engine, usize) {
 
 #[test]
 fn a_syn_flood_of_a_million_sources_loses_none_of_ten_thousand_established_flows() {
-    let (engine, lost) = flood(true);
+    let (engine, lost) = flood(Mode::TUNNEL, true);
     assert_eq!(lost, 0);
     let counters = engine.dataplane.counters();
     let (evicted, stateless) = (counters.evicted.get(), counters.stateless.get());
@@ -230,8 +248,24 @@ fn a_syn_flood_of_a_million_sources_loses_none_of_ten_thousand_established_flows
 }
 
 #[test]
+fn it_loses_none_where_packets_are_rewritten_either() {
+    for mode in [Mode::Nat, Mode::FullNat] {
+        let name = mode.name();
+        let (engine, lost) = flood(mode, true);
+        assert_eq!(lost, 0, "{name}");
+        let evicted = engine.dataplane.counters().evicted.get();
+        assert!(evicted > u64::from(SOURCES) / 2, "{name}: {evicted}");
+        assert!(
+            engine.refused < u64::from(SOURCES) / 100,
+            "{name}: new connections find a place: {} refused",
+            engine.refused
+        );
+    }
+}
+
+#[test]
 fn a_flood_that_looks_established_fills_the_table_and_loses_none_either() {
-    let (engine, lost) = flood(false);
+    let (engine, lost) = flood(Mode::TUNNEL, false);
     assert_eq!(lost, 0);
     let counters = engine.dataplane.counters();
     // None of these gives way: what finds the table full is forwarded without an entry.

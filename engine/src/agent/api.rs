@@ -114,6 +114,18 @@ impl Engine for Api {
         Ok(Response::new(stream.map(Ok).boxed()))
     }
 
+    async fn hand_over(
+        &self,
+        request: Request<api::HandOverRequest>,
+    ) -> Answer<api::HandOverReply> {
+        if request.into_inner().leave {
+            self.0.left.notify_one();
+        } else {
+            self.0.let_go().await?;
+        }
+        Ok(Response::new(api::HandOverReply {}))
+    }
+
     async fn metrics(&self, _: Request<api::MetricsRequest>) -> Answer<api::MetricsReply> {
         let status = self.0.status().await;
         Ok(Response::new(api::MetricsReply {

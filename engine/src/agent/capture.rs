@@ -245,9 +245,16 @@ impl Capture {
         let tables = Arc::clone(&self.agent.state.lock().await.tables);
         for (time, worker, record) in packets {
             if self.left > 0 {
-                self.left -= 1;
                 let packet = self.packet(&tables, time, worker, &record);
-                send(events, Event::Packet(packet)).await?;
+                // What was sent on is no drop, but for one whose sender was told that it is too big.
+                let is_drop = packet
+                    .explanation
+                    .as_ref()
+                    .is_some_and(|e| e.verdict == "drop");
+                if is_drop || self.wanted.filter.drops.is_none() {
+                    self.left -= 1;
+                    send(events, Event::Packet(packet)).await?;
+                }
             }
             // There is a place for each record.
             let _ = self.exchanges[worker].free.push(record);

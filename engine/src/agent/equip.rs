@@ -135,7 +135,7 @@ fn available_memory() -> Result<u64, EquipError> {
 }
 
 /// The longest IP packet of an interface.
-fn mtu(interface: &str) -> Result<u16, EquipError> {
+pub(crate) fn mtu(interface: &str) -> Result<u16, EquipError> {
     let file = format!("/sys/class/net/{interface}/mtu");
     let text = std::fs::read_to_string(&file).map_err(|error| unread(&file, error))?;
     let mtu: u32 = text.trim().parse().map_err(|error| unread(&file, error))?;

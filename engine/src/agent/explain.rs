@@ -84,6 +84,12 @@ pub fn message(explanation: Explanation) -> api::Explanation {
             message.backend_name = name;
             message.backend = address.to_string();
         }
+        Fate::Answer { client, .. } => {
+            message.verdict = "forward".to_owned();
+            message.client = client.to_string();
+        }
+        Fate::Reply => message.verdict = "reply".to_owned(),
+        Fate::Unsettled => message.verdict = "depends".to_owned(),
         Fate::Sent => message.verdict = "forward".to_owned(),
         Fate::Session => message.verdict = "session".to_owned(),
         Fate::Pass => message.verdict = "pass".to_owned(),

@@ -13,7 +13,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
 
 /// The longest message: a snapshot at the limits of the plan takes less.
-const MESSAGE: usize = 64 << 20;
+pub(super) const MESSAGE: usize = 64 << 20;
 
 /// Serves the API until it fails.
 pub async fn serve(agent: Arc<Agent>) -> anyhow::Result<()> {

@@ -5,8 +5,10 @@ mod destinations;
 
 use crate::workers::WorkerHandle;
 use destinations::{Destinations, destinations, sources};
-use lockstep_bpf::{BpfError, Carrier, Numbers, Steer, SteerCounters};
+use lockstep_bpf::{BpfError, CarriedFlow, Carrier, Numbers, Steer, SteerCounters, Tunnel};
 use lockstep_core::Tables;
+use lockstep_core::tables::BackendRef;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -165,6 +167,40 @@ impl Steering {
         self.lock_carrier().as_mut().map_or(Ok(()), Carrier::retire)
     }
 
+    /// Makes `flows` the ones that the programs carry to another backend than their hash says.
+    pub fn pin(&self, flows: &BTreeMap<CarriedFlow, Tunnel>) -> Result<(), BpfError> {
+        let mut carrier = self.lock_carrier();
+        let Some(carrier) = carrier.as_mut() else {
+            return Ok(());
+        };
+        let pinned = carrier.pin(flows)?;
+        if pinned < flows.len() {
+            let others = flows.len() - pinned;
+            tracing::warn!(
+                others,
+                "flows of draining backends are carried by their hash"
+            );
+        }
+        Ok(())
+    }
+
+    /// The way into the tunnel of a backend.
+    pub fn tunnel(&self, tables: &Tables, backend: BackendRef) -> Option<Tunnel> {
+        carry::tunnel(tables, backend, &self.interfaces).map(|(tunnel, _)| tunnel)
+    }
+
+    /// Lets packets of all queues be carried, until [`Steering::open_all`].
+    pub fn suspend<'a>(&self, workers: impl Iterator<Item = &'a WorkerHandle>) {
+        self.lock().open = false;
+        self.close_all(workers);
+    }
+
+    /// Lets go of the programs, which stay as they are.
+    pub fn leave(&self) {
+        self.lock().steers.clear();
+        *self.lock_carrier() = None;
+    }
+
     /// Gives the programs the ways to backends as they are now.
     pub fn reroute(&self, tables: &Tables) -> Result<(), BpfError> {
         let mut carrier = self.lock_carrier();
@@ -220,7 +256,10 @@ pub fn give_up(steers: Vec<Steer>) {
 impl Inner {
     fn set_sockets(&self, worker: &WorkerHandle) -> Result<(), BpfError> {
         for socket in &worker.sockets {
-            self.steers[socket.interface].set_socket(socket.queue, socket.fd.as_fd())?;
+            // None once the programs are off, or another engine's.
+            if let Some(steer) = self.steers.get(socket.interface) {
+                steer.set_socket(socket.queue, socket.fd.as_fd())?;
+            }
         }
         Ok(())
     }

@@ -26,6 +26,8 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod nat;
 pub mod parse;
+pub mod peek;
+pub mod quote;
 pub mod reply;
 pub mod tcp;
 pub mod udp;
@@ -36,6 +38,7 @@ pub use flow::{FlowKey, FlowKey4, FlowKey6, HashSeed};
 pub use fragment::{Fragment, parse_fragment};
 pub use ipip::{NoRoom, Outer};
 pub use parse::{Control, Headers, ParseError, destination, parse, parse_icmp, parse_icmp_error};
+pub use peek::flow_of;
 pub use tcp::TcpFlags;
 
 /// IP protocol numbers (IANA), as an IPv4 header's protocol or an IPv6 next header.

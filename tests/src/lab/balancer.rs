@@ -178,6 +178,28 @@ impl Balancer {
         self.netns.spawn(&format!("engine-{name}"), command)
     }
 
+    /// Starts an engine that takes the place of the one that runs, and waits until that has ended
+    /// and the new one answers.
+    pub fn take_over(&mut self) -> Result<()> {
+        let mut before = self.engine.take().context("there is no engine")?;
+        let mut command = self.netns.command(binaries::find("lockstep-engine")?);
+        command.arg("--topology").arg(self.topology_file());
+        command.arg("--takeover");
+        let mut process = self.netns.spawn("engine-successor", command)?;
+        let status = before.wait(START)?;
+        ensure!(status.success(), "the engine before ended with {status}");
+        wait_until(
+            &format!("the new engine of {} answers", self.name()),
+            START,
+            || {
+                process.must_run()?;
+                Ok(self.engine_answers().then_some(()))
+            },
+        )?;
+        self.engine = Some(process);
+        Ok(())
+    }
+
     /// Starts an engine by way of other programs, such as `setpriv` with its arguments, without
     /// waiting for it.
     pub fn spawn_engine_by(&self, way: &[&str]) -> Result<Process> {

@@ -69,10 +69,8 @@ impl Lab {
     /// their XDP programs send themselves.
     pub fn attach_decap(&self) -> Result<()> {
         self.servers.iter().try_for_each(Server::attach_decap)?;
-        let names = self.balancers.iter().map(Balancer::name);
-        names
-            .map(|name| self.router.take_redirects(&name))
-            .collect()
+        let mut names = self.balancers.iter().map(Balancer::name);
+        names.try_for_each(|name| self.router.take_redirects(&name))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The engine's part of `lockstep status`.
 
+use super::spread::Spread;
 use crate::cli::flows::vip_name;
 use crate::cli::output::table;
 use crate::cli::units::{bytes, count, moment, percent, time};
@@ -92,6 +93,8 @@ struct Backend {
     reachable: bool,
     /// Of a replica; null in a tunnel.
     health: Option<Health>,
+    /// Of a service with tiers, or a backend that begins slowly; null elsewhere.
+    spread: Option<Spread>,
 }
 
 /// What the daemon's pings say.
@@ -248,6 +251,7 @@ impl From<api::BackendStatus> for Backend {
             next_hop: b.next_hop,
             reachable: b.reachable,
             health: b.health.map(Health::from),
+            spread: None,
         }
     }
 }
@@ -272,6 +276,19 @@ impl Engine {
     /// The snapshot in force.
     pub const fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// Adds what the daemon says of tiers and slow starts: an engine knows weights and states only.
+    pub fn tell(&mut self, spreads: &[api::BackendSpread]) {
+        for service in &mut self.services {
+            for backend in &mut service.backends {
+                let found = Spread::find(spreads, &service.name, &backend.address);
+                if found.as_ref().is_some_and(Spread::waits) {
+                    backend.state = "waiting";
+                }
+                backend.spread = found;
+            }
+        }
     }
 
     /// The engine in a line.
@@ -438,11 +455,13 @@ impl Engine {
         table(&columns, rows)
     }
 
-    /// Health has a column only where there are replicas.
+    /// Health has a column only where there are replicas, and so have tiers and slow starts.
     fn backends_table(&self) -> String {
         const HEALTH: usize = 4;
+        const TIER: usize = 5;
         let backends = || self.services.iter().flat_map(|s| &s.backends);
         let shown = backends().any(|b| b.health.is_some());
+        let spread = backends().any(|b| b.spread.is_some());
         let rows = self.services.iter().flat_map(|s| {
             s.backends.iter().map(move |b| {
                 let mut row = vec![
@@ -458,6 +477,10 @@ impl Engine {
                     bytes(b.bytes),
                     b.next_hop.clone(),
                 ];
+                if spread {
+                    let tier = b.spread.as_ref().map_or("-".to_owned(), Spread::text);
+                    row.insert(TIER, tier);
+                }
                 if shown {
                     let health = b.health.as_ref().map_or("-".to_owned(), Health::text);
                     row.insert(HEALTH, health);
@@ -478,6 +501,9 @@ impl Engine {
             ">BYTES",
             "NEXT HOP",
         ];
+        if spread {
+            columns.insert(TIER, "TIER");
+        }
         if shown {
             columns.insert(HEALTH, "HEALTH");
         }

@@ -73,6 +73,25 @@ impl Nat {
         }
     }
 
+    /// Whether full NAT takes this address as a source.
+    pub(super) fn has(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(_) => self.pool_v4.contains(&address),
+            IpAddr::V6(_) => self.pool_v6.contains(&address),
+        }
+    }
+
+    /// Whose share of all workers' ports a port is in, if this worker's is `own`: all shares are
+    /// of one size and side by side.
+    pub(super) fn share_of(&self, port: u16, own: usize, shares: usize) -> Option<usize> {
+        let ports = self.ports.as_ref()?;
+        let first = usize::from(*ports.start()).checked_sub(own * ports.len())?;
+        let share = usize::from(port)
+            .checked_sub(first)?
+            .checked_div(ports.len())?;
+        (share < shares).then_some(share)
+    }
+
     /// The longest IP packet that an interface takes.
     #[inline]
     pub(super) fn mtu(&self, port: PortId) -> u16 {
@@ -169,11 +188,15 @@ impl Flows {
     ) -> Verdict {
         let entry = K::table(self).entry_mut(slot);
         let state = tracking::answered(entry.state, segment(&item.headers));
-        if entry.seen != now.seconds || entry.state != state {
+        let before = entry.state;
+        if entry.seen != now.seconds || before != state {
             entry.seen = now.seconds;
             entry.state = state;
         }
         let (vip, path, to, backend) = (entry.vip, entry.path, entry.key.turned(), entry.backend);
+        if before != state && tables.hop(backend).is_some() {
+            self.counters.backends[backend.slot()].turn(before, state);
+        }
         let limit = tables
             .hop(backend)
             .and_then(|hop| hop.route.ok())
@@ -184,6 +207,10 @@ impl Flows {
                 counters.packets.add(1);
                 counters.bytes.add(u64::from(item.headers.length));
                 verdict
+            }
+            Err(DropReason::TooBig) => {
+                let mtu = self.nat.paths.get(path).map(|path| self.nat.mtu(path.port));
+                self.answer_too_big(now, vip, mtu, item, frame)
             }
             Err(reason) => self.drop(vip, reason),
         }
@@ -220,14 +247,20 @@ impl Flows {
     pub(super) fn translate<K: Tracked>(
         &mut self,
         tables: &Tables,
-        vip: VipRef,
-        slot: Slot,
+        now: Now,
+        (vip, slot): (VipRef, Slot),
         key: &K,
         item: &Work,
         frame: &mut [u8],
     ) -> Verdict {
-        self.try_translate(tables, vip, slot, key, item, frame)
-            .unwrap_or_else(|reason| self.drop(vip, reason))
+        match self.try_translate(tables, vip, slot, key, item, frame) {
+            Ok(verdict) => verdict,
+            Err(DropReason::TooBig) => {
+                let backend = K::table(self).entry(slot).backend;
+                self.too_big(tables, now, (vip, backend), item, frame)
+            }
+            Err(reason) => self.drop(vip, reason),
+        }
     }
 
     #[inline(always)]

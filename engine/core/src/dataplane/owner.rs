@@ -7,7 +7,7 @@ use super::Dataplane;
 use crate::tables::{Ring, Tables};
 use alloc::boxed::Box;
 use core::net::IpAddr;
-use lockstep_plan::Grouping;
+use lockstep_plan::{Grouping, Mode};
 use lockstep_wire::FlowKey;
 
 /// How the packets of an engine are spread over its workers.
@@ -74,28 +74,95 @@ impl Dataplane {
         &self.spread
     }
 
-    /// The worker that a frame belongs to, when it is another than this one. To be asked under RPS,
-    /// before the frame is processed, and not of frames that another worker has handed over.
+    /// Whether frames may belong to other workers: under RPS; and where packets are rewritten by
+    /// several workers, since NICs do not send an answer to the queue of what it answers.
+    #[inline]
+    pub fn has_other_owners(&self) -> bool {
+        match self.spread.by {
+            SpreadBy::Flow => true,
+            SpreadBy::Queue => {
+                self.spread.processing.len() > 1 && !self.tables.answers().is_empty()
+            }
+        }
+    }
+
+    /// The worker that a frame belongs to, when it is another than this one. To be asked where
+    /// [`has_other_owners`](Self::has_other_owners), before the frame is processed, and not of
+    /// frames that another worker has handed over.
     #[inline]
     pub fn owner(&self, frame: &[u8]) -> Option<u8> {
-        let share = match lockstep_wire::parse(frame) {
-            Ok(headers) => {
-                let key = &headers.key;
-                let shares = self.spread.processing.len();
-                // Looking for the VIP costs more than all the rest, and is seldom needed.
-                let by_session = match self.groups {
-                    true => session_share(&self.tables, key, shares),
-                    false => port_share(&self.tables, key, shares).unwrap_or(None),
-                };
-                by_session.unwrap_or_else(|| {
-                    self.spread
-                        .share_of(key.source_address(), key.source_port())
-                })
-            }
-            // Of no flow: whoever processes may have it.
-            Err(_) => self.spread.share().unwrap_or(0),
+        let share = match &lockstep_wire::flow_of(frame) {
+            Some(key) => self.share_of_flow(key),
+            None => self.share_of_unusual(frame),
         };
-        self.spread.other(share)
+        self.spread.other(share?)
+    }
+
+    /// The share that a flow is in; none where it belongs to the worker that its packets come to.
+    #[inline]
+    fn share_of_flow(&self, key: &FlowKey) -> Option<usize> {
+        if !self.tables.answers().is_empty()
+            && let Some(share) = self.rewritten_share(key)
+        {
+            return Some(share);
+        }
+        if self.spread.by == SpreadBy::Queue {
+            return None;
+        }
+        let shares = self.spread.processing.len();
+        // Looking for the VIP costs more than all the rest, and is seldom needed.
+        let by_session = match self.groups {
+            true => session_share(&self.tables, key, shares),
+            false => port_share(&self.tables, key, shares).unwrap_or(None),
+        };
+        Some(by_session.unwrap_or_else(|| {
+            self.spread
+                .share_of(key.source_address(), key.source_port())
+        }))
+    }
+
+    /// The share of a packet that shows no flow itself. An ICMP error belongs to the flow that it
+    /// quotes, in the direction of the client's packets. The later fragments of a datagram have no
+    /// ports, so all fragments of a client belong together, wherever its flows are. Whoever processes
+    /// may have the others.
+    #[cold]
+    fn share_of_unusual(&self, frame: &[u8]) -> Option<usize> {
+        if let Ok((headers, _)) = lockstep_wire::parse_icmp_error(frame) {
+            return self.share_of_flow(&headers.key);
+        }
+        if self.spread.by == SpreadBy::Queue {
+            return None;
+        }
+        match lockstep_wire::parse_fragment(frame) {
+            Ok(part) => Some(self.spread.share_of(part.headers.key.source_address(), 0)),
+            Err(_) => Some(self.spread.share().unwrap_or(0)),
+        }
+    }
+}
+
+impl Dataplane {
+    /// The share of a packet that is rewritten, as far as it is not where the packet came: an
+    /// answer's is that of its flow, by its client, or by the engine's port that it goes to; a
+    /// client's packet has to go where the backend's answers will, unless it takes a port.
+    fn rewritten_share(&self, key: &FlowKey) -> Option<usize> {
+        let tables = &self.tables;
+        let (source, source_port) = (key.source_address(), key.source_port());
+        let (address, port) = (key.destination_address(), key.destination_port());
+        if tables.answers().may_be(key) && tables.is_answer(source, source_port, key.protocol()) {
+            return match self.flows.nat.has(address) {
+                true => {
+                    let (share, shares) = (self.spread.share(), self.spread.processing.len());
+                    self.flows.nat.share_of(port, share.unwrap_or(0), shares)
+                }
+                false => Some(self.spread.share_of(address, port)),
+            };
+        }
+        if self.spread.by == SpreadBy::Flow {
+            return None;
+        }
+        let vip = tables.vip(address, port, key.protocol())?;
+        let is_nat = tables.ring(vip).is_some_and(|ring| ring.mode == Mode::Nat);
+        is_nat.then(|| self.spread.share_of(source, source_port))
     }
 }
 

@@ -6,7 +6,7 @@ use crate::flows::{FlowTable, Key};
 use crate::schedule::Selected;
 use crate::tables::Translation;
 use core::net::IpAddr;
-use lockstep_wire::{FlowKey4, FlowKey6, HashSeed, nat};
+use lockstep_wire::{FlowKey4, FlowKey6, HashSeed, nat, quote};
 
 /// A flow key of one IP version, and where a dataplane keeps its flows.
 pub(super) trait Tracked: Key + Selected {
@@ -25,6 +25,15 @@ pub(super) trait Tracked: Key + Selected {
     fn pool(nat: &Nat) -> &[IpAddr];
     /// Gives a packet of one flow the addresses and ports of another; see [`lockstep_wire::nat`].
     fn rewrite(packet: &mut [u8], transport: Option<usize>, from: &Self, to: &Self) -> Option<()>;
+    /// Gives an ICMP error another source and destination, and the packet that it quotes the
+    /// addresses and ports of another flow; see [`lockstep_wire::quote`].
+    fn rewrite_error(
+        packet: &mut [u8],
+        transport: usize,
+        addresses: (Option<IpAddr>, IpAddr),
+        from: &Self,
+        to: &Self,
+    ) -> Option<()>;
 }
 
 impl Tracked for FlowKey4 {
@@ -85,6 +94,16 @@ impl Tracked for FlowKey4 {
     fn rewrite(packet: &mut [u8], transport: Option<usize>, from: &Self, to: &Self) -> Option<()> {
         nat::rewrite_v4(packet, transport, from, to)
     }
+
+    fn rewrite_error(
+        packet: &mut [u8],
+        transport: usize,
+        addresses: (Option<IpAddr>, IpAddr),
+        from: &Self,
+        to: &Self,
+    ) -> Option<()> {
+        quote::rewrite_v4(packet, transport, addresses, from, to)
+    }
 }
 
 impl Tracked for FlowKey6 {
@@ -144,6 +163,16 @@ impl Tracked for FlowKey6 {
     #[inline]
     fn rewrite(packet: &mut [u8], transport: Option<usize>, from: &Self, to: &Self) -> Option<()> {
         nat::rewrite_v6(packet, transport, from, to)
+    }
+
+    fn rewrite_error(
+        packet: &mut [u8],
+        transport: usize,
+        addresses: (Option<IpAddr>, IpAddr),
+        from: &Self,
+        to: &Self,
+    ) -> Option<()> {
+        quote::rewrite_v6(packet, transport, addresses, from, to)
     }
 }
 

@@ -99,12 +99,41 @@ impl Flows {
         else {
             return dropped;
         };
+        self.tell_sender(now, item, frame, mtu).unwrap_or(dropped)
+    }
+
+    /// An answer that does not fit the way to its client: its backend is told, by the same rules.
+    /// `mtu` is that of the way.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn answer_too_big(
+        &mut self,
+        now: Now,
+        vip: VipRef,
+        mtu: Option<u16>,
+        item: &Work,
+        frame: &mut [u8],
+    ) -> Verdict {
+        let dropped = self.drop(vip, DropReason::TooBig);
+        mtu.and_then(|mtu| self.tell_sender(now, item, frame, mtu))
+            .unwrap_or(dropped)
+    }
+
+    fn tell_sender(
+        &mut self,
+        now: Now,
+        item: &Work,
+        frame: &mut [u8],
+        mtu: u16,
+    ) -> Option<Verdict> {
         let headers = &item.headers;
+        if headers.length <= mtu {
+            return None;
+        }
         let start = usize::from(headers.network);
         let packet = start..start + usize::from(headers.length);
-        Back::of(frame, headers)
-            .and_then(|back| self.tell(now, item.port, frame, &back, packet, mtu))
-            .unwrap_or(dropped)
+        let back = Back::of(frame, headers)?;
+        self.tell(now, item.port, frame, &back, packet, mtu)
     }
 
     /// Sends the error that a packet in a frame is too big, as far as the rate allows.

@@ -7,6 +7,7 @@ use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::net::IpAddr;
+use lockstep_plan::DropReason;
 use lockstep_wire::{STEER_ETHERTYPE, ethernet};
 
 /// What a worker did with a packet.
@@ -51,6 +52,17 @@ fn forwarded(
     seen: &Seen,
     told: Explanation,
 ) -> Explanation {
+    match told.fate {
+        // What is sent then is the engine's own word, to the sender.
+        Fate::Answer { .. } | Fate::Reply | Fate::Drop(DropReason::TooBig) => return told,
+        Fate::Unsettled => {
+            return Explanation {
+                fate: Fate::Sent,
+                ..told
+            };
+        }
+        Fate::Forward { .. } | Fate::Pass | Fate::Session | Fate::Sent | Fate::Drop(_) => {}
+    }
     let went = seen.after.and_then(|flow| member(tables, &flow));
     match (
         address(&told.fate),
@@ -67,8 +79,10 @@ fn forwarded(
         (None, None) => {}
     }
     let mut told = told;
-    told.steps
-        .push("sent on, by tables that are no longer in force".to_string());
+    told.steps.push(
+        "sent on, why cannot be told: other tables were in force, or too little is kept of it"
+            .to_string(),
+    );
     Explanation {
         fate: Fate::Sent,
         ..told
@@ -78,7 +92,13 @@ fn forwarded(
 fn address(fate: &Fate) -> Option<IpAddr> {
     match fate {
         Fate::Forward { address, .. } => Some(*address),
-        Fate::Pass | Fate::Session | Fate::Sent | Fate::Drop(_) => None,
+        Fate::Pass
+        | Fate::Session
+        | Fate::Answer { .. }
+        | Fate::Reply
+        | Fate::Unsettled
+        | Fate::Sent
+        | Fate::Drop(_) => None,
     }
 }
 

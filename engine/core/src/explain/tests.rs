@@ -1,9 +1,13 @@
 //! What the operator reads.
 
+mod nat;
+mod unusual;
+
 use super::*;
 use crate::dataplane::{Dataplane, DataplaneConfig};
 use crate::fixtures::{
-    VIP, VIP6, backend, compile, draining, replicated, service, steered, tcp, three, udp, web,
+    VIP, VIP_UDP, VIP6, backend, compile, draining, replicated, service, steered, tcp, three, udp,
+    web,
 };
 use crate::time::Seconds;
 use alloc::sync::Arc;
@@ -155,6 +159,42 @@ fn what_is_not_ours_passes_and_what_is_broken_says_how() {
         frame(&tables, &["eth0"], &broken, None).fate,
         Fate::Drop(DropReason::BadChecksum)
     );
+}
+
+#[test]
+fn pings_and_errors_are_explained_as_they_are_treated() {
+    let tables = compile(&Tables::default(), 1, web());
+    let echo = |to: [u8; 4]| {
+        let mut packet = Vec::new();
+        PacketBuilder::ethernet2([2; 6], [4; 6])
+            .ipv4([198, 51, 100, 7], to, 64)
+            .icmpv4_echo_request(1, 2)
+            .write(&mut packet, b"ping")
+            .unwrap();
+        frame(&tables, &["eth0"], &packet, None).fate
+    };
+    assert_eq!(echo([203, 0, 113, 10]), Fate::Answer);
+    assert_eq!(echo([192, 0, 2, 1]), Fate::Answer);
+    assert_eq!(echo([203, 0, 113, 77]), Fate::Pass);
+    let error = |port: u16| {
+        let mut sent = Vec::new();
+        PacketBuilder::ipv4([203, 0, 113, 10], [198, 51, 100, 7], 64)
+            .tcp(port, 40_000, 1, 1024)
+            .write(&mut sent, &[0; 100])
+            .unwrap();
+        let mut packet = Vec::new();
+        PacketBuilder::ethernet2([2; 6], [4; 6])
+            .ipv4([198, 51, 100, 1], [203, 0, 113, 10], 64)
+            .icmpv4_raw(3, 4, [0, 0, 5, 0])
+            .write(&mut packet, &sent)
+            .unwrap();
+        frame(&tables, &["eth0"], &packet, None)
+    };
+    let ours = error(80);
+    let flow = frame(&tables, &["eth0"], &tcp(CLIENT, VIP, "A"), None);
+    assert!(matches!(ours.fate, Fate::Forward { .. }), "{ours:?}");
+    assert_eq!(ours.fate, flow.fate, "where the flow goes");
+    assert_eq!(error(81).fate, Fate::Drop(DropReason::IcmpUnmatched));
 }
 
 #[test]

@@ -13,7 +13,7 @@
 //!
 //! What is found here is a candidate: whoever looks it up compares the answer with the entry.
 
-use super::{Full, Probe, Slot, WAYS, ways, zero_bytes};
+use super::{Full, Probe, Slot, WAYS, used, ways, zero_bytes};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::hint::{black_box, select_unpredictable};
@@ -91,6 +91,14 @@ impl Reverse {
                 let marks = zero_bytes(self.tags[bucket as usize] ^ probe.tags);
                 ways(marks, bucket as usize).map(|Slot(place)| self.slot(Place(place)))
             })
+    }
+
+    /// Every flow in the buckets of a probe: of them one has to go when both are full.
+    pub(super) fn crowd(&self, probe: Probe) -> impl Iterator<Item = Slot> {
+        [probe.first, probe.second].into_iter().flat_map(|bucket| {
+            let places = used(self.tags[bucket as usize], bucket as usize);
+            places.map(|Slot(place)| self.slot(Place(place)))
+        })
     }
 
     /// Puts a flow under the probe of its answers; it must not be in the table.

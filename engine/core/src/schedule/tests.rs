@@ -222,6 +222,46 @@ fn a_flow_keeps_its_backend_whatever_the_scheduler() {
 }
 
 #[test]
+fn least_connections_counts_no_flow_that_ended() {
+    let backends = weighted(&[100; 2]);
+    let addresses = [backends[0].address, backends[1].address];
+    let mut dataplane = dataplane(
+        tables(Scheduler::LeastConnections, &[VIP], backends),
+        10_000,
+    );
+    // Long ones with either, then short ones that all end: the entries of those stay for a while.
+    let mut given: BTreeMap<IpAddr, usize> = BTreeMap::new();
+    let from = client(1);
+    let long = |dataplane: &mut Dataplane, port: u16| {
+        let backend = sent(dataplane, &tcp((&from, port), VIP, "S"));
+        sent(dataplane, &tcp((&from, port), VIP, "A"));
+        backend
+    };
+    for port in 1_000..1_100 {
+        *given.entry(long(&mut dataplane, port)).or_default() += 1;
+    }
+    assert_eq!(given.into_values().collect::<Vec<_>>(), [50, 50]);
+    let ended = |dataplane: &mut Dataplane, of: IpAddr| {
+        for port in 1_000..1_100 {
+            let frame = tcp((&from, port), VIP, "A");
+            if sent(dataplane, &frame) == of {
+                for _ in 0..2 {
+                    sent(dataplane, &tcp((&from, port), VIP, "FA"));
+                }
+            }
+        }
+    };
+    ended(&mut dataplane, addresses[0]);
+    // Its 50 flows are over, though their entries are there: the next 50 make up for them.
+    for port in 2_000..2_050 {
+        assert_eq!(long(&mut dataplane, port), addresses[0], "{port}");
+    }
+    let later: Vec<IpAddr> = (3_000..3_100).map(|p| long(&mut dataplane, p)).collect();
+    let of_first = later.iter().filter(|&&b| b == addresses[0]).count();
+    assert_eq!(of_first, 50);
+}
+
+#[test]
 fn flows_that_find_the_table_full_have_one_backend_each_all_the_same() {
     for scheduler in Scheduler::ALL {
         let udp_vip = "203.0.113.10:53/udp";

@@ -4,7 +4,7 @@ use super::*;
 use lockstep_plan::Health;
 use lockstep_plan::health::Verdict;
 use proptest::prelude::*;
-use std::num::NonZeroU8;
+use std::num::{NonZeroU8, NonZeroU32};
 use std::time::Duration;
 
 /// One that replicates.
@@ -361,13 +361,81 @@ fn replicated_strategy() -> impl Strategy<Value = Service> {
     })
 }
 
+fn guard_strategy() -> impl Strategy<Value = plan::Guard> {
+    let prefix = (any::<[u8; 16]>(), 0_u8..=128, any::<bool>()).prop_map(|(bytes, length, v4)| {
+        let (address, length) = match v4 {
+            true => (
+                IpAddr::from([bytes[0], bytes[1], bytes[2], bytes[3]]),
+                length % 33,
+            ),
+            false => (IpAddr::from(bytes), length),
+        };
+        let address = plan::guard::masked(address, length);
+        plan::Prefix::new(address, length).expect("no bits behind it")
+    });
+    let prefixes = || prop::collection::vec(prefix.clone(), 0..4);
+    let source = prop::option::of((any::<NonZeroU32>(), 0_u8..=32, 0_u8..=128));
+    let limits = any::<(u32, u32)>();
+    (prefixes(), prefixes(), limits, source).prop_map(|(allow, deny, limits, source)| plan::Guard {
+        allow,
+        deny,
+        new_flows: NonZeroU32::new(limits.0),
+        packets: NonZeroU32::new(limits.1),
+        source: source.map(|(new_flows, prefix_v4, prefix_v6)| plan::SourceRate {
+            new_flows,
+            prefix_v4,
+            prefix_v6,
+        }),
+    })
+}
+
+/// A service in any mode that spreads flows, under any scheduler and any guard.
+fn spreading_strategy() -> impl Strategy<Value = Service> {
+    let mode = prop_oneof![
+        Just(Mode::Nat),
+        Just(Mode::FullNat),
+        any::<NonZeroU16>().prop_map(|port| Mode::Tunnel(Encapsulation::Gue { port })),
+    ];
+    let scheduler = prop::sample::select(&plan::Scheduler::ALL[..]);
+    let ports = (1_u16.., any::<u16>(), prop::option::of(any::<NonZeroU16>()));
+    (mode, scheduler, guard_strategy(), ports).prop_map(
+        |(mode, scheduler, guard, (first, more, port))| {
+            let address = IpAddr::from([203, 0, 113, 99]);
+            let port = port.filter(|_| mode.translates());
+            let last = match port {
+                Some(_) => first,
+                None => first.saturating_add(more),
+            };
+            let vip = Vip::with_ports(address, first, last, Protocol::Udp).expect("a VIP");
+            let backend = Backend {
+                name: "x".into(),
+                address: IpAddr::from([10, 9, 9, 9]),
+                weight: Weight::DEFAULT,
+                state: BackendState::Active,
+                port,
+                health: Health::UNKNOWN,
+            };
+            Service {
+                name: ServiceName::new("spreading").expect("a name"),
+                vips: vec![vip],
+                mode,
+                backends: vec![backend],
+                table_size: TableSize::DEFAULT,
+                idle: IdleTimeouts::DEFAULT,
+                scheduler,
+                guard,
+            }
+        },
+    )
+}
+
 proptest! {
     #[test]
     fn a_snapshot_reads_back_as_it_was_written(
         epoch in any::<u64>(),
-        services in (service_strategy(0), service_strategy(1), replicated_strategy()),
+        services in (service_strategy(0), service_strategy(1), replicated_strategy(), spreading_strategy()),
     ) {
-        let services = vec![services.0, services.1, services.2];
+        let services = vec![services.0, services.1, services.2, services.3];
         let snapshot = Snapshot::new(epoch, services).expect("they stand together");
         prop_assert_eq!(snapshot_from_proto(&snapshot_to_proto(&snapshot)), Ok(snapshot));
     }

@@ -14,11 +14,15 @@ pub fn services<'a>(tables: &'a Tables, interfaces: &[u32]) -> Vec<CarriedServic
     carried
         .filter_map(|ring| {
             let (table, active) = ring.table()?;
-            let tunnel = |&backend: &BackendRef| tunnel(tables, backend, interfaces);
+            // Draining ones have no entries; flows may be pinned to them.
+            let members = ring.members.iter().map(|member| member.backend_ref);
+            let draining = members.filter(|backend| !active.contains(backend));
+            let backends = active.iter().copied().chain(draining);
+            let tunnel = |backend| tunnel(tables, backend, interfaces);
             Some(CarriedService {
                 name: ring.name.as_str(),
                 entries: table.entries(),
-                backends: active.iter().map(tunnel).collect::<Option<_>>()?,
+                backends: backends.map(tunnel).collect::<Option<_>>()?,
             })
         })
         .collect()
@@ -35,7 +39,8 @@ pub fn tunnels(tables: &Tables, interfaces: &[u32]) -> impl Iterator<Item = (Tun
     members.filter_map(|member| tunnel(tables, member.backend_ref, interfaces))
 }
 
-fn tunnel(
+/// The tunnel to a backend, and the way it takes now.
+pub fn tunnel(
     tables: &Tables,
     backend: BackendRef,
     interfaces: &[u32],

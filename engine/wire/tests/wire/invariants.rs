@@ -3,7 +3,7 @@
 use lockstep_wire::ipv4::Ipv4Header;
 use lockstep_wire::ipv6::Ipv6Header;
 use lockstep_wire::reply::{self, Back};
-use lockstep_wire::{Control, destination, parse, parse_fragment, parse_icmp};
+use lockstep_wire::{Control, destination, flow_of, parse, parse_fragment, parse_icmp};
 use lockstep_wire::{FlowKey, HashSeed, Headers, LinkHeader, Outer, ParseError};
 
 const SEED: HashSeed = HashSeed::new(1);
@@ -12,6 +12,7 @@ const SEED: HashSeed = HashSeed::new(1);
 /// its word. The result is whether the frame was accepted.
 pub fn check(frame: &[u8]) -> bool {
     let _ = destination(frame);
+    let at_a_glance = flow_of(frame);
     match parse_icmp(frame) {
         Ok((headers, Control::Error(_))) => {
             check_offsets(frame, &headers);
@@ -41,6 +42,7 @@ pub fn check(frame: &[u8]) -> bool {
         FlowKey::V6(key) => key.destination_address(),
     };
     assert_eq!(destination(frame), Some(to));
+    assert_eq!(at_a_glance, Some(headers.key));
     assert_eq!(
         headers.key.hash(&SEED),
         headers.key.reversed().reversed().hash(&SEED)

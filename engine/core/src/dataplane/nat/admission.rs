@@ -56,11 +56,34 @@ impl Flows {
         let slot = self
             .remember(tables, item.probe, entry)
             .ok_or(DropReason::FlowsFull)?;
-        if K::table(self).link(answers, slot).is_err() {
-            self.forget::<K>(tables, slot);
-            return Err(DropReason::FlowsFull);
+        if K::table(self).link(answers, slot).is_ok() {
+            return Ok((backend, slot));
         }
-        Ok((backend, slot))
+        // As in the flow table, what is half open or over makes way: in a flood nearly all is.
+        let table = K::table_ref(self);
+        let gives_way = |&other: &Slot| {
+            other != slot && fate(tables, table.entry(other), now.seconds) != Fate::Keep
+        };
+        let other = table.crowd(answers).find(gives_way);
+        if let Some(other) = other {
+            self.evict::<K>(tables, other);
+            if K::table(self).link(answers, slot).is_ok() {
+                return Ok((backend, slot));
+            }
+        }
+        self.forget::<K>(tables, slot);
+        Err(DropReason::FlowsFull)
+    }
+
+    /// Takes a flow out for a new one.
+    fn evict<K: Tracked>(&mut self, tables: &Tables, slot: Slot) {
+        let Entry { backend, path, .. } = *K::table(self).entry(slot);
+        K::table(self).remove(slot);
+        self.nat.paths.release(path);
+        self.counters.evicted.add(1);
+        if tables.hop(backend).is_some() {
+            self.counters.backends[backend.slot()].flows.subtract(1);
+        }
     }
 
     /// A backend that can tell the flow from its others.

@@ -1,10 +1,14 @@
 //! Every worker says the same of a packet, and each processing one gets its part.
 
 use super::*;
-use crate::DataplaneConfig;
+use crate::dataplane::NatConfig;
 use crate::fixtures::{VIP, VIP6, compile, replicated, tcp, three, web};
+use crate::tables::PortId;
+use crate::{DataplaneConfig, Micros, Verdict};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use etherparse::icmpv4::DestUnreachableHeader;
+use etherparse::{Icmpv4Type, PacketBuilder};
 use lockstep_plan::{Mode, Replicate};
 
 const WORKERS: u8 = 5;
@@ -37,6 +41,42 @@ fn owner(workers: &[Dataplane], frame: &[u8]) -> u8 {
     let first = said.next().unwrap();
     assert!(said.all(|other| other == first));
     first
+}
+
+/// Also where it comes from a router, whose address says nothing of the flow.
+#[test]
+fn an_icmp_error_belongs_to_the_flow_it_quotes_and_all_fragments_of_a_client_to_one_worker() {
+    use etherparse::PacketBuilder;
+    let tables = Arc::new(compile(&Tables::default(), 1, web()));
+    let workers = workers(&tables);
+    let mut by_fragments = Vec::new();
+    for port in 10_000..10_100 {
+        let mut sent = Vec::new();
+        PacketBuilder::ipv4([203, 0, 113, 10], [198, 51, 100, 7], 64)
+            .tcp(80, port, 1, 1024)
+            .write(&mut sent, &[0; 100])
+            .unwrap();
+        let mut error = Vec::new();
+        PacketBuilder::ethernet2([2; 6], [4; 6])
+            .ipv4([198, 51, 100, 1], [203, 0, 113, 10], 64)
+            .icmpv4_raw(3, 4, [0, 0, 5, 0])
+            .write(&mut error, &sent)
+            .unwrap();
+        let flow = tcp(("198.51.100.7", port), VIP, "A");
+        assert_eq!(owner(&workers, &error), owner(&workers, &flow));
+        // More fragments follow; the checksum is less by as much as the word is more.
+        let mut first = flow;
+        first[20] = 0x20;
+        let sum = u16::from_be_bytes([first[24], first[25]]);
+        let dont_fragment = 0x4000;
+        let (sum, borrow) = sum.overflowing_add(dont_fragment - 0x2000);
+        let sum = sum + u16::from(borrow);
+        first[24..26].copy_from_slice(&sum.to_be_bytes());
+        assert!(lockstep_wire::parse_fragment(&first).is_ok());
+        by_fragments.push(owner(&workers, &first));
+    }
+    by_fragments.dedup();
+    assert_eq!(by_fragments.len(), 1);
 }
 
 #[test]
@@ -102,6 +142,31 @@ fn answers_from_replicas_go_by_port_and_groups_by_client() {
     assert!((1..2_000).all(|port| of_client(port) == of_client(1)));
 }
 
+/// A router says that what a server sent to the client was too big.
+#[test]
+fn an_icmp_error_goes_to_the_worker_with_the_flow_that_it_quotes() {
+    let tables = Arc::new(compile(&Tables::default(), 1, web()));
+    let workers = workers(&tables);
+    for port in 10_000..10_100 {
+        let mut quote = Vec::new();
+        PacketBuilder::ipv4([203, 0, 113, 10], [198, 51, 100, 7], 60)
+            .tcp(80, port, 1, 1024)
+            .write(&mut quote, &[])
+            .unwrap();
+        let mut frame = Vec::new();
+        let kind = DestUnreachableHeader::FragmentationNeeded {
+            next_hop_mtu: 1_400,
+        };
+        PacketBuilder::ethernet2([2; 6], [4; 6])
+            .ipv4([192, 0, 2, 99], [203, 0, 113, 10], 60)
+            .icmpv4(Icmpv4Type::DestinationUnreachable(kind))
+            .write(&mut frame, &quote)
+            .unwrap();
+        let flow = tcp(("198.51.100.7", port), VIP, "A");
+        assert_eq!(owner(&workers, &frame), owner(&workers, &flow), "{port}");
+    }
+}
+
 #[test]
 fn what_is_no_packet_of_a_flow_stays_where_packets_are_processed() {
     let tables = Arc::new(compile(&Tables::default(), 1, web()));
@@ -120,4 +185,77 @@ fn an_engine_of_one_worker_hands_nothing_over() {
     });
     dataplane.adopt(Arc::new(compile(&Tables::default(), 1, web())));
     assert_eq!(dataplane.owner(&tcp(("198.51.100.7", 1), VIP, "S")), None);
+}
+
+/// The workers of [`workers`], each with its share of 300 ports.
+fn rewriting(mode: Mode, by: SpreadBy) -> Vec<Dataplane> {
+    let mut service = crate::fixtures::service("web", &[VIP], three());
+    service.mode = mode;
+    let tables = Arc::new(compile(&Tables::default(), 1, std::vec![service]));
+    let worker = |me| {
+        let spread = Spread {
+            me,
+            processing: [0, 2, 4].into(),
+            by,
+        };
+        let first = 2_000 + 100 * spread.share().unwrap_or(0) as u16;
+        let config = DataplaneConfig {
+            flows_v4: 2_000,
+            flows_v6: 10,
+            nat: NatConfig {
+                pool_v4: std::vec!["192.0.2.1".parse().unwrap()],
+                ports: Some(first..=first + 99),
+                ..NatConfig::default()
+            },
+            ..DataplaneConfig::default()
+        };
+        let mut dataplane = Dataplane::new(&config).with_spread(spread);
+        dataplane.adopt(Arc::clone(&tables));
+        dataplane
+    };
+    (0..WORKERS).map(worker).collect()
+}
+
+#[test]
+fn an_answer_goes_to_the_worker_that_its_flow_is_at() {
+    for mode in [Mode::Nat, Mode::FullNat] {
+        for by in [SpreadBy::Queue, SpreadBy::Flow] {
+            let mut workers = rewriting(mode.clone(), by);
+            assert!(workers.iter().all(Dataplane::has_other_owners));
+            for port in 10_000..10_200 {
+                // It comes to some worker's queue.
+                let came = [0, 2, 4][usize::from(port % 3)];
+                let syn = tcp(("198.51.100.7", port), VIP, "S");
+                let at = workers[came].owner(&syn).unwrap_or(came as u8);
+                let mut frames = [syn];
+                let mut verdicts = [Verdict::Local];
+                let worker = &mut workers[usize::from(at)];
+                worker.process(Micros::ZERO, &[PortId(0)], &mut frames, &mut verdicts);
+                let Verdict::Forward { length, .. } = verdicts[0] else {
+                    panic!("{:?}", verdicts[0]);
+                };
+                let key = lockstep_wire::parse(&frames[0][..usize::from(length)])
+                    .unwrap()
+                    .key;
+                let end = |address: IpAddr, port| (std::format!("{address}"), port);
+                let from = end(key.destination_address(), key.destination_port());
+                let to = std::format!("{}:{}/tcp", key.source_address(), key.source_port());
+                let answer = tcp((from.0.as_str(), from.1), &to, "SA");
+                assert_eq!(owner(&workers, &answer), at, "{mode:?} {by:?} {port}");
+            }
+        }
+    }
+}
+
+#[test]
+fn tunnels_stay_with_the_queue_they_come_to() {
+    let mut workers = rewriting(Mode::TUNNEL, SpreadBy::Queue);
+    assert!(!workers.iter().any(Dataplane::has_other_owners));
+    workers = rewriting(Mode::FullNat, SpreadBy::Queue);
+    let frame = tcp(("198.51.100.7", 1), "203.0.113.99:80/tcp", "S");
+    assert!(
+        workers
+            .iter()
+            .all(|w| w.owner(&frame).is_none() && w.owner(&[0; 60]).is_none())
+    );
 }

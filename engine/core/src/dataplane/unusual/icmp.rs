@@ -6,10 +6,11 @@
 //! number is one under way (RFC 5927 section 4.1) only the backend knows, and it checks.
 
 use super::Flows;
-use crate::dataplane::{Now, Verdict, reason};
-use crate::flows::{FlowTable, Key};
-use crate::schedule::Selected;
+use crate::dataplane::forward::admit;
+use crate::dataplane::{Now, Tracked, Verdict, reason};
+use crate::flows::Slot;
 use crate::tables::{BackendRef, Delivery, PortId, Tables, VipRef};
+use crate::tracking::Segment;
 use core::net::IpAddr;
 use core::ops::Range;
 use lockstep_plan::DropReason;
@@ -17,7 +18,7 @@ use lockstep_wire::icmp::{self, ErrorKind};
 use lockstep_wire::ipv4::Ipv4Header;
 use lockstep_wire::ipv6::Ipv6Header;
 use lockstep_wire::reply::{self, Back};
-use lockstep_wire::{Control, FlowKey, Headers, parse_icmp, protocol, udp};
+use lockstep_wire::{Control, FlowKey, Headers, LinkHeader, nat, parse_icmp, protocol, udp};
 
 /// The least MTU of a tunnel that is believed where the error quotes the packet inside, and so
 /// proves that it was sent: Linux goes as low.
@@ -85,47 +86,152 @@ impl Flows {
             return Err(DropReason::IcmpSession);
         }
         if tables.is_engine_address(address) && tables.is_tunnel_end(key.source_address()) {
-            return self.tunnel_refused(tables, now, port, frame, headers, kind);
-        }
-        let (vip, backend) = self.quoted(tables, key)?;
-        let hop = tables.hop(backend).ok_or(DropReason::IcmpUnmatched)?;
-        match &hop.delivery {
-            Delivery::Tunnel(_) => self.forward(tables, vip, backend, headers, frame),
-            Delivery::Nat(_) | Delivery::FullNat(_) | Delivery::Session => {
-                Err(DropReason::IcmpUnmatched)
+            // Of a backend that is reached by a tunnel and by rewriting, the latter has ports.
+            if key.protocol() != protocol::UDP || tables.is_tunnel_port(key.source_port()) {
+                return self.tunnel_refused(tables, now, port, frame, headers, kind);
             }
         }
+        match key {
+            FlowKey::V4(key) => self.relay_of(tables, frame, headers, key),
+            FlowKey::V6(key) => self.relay_of(tables, frame, headers, key),
+        }
+    }
+
+    fn relay_of<K: Tracked>(
+        &mut self,
+        tables: &Tables,
+        frame: &mut [u8],
+        headers: &Headers,
+        key: &K,
+    ) -> Result<Verdict, DropReason> {
+        // About a packet that went to a backend rewritten.
+        if let Some(slot) = self.answered(tables, key) {
+            return self.error_to_client(slot, frame, headers, key);
+        }
+        let quoted = self.quoted(tables, key)?;
+        let hop = tables
+            .hop(quoted.backend)
+            .ok_or(DropReason::IcmpUnmatched)?;
+        match &hop.delivery {
+            Delivery::Tunnel(_) => self.forward(tables, quoted.vip, quoted.backend, headers, frame),
+            Delivery::Nat(to) => {
+                let inside = match quoted.slot {
+                    Some(slot) => self.inside(tables, K::table_ref(self).entry(slot)),
+                    // It follows from the flow alone.
+                    None => key.translated(to, None),
+                };
+                let inside = inside.ok_or(DropReason::IcmpUnmatched)?;
+                self.error_to_backend(tables, &quoted, frame, headers, (key, &inside), None)
+            }
+            Delivery::FullNat(_) => {
+                // Which port the backend sees is in the entry alone.
+                let slot = quoted.slot.ok_or(DropReason::IcmpUnmatched)?;
+                let inside = self.inside(tables, K::table_ref(self).entry(slot));
+                let inside = inside.ok_or(DropReason::IcmpUnmatched)?;
+                // Of the way to the client the backend's network need not know.
+                let source = Some(inside.source().0);
+                self.error_to_backend(tables, &quoted, frame, headers, (key, &inside), source)
+            }
+            Delivery::Session => Err(DropReason::IcmpSession),
+        }
+    }
+
+    /// An error about a backend's packet, with the packet as the backend sent it.
+    fn error_to_backend<K: Tracked>(
+        &mut self,
+        tables: &Tables,
+        quoted: &Quoted,
+        frame: &mut [u8],
+        headers: &Headers,
+        (key, inside): (&K, &K),
+        source: Option<IpAddr>,
+    ) -> Result<Verdict, DropReason> {
+        let hop = tables
+            .hop(quoted.backend)
+            .ok_or(DropReason::IcmpUnmatched)?;
+        let route = admit(hop, headers)?;
+        let addresses = (source, inside.destination().0);
+        let (from, to) = (key.turned(), inside.turned());
+        let length = rewrite_error(frame, headers, &route.link, addresses, &from, &to)?;
+        let backend = &self.counters.backends[quoted.backend.slot()];
+        backend.packets.add(1);
+        backend.bytes.add(u64::from(headers.length));
+        self.count_error(quoted.vip, headers);
+        Ok(Verdict::Forward {
+            port: route.port,
+            length,
+        })
+    }
+
+    /// An error about a client's packet on its way to a backend, with the packet as the client
+    /// sent it. It comes from the VIP: to whom else is the client connected?
+    fn error_to_client<K: Tracked>(
+        &mut self,
+        slot: Slot,
+        frame: &mut [u8],
+        headers: &Headers,
+        answer: &K,
+    ) -> Result<Verdict, DropReason> {
+        let entry = K::table_ref(self).entry(slot);
+        let (outside, vip) = (entry.key, entry.vip);
+        let path = self.nat.paths.get(entry.path);
+        let path = *path.ok_or(DropReason::IcmpUnmatched)?;
+        if headers.length > self.nat.mtu(path.port) {
+            return Err(DropReason::TooBig);
+        }
+        let addresses = (Some(outside.destination().0), outside.source().0);
+        let from = answer.turned();
+        let length = rewrite_error(frame, headers, &path.link, addresses, &from, &outside)?;
+        self.count_error(vip, headers);
+        Ok(Verdict::Forward {
+            port: path.port,
+            length,
+        })
+    }
+
+    fn count_error(&self, vip: VipRef, headers: &Headers) {
+        let counters = &self.counters.vips[vip.slot()];
+        counters.packets.add(1);
+        counters.bytes.add(u64::from(headers.length));
     }
 
     /// The VIP and the backend of a flow that an error quotes. Where no entry is, the flow came by
     /// another balancer or worker, which chose by the same ring.
-    fn quoted(&self, tables: &Tables, key: &FlowKey) -> Result<(VipRef, BackendRef), DropReason> {
+    fn quoted<K: Tracked>(&self, tables: &Tables, key: &K) -> Result<Quoted, DropReason> {
         // Nothing in the entry changes: what strangers make up keeps no flow alive.
-        let known = match key {
-            FlowKey::V4(key) => remembered(&self.v4, key, key.hash(&self.seed)),
-            FlowKey::V6(key) => remembered(&self.v6, key, key.hash(&self.seed)),
-        };
-        if let Some((vip, backend)) = known
-            && tables.vip_slot(vip).is_some()
-            && tables.hop(backend).is_some()
-        {
-            return Ok((vip, backend));
+        let table = K::table_ref(self);
+        let probe = table.probe(key.table_hash(&self.seed));
+        if let Some(slot) = table.find(key, probe, None) {
+            let entry = table.entry(slot);
+            if tables.vip_slot(entry.vip).is_some() && tables.hop(entry.backend).is_some() {
+                return Ok(Quoted {
+                    vip: entry.vip,
+                    backend: entry.backend,
+                    slot: Some(slot),
+                });
+            }
         }
+        let (address, port, number) = key.destination();
         let vip = tables
-            .vip(
-                key.destination_address(),
-                key.destination_port(),
-                key.protocol(),
-            )
+            .vip(address, port, number)
             .ok_or(DropReason::IcmpUnmatched)?;
         let ring = tables.ring(vip).ok_or(DropReason::IcmpUnmatched)?;
         if ring.replicate.is_some() {
             return Err(DropReason::IcmpSession);
         }
-        let backend = ring
-            .select(key.selection_hash(ring.scheduler))
-            .ok_or(DropReason::IcmpUnmatched)?;
-        Ok((vip, backend))
+        let hash = key.selection_hash(ring.scheduler);
+        let segment = match number {
+            protocol::TCP => Segment::Data,
+            _ => Segment::Datagram,
+        };
+        // As for a packet in the middle of a connection.
+        let backend = tables.backend_before(ring, hash, segment);
+        let backend = backend.or_else(|| ring.select(hash));
+        Ok(Quoted {
+            vip,
+            backend: backend.ok_or(DropReason::IcmpUnmatched)?,
+            slot: None,
+        })
     }
 
     /// An error about a packet of a tunnel: where it is too big, the client is told what fits
@@ -178,8 +284,11 @@ impl Flows {
         end: IpAddr,
     ) -> Option<u16> {
         let key = icmp::quoted(frame.get(tunnelled.packet.clone())?).ok()?;
-        let (_, backend) = self.quoted(tables, &key).ok()?;
-        match &tables.hop(backend)?.delivery {
+        let quoted = match &key {
+            FlowKey::V4(key) => self.quoted(tables, key),
+            FlowKey::V6(key) => self.quoted(tables, key),
+        };
+        match &tables.hop(quoted.ok()?.backend)?.delivery {
             Delivery::Tunnel(outer) if outer.addresses().1 == end => Some(outer.len()),
             Delivery::Tunnel(_) | Delivery::Nat(_) | Delivery::FullNat(_) | Delivery::Session => {
                 None
@@ -188,9 +297,29 @@ impl Flows {
     }
 }
 
-fn remembered<K: Key>(flows: &FlowTable<K>, key: &K, hash: u64) -> Option<(VipRef, BackendRef)> {
-    let entry = flows.entry(flows.find(key, flows.probe(hash), None)?);
-    Some((entry.vip, entry.backend))
+/// Whose flow an error is about.
+struct Quoted {
+    vip: VipRef,
+    backend: BackendRef,
+    slot: Option<Slot>,
+}
+
+/// Rewrites an error and the link header in front of it; the frame's new length.
+fn rewrite_error<K: Tracked>(
+    frame: &mut [u8],
+    headers: &Headers,
+    link: &LinkHeader,
+    addresses: (Option<IpAddr>, IpAddr),
+    from: &K,
+    to: &K,
+) -> Result<u16, DropReason> {
+    let length = nat::place(frame, headers, link).ok_or(DropReason::NoRoom)?;
+    let transport = usize::from(headers.transport.saturating_sub(headers.network));
+    let packet = frame
+        .get_mut(link.len()..length)
+        .ok_or(DropReason::NoRoom)?;
+    K::rewrite_error(packet, transport, addresses, from, to).ok_or(DropReason::Truncated)?;
+    u16::try_from(length).map_err(|_| DropReason::TooBig)
 }
 
 /// What an error quotes of a tunnel's packet.

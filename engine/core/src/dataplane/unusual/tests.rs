@@ -1,14 +1,14 @@
 //! Packet in, packet out, for everything that the parser does not follow to a flow: built and read
 //! with etherparse and sums of its own, which share no code with the engine.
 
-use crate::dataplane::{Dataplane, DataplaneConfig, Verdict};
+use crate::dataplane::{Dataplane, DataplaneConfig, NatConfig, Verdict};
 use crate::fixtures::{BALANCER_MAC, CLIENT_MAC, backend, compile, service, steered};
 use crate::tables::{PortId, Tables};
 use crate::time::Micros;
 use alloc::sync::Arc;
 use core::net::IpAddr;
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket};
-use lockstep_plan::{DropReason, Service};
+use lockstep_plan::{Backend, DropReason, Mode, Service};
 use std::format;
 use std::string::String;
 use std::vec::Vec;
@@ -17,6 +17,7 @@ mod errors;
 mod fragments;
 mod pings;
 mod properties;
+mod rewritten;
 mod too_big;
 mod tunnels;
 
@@ -97,6 +98,39 @@ impl Net {
         )
     }
 
+    /// One that rewrites, to port 8080 of the backend.
+    fn rewriting(&self, mode: Mode) -> Dataplane {
+        let backends = Vec::from([Backend {
+            port: core::num::NonZeroU16::new(8_080),
+            ..backend(&format!("{}", self.server))
+        }]);
+        let service = Service {
+            mode,
+            backends,
+            ..self.service()
+        };
+        let mut nat = NatConfig {
+            ports: Some(1_024..=16_383),
+            ..NatConfig::default()
+        };
+        match self.engine {
+            IpAddr::V4(address) => nat.pool_v4.push(address),
+            IpAddr::V6(address) => nat.pool_v6.push(address),
+        }
+        let mut dataplane = Dataplane::new(&DataplaneConfig {
+            flows_v4: 1000,
+            flows_v6: 1000,
+            seed: 42,
+            nat: NatConfig {
+                mtus: Vec::from([u16::MAX, u16::MAX, 1_400]),
+                ..nat
+            },
+        });
+        let tables = compile(&Tables::default(), 1, Vec::from([service]));
+        dataplane.adopt(Arc::new(tables));
+        dataplane
+    }
+
     fn dataplane(&self) -> Dataplane {
         dataplane(compile(&Tables::default(), 1, Vec::from([self.service()])))
     }
@@ -110,6 +144,21 @@ impl Net {
             (self.vip, port),
             bytes,
         )
+    }
+
+    /// How a flow begins.
+    fn opening(&self, protocol: u8) -> Vec<u8> {
+        let mut packet = self.request(protocol, 10);
+        if protocol == TCP {
+            // A SYN in place of an ACK: their difference is 14 of the sum's lower byte.
+            let flags = self.header() + 13;
+            packet[flags] = 2;
+            let sum = self.header() + 16;
+            let old = u16::from_be_bytes([packet[sum], packet[sum + 1]]);
+            let new = ones(&[(old >> 8) as u8, old as u8, 0, 14]);
+            packet[sum..sum + 2].copy_from_slice(&new.to_be_bytes());
+        }
+        packet
     }
 
     /// What the backend answers from the VIP.
@@ -277,12 +326,14 @@ struct Sent {
     ttl: u8,
     protocol: u8,
     payload: Vec<u8>,
+    /// From the IP header on.
+    packet: Vec<u8>,
 }
 
 impl Sent {
     fn read(port: PortId, frame: &[u8]) -> Self {
         let parsed = SlicedPacket::from_ethernet(frame).unwrap();
-        let tags = parsed.vlan_ids().iter().map(|id| id.value()).collect();
+        let tags: Vec<u16> = parsed.vlan_ids().iter().map(|id| id.value()).collect();
         let (from, to, ttl, protocol, payload): (IpAddr, IpAddr, _, _, _) =
             match parsed.net.unwrap() {
                 NetSlice::Ipv4(v4) => {
@@ -310,6 +361,7 @@ impl Sent {
             };
         Sent {
             port,
+            packet: frame[14 + 4 * tags.len()..].to_vec(),
             link: [
                 frame[..6].try_into().unwrap(),
                 frame[6..12].try_into().unwrap(),

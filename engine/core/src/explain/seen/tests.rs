@@ -6,7 +6,6 @@ use crate::tables::PortId;
 use crate::{BURST, Dataplane, DataplaneConfig, Micros, Seconds};
 use alloc::sync::Arc;
 use alloc::vec;
-use lockstep_plan::DropReason;
 
 const PORTS: &[&str] = &["eth0"];
 

@@ -82,11 +82,13 @@ fn an_error_follows_its_flow_and_without_one_the_ring() {
         .map(|&p| to(&mut knows, &request(p)))
         .collect();
     knows.adopt(Arc::new(after.clone()));
-    // Another balancer, which never saw the flows.
-    let mut other = dataplane(after);
+    // Another balancer, which never saw the flows: it goes by the ring before, as long as it knows.
+    let mut other = dataplane(after.settled(|_| true));
+    let mut just_changed = dataplane(after);
     let mut moved = 0;
     for (&port, &chosen) in clients.iter().zip(&chosen) {
         assert_eq!(to(&mut knows, &error(port)), chosen);
+        assert_eq!(to(&mut just_changed, &error(port)), chosen);
         let by_ring = to(&mut other, &error(port));
         assert_eq!(other.flows_v4().len(), 0, "an error makes no flow");
         moved += usize::from(by_ring != chosen);

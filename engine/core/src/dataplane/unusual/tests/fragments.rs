@@ -4,7 +4,7 @@ use super::*;
 use crate::fixtures::three;
 
 /// A datagram cut as a sender does it: `part` bytes of its payload each.
-fn cut(net: &Net, whole: &[u8], id: u16, part: usize) -> Vec<Vec<u8>> {
+pub(super) fn cut(net: &Net, whole: &[u8], id: u16, part: usize) -> Vec<Vec<u8>> {
     let header = net.header();
     let payload = &whole[header..];
     let count = payload.len().div_ceil(part);
