@@ -114,21 +114,14 @@ fn hostile(from: [u8; 6], to: [u8; 6]) -> Result<Vec<Hostile>> {
         row("IPv4 with TTL 1", "ttl_exceeded", tcp(v4(1), &[])?),
         row("IPv6 with hop limit 1", "ttl_exceeded", tcp(v6(1), &[])?),
         row(
-            "the first fragment of an IPv4 packet",
-            "fragment",
-            ipv4(&good4, |ip| {
-                ip[6..8].copy_from_slice(&0x2000_u16.to_be_bytes())
-            }),
-        ),
-        row(
-            "a later fragment of an IPv4 packet",
+            "a later fragment of an IPv4 packet whose first never came",
             "fragment",
             ipv4(&good4, |ip| {
                 ip[6..8].copy_from_slice(&0x0010_u16.to_be_bytes())
             }),
         ),
         row(
-            "a fragment of an IPv6 packet",
+            "a later fragment of an IPv6 packet whose first never came",
             "fragment",
             extensions(&good6, &[44]),
         ),
@@ -185,8 +178,8 @@ fn extensions(frame: &[u8], kinds: &[u8]) -> Vec<u8> {
     let following = kinds.iter().copied().skip(1).chain([ip_number::TCP.0]);
     for (&kind, next) in kinds.iter().zip(following) {
         match kind {
-            // More fragments, offset 0 (RFC 8200, 4.5).
-            44 => frame.extend([next, 0, 0, 1, 0, 0, 0, 7]),
+            // More fragments, offset 16 (RFC 8200, 4.5).
+            44 => frame.extend([next, 0, 0, 0x11, 0, 0, 0, 7]),
             // PadN over the whole (RFC 8200, 4.2).
             _ => frame.extend([next, 0, 1, 4, 0, 0, 0, 0]),
         }
