@@ -182,7 +182,13 @@ fn addresses(host: &Host, wishes: &Wishes) -> Result<Addresses, DetectError> {
     }
     for &address in &wishes.addresses {
         let mut interfaces = host.interfaces.iter();
-        if let Some((name, _)) = interfaces.find(|(_, i)| i.addresses.contains(&address)) {
+        // As `check` has it: an extra one that is there to answer ARP or ND is fine.
+        let is_only = |addresses: &[IpAddr]| {
+            let same = |other: &&IpAddr| other.is_ipv4() == address.is_ipv4();
+            let mut others = addresses.iter().filter(same).filter(|&&o| o != address);
+            addresses.contains(&address) && others.all(|other| wishes.addresses.contains(other))
+        };
+        if let Some((name, _)) = interfaces.find(|(_, i)| is_only(&i.addresses)) {
             let interface = name.clone();
             return Err(DetectError::Occupied { address, interface });
         }

@@ -54,10 +54,10 @@ impl Daemon {
     fn line(&self) -> String {
         let (version, file) = (&self.version, &self.services_file);
         let up = units::time(self.uptime_seconds);
-        let state = match (&self.file_error, self.engine_connected) {
-            (None, true) => "in force",
-            (None, false) => "waits for the engine",
-            (Some(_), _) => "NOT in force",
+        let state = match (&self.file_error, &self.engine_error, self.engine_connected) {
+            (None, None, true) => "in force",
+            (None, _, false) => "waits for the engine",
+            (Some(_), _, _) | (None, Some(_), true) => "NOT in force",
         };
         format!("lockstepd        running  version {version}, up {up}, {file} {state}\n")
     }
@@ -149,6 +149,9 @@ fn missing(peer: Peer, error: Option<&str>) -> String {
     )
 }
 
+/// How long a daemon may take to hear that the engine has what it was told.
+const HEARS: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// Shows everything that answers.
 pub async fn run(global: &Global, out: &mut Out) -> Result<Answer, Failure> {
     let engine = async {
@@ -157,7 +160,7 @@ pub async fn run(global: &Global, out: &mut Out) -> Result<Answer, Failure> {
             .await
             .map(Engine::new)
     };
-    let daemon = async {
+    let ask_daemon = async || {
         let mut daemon = ask::daemon(global).await?;
         let call = daemon.daemon_status(DaemonStatusRequest {});
         let reply = ask::present(Peer::Daemon, call).await?;
@@ -165,7 +168,14 @@ pub async fn run(global: &Global, out: &mut Out) -> Result<Answer, Failure> {
         Ok((Daemon::new(reply), spreads))
     };
     // The daemon after the engine: what it tells the engine in between is no other's.
-    let (engine, daemon) = (engine.await, daemon.await);
+    let (engine, mut daemon) = (engine.await, ask_daemon().await);
+    // And what the engine has already, the daemon may still be about to hear.
+    if let (Ok(engine), Ok((told, _))) = (&engine, &daemon)
+        && engine.epoch() > told.epoch
+    {
+        tokio::time::sleep(HEARS).await;
+        daemon = ask_daemon().await;
+    }
     let (mut engine, engine_error) = split(engine);
     let (daemon, daemon_error) = split(daemon);
     if let (Some(engine), Some((_, spreads))) = (&mut engine, &daemon) {

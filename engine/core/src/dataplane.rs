@@ -329,10 +329,11 @@ impl Flows {
     ) -> Verdict {
         let (vip, backend, slot) = match self.known(tables, now, key, item) {
             Some((vip, backend, slot)) => {
-                if tables.is_guarded(vip)
-                    && let Err(reason) = self.guard_packet(tables, now, vip, key.source().0)
-                {
-                    return self.drop(vip, reason);
+                if tables.is_guarded(vip) {
+                    let (client, segment) = (key.source().0, segment(&item.headers));
+                    if let Err(reason) = self.guard_packet(tables, now, vip, client, segment) {
+                        return self.drop(vip, reason);
+                    }
                 }
                 (vip, backend, Some(slot))
             }
@@ -474,8 +475,11 @@ impl Flows {
         if slot.is_none() {
             self.counters.stateless.add(1);
             self.counters.vips[vip.slot()].stateless.add(1);
-            // The same one for its next packets, which find no entry.
-            backend = ring.select(hash).unwrap_or(backend);
+            // The same one for its next packets, which find no entry. What the ring before has
+            // chosen stays.
+            if opens {
+                backend = ring.select(hash).unwrap_or(backend);
+            }
         }
         (vip, Ok((backend, slot)))
     }
@@ -537,6 +541,9 @@ impl Flows {
         let backend = &counters.backends[entry.backend.slot()];
         backend.new_flows.add(1);
         backend.flows.add(1);
+        if entry.state.is_ending() {
+            backend.ending.add(1);
+        }
         Some(slot)
     }
 

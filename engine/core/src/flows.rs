@@ -268,6 +268,11 @@ impl<K: Key> FlowTable<K> {
         Ok((victim, Some(forgotten)))
     }
 
+    /// Whether a flow with this probe can be put in without another one being forgotten.
+    pub fn has_room(&self, probe: Probe) -> bool {
+        self.free_slot(probe).is_some()
+    }
+
     /// Lets the flow at a slot be found by its answers, whose key has this probe, until it is
     /// forgotten. Once for each flow.
     pub fn link(&mut self, answers: Probe, slot: Slot) -> Result<(), Full> {

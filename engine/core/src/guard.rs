@@ -64,11 +64,6 @@ impl Rules {
             guard: guard.clone(),
         })
     }
-
-    /// Whether they have a say on packets of known flows.
-    pub fn look_at_every_packet(&self) -> bool {
-        self.packets.is_some() || !self.lists.is_empty()
-    }
 }
 
 impl SourcePace {

@@ -74,7 +74,7 @@ reasons! {
         "The client is in no prefix of allow, or in one of deny, in services.toml; the longest of both decides.";
     /// More packets or new flows a second than the service's rate.
     RateLimited = "rate_limited",
-        "The service gets more than its rate in services.toml. Raise it if the traffic is wanted; see `lockstep top` for whose it is.";
+        "The service gets more than its rate in services.toml. Raise it if the traffic is wanted; `lockstep capture --reason rate_limited` shows whose it is.";
     /// More new flows a second of the client's prefix than the service's source_rate.
     SourceRateLimited = "source_rate_limited",
         "One source prefix opens more flows than source_rate in services.toml. Raise it where many clients share an address.";

@@ -108,11 +108,10 @@ impl Agent {
     /// Puts in force what the engine before had, its flows first of all.
     pub async fn succeed(self: &Arc<Self>, heritage: Heritage) -> anyhow::Result<()> {
         let Heritage { snapshot, flows } = heritage;
-        let count = flows.len();
         let agent = Arc::clone(self);
         let task = tokio::spawn(async move { agent.apply_with(snapshot, &flows).await });
         let (epoch, _) = task.await??;
-        tracing::info!(epoch, flows = count, "taken over from the engine before");
+        tracing::info!(epoch, "taken over from the engine before");
         Ok(())
     }
 

@@ -101,13 +101,14 @@ impl Links {
     /// Gives the kernel what was sent, and free frames to receive into; and the other workers what is
     /// theirs.
     pub fn flush(&mut self) -> Result<(), XskError> {
-        self.handover.lend(&mut self.pool);
         self.handover.publish();
         for port in &mut self.ports {
             port.flush()?;
             port.reap(&mut self.pool);
             port.refill(&mut self.pool);
         }
+        // What sockets receive into comes first: loans come back only when sessions send.
+        self.handover.lend(&mut self.pool);
         Ok(())
     }
 

@@ -740,3 +740,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_empty_list_of_the_allowed_opens_nothing() {
+    let text =
+        "[[service]]\nname = \"a\"\nvips = [\"203.0.113.1:80/tcp\"]\nallow = []\nbackends = []\n";
+    let error = parse("s.toml", text).unwrap_err().to_string();
+    assert!(
+        error.contains("s.toml:4:9: `allow` is empty; leave it out"),
+        "{error}"
+    );
+}

@@ -76,12 +76,14 @@ fn interfaces(engine: &Engine) -> Vec<Finding> {
     for (interface, verdict, packets) in engine.xdp.iter().filter(|(_, _, n)| *n > 0) {
         let (why, mend) = match verdict.as_str() {
             "no_socket" => (
-                "came to queues that no worker polls",
-                "`lockstep topology check` names the queues".to_owned(),
+                "came while no engine was there, or to queues that no worker polls",
+                "fine after a restart; if it grows, `lockstep topology check` names the queues"
+                    .to_owned(),
             ),
             "stale" => (
-                "came while the agent gave no sign of life",
-                "see the engine's log; is the host out of CPU time?".to_owned(),
+                "came while no engine gave a sign of life",
+                "fine after a restart; if it grows, see the engine's log: is the host out of CPU time?"
+                    .to_owned(),
             ),
             "no_headroom" => (
                 "had no room in front for a tunnel header",
@@ -92,7 +94,7 @@ fn interfaces(engine: &Engine) -> Vec<Finding> {
             _ => continue,
         };
         let found = format!(
-            "{} packets for VIPs went to the kernel since the start: they {why}",
+            "{} packets for VIPs went to the kernel since the XDP program came: they {why}",
             count(*packets)
         );
         findings.push(Finding::warning(interface, found, mend));
@@ -208,7 +210,13 @@ fn forwarding(engine: &Engine, facts: &Facts) -> Vec<Finding> {
                 key,
                 "servers of a service with mode nat have this host as their default route, and its \
                  kernel forwards nothing else for them: no DNS, no updates",
-                format!("`sysctl -w {key}=1`, or give the servers another way for that"),
+                // Without the route a packet for a VIP that the engine does not take (another port, or
+                // no engine) goes back to the router that sent it, and so to and fro until its TTL ends.
+                format!(
+                    "`sysctl -w {key}=1` and, so that stray packets for VIPs do not go back to their \
+                     router, `ip route add unreachable` for the VIPs' prefix; or give the servers \
+                     another way for that"
+                ),
             ));
         }
     }

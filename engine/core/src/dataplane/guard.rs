@@ -23,10 +23,17 @@ impl Flows {
         now: Now,
         vip: VipRef,
         client: IpAddr,
+        segment: Segment,
     ) -> Result<(), DropReason> {
-        match tables.ring(vip) {
-            Some(ring) => self.look_at(ring, now, client).map(drop),
-            None => Ok(()),
+        let Some(ring) = tables.ring(vip) else {
+            return Ok(());
+        };
+        match segment {
+            // Else a made-up segment in front of each SYN would spare it the rates of new flows.
+            Segment::Open => self.guard_new(ring, now, client, segment),
+            Segment::Data | Segment::Fin | Segment::Reset | Segment::Datagram => {
+                self.look_at(ring, now, client).map(drop)
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use super::Dataplane;
 use crate::tables::{Ring, Tables};
 use alloc::boxed::Box;
 use core::net::IpAddr;
-use lockstep_plan::{Grouping, Mode};
+use lockstep_plan::Grouping;
 use lockstep_wire::FlowKey;
 
 /// How the packets of an engine are spread over its workers.
@@ -175,12 +175,16 @@ impl Dataplane {
 impl Dataplane {
     /// The share of a packet that is rewritten, as far as it is not where the packet came: an
     /// answer's is that of its flow, by its client, or by the engine's port that it goes to; a
-    /// client's packet has to go where the backend's answers will, unless it takes a port.
+    /// client's packet has to go where the backend's answers will, and where the errors about those.
     fn rewritten_share(&self, key: &FlowKey) -> Option<usize> {
         let tables = &self.tables;
         let (source, source_port) = (key.source_address(), key.source_port());
         let (address, port) = (key.destination_address(), key.destination_port());
-        if tables.answers().may_be(key) && tables.is_answer(source, source_port, key.protocol()) {
+        if tables.answers().may_be(key)
+            && tables.is_answer(source, source_port, key.protocol())
+            // A backend can be a client of a VIP.
+            && tables.vip(address, port, key.protocol()).is_none()
+        {
             return match self.flows.nat.has(address) {
                 true => {
                     let (share, shares) =
@@ -194,8 +198,8 @@ impl Dataplane {
             return None;
         }
         let vip = tables.vip(address, port, key.protocol())?;
-        let is_nat = tables.ring(vip).is_some_and(|ring| ring.mode == Mode::Nat);
-        is_nat.then(|| self.spread.how.share_of(source, source_port))
+        let is_rewritten = tables.ring(vip).is_some_and(|ring| ring.mode.translates());
+        is_rewritten.then(|| self.spread.how.share_of(source, source_port))
     }
 }
 

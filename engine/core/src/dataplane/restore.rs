@@ -51,7 +51,9 @@ impl Flows {
             return false;
         }
         let probe = K::table_ref(self).probe(key.table_hash(&self.seed));
-        if K::table_ref(self).find(key, probe, None).is_some() {
+        // One from the past takes nobody's place.
+        let table = K::table_ref(self);
+        if table.find(key, probe, None).is_some() || !table.has_room(probe) {
             return false;
         }
         let entry = Entry {

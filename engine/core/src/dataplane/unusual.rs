@@ -22,6 +22,12 @@ const ANSWERS_PER_SECOND: u64 = 1_000;
 /// Answers at once after a silence.
 const ANSWERS_AT_ONCE: u64 = 100;
 
+/// Errors of others a second and worker that are brought to whom they concern. A path that gets
+/// narrower makes one for each connection on it, all at about the same time.
+const RELAYS_PER_SECOND: u64 = 10_000;
+/// And at once.
+const RELAYS_AT_ONCE: u64 = 10_000;
+
 /// What the cold path remembers. All memory is taken at the start.
 pub(super) struct Unusual {
     fragments: FragmentTable,
@@ -29,6 +35,7 @@ pub(super) struct Unusual {
     pub(super) paths: PathMtus,
     echoes: Allowance,
     errors: Allowance,
+    relays: Allowance,
 }
 
 /// What becomes of a frame that the parser refused.
@@ -44,8 +51,9 @@ impl Unusual {
         Unusual {
             fragments: FragmentTable::new(),
             paths: PathMtus::new(),
-            echoes: Allowance::new(),
-            errors: Allowance::new(),
+            echoes: Allowance::new(ANSWERS_PER_SECOND, ANSWERS_AT_ONCE),
+            errors: Allowance::new(ANSWERS_PER_SECOND, ANSWERS_AT_ONCE),
+            relays: Allowance::new(RELAYS_PER_SECOND, RELAYS_AT_ONCE),
         }
     }
 
@@ -162,21 +170,24 @@ impl Flows {
 struct Allowance {
     /// Until when what was taken is accounted for, one interval each.
     taken: Micros,
+    /// Microseconds.
+    interval: u64,
+    at_once: u64,
 }
 
 impl Allowance {
-    const INTERVAL: u64 = 1_000_000 / ANSWERS_PER_SECOND;
-
-    const fn new() -> Self {
+    const fn new(per_second: u64, at_once: u64) -> Self {
         Allowance {
             taken: Micros::ZERO,
+            interval: 1_000_000 / per_second,
+            at_once,
         }
     }
 
     /// Takes one, if there is one.
     fn take(&mut self, now: Micros) -> bool {
-        let earliest = now.get().saturating_sub(Self::INTERVAL * ANSWERS_AT_ONCE);
-        let next = self.taken.get().max(earliest) + Self::INTERVAL;
+        let earliest = now.get().saturating_sub(self.interval * self.at_once);
+        let next = self.taken.get().max(earliest) + self.interval;
         if next > now.get() {
             return false;
         }

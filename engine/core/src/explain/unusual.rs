@@ -7,7 +7,7 @@ use crate::tracking::Segment;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use lockstep_plan::DropReason;
+use lockstep_plan::{DropReason, Protocol};
 use lockstep_wire::icmp::ErrorKind;
 use lockstep_wire::{Control, FlowKey, Headers, ParseError, parse_fragment, parse_icmp};
 
@@ -185,7 +185,11 @@ fn to_backend(
         steps.push(
             "no flow here: another balancer may have it, which chose by the same ring".to_string(),
         );
-        Some((ring, choose(tables, ring, key, Segment::Open, steps)?))
+        let segment = match tuple.protocol == Protocol::Tcp.number() {
+            true => Segment::Data,
+            false => Segment::Datagram,
+        };
+        Some((ring, choose(tables, ring, key, segment, steps)?))
     });
     let replicates = vip
         .and_then(|v| tables.ring(v))

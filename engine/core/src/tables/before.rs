@@ -26,7 +26,10 @@ impl Before {
     /// What is kept of `old` beside `new`: the ring before it where that is still kept, since most
     /// connections are older than changes in quick succession; else `old` itself.
     pub(super) fn of(old: &Ring, new: &Ring) -> Option<Arc<Self>> {
-        if old.mode.name() != new.mode.name() || !by_hash(old.scheduler) || !by_hash(new.scheduler)
+        // By another scheduler's hash the old table says nothing.
+        if old.mode.name() != new.mode.name()
+            || old.scheduler != new.scheduler
+            || !by_hash(new.scheduler)
         {
             return None;
         }

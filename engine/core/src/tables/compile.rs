@@ -91,7 +91,7 @@ impl Tables {
         let mut index: Vec<(Vip, u16)> = Vec::new();
         for (number, service) in snapshot.services().iter().enumerate() {
             let guard = tables.rules(service, &old);
-            let guarded = guard.as_ref().is_some_and(|g| g.look_at_every_packet());
+            let guarded = guard.is_some();
             let first = index.len();
             for &vip in &service.vips {
                 if addresses.has(vip.address()) {

@@ -77,12 +77,17 @@ impl Flows {
 
     /// Takes a flow out for a new one.
     fn evict<K: Tracked>(&mut self, tables: &Tables, slot: Slot) {
-        let Entry { backend, path, .. } = *K::table(self).entry(slot);
+        let Entry {
+            backend,
+            path,
+            state,
+            ..
+        } = *K::table(self).entry(slot);
         K::table(self).remove(slot);
         self.nat.paths.release(path);
         self.counters.evicted.add(1);
         if tables.hop(backend).is_some() {
-            self.counters.backends[backend.slot()].flows.subtract(1);
+            self.counters.backends[backend.slot()].leave(state);
         }
     }
 

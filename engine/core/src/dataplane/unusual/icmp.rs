@@ -6,6 +6,7 @@
 //! number is one under way (RFC 5927 section 4.1) only the backend knows, and it checks.
 
 use super::Flows;
+use super::paths::MOST_HEADERS;
 use crate::dataplane::forward::admit;
 use crate::dataplane::{Now, Tracked, Verdict, reason};
 use crate::flows::Slot;
@@ -25,6 +26,9 @@ use lockstep_wire::{Control, FlowKey, Headers, LinkHeader, nat, parse_icmp, prot
 const LEAST_PROVEN: u16 = 576;
 /// And where it does not.
 const LEAST_UNPROVEN: u16 = 1_280;
+/// What is believed for all packets to a tunnel's end: IPv6's least MTU (RFC 8200 section 5) and a
+/// tunnel's headers.
+const LEAST_SHARED: u16 = 1_280 + MOST_HEADERS;
 
 impl Flows {
     /// The verdict on what is neither TCP nor UDP.
@@ -81,25 +85,34 @@ impl Flows {
         kind: ErrorKind,
     ) -> Result<Verdict, DropReason> {
         let key = &headers.key;
+        if !self.unusual.relays.take(now.micros) {
+            return Err(DropReason::IcmpLimited);
+        }
         let (address, to) = (key.destination_address(), key.destination_port());
         if tables.is_session(address, to, key.protocol()) {
             return Err(DropReason::IcmpSession);
         }
         if tables.is_engine_address(address) && tables.is_tunnel_end(key.source_address()) {
-            // Of a backend that is reached by a tunnel and by rewriting, the latter has ports.
-            if key.protocol() != protocol::UDP || tables.is_tunnel_port(key.source_port()) {
+            // A backend can be reached by a tunnel and by rewriting, too.
+            let is_tunnel = match key.protocol() {
+                protocol::UDP => tables.is_tunnel_port(key.source_port()),
+                protocol::TCP => false,
+                _ => true,
+            };
+            if is_tunnel {
                 return self.tunnel_refused(tables, now, port, frame, headers, kind);
             }
         }
         match key {
-            FlowKey::V4(key) => self.relay_of(tables, frame, headers, key),
-            FlowKey::V6(key) => self.relay_of(tables, frame, headers, key),
+            FlowKey::V4(key) => self.relay_of(tables, now, frame, headers, key),
+            FlowKey::V6(key) => self.relay_of(tables, now, frame, headers, key),
         }
     }
 
     fn relay_of<K: Tracked>(
         &mut self,
         tables: &Tables,
+        now: Now,
         frame: &mut [u8],
         headers: &Headers,
         key: &K,
@@ -109,6 +122,7 @@ impl Flows {
             return self.error_to_client(slot, frame, headers, key);
         }
         let quoted = self.quoted(tables, key)?;
+        self.guard_packet(tables, now, quoted.vip, key.source().0, Segment::Data)?;
         let hop = tables
             .hop(quoted.backend)
             .ok_or(DropReason::IcmpUnmatched)?;
@@ -265,7 +279,10 @@ impl Flows {
             None => LEAST_UNPROVEN,
         };
         let mtu = mtu.max(least);
-        self.unusual.paths.learn(end, mtu, now.seconds);
+        // What all clients share is believed no further down than their shortest path over IPv6
+        // needs: strangers can make up an error, and a packet inside that the ring proves.
+        let shared = mtu.max(LEAST_SHARED);
+        self.unusual.paths.learn(end, shared, now.seconds);
         let inside = proven
             .and_then(|more| mtu.checked_sub(more))
             .ok_or(DropReason::IcmpTunnel)?;

@@ -12,7 +12,7 @@ const PATHS: usize = 64;
 /// Seconds after which a way is tried again with what its link takes (RFC 1191 section 6.3).
 const REMEMBERED: u32 = 600;
 /// The longest headers of a tunnel: IPv6 and UDP.
-const MOST_HEADERS: u16 = 48;
+pub(super) const MOST_HEADERS: u16 = 48;
 
 /// The ways whose MTU is known to be less than that of their first link.
 pub(in crate::dataplane) struct PathMtus {
