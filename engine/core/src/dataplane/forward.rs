@@ -29,6 +29,16 @@ impl Flows {
                 return Err(DropReason::NoRoom);
             }
         };
+        self.count(vip, backend, headers);
+        Ok(Verdict::Forward {
+            port: route.port,
+            length,
+        })
+    }
+
+    /// Counts a packet of a client that goes to a backend.
+    #[inline(always)]
+    pub(super) fn count(&self, vip: VipRef, backend: BackendRef, headers: &Headers) {
         let bytes = u64::from(headers.length);
         let (vip, backend) = (
             &self.counters.vips[vip.slot()],
@@ -38,10 +48,6 @@ impl Flows {
         vip.bytes.add(bytes);
         backend.packets.add(1);
         backend.bytes.add(bytes);
-        Ok(Verdict::Forward {
-            port: route.port,
-            length,
-        })
     }
 
     /// Puts a tunnel's header in front of a packet.

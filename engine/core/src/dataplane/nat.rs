@@ -289,15 +289,7 @@ impl Flows {
             let limit = route.mtu.min(self.nat.mtu(item.port));
             clamp(frame, headers, route.link.len(), limit);
         }
-        let bytes = u64::from(headers.length);
-        let (vip, backend) = (
-            &self.counters.vips[vip.slot()],
-            &self.counters.backends[backend.slot()],
-        );
-        vip.packets.add(1);
-        vip.bytes.add(bytes);
-        backend.packets.add(1);
-        backend.bytes.add(bytes);
+        self.count(vip, backend, headers);
         Ok(Verdict::Forward {
             port: route.port,
             length,

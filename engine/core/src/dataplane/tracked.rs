@@ -36,145 +36,90 @@ pub(super) trait Tracked: Key + Selected {
     ) -> Option<()>;
 }
 
-impl Tracked for FlowKey4 {
-    #[inline]
-    fn table(flows: &mut Flows) -> &mut FlowTable<Self> {
-        &mut flows.v4
-    }
+/// The same for both IP versions, but for names.
+macro_rules! tracked {
+    (
+        $key:ident, $table:ident, $version:ident not $other:ident, $as_kept:ident, $pool:ident, $rewrite:ident
+    ) => {
+        impl Tracked for $key {
+            #[inline]
+            fn table(flows: &mut Flows) -> &mut FlowTable<Self> {
+                &mut flows.$table
+            }
 
-    #[inline]
-    fn table_ref(flows: &Flows) -> &FlowTable<Self> {
-        &flows.v4
-    }
+            #[inline]
+            fn table_ref(flows: &Flows) -> &FlowTable<Self> {
+                &flows.$table
+            }
 
-    fn source(&self) -> (IpAddr, u16, u8) {
-        (self.source_address(), self.source_port(), self.protocol)
-    }
+            fn source(&self) -> (IpAddr, u16, u8) {
+                (self.source_address(), self.source_port(), self.protocol)
+            }
 
-    fn destination(&self) -> (IpAddr, u16, u8) {
-        (
-            self.destination_address(),
-            self.destination_port(),
-            self.protocol,
-        )
-    }
+            fn destination(&self) -> (IpAddr, u16, u8) {
+                (
+                    self.destination_address(),
+                    self.destination_port(),
+                    self.protocol,
+                )
+            }
 
-    fn table_hash(&self, seed: &HashSeed) -> u64 {
-        self.hash(seed)
-    }
+            fn table_hash(&self, seed: &HashSeed) -> u64 {
+                self.hash(seed)
+            }
 
-    #[inline]
-    fn turned(&self) -> Self {
-        self.reversed()
-    }
+            #[inline]
+            fn turned(&self) -> Self {
+                self.reversed()
+            }
 
-    #[inline]
-    fn translated(&self, to: &Translation, source: Option<(IpAddr, u16)>) -> Option<Self> {
-        let IpAddr::V4(destination) = to.address else {
-            return None;
-        };
-        let (source, source_port) = match source {
-            None => (self.source, self.source_port()),
-            Some((IpAddr::V4(address), port)) => (address.to_bits(), port),
-            Some((IpAddr::V6(_), _)) => return None,
-        };
-        Some(FlowKey4 {
-            source,
-            destination: destination.to_bits(),
-            ports: ports(source_port, to, self.destination_port()),
-            protocol: self.protocol,
-        })
-    }
+            #[inline]
+            fn translated(&self, to: &Translation, source: Option<(IpAddr, u16)>) -> Option<Self> {
+                let IpAddr::$version(destination) = to.address else {
+                    return None;
+                };
+                let (source, source_port) = match source {
+                    None => (self.source, self.source_port()),
+                    Some((IpAddr::$version(address), port)) => (address.$as_kept(), port),
+                    Some((IpAddr::$other(_), _)) => return None,
+                };
+                Some($key {
+                    source,
+                    destination: destination.$as_kept(),
+                    ports: ports(source_port, to, self.destination_port()),
+                    protocol: self.protocol,
+                })
+            }
 
-    fn pool(nat: &Nat) -> &[IpAddr] {
-        &nat.pool_v4
-    }
+            fn pool(nat: &Nat) -> &[IpAddr] {
+                &nat.$pool
+            }
 
-    #[inline]
-    fn rewrite(packet: &mut [u8], transport: Option<usize>, from: &Self, to: &Self) -> Option<()> {
-        nat::rewrite_v4(packet, transport, from, to)
-    }
+            #[inline]
+            fn rewrite(
+                packet: &mut [u8],
+                transport: Option<usize>,
+                from: &Self,
+                to: &Self,
+            ) -> Option<()> {
+                nat::$rewrite(packet, transport, from, to)
+            }
 
-    fn rewrite_error(
-        packet: &mut [u8],
-        transport: usize,
-        addresses: (Option<IpAddr>, IpAddr),
-        from: &Self,
-        to: &Self,
-    ) -> Option<()> {
-        quote::rewrite_v4(packet, transport, addresses, from, to)
-    }
+            fn rewrite_error(
+                packet: &mut [u8],
+                transport: usize,
+                addresses: (Option<IpAddr>, IpAddr),
+                from: &Self,
+                to: &Self,
+            ) -> Option<()> {
+                quote::$rewrite(packet, transport, addresses, from, to)
+            }
+        }
+    };
 }
 
-impl Tracked for FlowKey6 {
-    #[inline]
-    fn table(flows: &mut Flows) -> &mut FlowTable<Self> {
-        &mut flows.v6
-    }
-
-    #[inline]
-    fn table_ref(flows: &Flows) -> &FlowTable<Self> {
-        &flows.v6
-    }
-
-    fn source(&self) -> (IpAddr, u16, u8) {
-        (self.source_address(), self.source_port(), self.protocol)
-    }
-
-    fn destination(&self) -> (IpAddr, u16, u8) {
-        (
-            self.destination_address(),
-            self.destination_port(),
-            self.protocol,
-        )
-    }
-
-    fn table_hash(&self, seed: &HashSeed) -> u64 {
-        self.hash(seed)
-    }
-
-    #[inline]
-    fn turned(&self) -> Self {
-        self.reversed()
-    }
-
-    #[inline]
-    fn translated(&self, to: &Translation, source: Option<(IpAddr, u16)>) -> Option<Self> {
-        let IpAddr::V6(destination) = to.address else {
-            return None;
-        };
-        let (source, source_port) = match source {
-            None => (self.source, self.source_port()),
-            Some((IpAddr::V6(address), port)) => (address.octets(), port),
-            Some((IpAddr::V4(_), _)) => return None,
-        };
-        Some(FlowKey6 {
-            source,
-            destination: destination.octets(),
-            ports: ports(source_port, to, self.destination_port()),
-            protocol: self.protocol,
-        })
-    }
-
-    fn pool(nat: &Nat) -> &[IpAddr] {
-        &nat.pool_v6
-    }
-
-    #[inline]
-    fn rewrite(packet: &mut [u8], transport: Option<usize>, from: &Self, to: &Self) -> Option<()> {
-        nat::rewrite_v6(packet, transport, from, to)
-    }
-
-    fn rewrite_error(
-        packet: &mut [u8],
-        transport: usize,
-        addresses: (Option<IpAddr>, IpAddr),
-        from: &Self,
-        to: &Self,
-    ) -> Option<()> {
-        quote::rewrite_v6(packet, transport, addresses, from, to)
-    }
-}
+tracked!(FlowKey4, v4, V4 not V6, to_bits, pool_v4, rewrite_v4);
+tracked!(FlowKey6, v6, V6 not V4, octets, pool_v6, rewrite_v6);
 
 /// Both ports in one word, as keys have them.
 #[inline]
