@@ -7,7 +7,7 @@
 //! | IPv4 | IPv6 | next header 4 | 2473 |
 //! | IPv6 | IPv6 | next header 41 | 2473 |
 //!
-//! A tunnel over UDP has a UDP header between the two: see [`gue`](crate::gue).
+//! A tunnel over UDP has a UDP header between the two: see [`gue`].
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
