@@ -111,16 +111,13 @@ fn an_engine_that_restarts_has_its_services_within_a_second() {
 fn a_daemon_that_starts_before_the_engine_waits_for_it() {
     let place = Place::new(&web(ONE));
     let daemon = place.daemon();
-    wait_for("the daemon", || {
-        place.status("/daemon/engine_connected") == false
+    wait_for("the daemon has found no engine", || {
+        let found = "lockstep-engine is not running (no socket at ";
+        daemon.log().contains(found)
     });
+    assert_eq!(place.status("/daemon/engine_connected"), false);
     let engine = place.engine();
     wait_for("the file in force", || engine.has(ONE));
-    assert!(
-        daemon
-            .log()
-            .contains("lockstep-engine is not running (no socket at ")
-    );
 }
 
 #[test]

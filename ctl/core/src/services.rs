@@ -79,7 +79,7 @@ mod meaningless;
 mod replicate;
 mod values;
 
-use flows::{Allowed, FileEncapsulation, FilePriority, FileScheduler, FileSticky, SlowStart};
+use flows::{FileEncapsulation, FilePriority, FileScheduler, FileSticky, SlowStart};
 use flows::{PrefixText, Rate, SourceLimit};
 use replicate::FileReplicate;
 use values::{Address, BackendName, FileMode, FilePort, FileWeight, Idle, Name, Size, VipText};
@@ -167,8 +167,7 @@ struct FileService {
     table_size: Size,
     #[serde(default)]
     idle: Idle,
-    #[serde(default)]
-    allow: Allowed,
+    allow: Option<Spanned<Vec<PrefixText>>>,
     #[serde(default)]
     deny: Vec<PrefixText>,
     rate: Option<Spanned<Rate>>,
@@ -227,7 +226,7 @@ impl FileService {
         let prefixes = |texts: &[PrefixText]| texts.iter().map(|p| p.0).collect();
         let rate = self.rate.as_ref().map(Spanned::get_ref);
         Guard {
-            allow: prefixes(&self.allow.0),
+            allow: prefixes(self.allow.as_ref().map_or(&[], |allow| allow.get_ref())),
             deny: prefixes(&self.deny),
             new_flows: rate.and_then(|r| r.new_flows()),
             packets: rate.and_then(|r| r.packets()),

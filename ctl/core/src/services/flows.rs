@@ -90,23 +90,6 @@ impl FromText for PrefixText {
     }
 }
 
-/// The clients that are served, where they are named.
-#[derive(Default)]
-pub struct Allowed(pub Vec<PrefixText>);
-
-impl<'de> Deserialize<'de> for Allowed {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let prefixes = Vec::deserialize(deserializer)?;
-        // A list that a program emptied would open the door to everybody.
-        if prefixes.is_empty() {
-            return Err(serde::de::Error::custom(
-                "`allow` is empty; leave it out to serve everybody, or deny \"0.0.0.0/0\" and \"::/0\"",
-            ));
-        }
-        Ok(Allowed(prefixes))
-    }
-}
-
 macro_rules! deserialize_from_text {
     ($($type:ty),+) => {$(
         impl<'de> Deserialize<'de> for $type {

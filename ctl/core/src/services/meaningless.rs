@@ -35,6 +35,16 @@ fn of(source: Source<'_>, service: &FileService) -> Vec<Diagnostic> {
             help: "write { new_flows = 1000 }, { packets = 100000 } or both",
         });
     }
+    // A list that a program emptied would open the door to everybody.
+    if let Some(allow) = &service.allow
+        && allow.get_ref().is_empty()
+    {
+        found.push(Misplaced {
+            span: allow.span(),
+            why: "`allow` is empty, and so would serve everybody".to_owned(),
+            help: "leave it out if that is meant, or deny \"0.0.0.0/0\" and \"::/0\"",
+        });
+    }
     let name = &service.name.get_ref().0;
     found
         .into_iter()

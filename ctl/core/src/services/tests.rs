@@ -747,7 +747,9 @@ fn an_empty_list_of_the_allowed_opens_nothing() {
         "[[service]]\nname = \"a\"\nvips = [\"203.0.113.1:80/tcp\"]\nallow = []\nbackends = []\n";
     let error = parse("s.toml", text).unwrap_err().to_string();
     assert!(
-        error.contains("s.toml:4:9: `allow` is empty; leave it out"),
+        error.contains(
+            "s.toml:4:9: service a: `allow` is empty, and so would serve everybody; leave it out"
+        ),
         "{error}"
     );
 }

@@ -81,7 +81,7 @@ fn interfaces(engine: &Engine) -> Vec<Finding> {
                     .to_owned(),
             ),
             "stale" => (
-                "came while no engine gave a sign of life",
+                "came while there was no sign of life of an engine",
                 "fine after a restart; if it grows, see the engine's log: is the host out of CPU time?"
                     .to_owned(),
             ),
