@@ -90,7 +90,8 @@ static __always_inline enum parsed ipv4(struct packet *packet, void *at, void *e
 	__u32 header = ip->ihl * 4;
 	if (header < sizeof(*ip) || at + header > end)
 		return PARSED_ADDRESS;
-	/* The first fragment has ports, but the engine could not match the others to it. */
+	/* The first fragment has ports, the others do not, and all of them must go one way: the engine
+	 * tells the others by the first one. */
 	if (ip->frag_off & bpf_htons(0x3fff))
 		return PARSED_ADDRESS;
 	return transport(packet, at + header, end, bpf_ntohs(ip->tot_len) - (__s32)header,

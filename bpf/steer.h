@@ -35,9 +35,10 @@
 /* A destination that is ours. IPv4 addresses are mapped: ::ffff:a.b.c.d.
  * Looked up as (address, port, protocol), then in `ranges`, then as (address, 0, protocol); a protocol
  * without ports as (address, 0, protocol) only, and ICMP only if it is a request for an echo or an
- * error about a packet: neighbour discovery and the rest are the kernel's. What has no readable ports, a fragment or a packet whose headers
- * are cut off or wrong, is looked up as (address, 0, 0), so that the engine drops it under a name
- * instead of the kernel answering for a VIP it does not serve. */
+ * error about a packet: neighbour discovery and the rest are the kernel's. What has no readable
+ * ports is looked up as (address, 0, 0): a fragment, whose flow the engine knows, or a packet whose
+ * headers are cut off or wrong, so that the engine drops it under a name instead of the kernel
+ * answering for a VIP it does not serve. */
 struct steer_key {
 	__u8 address[16];
 	__be16 port;
