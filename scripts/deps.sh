@@ -11,13 +11,16 @@ NO_OS_TARGET=x86_64-unknown-none
 
 # PACKAGE:WHAT, where WHAT is a command on the PATH, or a file when it begins with a slash.
 PACKAGES=(
-    clang:clang llvm:llvm-strip gcc:gcc make:make m4:m4 pkg-config:pkg-config
+    bird2:bird clang:clang etcd-client:etcdctl etcd-server:etcd frr:/usr/lib/frr/bgpd gobgpd:gobgpd
+    llvm:llvm-strip gcc:gcc make:make m4:m4 pkg-config:pkg-config
     libelf-dev:/usr/include/libelf.h zlib1g-dev:/usr/include/zlib.h
     libbpf-dev:/usr/include/bpf/bpf_helpers.h linux-libc-dev:/usr/include/linux/bpf.h
     libc6-dev:/usr/include/stdio.h ca-certificates:/etc/ssl/certs/ca-certificates.crt
     curl:curl ethtool:ethtool haproxy:haproxy iperf3:iperf3 iproute2:ip iputils-ping:ping
     libnginx-mod-stream:/usr/lib/nginx/modules/ngx_stream_module.so nftables:nft nginx-light:nginx
-    postgresql:psql procps:sysctl redis-server:redis-server tcpdump:tcpdump util-linux:setpriv
+    postgresql:psql procps:sysctl
+    libprotobuf-dev:/usr/include/google/protobuf/descriptor.proto protobuf-compiler:protoc
+    redis-server:redis-server tcpdump:tcpdump util-linux:setpriv
     valgrind:valgrind wrk:wrk
 )
 
@@ -41,7 +44,10 @@ missing_packages() {
 }
 
 # The packages that come with a service of the system, PACKAGE:SERVICE.
-SERVICES=(haproxy:haproxy nginx-light:nginx postgresql:postgresql redis-server:redis-server)
+SERVICES=(
+    bird2:bird etcd-server:etcd frr:frr gobgpd:gobgpd haproxy:haproxy nginx-light:nginx
+    postgresql:postgresql redis-server:redis-server
+)
 
 # Debian starts a service when its package is installed. These are wanted as programs only: while
 # packages are installed, policy-rc.d (invoke-rc.d(8)) forbids every start.

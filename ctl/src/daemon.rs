@@ -21,12 +21,19 @@ use tonic::transport::Server;
 use tracing_subscriber::EnvFilter;
 
 mod actor;
+mod checks;
 mod clock;
 mod control;
+mod exporter;
+mod group;
+mod layer2;
 mod link;
+mod parts;
 mod pinger;
+mod random;
 mod refusal;
 mod replicas;
+mod routing;
 mod store;
 mod view;
 mod wanted;
@@ -34,6 +41,8 @@ mod watch;
 
 use actor::Actor;
 use control::ControlService;
+use lockstep_ctl_core::config::Config;
+use parts::{Orders, Reports, Wires};
 use replicas::Replicas;
 use store::Store;
 
@@ -109,13 +118,16 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let (events, inbox) = mpsc::channel(EVENTS);
     let watcher = watch::start(&options.services, events.clone())?;
     let (replicas, wanted) = Replicas::new();
-    let (actor, view) = Actor::new(&options, store, replicas)?;
+    let (orders, reports) = (Orders::new(Config::default()), Reports::default());
+    let wires = Wires::new(&orders, &reports, events.clone(), options.state_dir.clone());
+    let (actor, view) = Actor::new(&options, store, replicas, orders)?;
+    let _parts = parts::start(&wires);
 
     tokio::spawn(link::keep(options.engine_socket.clone(), events.clone()));
     tokio::spawn(pinger::run(wanted, events.clone()));
     let actor = tokio::spawn(actor.run(inbox));
     let (stop, stopped) = oneshot::channel::<()>();
-    let control = ControlServer::new(ControlService::new(events, view))
+    let control = ControlServer::new(ControlService::new(events, view, reports))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     let server = Server::builder()

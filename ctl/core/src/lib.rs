@@ -4,8 +4,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod announce;
+pub mod checks;
+pub mod config;
 pub mod diff;
 pub mod drains;
+pub mod group;
 pub mod health;
 pub mod policy;
 pub mod reconcile;

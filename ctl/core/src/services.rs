@@ -61,13 +61,15 @@
 //! it keeps the flows it has and takes no new ones. A file without services says so with
 //! `service = []`; an empty one is refused, since it is more often a mishap than a wish.
 
+use crate::checks::Policy;
 use crate::spread::{Priority, Spread, Spreads};
 use lockstep_plan::{
     Backend, BackendId, BackendState, Encapsulation, Guard, Health, Mode, Replicate, Scheduler,
-    Service, Snapshot, Weight,
+    Service, ServiceName, Snapshot, Weight,
 };
 use lockstep_topology::diagnostics::{Diagnostics, Source, from_toml};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use toml::Spanned;
@@ -91,6 +93,8 @@ pub struct ServicesFile {
     pub services: Vec<Service>,
     /// How each of them spreads new flows, as far as the engine is not to know it.
     pub spreads: Spreads,
+    /// How the backends of each are checked.
+    pub health: BTreeMap<ServiceName, Policy>,
     /// What is allowed, but hardly meant. No errors.
     pub warnings: Diagnostics,
 }
@@ -141,6 +145,7 @@ pub fn parse(file: &str, text: &str) -> Result<ServicesFile, Diagnostics> {
     Ok(ServicesFile {
         services,
         spreads: spreads.collect(),
+        health: BTreeMap::new(),
         warnings: found,
     })
 }

@@ -5,6 +5,7 @@
 
 use super::Options;
 use super::clock::Clock;
+use super::parts::Orders;
 use super::refusal::{Refusal, refused_plan};
 use super::replicas::{Healths, Replicas};
 use super::store::{Store, StoreError};
@@ -15,7 +16,9 @@ use lockstep_api::engine_client::EngineClient;
 use lockstep_api::{
     ApplyFileReply, ApplyFileRequest, CurrentRequest, DrainReply, DrainRequest, UndrainRequest,
 };
+use lockstep_ctl_core::checks::Verdicts;
 use lockstep_ctl_core::drains::{Drains, Target, find_targets};
+use lockstep_ctl_core::group::Group;
 use lockstep_ctl_core::reconcile::{Action, reconcile};
 use lockstep_ctl_core::services::{ServicesFile, parse};
 use lockstep_ctl_core::spread::Spreads;
@@ -44,6 +47,10 @@ pub enum Event {
     FileChanged,
     /// The health of replicas is another one.
     Health(Healths),
+    /// What the checks of backends have found is another thing: all of it.
+    Checked(Verdicts),
+    /// The group is another one, or says other things.
+    Group(Group),
     /// Somebody wants something.
     Command(Command),
 }
@@ -75,6 +82,12 @@ pub struct Actor {
     file_error: String,
     drains: Drains,
     replicas: Replicas,
+    /// What the checks have found.
+    verdicts: Verdicts,
+    /// What other balancers have.
+    group: Group,
+    /// What the other parts of the daemon are told.
+    orders: Orders,
     engine: Option<EngineClient<Channel>>,
     engine_error: String,
     /// The last epoch that the engine is known to have in force.
@@ -98,6 +111,7 @@ impl Actor {
         options: &Options,
         store: Store,
         replicas: Replicas,
+        orders: Orders,
     ) -> Result<(Self, watch::Receiver<View>), StoreError> {
         let clock = Clock::start();
         let services_file = options.services.display().to_string();
@@ -124,6 +138,9 @@ impl Actor {
             file_error: String::new(),
             drains,
             replicas,
+            verdicts: Verdicts::new(),
+            group: Group::default(),
+            orders,
             engine: None,
             engine_error: String::new(),
             epoch: 0,
@@ -178,6 +195,14 @@ impl Actor {
             }
             Event::Health(found) => {
                 self.replicas.hear(found);
+                self.sync_or_retry().await;
+            }
+            Event::Checked(verdicts) => {
+                self.verdicts = verdicts;
+                self.sync_or_retry().await;
+            }
+            Event::Group(group) => {
+                self.group = group;
                 self.sync_or_retry().await;
             }
             Event::Command(Command::ApplyFile(request, reply)) => {

@@ -1,12 +1,15 @@
 //! The daemon's own gRPC: each request is a command to the actor, and its answer.
 
 use super::actor::{Command, Event};
+use super::parts::Reports;
 use super::refusal::Refusal;
 use super::view::View;
 use lockstep_api::control_server::Control;
 use lockstep_api::{
-    ApplyFileReply, ApplyFileRequest, DaemonStatusReply, DaemonStatusRequest, DrainReply,
-    DrainRequest, UndrainRequest,
+    AnnouncementsReply, AnnouncementsRequest, ApplyFileReply, ApplyFileRequest, BgpReply,
+    BgpRequest, DaemonStatusReply, DaemonStatusRequest, DrainBalancerReply, DrainBalancerRequest,
+    DrainReply, DrainRequest, GroupReply, GroupRequest, HealthReply, HealthRequest, Layer2Reply,
+    Layer2Request, UndrainRequest,
 };
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -26,12 +29,17 @@ const LINK: Duration = Duration::from_secs(1);
 pub struct ControlService {
     events: mpsc::Sender<Event>,
     view: watch::Receiver<View>,
+    reports: Reports,
 }
 
 impl ControlService {
     /// Sends commands to the actor at the other end of `events`.
-    pub fn new(events: mpsc::Sender<Event>, view: watch::Receiver<View>) -> Self {
-        ControlService { events, view }
+    pub fn new(events: mpsc::Sender<Event>, view: watch::Receiver<View>, reports: Reports) -> Self {
+        ControlService {
+            events,
+            view,
+            reports,
+        }
     }
 
     async fn ask<T>(
@@ -109,5 +117,35 @@ impl Control for ControlService {
     ) -> Result<Response<DrainReply>, Status> {
         let request = request.into_inner();
         self.ask(|reply| Command::Undrain(request, reply)).await
+    }
+
+    async fn drain_balancer(
+        &self,
+        _: Request<DrainBalancerRequest>,
+    ) -> Result<Response<DrainBalancerReply>, Status> {
+        Err(Status::unimplemented("not there yet"))
+    }
+
+    async fn announcements(
+        &self,
+        _: Request<AnnouncementsRequest>,
+    ) -> Result<Response<AnnouncementsReply>, Status> {
+        Err(Status::unimplemented("not there yet"))
+    }
+
+    async fn health(&self, _: Request<HealthRequest>) -> Result<Response<HealthReply>, Status> {
+        Ok(Response::new(self.reports.health.borrow().clone()))
+    }
+
+    async fn bgp(&self, _: Request<BgpRequest>) -> Result<Response<BgpReply>, Status> {
+        Ok(Response::new(self.reports.bgp.borrow().clone()))
+    }
+
+    async fn layer2(&self, _: Request<Layer2Request>) -> Result<Response<Layer2Reply>, Status> {
+        Ok(Response::new(self.reports.layer2.borrow().clone()))
+    }
+
+    async fn group(&self, _: Request<GroupRequest>) -> Result<Response<GroupReply>, Status> {
+        Ok(Response::new(self.reports.group.borrow().clone()))
     }
 }

@@ -1,0 +1,70 @@
+//! Which VIPs are announced to routers and neighbors, and why the others are not.
+
+use lockstep_plan::health::Verdict;
+use lockstep_plan::{Backend, Service, ServiceName};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// Why a VIP is not announced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Withheld {
+    /// There is no engine that forwards.
+    NoEngine,
+    /// The operator has taken the whole balancer out.
+    Drained,
+    /// The daemon ends.
+    Ending,
+    /// No service of the VIP has a backend that serves; one of these services.
+    NoBackend(ServiceName),
+}
+
+/// What becomes of the balancer as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balancer {
+    /// The engine has the services in force.
+    Forwards,
+    /// There is none, or it has nothing in force yet.
+    WithoutEngine,
+    /// It is drained.
+    Drained,
+    /// The daemon ends.
+    Ends,
+}
+
+/// Every address of a VIP: `None` where it is announced, else why not.
+pub type Announcements = BTreeMap<IpAddr, Option<Withheld>>;
+
+/// What to announce. `services` are those that the engine has, with drains and health laid over
+/// them; an address that several services have is announced as long as one of them serves.
+pub fn announcements(services: &[Service], balancer: Balancer) -> Announcements {
+    let whole = match balancer {
+        Balancer::Forwards => None,
+        Balancer::WithoutEngine => Some(Withheld::NoEngine),
+        Balancer::Drained => Some(Withheld::Drained),
+        Balancer::Ends => Some(Withheld::Ending),
+    };
+    let mut found = Announcements::new();
+    for service in services {
+        let state = whole
+            .clone()
+            .or_else(|| (!serves(service)).then(|| Withheld::NoBackend(service.name.clone())));
+        for vip in &service.vips {
+            let known = found.entry(vip.address()).or_insert_with(|| state.clone());
+            if state.is_none() {
+                *known = None;
+            }
+        }
+    }
+    found
+}
+
+/// Whether a service has backends that are not down. Draining ones count: their flows would be cut
+/// off by a router that sends them nowhere.
+fn serves(service: &Service) -> bool {
+    let up = |b: &&Backend| b.health.verdict != Verdict::Down;
+    let needed = service.mode.replicate().map_or(1, |policy| policy.needed());
+    service.backends.iter().filter(up).count() >= usize::from(needed)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,78 @@
+//! Which VIPs are announced.
+
+use super::*;
+use crate::services::parse;
+
+const TWO: &str = r#"
+[[service]]
+name = "web"
+vips = ["203.0.113.10:80/tcp", "[2001:db8::10]:80/tcp"]
+backends = [{ address = "10.0.1.11" }, { address = "10.0.1.12", weight = 0 }]
+
+[[service]]
+name = "dns"
+vips = ["203.0.113.10:53/udp"]
+backends = [{ address = "10.0.1.13" }]
+"#;
+
+fn services() -> Vec<Service> {
+    parse("services.toml", TWO).unwrap().services
+}
+
+fn state(services: &[Service], address: &str, balancer: Balancer) -> Option<Withheld> {
+    announcements(services, balancer)[&address.parse::<IpAddr>().unwrap()].clone()
+}
+
+fn without_backends(name: &str) -> Vec<Service> {
+    let mut services = services();
+    let service = services.iter_mut().find(|s| s.name.as_str() == name);
+    service.unwrap().backends.clear();
+    services
+}
+
+#[test]
+fn vips_of_services_with_backends_are_announced_while_the_engine_forwards() {
+    for address in ["203.0.113.10", "2001:db8::10"] {
+        assert_eq!(state(&services(), address, Balancer::Forwards), None);
+    }
+}
+
+#[test]
+fn nothing_is_announced_for_a_balancer_that_does_not_serve() {
+    for (balancer, why) in [
+        (Balancer::WithoutEngine, Withheld::NoEngine),
+        (Balancer::Drained, Withheld::Drained),
+        (Balancer::Ends, Withheld::Ending),
+    ] {
+        assert_eq!(state(&services(), "2001:db8::10", balancer), Some(why));
+    }
+}
+
+#[test]
+fn an_address_stays_while_one_of_its_services_serves() {
+    for name in ["web", "dns"] {
+        let left = without_backends(name);
+        assert_eq!(state(&left, "203.0.113.10", Balancer::Forwards), None);
+    }
+    let web = ServiceName::new("web").unwrap();
+    assert_eq!(
+        state(&without_backends("web"), "2001:db8::10", Balancer::Forwards),
+        Some(Withheld::NoBackend(web))
+    );
+}
+
+#[test]
+fn backends_that_drain_keep_their_address_announced() {
+    let mut services = services();
+    services[0].backends.remove(0);
+    assert_eq!(state(&services, "2001:db8::10", Balancer::Forwards), None);
+}
+
+#[test]
+fn backends_that_are_down_do_not() {
+    let mut services = services();
+    for backend in &mut services[0].backends {
+        backend.health.verdict = Verdict::Down;
+    }
+    assert!(state(&services, "2001:db8::10", Balancer::Forwards).is_some());
+}

@@ -1,0 +1,102 @@
+//! `lockstepd.toml`: the daemon's own settings. What the balancer serves stands in `services.toml`.
+//!
+//! Every section may be left out, and so may the file: the daemon then tells its engine what
+//! `services.toml` says, and does nothing else.
+
+use lockstep_topology::diagnostics::{Diagnostics, Source, from_toml};
+use serde::Deserialize;
+
+pub mod bgp;
+pub mod health;
+pub mod layer2;
+pub mod operation;
+pub mod random;
+pub mod store;
+
+/// What `lockstepd.toml` says, each part with its defaults where the file is silent.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Config {
+    /// The name of this balancer, the log, the metrics.
+    pub operation: operation::Operation,
+    /// What checks of services that say less are like.
+    pub health: health::Defaults,
+    /// The routers to announce VIPs to.
+    pub bgp: bgp::Bgp,
+    /// How VIPs are announced on the link; `None` where they are not.
+    pub layer2: Option<layer2::Layer2>,
+    /// What a group of balancers shares its state by; `None` where each is alone.
+    pub store: Option<store::Store>,
+    /// The random numbers for replicas; `None` where they are not served.
+    pub random: Option<random::Random>,
+}
+
+/// A `lockstepd.toml` without errors.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ConfigFile {
+    /// What it says.
+    pub config: Config,
+    /// What is allowed, but hardly meant.
+    pub warnings: Diagnostics,
+}
+
+/// Reads the text of a `lockstepd.toml`. `file` is the name errors are reported under.
+///
+/// # Errors
+/// Everything that is wrong with it at once.
+pub fn parse(file: &str, text: &str) -> Result<ConfigFile, Diagnostics> {
+    let source = Source::new(file, text);
+    let document: Document = from_toml(file, text)?;
+    let mut found = Diagnostics::new();
+    let config = Config {
+        operation: operation::read(document.node, document.log, document.metrics),
+        health: document.health.to_defaults(source, &mut found),
+        bgp: document.bgp.to_bgp(source, &mut found),
+        layer2: document.layer2.map(|raw| raw.to_layer2(source, &mut found)),
+        store: document.store.map(|raw| raw.to_store(source, &mut found)),
+        random: document.random.map(|raw| raw.to_random(source, &mut found)),
+    };
+    if found.has_errors() {
+        return Err(found);
+    }
+    Ok(ConfigFile {
+        config,
+        warnings: found,
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    #[serde(default)]
+    node: operation::RawNode,
+    #[serde(default)]
+    log: operation::RawLog,
+    #[serde(default)]
+    metrics: operation::RawMetrics,
+    #[serde(default)]
+    health: health::RawHealth,
+    #[serde(default)]
+    bgp: bgp::RawBgp,
+    layer2: Option<layer2::RawLayer2>,
+    store: Option<store::RawStore>,
+    random: Option<random::RawRandom>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_is_all_defaults() {
+        assert_eq!(parse("lockstepd.toml", ""), Ok(ConfigFile::default()));
+    }
+
+    #[test]
+    fn an_unknown_section_is_an_error_with_the_nearest_one() {
+        let errors = parse("lockstepd.toml", "[bpg]\n").unwrap_err().to_string();
+        assert!(
+            errors.starts_with("lockstepd.toml:1:2:") && errors.contains("bgp"),
+            "{errors}"
+        );
+    }
+}

