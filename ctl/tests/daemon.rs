@@ -314,8 +314,8 @@ fn applying_a_file_replaces_the_daemons() {
     assert_eq!(fs::read_to_string(place.services()).unwrap(), web(TWO));
     assert_eq!(
         fs::read_dir(place.path("etc")).unwrap().count(),
-        1,
-        "nothing left beside it"
+        2,
+        "nothing left beside it and lockstepd.toml"
     );
     engine.refuse(None);
     place

@@ -7,6 +7,7 @@ use lockstep_topology::diagnostics::{Diagnostics, Source, from_toml};
 use serde::Deserialize;
 
 pub mod bgp;
+pub mod diff;
 pub mod health;
 pub mod layer2;
 pub mod operation;
