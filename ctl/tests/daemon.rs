@@ -314,8 +314,8 @@ fn applying_a_file_replaces_the_daemons() {
     assert_eq!(fs::read_to_string(place.services()).unwrap(), web(TWO));
     assert_eq!(
         fs::read_dir(place.path("etc")).unwrap().count(),
-        1,
-        "nothing left beside it"
+        2,
+        "nothing left beside it and lockstepd.toml"
     );
     engine.refuse(None);
     place
@@ -396,6 +396,7 @@ fn another_daemon_on_the_engine_does_not_go_unnoticed() {
     let place = Place::new(&web(&["10.0.0.1"]));
     let engine = place.engine();
     let daemon = place.daemon();
+    wait_for("its services", || engine.has(&["10.0.0.1"]));
     wait_for("a calm status", || place.lockstep(&["status"]).code == 0);
     let mut other = engine.current();
     other.epoch += 1;

@@ -82,7 +82,7 @@ mod flows;
 pub(crate) mod health;
 mod meaningless;
 mod replicate;
-mod values;
+pub(crate) mod values;
 
 use flows::{FileEncapsulation, FilePriority, FileScheduler, FileSticky, SlowStart};
 use flows::{PrefixText, Rate, SourceLimit};
