@@ -13,6 +13,11 @@ pub mod operation;
 pub mod random;
 pub mod store;
 
+/// The sections there are, by their keys.
+pub const SECTIONS: [&str; 8] = [
+    "node", "log", "metrics", "health", "bgp", "layer2", "store", "random",
+];
+
 /// What `lockstepd.toml` says, each part with its defaults where the file is silent.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Config {
@@ -48,7 +53,13 @@ pub fn parse(file: &str, text: &str) -> Result<ConfigFile, Diagnostics> {
     let document: Document = from_toml(file, text)?;
     let mut found = Diagnostics::new();
     let config = Config {
-        operation: operation::read(document.node, document.log, document.metrics),
+        operation: operation::read(
+            document.node,
+            document.log,
+            document.metrics,
+            source,
+            &mut found,
+        ),
         health: document.health.to_defaults(source, &mut found),
         bgp: document.bgp.to_bgp(source, &mut found),
         layer2: document.layer2.map(|raw| raw.to_layer2(source, &mut found)),
@@ -89,6 +100,14 @@ mod tests {
     #[test]
     fn an_empty_file_is_all_defaults() {
         assert_eq!(parse("lockstepd.toml", ""), Ok(ConfigFile::default()));
+    }
+
+    #[test]
+    fn every_section_is_known_by_its_key() {
+        let errors = parse("lockstepd.toml", "[x]\n").unwrap_err().to_string();
+        let (_, sections) = errors.split_once("allowed: ").unwrap();
+        let sections = sections.trim_end().trim_end_matches(')');
+        assert_eq!(sections.split(", ").collect::<Vec<_>>(), SECTIONS);
     }
 
     #[test]
