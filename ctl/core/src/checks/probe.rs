@@ -101,7 +101,7 @@ pub enum HttpVersion {
 }
 
 /// How TLS is checked.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Tls {
     /// The certificate has to be one of these authorities'; any will do where none is named.
     pub ca: Option<PathBuf>,

@@ -13,7 +13,7 @@ pub enum Outcome {
     Passed(Duration),
     /// It did not; what exactly, for the operator.
     Failed(String),
-    /// It could not be asked, for a reason that lies on this side: nothing is known of it.
+    /// It could not be asked, for a reason that lies on this side: what is held of it stays.
     Unasked(String),
 }
 
@@ -53,7 +53,6 @@ impl State {
         match (self.verdict, outcome) {
             (Verdict::Unknown, Outcome::Passed(_)) => self.turn(Verdict::Up, now),
             (Verdict::Unknown, Outcome::Failed(_)) => self.fall(now, damping),
-            (Verdict::Unknown, Outcome::Unasked(_)) => self.against = 0,
             (Verdict::Up, Outcome::Passed(_)) => self.against = 0,
             (Verdict::Up, Outcome::Failed(_)) => {
                 self.against = self.against.saturating_add(1);
@@ -69,9 +68,8 @@ impl State {
                 }
             }
             (Verdict::Down, Outcome::Failed(_)) => self.against = 0,
-            (Verdict::Up | Verdict::Down, Outcome::Unasked(_)) => {
-                self.turn(Verdict::Unknown, now);
-            }
+            // It says nothing about the backend: what is held of it stays.
+            (Verdict::Unknown | Verdict::Up | Verdict::Down, Outcome::Unasked(_)) => {}
         }
     }
 

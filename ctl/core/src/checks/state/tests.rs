@@ -46,12 +46,12 @@ fn every_verdict_under_every_outcome() {
         (Up, 0, failed(), Up, 1),
         (Up, 1, failed(), Up, 2),
         (Up, 2, failed(), Down, 0),
-        (Up, 2, unasked(), Unknown, 0),
+        (Up, 2, unasked(), Up, 2),
         (Down, 0, passed(), Down, 1),
         (Down, 1, passed(), Up, 0),
         (Down, 0, failed(), Down, 0),
         (Down, 1, failed(), Down, 0),
-        (Down, 1, unasked(), Unknown, 0),
+        (Down, 1, unasked(), Down, 1),
     ];
     for (verdict, against, outcome, to, then) in rows {
         let mut state = state(verdict, against);
@@ -125,12 +125,12 @@ proptest! {
             (passes, failures) = match &outcome {
                 Outcome::Passed(_) => (passes.saturating_add(1), 0),
                 Outcome::Failed(_) => (0, failures.saturating_add(1)),
-                Outcome::Unasked(_) => (0, 0),
+                Outcome::Unasked(_) => (passes, failures),
             };
             state.note(Timestamp(at as u64), &pace, off, &outcome);
             prop_assert!(state.against < rise.max(fall));
             let wanted = match (before, &outcome) {
-                (_, Outcome::Unasked(_)) => Verdict::Unknown,
+                (_, Outcome::Unasked(_)) => before,
                 (Verdict::Unknown, Outcome::Passed(_)) => Verdict::Up,
                 (Verdict::Unknown, Outcome::Failed(_)) => Verdict::Down,
                 (Verdict::Up, _) if failures >= fall => Verdict::Down,
