@@ -26,6 +26,7 @@ mod drain;
 mod events;
 mod explain;
 mod flows;
+mod health;
 mod metrics;
 mod output;
 mod pcap;
@@ -91,6 +92,8 @@ enum Command {
     Status,
     /// Show traffic as rates, live: services, backends, workers, drops
     Top(top::Arguments),
+    /// Show what the checks of backends have found (exit code 1 when one is down)
+    Health(health::Arguments),
     /// List live flows
     Flows(flows::Arguments),
     /// List replicated sessions
@@ -203,6 +206,7 @@ async fn carry_out(options: Options, out: &mut Out) -> Result<Answer, Failure> {
         Command::Apply(arguments) => apply::run(&global, &arguments, out).await,
         Command::Status => status::run(&global, out).await,
         Command::Top(arguments) => top::run(&global, arguments, out).await,
+        Command::Health(arguments) => health::run(&global, arguments, out).await,
         Command::Flows(arguments) => flows::run(&global, arguments, out).await,
         Command::Sessions(arguments) => sessions::list(&global, arguments, out).await,
         Command::Session(arguments) => sessions::show(&global, arguments, out).await,
