@@ -34,7 +34,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
 use guard::Guards;
-use lockstep_plan::{DropReason, Protocol};
+use lockstep_plan::{DropReason, Protocol, Unserved};
 use lockstep_wire::{FlowKey, FlowKey4, FlowKey6, HashSeed, Headers};
 use nat::Nat;
 use tracked::Tracked;
@@ -110,6 +110,8 @@ enum Refusal {
     Session,
     /// It is an answer of a flow in the table.
     Answer(Slot),
+    /// Its service has no backend, and its sender is told.
+    Unserved,
     Drop(DropReason),
 }
 
@@ -342,6 +344,7 @@ impl Flows {
                 (_, Err(Refusal::Answer(slot))) => {
                     return self.answer(tables, now, slot, key, item, frame);
                 }
+                (vip, Err(Refusal::Unserved)) => return self.unserved(now, vip, item, frame),
                 (vip, Err(refusal)) => return self.refuse(vip, refusal, &item.headers),
             },
         };
@@ -447,7 +450,11 @@ impl Flows {
             Some((ring, hash, picked))
         });
         let Some((ring, hash, mut backend)) = chosen else {
-            return (vip, Err(Refusal::Drop(DropReason::NoBackend)));
+            let refusal = match ring.map(|ring| ring.unserved) {
+                Some(Unserved::Reset) => Refusal::Unserved,
+                Some(Unserved::Drop) | None => Refusal::Drop(DropReason::NoBackend),
+            };
+            return (vip, Err(refusal));
         };
         if tables
             .hop(backend)
@@ -510,6 +517,8 @@ impl Flows {
             Refusal::Drop(reason) => self.drop(vip, reason),
             // One goes to its client instead of being refused.
             Refusal::Answer(_) => self.drop(vip, DropReason::NoFlow),
+            // Its sender is told instead, see `settle`.
+            Refusal::Unserved => self.drop(vip, DropReason::NoBackend),
             Refusal::Session => {
                 if vip != VipRef::UNKNOWN {
                     let counters = &self.counters.vips[vip.slot()];
