@@ -25,6 +25,7 @@ mod script;
 mod socket;
 mod tcp;
 mod tls;
+mod tunnel;
 mod udp;
 
 /// From one report for the command line to the next, where no verdict changes.
