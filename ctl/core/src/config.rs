@@ -14,8 +14,8 @@ pub mod random;
 pub mod store;
 
 /// The sections there are, by their keys.
-pub const SECTIONS: [&str; 8] = [
-    "node", "log", "metrics", "health", "bgp", "layer2", "store", "random",
+pub const SECTIONS: [&str; 9] = [
+    "node", "log", "metrics", "shutdown", "health", "bgp", "layer2", "store", "random",
 ];
 
 /// What `lockstepd.toml` says, each part with its defaults where the file is silent.
@@ -33,6 +33,13 @@ pub struct Config {
     pub store: Option<store::Store>,
     /// The random numbers for replicas; `None` where they are not served.
     pub random: Option<random::Random>,
+}
+
+impl Config {
+    /// Whether there is anybody to announce VIPs to.
+    pub fn announces(&self) -> bool {
+        self.bgp != bgp::Bgp::default() || self.layer2.is_some()
+    }
 }
 
 /// A `lockstepd.toml` without errors.
@@ -57,6 +64,7 @@ pub fn parse(file: &str, text: &str) -> Result<ConfigFile, Diagnostics> {
             document.node,
             document.log,
             document.metrics,
+            document.shutdown,
             source,
             &mut found,
         ),
@@ -84,6 +92,8 @@ struct Document {
     log: operation::RawLog,
     #[serde(default)]
     metrics: operation::RawMetrics,
+    #[serde(default)]
+    shutdown: operation::RawShutdown,
     #[serde(default)]
     health: health::RawHealth,
     #[serde(default)]
