@@ -62,6 +62,8 @@ pub enum Event {
     Group(Group),
     /// The daemon is to end; said when everybody else may be told.
     Ending(Ending, oneshot::Sender<()>),
+    /// Somebody wants to know whether events are still handled.
+    Alive(oneshot::Sender<()>),
     /// Somebody wants something.
     Command(Command),
 }
@@ -247,6 +249,9 @@ impl Actor {
                 self.ending = ending;
                 self.publish();
                 let _ = done.send(());
+            }
+            Event::Alive(reply) => {
+                let _ = reply.send(());
             }
             Event::Command(Command::ApplyFile(request, reply)) => {
                 let answer = match request.kind() {
