@@ -396,6 +396,7 @@ fn another_daemon_on_the_engine_does_not_go_unnoticed() {
     let place = Place::new(&web(&["10.0.0.1"]));
     let engine = place.engine();
     let daemon = place.daemon();
+    wait_for("its services", || engine.has(&["10.0.0.1"]));
     wait_for("a calm status", || place.lockstep(&["status"]).code == 0);
     let mut other = engine.current();
     other.epoch += 1;

@@ -30,6 +30,13 @@ pub struct Config {
     pub random: Option<random::Random>,
 }
 
+impl Config {
+    /// Whether there is anybody to announce VIPs to.
+    pub fn announces(&self) -> bool {
+        self.bgp != bgp::Bgp::default() || self.layer2.is_some()
+    }
+}
+
 /// A `lockstepd.toml` without errors.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ConfigFile {
@@ -48,7 +55,12 @@ pub fn parse(file: &str, text: &str) -> Result<ConfigFile, Diagnostics> {
     let document: Document = from_toml(file, text)?;
     let mut found = Diagnostics::new();
     let config = Config {
-        operation: operation::read(document.node, document.log, document.metrics),
+        operation: operation::read(
+            document.node,
+            document.log,
+            document.metrics,
+            document.shutdown,
+        ),
         health: document.health.to_defaults(source, &mut found),
         bgp: document.bgp.to_bgp(source, &mut found),
         layer2: document.layer2.map(|raw| raw.to_layer2(source, &mut found)),
@@ -73,6 +85,8 @@ struct Document {
     log: operation::RawLog,
     #[serde(default)]
     metrics: operation::RawMetrics,
+    #[serde(default)]
+    shutdown: operation::RawShutdown,
     #[serde(default)]
     health: health::RawHealth,
     #[serde(default)]
