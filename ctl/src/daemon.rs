@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::Parser;
 use lockstep_api::control_server::ControlServer;
 use lockstep_api::{DAEMON_SOCKET, ENGINE_SOCKET};
-use std::io::IsTerminal;
+use lockstep_process::log::{self, Log};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -19,7 +19,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
-use tracing_subscriber::EnvFilter;
 
 mod actor;
 mod checks;
@@ -104,21 +103,13 @@ impl Options {
 /// Runs the daemon until SIGTERM or SIGINT. The exit code is 0 after one of those, 1 when it
 /// could not start.
 pub fn run(options: Options) -> ExitCode {
-    let filter = EnvFilter::try_from_env("LOCKSTEP_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        // A log nobody can write to any more must not end the daemon.
-        .log_internal_errors(false)
-        .init();
+    let log = log::start();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build();
     let served = match runtime {
-        Ok(runtime) => runtime.block_on(serve(options)),
+        Ok(runtime) => runtime.block_on(serve(options, log)),
         Err(error) => Err(error).context("cannot start a thread"),
     };
     match served {
@@ -130,7 +121,7 @@ pub fn run(options: Options) -> ExitCode {
     }
 }
 
-async fn serve(options: Options) -> anyhow::Result<()> {
+async fn serve(options: Options, _log: Log) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let (listener, _listening) = listen_on(Peer::Daemon, &options.socket)?;
@@ -198,7 +189,7 @@ async fn say_goodbye(wires: &Wires, ending: &Sender<Ending>, how: Ending, mut pa
     let (done, told) = oneshot::channel();
     let said = wires.events.send(Event::Ending(how, done)).await;
     if said.is_ok() && told.await.is_ok() && how == Ending::Shutdown && announces {
-        let deadline = wires.config.borrow().operation.quiet;
+        let deadline = wires.config.borrow().shutdown.deadline;
         let mut again = signal(SignalKind::terminate()).ok();
         let second = async {
             match &mut again {

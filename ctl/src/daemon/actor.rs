@@ -13,7 +13,8 @@ use super::view::{DrainView, View};
 use super::wanted::Wanted;
 use lockstep_api::engine_client::EngineClient;
 use lockstep_api::{
-    ApplyFileReply, ApplyFileRequest, DrainBalancerReply, DrainReply, DrainRequest, UndrainRequest,
+    ApplyFileReply, ApplyFileRequest, DrainBalancerReply, DrainReply, DrainRequest, FileKind,
+    UndrainRequest,
 };
 use lockstep_ctl_core::announce::{Announcements, Balancer, announcements};
 use lockstep_ctl_core::checks::{Verdicts, subjects};
@@ -91,6 +92,8 @@ pub struct Actor {
     config_file: String,
     wanted: Wanted,
     config: Arc<Config>,
+    /// The text of it.
+    config_text: String,
     /// What was last read from the files, so that the same text is not judged twice.
     seen: Seen,
     file_error: String,
@@ -154,6 +157,7 @@ impl Actor {
             config_file: options.config().display().to_string(),
             wanted: Wanted::default(),
             config: Arc::default(),
+            config_text: String::new(),
             seen: Seen::default(),
             file_error: String::new(),
             config_error: String::new(),
@@ -245,7 +249,10 @@ impl Actor {
                 let _ = done.send(());
             }
             Event::Command(Command::ApplyFile(request, reply)) => {
-                let answer = self.apply_file(&request).await;
+                let answer = match request.kind() {
+                    FileKind::Services => self.apply_file(&request).await,
+                    FileKind::Config => self.apply_config(&request),
+                };
                 self.publish();
                 let _ = reply.send(answer);
             }
@@ -319,18 +326,26 @@ impl Actor {
 
     /// What is to be announced; `None` where that is still to be seen.
     fn announced(&self) -> Option<Announcements> {
-        let balancer = match self.ending {
-            // Whoever follows at once goes on with what peers have.
-            Ending::Restart => return None,
+        // Whoever follows at once goes on with what peers have.
+        let unknown = self.balancer() == Balancer::WithoutEngine && self.withdraw.is_some();
+        if unknown || self.ending == Ending::Restart {
+            return None;
+        }
+        Some(announcements(&self.laid_over(), self.balancer()))
+    }
+
+    /// What the balancer as a whole does.
+    fn balancer(&self) -> Balancer {
+        match self.ending {
             Ending::Shutdown => Balancer::Ends,
-            Ending::Running if self.drained => Balancer::Drained,
-            Ending::Running if self.in_force => Balancer::Forwards,
-            Ending::Running if self.withdraw.is_some() => return None,
+            Ending::Running | Ending::Restart if self.drained => Balancer::Drained,
+            Ending::Running | Ending::Restart if self.in_force => Balancer::Forwards,
             // It answers, and forwards by what it had.
-            Ending::Running if self.engine.is_some() && self.sent.epoch() > 0 => Balancer::Forwards,
-            Ending::Running => Balancer::WithoutEngine,
-        };
-        Some(announcements(&self.laid_over(), balancer))
+            Ending::Running | Ending::Restart if self.engine.is_some() && self.sent.epoch() > 0 => {
+                Balancer::Forwards
+            }
+            Ending::Running | Ending::Restart => Balancer::WithoutEngine,
+        }
     }
 }
 
