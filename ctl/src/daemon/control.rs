@@ -3,7 +3,7 @@
 use super::actor::{Command, Event};
 use super::parts::Reports;
 use super::refusal::Refusal;
-use super::view::View;
+use super::view::{View, announcement_to_proto};
 use lockstep_api::control_server::Control;
 use lockstep_api::{
     AnnouncementsReply, AnnouncementsRequest, ApplyFileReply, ApplyFileRequest, BgpReply,
@@ -121,16 +121,20 @@ impl Control for ControlService {
 
     async fn drain_balancer(
         &self,
-        _: Request<DrainBalancerRequest>,
+        request: Request<DrainBalancerRequest>,
     ) -> Result<Response<DrainBalancerReply>, Status> {
-        Err(Status::unimplemented("not there yet"))
+        let drain = request.into_inner().drain;
+        self.ask(|reply| Command::DrainBalancer(drain, reply)).await
     }
 
     async fn announcements(
         &self,
         _: Request<AnnouncementsRequest>,
     ) -> Result<Response<AnnouncementsReply>, Status> {
-        Err(Status::unimplemented("not there yet"))
+        let announced = &self.view.borrow().announcements;
+        Ok(Response::new(AnnouncementsReply {
+            announcements: announced.iter().map(announcement_to_proto).collect(),
+        }))
     }
 
     async fn health(&self, _: Request<HealthRequest>) -> Result<Response<HealthReply>, Status> {
