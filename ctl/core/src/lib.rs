@@ -6,6 +6,7 @@
 
 pub mod announce;
 pub mod bgp;
+pub mod bfd;
 pub mod checks;
 pub mod config;
 pub mod diff;

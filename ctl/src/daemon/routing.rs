@@ -21,6 +21,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+#[allow(dead_code, reason = "BGP starts it")]
+mod bfd;
 mod connection;
 mod leave;
 mod listener;
