@@ -79,7 +79,7 @@ mod conflicts;
 mod flows;
 mod meaningless;
 mod replicate;
-mod values;
+pub(crate) mod values;
 
 use flows::{FileEncapsulation, FilePriority, FileScheduler, FileSticky, SlowStart};
 use flows::{PrefixText, Rate, SourceLimit};
