@@ -14,6 +14,7 @@ pub mod drains;
 pub mod group;
 pub mod health;
 pub mod policy;
+pub mod random;
 pub mod reconcile;
 pub mod services;
 pub mod spread;

@@ -20,8 +20,9 @@ use lockstep_ctl_core::announce::{Announcements, Balancer, announcements};
 use lockstep_ctl_core::checks::{Verdicts, subjects};
 use lockstep_ctl_core::config::Config;
 use lockstep_ctl_core::drains::{Drains, Target};
-use lockstep_ctl_core::group::{Group, Own};
-use lockstep_plan::Snapshot;
+use lockstep_ctl_core::group::{Group, Own, absorb};
+use lockstep_plan::{Backend, Service, Snapshot};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -280,11 +281,8 @@ impl Actor {
 
     /// The other balancers have said something: their drains are ours.
     fn hear_of_group(&mut self, group: Group) {
-        if let Some(drains) = &group.drains
-            && *drains != self.drains
-        {
-            self.drains = drains.clone();
-            self.drains.retain_in(self.wanted.services());
+        if !group.changes.is_empty() {
+            absorb(&mut self.drains, &group.changes);
             self.save_drains_or_warn();
         }
         self.group = group;
@@ -304,6 +302,8 @@ impl Actor {
             Own {
                 verdicts: self.verdicts.clone(),
                 drains: self.drains.clone(),
+                backends: backends(self.wanted.services()),
+                heard: self.group.generation,
             },
         );
         let announced = self.announced();
@@ -352,6 +352,18 @@ impl Actor {
             Ending::Running | Ending::Restart => Balancer::WithoutEngine,
         }
     }
+}
+
+/// Every backend of services.
+fn backends(services: &[Service]) -> BTreeSet<Target> {
+    let of = |service: &Service| {
+        let target = |backend: &Backend| Target {
+            service: service.name.clone(),
+            backend: backend.id(),
+        };
+        service.backends.iter().map(target).collect::<Vec<_>>()
+    };
+    services.iter().flat_map(of).collect()
 }
 
 /// Sends what is another value than the last.
