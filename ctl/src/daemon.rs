@@ -191,7 +191,7 @@ async fn say_goodbye(wires: &Wires, ending: &Sender<Ending>, how: Ending, mut pa
     let (done, told) = oneshot::channel();
     let said = wires.events.send(Event::Ending(how, done)).await;
     if said.is_ok() && told.await.is_ok() && how == Ending::Shutdown && announces {
-        let deadline = wires.config.borrow().operation.quiet;
+        let deadline = wires.config.borrow().shutdown.deadline;
         let mut again = signal(SignalKind::terminate()).ok();
         let second = async {
             match &mut again {

@@ -6,11 +6,14 @@
 use lockstep_topology::diagnostics::{Diagnostics, Source, from_toml};
 use serde::Deserialize;
 
+pub mod bfd;
 pub mod bgp;
+pub mod diff;
 pub mod health;
 pub mod layer2;
 pub mod operation;
 pub mod random;
+pub mod shutdown;
 pub mod store;
 
 /// The sections there are, by their keys.
@@ -23,6 +26,8 @@ pub const SECTIONS: [&str; 9] = [
 pub struct Config {
     /// The name of this balancer, the log, the metrics.
     pub operation: operation::Operation,
+    /// How the daemon ends.
+    pub shutdown: shutdown::Shutdown,
     /// What checks of services that say less are like.
     pub health: health::Defaults,
     /// The routers to announce VIPs to.
@@ -64,10 +69,10 @@ pub fn parse(file: &str, text: &str) -> Result<ConfigFile, Diagnostics> {
             document.node,
             document.log,
             document.metrics,
-            document.shutdown,
             source,
             &mut found,
         ),
+        shutdown: document.shutdown.to_shutdown(),
         health: document.health.to_defaults(source, &mut found),
         bgp: document.bgp.to_bgp(source, &mut found),
         layer2: document.layer2.map(|raw| raw.to_layer2(source, &mut found)),
@@ -93,7 +98,7 @@ struct Document {
     #[serde(default)]
     metrics: operation::RawMetrics,
     #[serde(default)]
-    shutdown: operation::RawShutdown,
+    shutdown: shutdown::RawShutdown,
     #[serde(default)]
     health: health::RawHealth,
     #[serde(default)]

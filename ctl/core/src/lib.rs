@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 pub mod announce;
+pub mod bgp;
+pub mod bfd;
 pub mod checks;
 pub mod config;
 pub mod diff;
@@ -12,6 +14,7 @@ pub mod drains;
 pub mod group;
 pub mod health;
 pub mod policy;
+pub mod random;
 pub mod reconcile;
 pub mod services;
 pub mod spread;

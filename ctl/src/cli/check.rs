@@ -3,6 +3,7 @@
 use super::output::Out;
 use super::{Answer, Failure, read_file};
 use clap::{Args, ValueEnum};
+use lockstep_api::FileKind;
 use lockstep_ctl_core::{config, services};
 use lockstep_topology::Topology;
 use lockstep_topology::diagnostics::{Diagnostic, Diagnostics, Severity};
@@ -119,6 +120,17 @@ pub fn run(arguments: &Arguments, out: &mut Out) -> Result<Answer, Failure> {
         Kind::Topology => topology(&file, &text),
     };
     report(&file, &summary, &found, out)
+}
+
+/// Which of the daemon's files it is, and what is found in it.
+pub fn daemons(file: &str, text: &str) -> Result<(FileKind, Diagnostics), Failure> {
+    match Kind::of(text, file) {
+        Kind::Services => Ok((FileKind::Services, services(file, text).1)),
+        Kind::Lockstepd => Ok((FileKind::Config, lockstepd(file, text).1)),
+        Kind::Topology => Err(Failure::Usage(format!(
+            "{file} is a topology.toml: it belongs to the engine, which reads it when it starts"
+        ))),
+    }
 }
 
 fn services(file: &str, text: &str) -> (String, Diagnostics) {

@@ -29,6 +29,11 @@ struct Daemon {
     services_file: String,
     /// Why the file is not in force; null when it is.
     file_error: Option<String>,
+    config_file: String,
+    /// Why the configuration is not in force; null when it is.
+    config_error: Option<String>,
+    /// Whether the whole balancer is drained.
+    drained: bool,
     engine_connected: bool,
     /// Why the engine does not have what it should; null when it has.
     engine_error: Option<String>,
@@ -46,6 +51,9 @@ impl Daemon {
             uptime_seconds: reply.uptime_seconds,
             services_file: reply.services_file,
             file_error: some(reply.file_error),
+            config_file: reply.config_file,
+            config_error: some(reply.config_error),
+            drained: reply.drained,
             engine_connected: reply.engine_connected,
             engine_error: some(reply.engine_error),
             metrics_error: some(reply.metrics_error),
@@ -70,6 +78,16 @@ impl Daemon {
         if let Some(error) = &self.file_error {
             troubles.push("the services file is not in force:".to_owned());
             troubles.extend(error.lines().map(|line| format!("  {line}")));
+        }
+        if let Some(error) = &self.config_error {
+            troubles.push(format!("{} is not in force:", self.config_file));
+            troubles.extend(error.lines().map(|line| format!("  {line}")));
+        }
+        if self.drained {
+            troubles.push(
+                "the balancer is drained, its VIPs are not announced; `lockstep undrain --balancer` ends it"
+                    .to_owned(),
+            );
         }
         if let Some(error) = &self.engine_error {
             troubles.push(format!("the engine does not have what it should: {error}"));

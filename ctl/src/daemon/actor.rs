@@ -13,14 +13,16 @@ use super::view::{DrainView, View};
 use super::wanted::Wanted;
 use lockstep_api::engine_client::EngineClient;
 use lockstep_api::{
-    ApplyFileReply, ApplyFileRequest, DrainBalancerReply, DrainReply, DrainRequest, UndrainRequest,
+    ApplyFileReply, ApplyFileRequest, DrainBalancerReply, DrainReply, DrainRequest, FileKind,
+    UndrainRequest,
 };
 use lockstep_ctl_core::announce::{Announcements, Balancer, announcements};
 use lockstep_ctl_core::checks::{Verdicts, subjects};
 use lockstep_ctl_core::config::Config;
 use lockstep_ctl_core::drains::{Drains, Target};
-use lockstep_ctl_core::group::{Group, Own};
-use lockstep_plan::Snapshot;
+use lockstep_ctl_core::group::{Group, Own, absorb};
+use lockstep_plan::{Backend, Service, Snapshot};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -93,6 +95,8 @@ pub struct Actor {
     config_file: String,
     wanted: Wanted,
     config: Arc<Config>,
+    /// The text of it.
+    config_text: String,
     /// What was last read from the files, so that the same text is not judged twice.
     seen: Seen,
     file_error: String,
@@ -156,6 +160,7 @@ impl Actor {
             config_file: options.config().display().to_string(),
             wanted: Wanted::default(),
             config: Arc::default(),
+            config_text: String::new(),
             seen: Seen::default(),
             file_error: String::new(),
             config_error: String::new(),
@@ -250,7 +255,10 @@ impl Actor {
                 let _ = reply.send(());
             }
             Event::Command(Command::ApplyFile(request, reply)) => {
-                let answer = self.apply_file(&request).await;
+                let answer = match request.kind() {
+                    FileKind::Services => self.apply_file(&request).await,
+                    FileKind::Config => self.apply_config(&request),
+                };
                 self.publish();
                 let _ = reply.send(answer);
             }
@@ -273,11 +281,8 @@ impl Actor {
 
     /// The other balancers have said something: their drains are ours.
     fn hear_of_group(&mut self, group: Group) {
-        if let Some(drains) = &group.drains
-            && *drains != self.drains
-        {
-            self.drains = drains.clone();
-            self.drains.retain_in(self.wanted.services());
+        if !group.changes.is_empty() {
+            absorb(&mut self.drains, &group.changes);
             self.save_drains_or_warn();
         }
         self.group = group;
@@ -297,6 +302,8 @@ impl Actor {
             Own {
                 verdicts: self.verdicts.clone(),
                 drains: self.drains.clone(),
+                backends: backends(self.wanted.services()),
+                heard: self.group.generation,
             },
         );
         let announced = self.announced();
@@ -324,19 +331,39 @@ impl Actor {
 
     /// What is to be announced; `None` where that is still to be seen.
     fn announced(&self) -> Option<Announcements> {
-        let balancer = match self.ending {
-            // Whoever follows at once goes on with what peers have.
-            Ending::Restart => return None,
-            Ending::Shutdown => Balancer::Ends,
-            Ending::Running if self.drained => Balancer::Drained,
-            Ending::Running if self.in_force => Balancer::Forwards,
-            Ending::Running if self.withdraw.is_some() => return None,
-            // It answers, and forwards by what it had.
-            Ending::Running if self.engine.is_some() && self.sent.epoch() > 0 => Balancer::Forwards,
-            Ending::Running => Balancer::WithoutEngine,
-        };
-        Some(announcements(&self.laid_over(), balancer))
+        // Whoever follows at once goes on with what peers have.
+        let unknown = self.balancer() == Balancer::WithoutEngine && self.withdraw.is_some();
+        if unknown || self.ending == Ending::Restart {
+            return None;
+        }
+        Some(announcements(&self.laid_over(), self.balancer()))
     }
+
+    /// What the balancer as a whole does.
+    fn balancer(&self) -> Balancer {
+        match self.ending {
+            Ending::Shutdown => Balancer::Ends,
+            Ending::Running | Ending::Restart if self.drained => Balancer::Drained,
+            Ending::Running | Ending::Restart if self.in_force => Balancer::Forwards,
+            // It answers, and forwards by what it had.
+            Ending::Running | Ending::Restart if self.engine.is_some() && self.sent.epoch() > 0 => {
+                Balancer::Forwards
+            }
+            Ending::Running | Ending::Restart => Balancer::WithoutEngine,
+        }
+    }
+}
+
+/// Every backend of services.
+fn backends(services: &[Service]) -> BTreeSet<Target> {
+    let of = |service: &Service| {
+        let target = |backend: &Backend| Target {
+            service: service.name.clone(),
+            backend: backend.id(),
+        };
+        service.backends.iter().map(target).collect::<Vec<_>>()
+    };
+    services.iter().flat_map(of).collect()
 }
 
 /// Sends what is another value than the last.

@@ -187,6 +187,16 @@ impl Store {
         replace(&path, text)
     }
 
+    /// Writes a new configuration file likewise.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn replace_config(&self, text: &str) -> Result<Replacement, StoreError> {
+        let path = self.config.as_deref().unwrap_or(Path::new(CONFIG));
+        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        replace(&path, text)
+    }
+
     fn read(&self, path: &Path) -> Result<Option<String>, StoreError> {
         let file = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

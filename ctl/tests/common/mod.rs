@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 pub mod engine;
+pub mod routers;
 
 pub use engine::FakeEngine;
 

@@ -1,22 +1,12 @@
-//! `[node]`, `[log]`, `[metrics]` and `[shutdown]`: who this balancer is, how it tells what it
-//! does, and how it ends.
+//! `[node]`, `[log]` and `[metrics]`: who this balancer is, and how it tells what it does.
 
-use crate::services::values::{FromText, Text};
 use lockstep_topology::diagnostics::{Diagnostics, Source};
-use lockstep_topology::duration;
-use serde::{Deserialize, Deserializer};
-use std::marker::PhantomData;
+use serde::Deserialize;
 use std::net::SocketAddr;
-use std::time::Duration;
 use toml::Spanned;
 
-/// How long a daemon that ends waits where the file says nothing.
-const QUIET: Duration = Duration::from_secs(10);
-/// The longest it can be told to.
-const LONGEST: Duration = Duration::from_secs(600);
-
 /// See the module.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Operation {
     /// What the others of its group know it by; the host's name where the file has none.
     pub name: Option<String>,
@@ -24,19 +14,6 @@ pub struct Operation {
     pub log: Option<LogFormat>,
     /// Where Prometheus asks for metrics; nowhere where the file has none.
     pub metrics: Option<SocketAddr>,
-    /// How long a daemon that ends waits for the traffic of withdrawn VIPs to end.
-    pub quiet: Duration,
-}
-
-impl Default for Operation {
-    fn default() -> Self {
-        Operation {
-            name: None,
-            log: None,
-            metrics: None,
-            quiet: QUIET,
-        }
-    }
 }
 
 /// How the log is written.
@@ -67,40 +44,10 @@ pub(super) struct RawMetrics {
     listen: Option<Spanned<String>>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawShutdown {
-    deadline: Option<Quiet>,
-}
-
-/// A time of up to ten minutes.
-struct Quiet(Duration);
-
-impl FromText for Quiet {
-    const WANTED: &str = "a string such as \"10s\"";
-
-    fn from_text(text: &str) -> Result<Self, String> {
-        let time = duration::parse(text)
-            .map_err(|error| format!("{text:?} is not a duration; {error}"))?;
-        if time <= LONGEST {
-            Ok(Quiet(time))
-        } else {
-            Err(format!("{text:?} is out of range; from \"0s\" to \"10m\""))
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Quiet {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(Text(PhantomData))
-    }
-}
-
 pub(super) fn read(
     node: RawNode,
     log: RawLog,
     metrics: RawMetrics,
-    shutdown: RawShutdown,
     source: Source<'_>,
     found: &mut Diagnostics,
 ) -> Operation {
@@ -123,7 +70,6 @@ pub(super) fn read(
         name,
         log: log.format,
         metrics: listen.as_deref().and_then(address),
-        quiet: shutdown.deadline.map_or(QUIET, |quiet| quiet.0),
     }
 }
 
@@ -146,13 +92,12 @@ mod tests {
     #[test]
     fn sections_of_operation_are_read() {
         let text = "[node]\nname = \"lb-1.example\"\n[log]\nformat = \"json\"\n\
-                    [metrics]\nlisten = \"[::1]:9478\"\n[shutdown]\ndeadline = \"3s\"\n";
+                    [metrics]\nlisten = \"[::1]:9478\"\n";
         let file = parse("lockstepd.toml", text).expect("no errors");
         let expected = Operation {
             name: Some("lb-1.example".to_owned()),
             log: Some(LogFormat::Json),
             metrics: Some("[::1]:9478".parse().expect("an address")),
-            quiet: Duration::from_secs(3),
         };
         assert_eq!(file.config.operation, expected);
     }
@@ -176,7 +121,6 @@ mod tests {
             ("[log]\nformat = \"xml\"", "2:10"),
             ("[metrics]\nlisten = \"9478\"", "2:10"),
             ("[metrics]\nport = 1", "2:1"),
-            ("[shutdown]\ndeadline = \"11m\"", "2:12"),
         ] {
             let errors = parse("lockstepd.toml", text).expect_err(text).to_string();
             assert!(

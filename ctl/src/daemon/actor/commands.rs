@@ -7,13 +7,15 @@ use crate::daemon::refusal::{Refusal, refused_plan};
 use crate::daemon::view::{DrainView, announcement_to_proto};
 use crate::daemon::wanted::{Wanted, without_active};
 use lockstep_api::{
-    ApplyFileReply, ApplyFileRequest, DrainBalancerReply, DrainReply, DrainRequest, UndrainRequest,
+    Announcement, ApplyFileReply, ApplyFileRequest, DrainBalancerReply, DrainReply, DrainRequest,
+    UndrainRequest,
 };
+use lockstep_ctl_core::announce::announcements;
 use lockstep_ctl_core::drains::{Drains, Target, find_targets};
 use lockstep_ctl_core::reconcile::{Action, reconcile};
 use lockstep_ctl_core::services::{ServicesFile, parse};
 use lockstep_ctl_core::spread::Spreads;
-use lockstep_plan::Snapshot;
+use lockstep_plan::{Service, Snapshot};
 use std::time::Duration;
 
 impl Actor {
@@ -71,6 +73,13 @@ impl Actor {
         drains.retain_in(&file.services);
         let epoch = current.epoch().saturating_add(1);
         let said = self.lay_over(&file.services, &drains, &file.health);
+        let (announced, announced_then) = match self.config.announces() {
+            true => (
+                self.would_announce(&self.laid_over()),
+                self.would_announce(&said),
+            ),
+            false => (Vec::new(), Vec::new()),
+        };
         let mut proposed = Wanted::default();
         proposed.replace(file);
         let services = proposed.over(said.clone(), now);
@@ -82,6 +91,9 @@ impl Actor {
             preview: Some(asked(preview).await?),
             current: Some(described(current.epoch(), &now_said, &spreads)),
             proposed: Some(described(epoch, &said, &proposed.spreads())),
+            announced,
+            announced_then,
+            changes: Vec::new(),
         })
     }
 
@@ -161,6 +173,12 @@ impl Actor {
             self.sync_or_retry().await;
         }
         applied
+    }
+
+    /// What is announced of services, as messages.
+    fn would_announce(&self, services: &[Service]) -> Vec<Announcement> {
+        let announced = announcements(services, self.balancer());
+        announced.iter().map(announcement_to_proto).collect()
     }
 
     /// Takes the whole balancer out of the routers' tables, or puts it back in.

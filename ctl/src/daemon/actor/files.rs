@@ -1,6 +1,9 @@
 //! The files: read when they change, each in force as a whole or not at all.
 
 use super::{Actor, show};
+use crate::daemon::refusal::Refusal;
+use lockstep_api::{ApplyFileReply, ApplyFileRequest};
+use lockstep_ctl_core::config::diff::{Difference, differences};
 use lockstep_ctl_core::config::{self, ConfigFile};
 use lockstep_ctl_core::services::{ServicesFile, parse};
 use std::sync::Arc;
@@ -91,12 +94,15 @@ impl Actor {
             return Ok(());
         }
         let text = self.store.load_last_good_config()?;
-        let parsed = text.and_then(|text| config::parse("the last configuration", &text).ok());
-        let Some(file) = parsed else {
+        let parsed = text.and_then(|text| {
+            let file = config::parse("the last configuration", &text).ok()?;
+            Some((text, file))
+        });
+        let Some((text, file)) = parsed else {
             anyhow::bail!("{}", self.config_error);
         };
         tracing::warn!("going on with the last configuration without errors");
-        self.configure(file);
+        self.configure(&text, file);
         Ok(())
     }
 
@@ -116,10 +122,7 @@ impl Actor {
                 let warnings = file.warnings.iter();
                 warnings.for_each(|warning| tracing::warn!("{warning}"));
                 self.config_error.clear();
-                if let Err(error) = self.store.save_last_good_config(&text) {
-                    tracing::warn!("{error}");
-                }
-                self.configure(file);
+                self.adopt_config(&text, file);
                 true
             }
             Err(error) => {
@@ -134,7 +137,38 @@ impl Actor {
         }
     }
 
-    fn configure(&mut self, file: ConfigFile) {
+    /// Puts a `lockstepd.toml` in force, or says what it would change.
+    pub(super) fn apply_config(
+        &mut self,
+        request: &ApplyFileRequest,
+    ) -> Result<ApplyFileReply, Refusal> {
+        let file = config::parse(&request.file, &request.text)
+            .map_err(|errors| Refusal::Request(errors.to_string()))?;
+        let reply = |changes: &[Difference]| ApplyFileReply {
+            epoch: self.epoch,
+            changes: changes.iter().map(ToString::to_string).collect(),
+            ..ApplyFileReply::default()
+        };
+        if request.preview {
+            return Ok(reply(&differences(&self.config_text, &request.text)));
+        }
+        let reply = reply(&[]);
+        self.store.replace_config(&request.text)?.commit()?;
+        self.seen.config = Some(Ok(request.text.clone()));
+        self.config_error.clear();
+        self.adopt_config(&request.text, file);
+        Ok(reply)
+    }
+
+    fn adopt_config(&mut self, text: &str, file: ConfigFile) {
+        if let Err(error) = self.store.save_last_good_config(text) {
+            tracing::warn!("{error}; needed only if the file is damaged when the daemon restarts");
+        }
+        self.configure(text, file);
+    }
+
+    fn configure(&mut self, text: &str, file: ConfigFile) {
+        self.config_text = text.to_owned();
         self.config = Arc::new(file.config);
         self.orders.config.send_replace(Arc::clone(&self.config));
     }
