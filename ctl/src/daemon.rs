@@ -10,15 +10,15 @@ use anyhow::Context;
 use clap::Parser;
 use lockstep_api::control_server::ControlServer;
 use lockstep_api::{DAEMON_SOCKET, ENGINE_SOCKET};
-use std::io::IsTerminal;
-use std::path::PathBuf;
+use lockstep_process::log::{self, Log};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
-use tracing_subscriber::EnvFilter;
 
 mod actor;
 mod checks;
@@ -29,8 +29,10 @@ mod exporter;
 mod group;
 mod layer2;
 mod link;
+mod manager;
 mod parts;
 mod pinger;
+mod quiet;
 mod random;
 mod refusal;
 mod replicas;
@@ -40,16 +42,23 @@ mod view;
 mod wanted;
 mod watch;
 
-use actor::Actor;
+use actor::{Actor, Event};
 use control::ControlService;
 use lockstep_ctl_core::config::Config;
-use parts::{Orders, Reports, Wires};
+use parts::{Ending, Orders, Reports, Wires};
 use replicas::Replicas;
 use store::Store;
+use tokio::sync::watch::Sender;
 
 /// Events that wait for the actor. Whoever has more waits: a full queue holds up the command that
 /// caused it, nothing else.
 const EVENTS: usize = 64;
+
+/// Where the configuration is looked for.
+const CONFIG: &str = "/etc/lockstep/lockstepd.toml";
+
+/// How long routers and neighbors may take to be told that the daemon ends.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// How long open connections are waited for at the end.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -60,7 +69,8 @@ const GOODBYE: Duration = Duration::from_secs(1);
 /// the engine starts. A file with errors leaves what is in force as it is. The engine goes on
 /// forwarding while the daemon is not there.
 ///
-/// The log goes to standard error; LOCKSTEP_LOG=debug shows more of it.
+/// The log goes to standard error; LOCKSTEP_LOG=debug shows more of it, and
+/// LOCKSTEP_LOG_FORMAT=json a JSON object a line.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "lockstepd", version)]
 pub struct Options {
@@ -71,6 +81,10 @@ pub struct Options {
         default_value = "/etc/lockstep/services.toml"
     )]
     pub services: PathBuf,
+    /// The daemon's settings, watched for changes [default: /etc/lockstep/lockstepd.toml, if there
+    /// is one].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// The engine's socket.
     #[arg(long, value_name = "SOCKET", default_value = ENGINE_SOCKET, env = "LOCKSTEP_ENGINE_SOCKET")]
     pub engine_socket: PathBuf,
@@ -82,24 +96,23 @@ pub struct Options {
     pub state_dir: PathBuf,
 }
 
+impl Options {
+    /// The configuration file.
+    fn config(&self) -> &Path {
+        self.config.as_deref().unwrap_or(Path::new(CONFIG))
+    }
+}
+
 /// Runs the daemon until SIGTERM or SIGINT. The exit code is 0 after one of those, 1 when it
 /// could not start.
 pub fn run(options: Options) -> ExitCode {
-    let filter = EnvFilter::try_from_env("LOCKSTEP_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        // A log nobody can write to any more must not end the daemon.
-        .log_internal_errors(false)
-        .init();
+    let log = log::start();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build();
     let served = match runtime {
-        Ok(runtime) => runtime.block_on(serve(options)),
+        Ok(runtime) => runtime.block_on(serve(options, log)),
         Err(error) => Err(error).context("cannot start a thread"),
     };
     match served {
@@ -111,18 +124,26 @@ pub fn run(options: Options) -> ExitCode {
     }
 }
 
-async fn serve(options: Options) -> anyhow::Result<()> {
+async fn serve(options: Options, log: Log) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let (listener, _listening) = listen_on(Peer::Daemon, &options.socket)?;
-    let store = Store::open(&options.state_dir, &options.services)?;
+    let mut restart = signal(SignalKind::user_defined1()).context("cannot wait for SIGUSR1")?;
+    let store = Store::open(&options)?;
     let (events, inbox) = mpsc::channel(EVENTS);
     let watcher = watch::start(&options.services, events.clone())?;
-    let (replicas, wanted) = Replicas::new();
+    let of_config = match watch::start(options.config(), events.clone()) {
+        Ok(watcher) => Some(watcher),
+        // There is no directory where it is usually.
+        Err(_) if options.config.is_none() => None,
+        Err(error) => return Err(error),
+    };
     let (orders, reports) = (Orders::new(Config::default()), Reports::default());
     let wires = Wires::new(&orders, &reports, events.clone(), options.state_dir.clone());
+    let ending = orders.ending.clone();
+    let (replicas, wanted) = Replicas::new();
     let (actor, view) = Actor::new(&options, store, replicas, orders)?;
-    let _parts = parts::start(&wires);
+    let parts = parts::start(&wires, &view, log);
 
     tokio::spawn(link::keep(options.engine_socket.clone(), events.clone()));
     tokio::spawn(pinger::run(wanted, events.clone()));
@@ -144,18 +165,55 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         "lockstepd is running"
     );
 
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let ending_as = tokio::select! {
+        _ = terminate.recv() => Ending::Shutdown,
+        _ = interrupt.recv() => Ending::Shutdown,
+        _ = restart.recv() => Ending::Restart,
         ended = &mut server => {
             ended.context("the control server panicked")?.context("cannot serve the control socket")?;
+            Ending::Restart
         }
-    }
+    };
     tracing::info!("lockstepd ends; the engine goes on forwarding");
-    drop(watcher);
+    drop((watcher, of_config));
+    say_goodbye(&wires, &ending, ending_as, parts).await;
     let _ = stop.send(());
     // A client that holds its connection open does not hold up the end.
     let _ = tokio::time::timeout(GOODBYE, server).await;
     actor.abort();
     Ok(())
+}
+
+/// Withdraws what is announced, waits until what is under way to this balancer has come, and ends
+/// the parts.
+async fn say_goodbye(wires: &Wires, ending: &Sender<Ending>, how: Ending, mut parts: JoinSet<()>) {
+    let announces = wires.announcements.borrow().values().any(Option::is_none)
+        && wires.config.borrow().announces();
+    let (done, told) = oneshot::channel();
+    let said = wires.events.send(Event::Ending(how, done)).await;
+    if said.is_ok() && told.await.is_ok() && how == Ending::Shutdown && announces {
+        let deadline = wires.config.borrow().shutdown.deadline;
+        let mut again = signal(SignalKind::terminate()).ok();
+        let second = async {
+            match &mut again {
+                Some(again) => again.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tracing::info!(
+            "VIPs are withdrawn; waiting for their traffic to end, {deadline:?} at most"
+        );
+        tokio::select! {
+            () = quiet::wait(&wires.engine) => {}
+            () = tokio::time::sleep(deadline) => {
+                tracing::warn!("traffic still comes after {deadline:?}: some router has not followed");
+            }
+            _ = second => tracing::warn!("told to end twice: not waiting for traffic to end"),
+        }
+    }
+    ending.send_replace(how);
+    let gone = async { while parts.join_next().await.is_some() {} };
+    if tokio::time::timeout(FAREWELL, gone).await.is_err() {
+        tracing::warn!("some router or neighbor could not be told");
+    }
 }

@@ -25,6 +25,13 @@ pub const MAX_MESSAGE: usize = 64 << 20;
 /// How long a connection may take to be answered.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A URI for the sake of having one: connections are made by a connector of their own.
+const NOWHERE: &str = "http://lockstep.invalid";
+/// From one question whether the other end is alive to the next.
+const ASK: Duration = Duration::from_secs(1);
+/// How long its answer may take.
+const SILENCE: Duration = Duration::from_secs(2);
+
 /// The process at the other end of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
@@ -104,6 +111,27 @@ impl Closed {
 /// # Errors
 /// When nobody answers there.
 pub async fn connect(peer: Peer, path: &Path) -> Result<Connection, ConnectError> {
+    connect_by(Endpoint::from_static(NOWHERE), peer, path).await
+}
+
+/// Connects likewise, and takes a process that does not answer for three seconds, hung or stopped,
+/// for one that is gone.
+///
+/// # Errors
+/// When nobody answers there.
+pub async fn connect_and_watch(peer: Peer, path: &Path) -> Result<Connection, ConnectError> {
+    let endpoint = Endpoint::from_static(NOWHERE)
+        .http2_keep_alive_interval(ASK)
+        .keep_alive_timeout(SILENCE)
+        .keep_alive_while_idle(true);
+    connect_by(endpoint, peer, path).await
+}
+
+async fn connect_by(
+    endpoint: Endpoint,
+    peer: Peer,
+    path: &Path,
+) -> Result<Connection, ConnectError> {
     let stream = UnixStream::connect(path)
         .await
         .map_err(|error| refused(peer, path, &error))?;
@@ -118,7 +146,7 @@ pub async fn connect(peer: Peer, path: &Path) -> Result<Connection, ConnectError
             .ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected));
         std::future::ready(taken.map(TokioIo::new))
     });
-    let channel = Endpoint::from_static("http://lockstep.invalid")
+    let channel = endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .connect_with_connector(connector)
         .await

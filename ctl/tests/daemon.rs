@@ -314,8 +314,8 @@ fn applying_a_file_replaces_the_daemons() {
     assert_eq!(fs::read_to_string(place.services()).unwrap(), web(TWO));
     assert_eq!(
         fs::read_dir(place.path("etc")).unwrap().count(),
-        1,
-        "nothing left beside it"
+        2,
+        "nothing left beside it and lockstepd.toml"
     );
     engine.refuse(None);
     place
@@ -396,6 +396,7 @@ fn another_daemon_on_the_engine_does_not_go_unnoticed() {
     let place = Place::new(&web(&["10.0.0.1"]));
     let engine = place.engine();
     let daemon = place.daemon();
+    wait_for("its services", || engine.has(&["10.0.0.1"]));
     wait_for("a calm status", || place.lockstep(&["status"]).code == 0);
     let mut other = engine.current();
     other.epoch += 1;
@@ -410,4 +411,78 @@ fn another_daemon_on_the_engine_does_not_go_unnoticed() {
     wait_for("its own services again", || engine.epoch() == 3);
     wait_for("a calm status", || place.lockstep(&["status"]).code == 0);
     assert!(daemon.log().contains("another lockstepd"));
+}
+
+#[test]
+fn a_wrong_configuration_changes_nothing_and_is_told_as_a_whole() {
+    let place = Place::new(&web(ONE));
+    let engine = place.engine();
+    let daemon = place.daemon();
+    wait_for("the file in force", || engine.has(ONE));
+    place.configure("[log]\nformat = \"xml\"\n[shutdown]\ndeadline = \"1d\"\n");
+    wait_for("the error", || {
+        place.status("/daemon/config_error").as_str().is_some()
+    });
+    place
+        .lockstep(&["status"])
+        .expect(1, &["lockstepd.toml is not in force", "2:10", "4:12"]);
+    daemon.terminate();
+    let _again = place.daemon();
+    wait_for("the daemon goes on with the last one", || {
+        place.status("/daemon/engine_connected") == true
+    });
+    place.configure("");
+    wait_for("a calm status", || place.lockstep(&["status"]).code == 0);
+}
+
+#[test]
+fn a_daemon_whose_first_configuration_is_wrong_says_so_and_does_not_start() {
+    let place = Place::new(&web(ONE));
+    place.configure("[nodes]\n");
+    let output = place.daemon_command().output().unwrap();
+    let says = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(
+        says.contains("lockstepd.toml:1:2") && says.contains("node"),
+        "{says}"
+    );
+}
+
+#[test]
+fn a_configuration_is_compared_and_applied_like_the_services() {
+    let place = Place::new(&web(ONE));
+    let _engine = place.engine();
+    let _daemon = place.daemon();
+    wait_for("a calm status", || place.lockstep(&["status"]).code == 0);
+    let new = common::write(
+        &place.path("lockstepd.toml"),
+        "[shutdown]\ndeadline = \"3s\"\n",
+    );
+    place
+        .lockstep(&["diff", &new])
+        .expect(1, &["shutdown.deadline: \"3s\" (new)"]);
+    place.lockstep(&["apply", &new]).expect(0, &["in force"]);
+    place.lockstep(&["diff", &new]).expect(0, &["no change"]);
+    assert!(fs::read_to_string(place.config()).unwrap().contains("3s"));
+}
+
+#[test]
+fn a_drained_balancer_announces_nothing_also_after_a_restart() {
+    let place = Place::new(&web(ONE));
+    let engine = place.engine();
+    let daemon = place.daemon();
+    wait_for("the file in force", || engine.has(ONE));
+    place
+        .lockstep(&["drain", "--balancer"])
+        .expect(0, &["203.0.113.10", "drained", "its flows go on"]);
+    place
+        .lockstep(&["status"])
+        .expect(1, &["the balancer is drained", "undrain --balancer"]);
+    daemon.terminate();
+    let _again = place.daemon();
+    wait_for("still drained", || place.status("/daemon/drained") == true);
+    place
+        .lockstep(&["undrain", "--balancer"])
+        .expect(0, &["203.0.113.10", "announced", "back"]);
+    wait_for("a calm status", || place.lockstep(&["status"]).code == 0);
 }

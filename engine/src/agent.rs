@@ -174,9 +174,9 @@ impl Agent {
 
     /// Serves the API and keeps everything in step. Returns when the engine has to stop: a worker
     /// ended, or the API cannot be served.
-    pub async fn run(self: &Arc<Self>) -> anyhow::Result<Ended> {
+    pub async fn run(self: &Arc<Self>, ready: impl FnOnce()) -> anyhow::Result<Ended> {
         tokio::select! {
-            result = server::serve(Arc::clone(self)) => result.map(|()| Ended::Stopped),
+            result = server::serve(Arc::clone(self), ready) => result.map(|()| Ended::Stopped),
             () = self.left.notified() => Ok(Ended::Succeeded),
             () = self.follow_next_hops() => anyhow::bail!("the kernel's next hops ended"),
             () = watchdog::watch(self) => anyhow::bail!("the watchdog ended"),

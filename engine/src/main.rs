@@ -8,10 +8,11 @@ use lockstep_bpf::{ModeChoice, Seeds, Steer, SteerOptions};
 use lockstep_core::maglev::SELECTION_SEED;
 use lockstep_engine::agent::{Agent, Ended, Heritage, give_up, inherit};
 use lockstep_engine::workers;
+use lockstep_process::{log, manager::Manager};
 use lockstep_topology::{BindMode, Host, Topology};
 use lockstep_wire::ipip::LABEL_SEED;
 use std::hash::{BuildHasher, RandomState};
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
@@ -47,18 +48,8 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("LOCKSTEP_LOG")
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
-        )
-        .with_target(false)
-        // A log nobody can write to any more must not end the process.
-        .log_internal_errors(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
     let arguments = Arguments::parse();
+    log::start();
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -78,7 +69,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .build()
         .context("cannot start the agent's runtime")?;
     runtime.block_on(async {
-        let heritage = heritage(&topology, arguments).await?;
+        let manager = Manager::of_this_process();
+        let heritage = heritage(&topology, arguments, &manager).await?;
         let _claims = match &heritage {
             Some(_) => claim_after_predecessor(&topology).await?,
             None => claim(&topology)?,
@@ -101,13 +93,15 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             tracing::error!("what the engine before had is not in force: {error:#}");
         }
         let ended = tokio::select! {
-            result = agent.run() => result,
+            result = agent.run(|| manager.ready()) => result,
             () = told_to_stop => Ok(Ended::Stopped),
         };
         if let Ok(Ended::Succeeded) = ended {
+            // The service goes on: the manager is not told of an end.
             tracing::info!("another engine has taken over");
             agent.leave().await;
         } else {
+            manager.stopping();
             tracing::info!("stopping; the kernel gets the packets");
             agent.shut_down().await;
         }
@@ -116,7 +110,11 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 /// What the engine that runs leaves to this one, if there is one and it is to be replaced.
-async fn heritage(topology: &Topology, arguments: &Arguments) -> anyhow::Result<Option<Heritage>> {
+async fn heritage(
+    topology: &Topology,
+    arguments: &Arguments,
+    manager: &Manager,
+) -> anyhow::Result<Option<Heritage>> {
     let socket = &topology.engine().socket;
     if !lockstep_engine::agent::is_served(socket).await {
         return Ok(None);
@@ -129,7 +127,8 @@ async fn heritage(topology: &Topology, arguments: &Arguments) -> anyhow::Result<
             arguments.topology.display()
         );
     }
-    inherit(socket).await.map(Some)
+    // The one before ends after its last word: it must not be the service's main process then.
+    inherit(socket, || manager.main_process()).await.map(Some)
 }
 
 /// Claims every interface as soon as the engine before has let go of them.

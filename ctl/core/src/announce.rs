@@ -18,6 +18,18 @@ pub enum Withheld {
     NoBackend(ServiceName),
 }
 
+impl Withheld {
+    /// Its name in commands' output and metrics.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Withheld::NoEngine => "no_engine",
+            Withheld::Drained => "drained",
+            Withheld::Ending => "ending",
+            Withheld::NoBackend(_) => "no_backend",
+        }
+    }
+}
+
 /// What becomes of the balancer as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Balancer {

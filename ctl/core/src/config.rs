@@ -6,18 +6,28 @@
 use lockstep_topology::diagnostics::{Diagnostics, Source, from_toml};
 use serde::Deserialize;
 
+pub mod bfd;
 pub mod bgp;
+pub mod diff;
 pub mod health;
 pub mod layer2;
 pub mod operation;
 pub mod random;
+pub mod shutdown;
 pub mod store;
+
+/// The sections there are, by their keys.
+pub const SECTIONS: [&str; 9] = [
+    "node", "log", "metrics", "shutdown", "health", "bgp", "layer2", "store", "random",
+];
 
 /// What `lockstepd.toml` says, each part with its defaults where the file is silent.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Config {
     /// The name of this balancer, the log, the metrics.
     pub operation: operation::Operation,
+    /// How the daemon ends.
+    pub shutdown: shutdown::Shutdown,
     /// What checks of services that say less are like.
     pub health: health::Defaults,
     /// The routers to announce VIPs to.
@@ -28,6 +38,13 @@ pub struct Config {
     pub store: Option<store::Store>,
     /// The random numbers for replicas; `None` where they are not served.
     pub random: Option<random::Random>,
+}
+
+impl Config {
+    /// Whether there is anybody to announce VIPs to.
+    pub fn announces(&self) -> bool {
+        self.bgp != bgp::Bgp::default() || self.layer2.is_some()
+    }
 }
 
 /// A `lockstepd.toml` without errors.
@@ -48,7 +65,14 @@ pub fn parse(file: &str, text: &str) -> Result<ConfigFile, Diagnostics> {
     let document: Document = from_toml(file, text)?;
     let mut found = Diagnostics::new();
     let config = Config {
-        operation: operation::read(document.node, document.log, document.metrics),
+        operation: operation::read(
+            document.node,
+            document.log,
+            document.metrics,
+            source,
+            &mut found,
+        ),
+        shutdown: document.shutdown.to_shutdown(),
         health: document.health.to_defaults(source, &mut found),
         bgp: document.bgp.to_bgp(source, &mut found),
         layer2: document.layer2.map(|raw| raw.to_layer2(source, &mut found)),
@@ -74,6 +98,8 @@ struct Document {
     #[serde(default)]
     metrics: operation::RawMetrics,
     #[serde(default)]
+    shutdown: shutdown::RawShutdown,
+    #[serde(default)]
     health: health::RawHealth,
     #[serde(default)]
     bgp: bgp::RawBgp,
@@ -89,6 +115,14 @@ mod tests {
     #[test]
     fn an_empty_file_is_all_defaults() {
         assert_eq!(parse("lockstepd.toml", ""), Ok(ConfigFile::default()));
+    }
+
+    #[test]
+    fn every_section_is_known_by_its_key() {
+        let errors = parse("lockstepd.toml", "[x]\n").unwrap_err().to_string();
+        let (_, sections) = errors.split_once("allowed: ").unwrap();
+        let sections = sections.trim_end().trim_end_matches(')');
+        assert_eq!(sections.split(", ").collect::<Vec<_>>(), SECTIONS);
     }
 
     #[test]

@@ -1,18 +1,17 @@
-//! `lockstep apply FILE`: a file's services, in force when this returns.
+//! `lockstep apply FILE`: what a file says, in force when this returns.
 
 use super::output::Out;
 use super::{Answer, Failure, Global, ask, check, read_file};
 use crate::transport::Peer;
 use clap::Args;
-use lockstep_api::ApplyFileRequest;
-use lockstep_ctl_core::services;
+use lockstep_api::{ApplyFileRequest, FileKind};
 use serde::Serialize;
 use std::path::PathBuf;
 
 /// Arguments of `lockstep apply`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// A services.toml; `-` is standard input. The daemon's own file becomes a copy of it.
+    /// A services.toml or lockstepd.toml; `-` is standard input. The daemon's own becomes a copy.
     file: PathBuf,
 }
 
@@ -27,14 +26,16 @@ struct Report {
 pub async fn run(global: &Global, arguments: &Arguments, out: &mut Out) -> Result<Answer, Failure> {
     let text = read_file(&arguments.file)?;
     let file = arguments.file.display().to_string();
-    match services::parse(&file, &text) {
-        Err(errors) => return check::report(&file, "", &errors, out),
-        Ok(parsed) => parsed.warnings.iter().for_each(super::output::say),
+    let (kind, found) = check::daemons(&file, &text)?;
+    if found.has_errors() {
+        return check::report(&file, "", &found, out);
     }
+    found.iter().for_each(super::output::say);
     let request = ApplyFileRequest {
         text,
         file: file.clone(),
         preview: false,
+        kind: kind.into(),
     };
     let mut daemon = ask::daemon(global).await?;
     let reply = ask::answer(Peer::Daemon, daemon.apply_file(request)).await?;
@@ -42,8 +43,9 @@ pub async fn run(global: &Global, arguments: &Arguments, out: &mut Out) -> Resul
         file,
         epoch: reply.epoch,
     };
-    out.answer(&report, || {
-        format!("{}: in force as epoch {}", report.file, report.epoch)
+    out.answer(&report, || match kind {
+        FileKind::Services => format!("{}: in force as epoch {}", report.file, report.epoch),
+        FileKind::Config => format!("{}: in force", report.file),
     })?;
     Ok(Answer::Yes)
 }

@@ -3,7 +3,8 @@
 use super::output::Out;
 use super::{Answer, Failure, read_file};
 use clap::{Args, ValueEnum};
-use lockstep_ctl_core::services;
+use lockstep_api::FileKind;
+use lockstep_ctl_core::{config, services};
 use lockstep_topology::Topology;
 use lockstep_topology::diagnostics::{Diagnostic, Diagnostics, Severity};
 use serde::Serialize;
@@ -13,7 +14,7 @@ use toml::de::DeTable;
 /// Arguments of `lockstep check`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// A services.toml or topology.toml; `-` is standard input.
+    /// A services.toml, lockstepd.toml or topology.toml; `-` is standard input.
     file: PathBuf,
     /// What the file is, where its content does not tell.
     #[arg(long, value_enum)]
@@ -25,9 +26,14 @@ pub struct Arguments {
 enum Kind {
     /// services.toml
     Services,
+    /// lockstepd.toml
+    Lockstepd,
     /// topology.toml
     Topology,
 }
+
+/// What only a topology.toml has at its top.
+const OF_TOPOLOGY: [&str; 5] = ["engine", "interface", "worker", "sessions", "nat"];
 
 impl Kind {
     /// By the keys at the top; by its name where they do not tell.
@@ -36,7 +42,11 @@ impl Kind {
         let has = |key: &str| document.get_ref().contains_key(key);
         if has("service") {
             Kind::Services
-        } else if has("engine") || has("interface") || has("worker") || file.contains("topology") {
+        } else if OF_TOPOLOGY.into_iter().any(has) {
+            Kind::Topology
+        } else if config::SECTIONS.into_iter().any(has) || file.contains("lockstepd") {
+            Kind::Lockstepd
+        } else if file.contains("topology") {
             Kind::Topology
         } else {
             Kind::Services
@@ -106,9 +116,21 @@ pub fn run(arguments: &Arguments, out: &mut Out) -> Result<Answer, Failure> {
     let file = arguments.file.display().to_string();
     let (summary, found) = match arguments.kind.unwrap_or_else(|| Kind::of(&text, &file)) {
         Kind::Services => services(&file, &text),
+        Kind::Lockstepd => lockstepd(&file, &text),
         Kind::Topology => topology(&file, &text),
     };
     report(&file, &summary, &found, out)
+}
+
+/// Which of the daemon's files it is, and what is found in it.
+pub fn daemons(file: &str, text: &str) -> Result<(FileKind, Diagnostics), Failure> {
+    match Kind::of(text, file) {
+        Kind::Services => Ok((FileKind::Services, services(file, text).1)),
+        Kind::Lockstepd => Ok((FileKind::Config, lockstepd(file, text).1)),
+        Kind::Topology => Err(Failure::Usage(format!(
+            "{file} is a topology.toml: it belongs to the engine, which reads it when it starts"
+        ))),
+    }
 }
 
 fn services(file: &str, text: &str) -> (String, Diagnostics) {
@@ -126,6 +148,13 @@ fn services(file: &str, text: &str) -> (String, Diagnostics) {
             );
             (summary, parsed.warnings)
         }
+    }
+}
+
+fn lockstepd(file: &str, text: &str) -> (String, Diagnostics) {
+    match config::parse(file, text) {
+        Err(errors) => (String::new(), errors),
+        Ok(parsed) => ("no errors".to_owned(), parsed.warnings),
     }
 }
 
@@ -159,6 +188,10 @@ mod tests {
             ("[engine]\n", "x.toml", Kind::Topology),
             ("[[worker]]\n[[", "x.toml", Kind::Topology),
             ("", "topology.toml", Kind::Topology),
+            ("[log]\n", "x.toml", Kind::Lockstepd),
+            ("[[bgp.peer]]\n[[", "services.toml", Kind::Lockstepd),
+            ("", "/etc/lockstep/lockstepd.toml", Kind::Lockstepd),
+            ("[engine]\n", "lockstepd.toml", Kind::Topology),
             ("", "x.toml", Kind::Services),
             ("[[", "x.toml", Kind::Services),
         ] {

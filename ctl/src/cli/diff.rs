@@ -1,23 +1,24 @@
-//! `lockstep diff FILE`: what applying a file would change, and what that would move.
+//! `lockstep diff FILE`: what applying a file would change, what that would move, and which routes
+//! come and go.
 
 use super::output::{Out, table};
 use super::{Answer, Failure, Global, ask, check, read_file, units};
 use crate::convert::{ConvertError, snapshot_from_proto, spreads_from_proto};
 use crate::transport::Peer;
 use clap::Args;
-use lockstep_api::{ApplyFileReply, ApplyFileRequest, ServicePreview};
+use lockstep_api::{Announcement, ApplyFileReply, ApplyFileRequest, ServicePreview};
 use lockstep_ctl_core::diff::{ServiceDiff, Side, diff};
-use lockstep_ctl_core::services;
 
 use lockstep_ctl_core::spread::Spreads;
 use lockstep_plan::{Service, Snapshot};
 use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// Arguments of `lockstep diff`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// A services.toml; `-` is standard input.
+    /// A services.toml or lockstepd.toml; `-` is standard input.
     file: PathBuf,
 }
 
@@ -28,6 +29,55 @@ struct Report {
     epoch: u64,
     changed: bool,
     services: Vec<Entry>,
+    /// What routers and neighbors are told, where somebody is to be told.
+    routes: Vec<Route>,
+    /// The keys of a lockstepd.toml that change.
+    settings: Vec<String>,
+}
+
+/// A VIP that begins or ends to be announced.
+#[derive(Debug, Serialize)]
+struct Route {
+    address: String,
+    /// "announce" or "withdraw".
+    what: &'static str,
+    /// Why it is withdrawn; null where it is not, or is not there any more.
+    why: Option<String>,
+}
+
+impl Route {
+    fn all(reply: &ApplyFileReply) -> Vec<Self> {
+        let told = |list: &[Announcement]| -> BTreeMap<String, String> {
+            let pair = |a: &Announcement| (a.address.clone(), a.withheld.clone());
+            list.iter().map(pair).collect()
+        };
+        let (now, then) = (told(&reply.announced), told(&reply.announced_then));
+        let is = |withheld: Option<&String>| withheld.is_some_and(String::is_empty);
+        let addresses: BTreeSet<&String> = now.keys().chain(then.keys()).collect();
+        let route = |address: &String| {
+            let (before, after) = (now.get(address), then.get(address));
+            let what = match (is(before), is(after)) {
+                (false, true) => "announce",
+                (true, false) => "withdraw",
+                (true, true) | (false, false) => return None,
+            };
+            let why = after.filter(|why| !why.is_empty()).cloned();
+            Some(Route {
+                address: address.clone(),
+                what,
+                why,
+            })
+        };
+        addresses.into_iter().filter_map(route).collect()
+    }
+
+    fn text(&self) -> String {
+        let why = self
+            .why
+            .as_ref()
+            .map_or(String::new(), |why| format!(" ({why})"));
+        format!("route {}: {}{why}", self.address, self.what)
+    }
 }
 
 /// A service that changes.
@@ -83,8 +133,10 @@ impl Report {
         };
         Ok(Report {
             epoch: reply.epoch,
-            changed: !differences.is_empty(),
+            changed: !differences.is_empty() || !reply.changes.is_empty(),
             services: differences.into_iter().map(entry).collect(),
+            routes: Route::all(reply),
+            settings: reply.changes.clone(),
         })
     }
 
@@ -95,8 +147,15 @@ impl Report {
                 self.epoch
             );
         }
-        let services: Vec<String> = self.services.iter().map(Entry::text).collect();
-        services.join("\n")
+        let services = self.services.iter().map(Entry::text);
+        let rest = self
+            .settings
+            .iter()
+            .cloned()
+            .chain(self.routes.iter().map(Route::text));
+        let rest = rest.collect::<Vec<_>>().join("\n");
+        let parts = services.chain(Some(rest).filter(|rest| !rest.is_empty()));
+        parts.collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -171,13 +230,15 @@ impl Entry {
 pub async fn run(global: &Global, arguments: &Arguments, out: &mut Out) -> Result<Answer, Failure> {
     let text = read_file(&arguments.file)?;
     let file = arguments.file.display().to_string();
-    if let Err(errors) = services::parse(&file, &text) {
-        return check::report(&file, "", &errors, out);
+    let (kind, found) = check::daemons(&file, &text)?;
+    if found.has_errors() {
+        return check::report(&file, "", &found, out);
     }
     let request = ApplyFileRequest {
         text,
         file: file.clone(),
         preview: true,
+        kind: kind.into(),
     };
     let mut daemon = ask::daemon(global).await?;
     let reply = ask::answer(Peer::Daemon, daemon.apply_file(request)).await?;

@@ -302,10 +302,17 @@ mod tests {
         };
         for (reply, says) in [
             (lost, "does NOT answer"),
-            (deaf, "NOT served, from : 0 answers, 0 errors, 0 kept\nNeeds attention: cannot listen"),
+            (
+                deaf,
+                "NOT served, from : 0 answers, 0 errors, 0 kept\nNeeds attention: cannot listen",
+            ),
         ] {
             let report = Report::new(reply, Duration::from_secs(100));
-            assert!(!report.is_calm() && report.text().contains(says), "{}", report.text());
+            assert!(
+                !report.is_calm() && report.text().contains(says),
+                "{}",
+                report.text()
+            );
         }
         let nothing = Report::new(GroupReply::default(), Duration::ZERO);
         assert!(nothing.is_calm());

@@ -29,9 +29,16 @@ struct Daemon {
     services_file: String,
     /// Why the file is not in force; null when it is.
     file_error: Option<String>,
+    config_file: String,
+    /// Why the configuration is not in force; null when it is.
+    config_error: Option<String>,
+    /// Whether the whole balancer is drained.
+    drained: bool,
     engine_connected: bool,
     /// Why the engine does not have what it should; null when it has.
     engine_error: Option<String>,
+    /// Why metrics are not served where they should be; null when they are.
+    metrics_error: Option<String>,
     epoch: u64,
     drains: Vec<Drain>,
 }
@@ -44,8 +51,12 @@ impl Daemon {
             uptime_seconds: reply.uptime_seconds,
             services_file: reply.services_file,
             file_error: some(reply.file_error),
+            config_file: reply.config_file,
+            config_error: some(reply.config_error),
+            drained: reply.drained,
             engine_connected: reply.engine_connected,
             engine_error: some(reply.engine_error),
+            metrics_error: some(reply.metrics_error),
             epoch: reply.epoch,
             drains: reply.drains.into_iter().map(Drain::new).collect(),
         }
@@ -68,9 +79,20 @@ impl Daemon {
             troubles.push("the services file is not in force:".to_owned());
             troubles.extend(error.lines().map(|line| format!("  {line}")));
         }
+        if let Some(error) = &self.config_error {
+            troubles.push(format!("{} is not in force:", self.config_file));
+            troubles.extend(error.lines().map(|line| format!("  {line}")));
+        }
+        if self.drained {
+            troubles.push(
+                "the balancer is drained, its VIPs are not announced; `lockstep undrain --balancer` ends it"
+                    .to_owned(),
+            );
+        }
         if let Some(error) = &self.engine_error {
             troubles.push(format!("the engine does not have what it should: {error}"));
         }
+        troubles.extend(self.metrics_error.clone());
         troubles
     }
 }

@@ -1,7 +1,7 @@
 //! The link to the engine: made as soon as there is an engine, and again whenever it restarts.
 
 use super::actor::Event;
-use crate::transport::{MAX_MESSAGE, Peer, connect};
+use crate::transport::{MAX_MESSAGE, Peer, connect_and_watch};
 use lockstep_api::engine_client::EngineClient;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub async fn keep(socket: PathBuf, events: mpsc::Sender<Event>) {
     let mut wait = FIRST_WAIT;
     let mut said = String::new();
     loop {
-        match connect(Peer::Engine, &socket).await {
+        match connect_and_watch(Peer::Engine, &socket).await {
             Ok(connection) => {
                 wait = FIRST_WAIT;
                 said.clear();

@@ -2,6 +2,7 @@
 //! file itself when `lockstep apply` replaces it. Every write is atomic: a new file, synced, then
 //! renamed over the old one, so that a crash leaves one or the other.
 
+use super::{CONFIG, Options};
 use lockstep_ctl_core::drains::{Drains, DrainsFileError};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -48,8 +49,11 @@ fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreE
 #[derive(Debug)]
 pub struct Store {
     services: PathBuf,
+    config: Option<PathBuf>,
     drains: PathBuf,
+    balancer_drained: PathBuf,
     last_good: PathBuf,
+    last_good_config: PathBuf,
 }
 
 impl Store {
@@ -57,12 +61,16 @@ impl Store {
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn open(state_dir: &Path, services: &Path) -> Result<Self, StoreError> {
+    pub fn open(options: &Options) -> Result<Self, StoreError> {
+        let state_dir = &options.state_dir;
         fs::create_dir_all(state_dir).map_err(io_error("make the state directory", state_dir))?;
         Ok(Store {
-            services: services.to_owned(),
+            services: options.services.clone(),
+            config: options.config.clone(),
             drains: state_dir.join("drains.json"),
+            balancer_drained: state_dir.join("balancer-drained"),
             last_good: state_dir.join("services.last-good.toml"),
+            last_good_config: state_dir.join("lockstepd.last-good.toml"),
         })
     }
 
@@ -87,6 +95,60 @@ impl Store {
     /// When they cannot be written; what was saved before is still there then.
     pub fn save_drains(&self, drains: &Drains) -> Result<(), StoreError> {
         replace(&self.drains, &drains.to_json())?.commit()
+    }
+
+    /// Whether the whole balancer is drained.
+    pub fn load_balancer_drained(&self) -> bool {
+        self.balancer_drained.exists()
+    }
+
+    /// Keeps whether it is.
+    ///
+    /// # Errors
+    /// When that cannot be written.
+    pub fn save_balancer_drained(&self, drained: bool) -> Result<(), StoreError> {
+        let path = &self.balancer_drained;
+        if drained {
+            return replace(path, "by `lockstep drain --balancer`\n")?.commit();
+        }
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(io_error("remove", path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The text of the configuration file; an empty one where the operator named none and there
+    /// is none at the usual place.
+    ///
+    /// # Errors
+    /// When there is none where the operator said, or it cannot be read.
+    pub fn load_config(&self) -> Result<String, StoreError> {
+        match &self.config {
+            None => Ok(self.read(Path::new(CONFIG))?.unwrap_or_default()),
+            Some(path) => {
+                let missing = || io_error("read", path)(io::ErrorKind::NotFound.into());
+                self.read(path)?.ok_or_else(missing)
+            }
+        }
+    }
+
+    /// The text of the last configuration that had no errors.
+    ///
+    /// # Errors
+    /// When there is one that cannot be read.
+    pub fn load_last_good_config(&self) -> Result<Option<String>, StoreError> {
+        self.read(&self.last_good_config)
+    }
+
+    /// Keeps the text of a configuration without errors, for the daemon only: it may hold
+    /// passwords.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save_last_good_config(&self, text: &str) -> Result<(), StoreError> {
+        replace_with_mode(&self.last_good_config, text, 0o600)?.commit()
     }
 
     /// The text of the last services file that had no errors.
@@ -122,6 +184,16 @@ impl Store {
     pub fn replace_services(&self, text: &str) -> Result<Replacement, StoreError> {
         // What a link points to is replaced, not the link.
         let path = fs::canonicalize(&self.services).unwrap_or_else(|_| self.services.clone());
+        replace(&path, text)
+    }
+
+    /// Writes a new configuration file likewise.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn replace_config(&self, text: &str) -> Result<Replacement, StoreError> {
+        let path = self.config.as_deref().unwrap_or(Path::new(CONFIG));
+        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         replace(&path, text)
     }
 
@@ -169,9 +241,13 @@ fn directory(path: &Path) -> &Path {
 }
 
 fn replace(path: &Path, text: &str) -> Result<Replacement, StoreError> {
+    let mode = fs::metadata(path).map_or(0o644, |old| old.permissions().mode() & 0o7777);
+    replace_with_mode(path, text, mode)
+}
+
+fn replace_with_mode(path: &Path, text: &str, mode: u32) -> Result<Replacement, StoreError> {
     let write = || {
         let mut file = NamedTempFile::new_in(directory(path))?;
-        let mode = fs::metadata(path).map_or(0o644, |old| old.permissions().mode() & 0o7777);
         file.as_file()
             .set_permissions(fs::Permissions::from_mode(mode))?;
         file.write_all(text.as_bytes())?;

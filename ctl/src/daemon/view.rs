@@ -2,10 +2,13 @@
 //! engine.
 
 use super::clock::Clock;
+use lockstep_api as api;
 use lockstep_api::{BackendSpread, DaemonStatusReply, DrainStatus};
+use lockstep_ctl_core::announce::{Announcements, Withheld};
 use lockstep_ctl_core::drains::{Drains, Phase, Target, Timestamp};
 use lockstep_ctl_core::spread::Share;
 use lockstep_plan::Service;
+use std::net::IpAddr;
 
 /// The state of the daemon at one moment.
 #[derive(Debug, Clone)]
@@ -14,6 +17,8 @@ pub struct View {
     pub clock: Clock,
     /// The services file's path.
     pub services_file: String,
+    /// The configuration file's path.
+    pub config_file: String,
     /// The engine's socket.
     pub engine_socket: String,
     /// The last epoch that the engine is known to have in force.
@@ -24,6 +29,12 @@ pub struct View {
     pub engine_error: String,
     /// Why the file is not in force; empty when it is.
     pub file_error: String,
+    /// Why the configuration file is not in force; empty when it is.
+    pub config_error: String,
+    /// Whether the whole balancer is drained.
+    pub drained: bool,
+    /// What is announced, and why the rest is not.
+    pub announcements: Announcements,
     /// The drains under way.
     pub drains: Vec<DrainView>,
     /// The backends with a tier or a slow start.
@@ -57,6 +68,11 @@ impl DrainView {
         }
     }
 
+    /// Whether the backend is removed.
+    pub fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Removed)
+    }
+
     /// As a message.
     pub fn to_proto(&self, now: Timestamp) -> DrainStatus {
         let (remaining_seconds, removed) = match self.phase {
@@ -77,6 +93,25 @@ impl DrainView {
 }
 
 impl View {
+    /// Of a daemon that has only begun to start.
+    pub fn new(clock: Clock) -> Self {
+        View {
+            clock,
+            services_file: String::new(),
+            config_file: String::new(),
+            engine_socket: String::new(),
+            epoch: 0,
+            engine_connected: false,
+            engine_error: String::new(),
+            file_error: String::new(),
+            config_error: String::new(),
+            drained: false,
+            announcements: Announcements::new(),
+            drains: Vec::new(),
+            shares: Vec::new(),
+        }
+    }
+
     /// As a message.
     pub fn to_proto(&self) -> DaemonStatusReply {
         let now = self.clock.now();
@@ -91,6 +126,10 @@ impl View {
             engine_error: self.engine_error.clone(),
             engine_socket: self.engine_socket.clone(),
             spreads: self.shares.iter().map(share_to_proto).collect(),
+            config_file: self.config_file.clone(),
+            config_error: self.config_error.clone(),
+            drained: self.drained,
+            metrics_error: String::new(),
         }
     }
 }
@@ -104,5 +143,20 @@ fn share_to_proto(share: &Share) -> BackendSpread {
         ramp: share.ramp.into(),
         weight: share.weight.get().into(),
         draining: share.draining,
+    }
+}
+
+/// A VIP's address, as a message.
+pub fn announcement_to_proto(
+    (address, withheld): (&IpAddr, &Option<Withheld>),
+) -> api::Announcement {
+    let service = match withheld {
+        Some(Withheld::NoBackend(service)) => service.as_str().to_owned(),
+        Some(Withheld::NoEngine | Withheld::Drained | Withheld::Ending) | None => String::new(),
+    };
+    api::Announcement {
+        address: address.to_string(),
+        withheld: withheld.as_ref().map_or("", Withheld::name).to_owned(),
+        service,
     }
 }

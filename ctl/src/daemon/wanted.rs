@@ -1,9 +1,11 @@
 //! The services that should be in force: those of the file, and how they spread new flows.
 
-use lockstep_ctl_core::drains::{Drains, Target, Timestamp};
+use lockstep_ctl_core::checks::Policy;
+use lockstep_ctl_core::drains::{Target, Timestamp};
 use lockstep_ctl_core::services::ServicesFile;
 use lockstep_ctl_core::spread::{Ramps, Share, Spreads, lay_over, shares};
 use lockstep_plan::{Backend, BackendState, Service, ServiceName};
+use std::collections::BTreeMap;
 
 /// See the module.
 #[derive(Debug, Clone, Default)]
@@ -11,6 +13,7 @@ pub struct Wanted {
     /// The services of the last file without errors; `None` until there is one.
     services: Option<Vec<Service>>,
     spreads: Spreads,
+    health: BTreeMap<ServiceName, Policy>,
     ramps: Ramps,
 }
 
@@ -19,6 +22,7 @@ impl Wanted {
     pub fn replace(&mut self, file: ServicesFile) {
         self.services = Some(file.services);
         self.spreads = file.spreads;
+        self.health = file.health;
     }
 
     /// Whether there never was a file without errors.
@@ -36,10 +40,21 @@ impl Wanted {
         self.spreads.clone()
     }
 
-    /// Takes note of which backends are active from now on: those that become so begin slowly.
-    pub fn follow(&mut self, drains: &Drains, now: Timestamp) {
-        let drained = drains.over(self.services());
-        self.ramps.follow(&drained, now);
+    /// How their backends are checked.
+    pub fn health(&self) -> &BTreeMap<ServiceName, Policy> {
+        &self.health
+    }
+
+    /// Whether the backends of a service are checked.
+    pub fn is_checked(&self, service: &ServiceName) -> bool {
+        let policy = self.health.get(service);
+        policy.is_some_and(|policy| policy.check.is_some())
+    }
+
+    /// Takes note of which backends are active from now on, of services with drains and health
+    /// laid over them: those that become so begin slowly.
+    pub fn follow(&mut self, services: &[Service], now: Timestamp) {
+        self.ramps.follow(services, now);
     }
 
     /// When [`Wanted::over`] has something else to say.

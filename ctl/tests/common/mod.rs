@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 pub mod engine;
+pub mod routers;
 
 pub use engine::FakeEngine;
 
@@ -38,6 +39,7 @@ impl Place {
         };
         fs::create_dir(place.path("etc")).unwrap();
         fs::write(place.services(), services).unwrap();
+        fs::write(place.config(), "").unwrap();
         place
     }
 
@@ -48,6 +50,10 @@ impl Place {
 
     pub fn services(&self) -> PathBuf {
         self.path("etc/services.toml")
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.path("etc/lockstepd.toml")
     }
 
     pub fn engine_socket(&self) -> PathBuf {
@@ -63,6 +69,13 @@ impl Place {
         let new = self.path("etc/services.toml.new");
         fs::write(&new, services).unwrap();
         fs::rename(new, self.services()).unwrap();
+    }
+
+    /// Replaces the configuration likewise.
+    pub fn configure(&self, config: &str) {
+        let new = self.path("etc/lockstepd.toml.new");
+        fs::write(&new, config).unwrap();
+        fs::rename(new, self.config()).unwrap();
     }
 
     /// An engine that was told nothing yet.
@@ -89,6 +102,8 @@ impl Place {
         command
             .arg("--services")
             .arg(self.services())
+            .arg("--config")
+            .arg(self.config())
             .arg("--engine-socket")
             .arg(self.engine_socket())
             .arg("--socket")

@@ -9,7 +9,7 @@ use super::status::statistics;
 use crate::worker::SAMPLE;
 use lockstep_api as api;
 use lockstep_core::histogram::Histogram;
-use std::fmt::Write;
+use lockstep_process::metrics::Page;
 
 /// The upper ends of the latency histogram's buckets, in nanoseconds.
 const LATENCIES: [u64; 16] = [
@@ -55,7 +55,7 @@ impl Agent {
         service_metrics(&mut page, status);
         drop_metrics(&mut page, status);
         self.session_metrics(&mut page, status);
-        page.0
+        page.into_text()
     }
 
     fn worker_metrics(&self, page: &mut Page, status: &api::EngineStatus) {
@@ -118,37 +118,44 @@ impl Agent {
             }
         }
         let vitals = || self.workers.iter().map(|w| &w.handle().vitals);
-        page.per_worker(
+        per_worker(
+            page,
             "lockstep_worker_turns_total",
             "Turns of the loop.",
             self.turns(),
         );
-        page.per_worker(
+        per_worker(
+            page,
             "lockstep_worker_bursts_total",
             "Bursts with at least one frame.",
             vitals().map(|v| v.bursts.get()),
         );
-        page.per_worker(
+        per_worker(
+            page,
             "lockstep_worker_taken_over_packets_total",
             "Packets of its flows and sessions that came to another worker's socket.",
             vitals().map(|v| v.taken_over.get()),
         );
-        page.per_worker(
+        per_worker(
+            page,
             "lockstep_worker_tx_wakeups_total",
             "System calls made to send.",
             vitals().map(|v| v.tx_wakeups.get()),
         );
-        page.per_worker(
+        per_worker(
+            page,
             "lockstep_worker_evicted_flows_total",
             "Entries forgotten for new ones, the buckets being full.",
             vitals().map(|v| v.counters.evicted.get()),
         );
-        page.per_worker(
+        per_worker(
+            page,
             "lockstep_worker_evicted_sources_total",
             "Source prefixes forgotten for new ones although they had opened flows of late.",
             vitals().map(|v| v.counters.sources_forgotten.get()),
         );
-        page.per_worker(
+        per_worker(
+            page,
             "lockstep_worker_rehashed_flows_total",
             "Flows given another backend because theirs was removed.",
             vitals().map(|v| v.counters.rehashed.get()),
@@ -160,7 +167,13 @@ impl Agent {
         );
         for (index, vitals) in vitals().enumerate() {
             let latency = std::iter::once(&vitals.latency);
-            page.histogram(&[("worker", &index.to_string())], &LATENCIES, 1e9, latency);
+            times(
+                page,
+                &[("worker", &index.to_string())],
+                &LATENCIES,
+                1e9,
+                latency,
+            );
         }
     }
 
@@ -371,72 +384,39 @@ fn vip_label(status: &api::VipStatus) -> String {
     }
 }
 
-/// A page of metrics, family by family.
-#[derive(Default)]
-struct Page(String, String);
-
-impl Page {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        // Writing to a String cannot fail.
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
-        name.clone_into(&mut self.1);
+/// Times of some histograms together, which count `a_second` in a second. What is in a bucket is
+/// below its end: the histograms' own buckets are finer, and one that lies across an end counts
+/// for the next.
+fn times<'a>(
+    page: &mut Page,
+    labels: &[(&str, &str)],
+    ends: &[u64],
+    a_second: f64,
+    of: impl Iterator<Item = &'a Histogram> + Clone,
+) {
+    let below = |end: u64| -> u64 {
+        let buckets = of.clone().flat_map(Histogram::buckets);
+        buckets.filter(|(to, _)| *to <= end).map(|(_, n)| n).sum()
+    };
+    let seconds = |value: u64| value as f64 / a_second;
+    for &end in ends {
+        let end_text = seconds(end).to_string();
+        page.part(
+            "_bucket",
+            &[labels, &[("le", &end_text)]].concat(),
+            below(end),
+        );
     }
+    let count: u64 = of.clone().map(Histogram::count).sum();
+    page.part("_bucket", &[labels, &[("le", "+Inf")]].concat(), count);
+    let sum = of.map(Histogram::sum).sum();
+    page.part("_sum", labels, seconds(sum));
+    page.part("_count", labels, count);
+}
 
-    fn sample(&mut self, labels: &[(&str, &str)], value: impl std::fmt::Display) {
-        self.part("", labels, value);
-    }
-
-    /// A sample of the family's name and more, as a histogram has.
-    fn part(&mut self, more: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
-        let labels: Vec<String> = labels
-            .iter()
-            .map(|(name, value)| {
-                let escaped = value.replace('\\', "\\\\").replace('"', "\\\"");
-                format!("{name}=\"{}\"", escaped.replace('\n', "\\n"))
-            })
-            .collect();
-        let labels = if labels.is_empty() {
-            String::new()
-        } else {
-            format!("{{{}}}", labels.join(","))
-        };
-        let _ = writeln!(self.0, "{}{more}{labels} {value}", self.1);
-    }
-
-    /// Times of some histograms together, which count `a_second` in a second. What is in a bucket is
-    /// below its end: the histograms' own buckets are finer, and one that lies across an end counts
-    /// for the next.
-    fn histogram<'a>(
-        &mut self,
-        labels: &[(&str, &str)],
-        ends: &[u64],
-        a_second: f64,
-        of: impl Iterator<Item = &'a Histogram> + Clone,
-    ) {
-        let below = |end: u64| -> u64 {
-            let buckets = of.clone().flat_map(Histogram::buckets);
-            buckets.filter(|(to, _)| *to <= end).map(|(_, n)| n).sum()
-        };
-        let seconds = |value: u64| value as f64 / a_second;
-        for &end in ends {
-            let end_text = seconds(end).to_string();
-            self.part(
-                "_bucket",
-                &[labels, &[("le", &end_text)]].concat(),
-                below(end),
-            );
-        }
-        let count: u64 = of.clone().map(Histogram::count).sum();
-        self.part("_bucket", &[labels, &[("le", "+Inf")]].concat(), count);
-        let sum = of.map(Histogram::sum).sum();
-        self.part("_sum", labels, seconds(sum));
-        self.part("_count", labels, count);
-    }
-
-    fn per_worker(&mut self, name: &str, help: &str, values: impl Iterator<Item = u64>) {
-        self.family(name, "counter", help);
-        for (index, value) in values.enumerate() {
-            self.sample(&[("worker", &index.to_string())], value);
-        }
+fn per_worker(page: &mut Page, name: &str, help: &str, values: impl Iterator<Item = u64>) {
+    page.family(name, "counter", help);
+    for (index, value) in values.enumerate() {
+        page.sample(&[("worker", &index.to_string())], value);
     }
 }

@@ -15,10 +15,11 @@ use tokio_stream::wrappers::UnixListenerStream;
 /// The longest message: a snapshot at the limits of the plan takes less.
 pub(super) const MESSAGE: usize = 64 << 20;
 
-/// Serves the API until it fails.
-pub async fn serve(agent: Arc<Agent>) -> anyhow::Result<()> {
+/// Serves the API until it fails. `ready` is called once it is there.
+pub async fn serve(agent: Arc<Agent>, ready: impl FnOnce()) -> anyhow::Result<()> {
     let listener = listen(&agent.socket()).await?;
     tracing::info!(socket = %agent.socket().display(), "ready");
+    ready();
     tonic::transport::Server::builder()
         .add_service(
             EngineServer::new(Api(agent))

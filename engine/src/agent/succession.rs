@@ -49,7 +49,7 @@ pub struct Inherited {
 }
 
 /// Asks the engine at `socket` for what it has, and to end.
-pub async fn inherit(socket: &Path) -> anyhow::Result<Heritage> {
+pub async fn inherit(socket: &Path, last: impl FnOnce()) -> anyhow::Result<Heritage> {
     let told = "the running engine did not hand over";
     let channel = Endpoint::from_shared(format!("unix:{}", socket.display()))?
         .timeout(ANSWER)
@@ -71,6 +71,7 @@ pub async fn inherit(socket: &Path) -> anyhow::Result<Heritage> {
     while let Some(flow) = stream.message().await.context(told)? {
         flows.extend(inherited(&flow));
     }
+    last();
     // It ends with this; whether its answer still comes through says nothing.
     let _ = engine.hand_over(api::HandOverRequest { leave: true }).await;
     Ok(Heritage { snapshot, flows })

@@ -89,6 +89,7 @@ impl Balancer {
             engine_v6(self.index)
         ))?;
         fs::write(self.topology_file(), self.topology())?;
+        fs::write(self.config_file(), "")?;
         Ok(())
     }
 
@@ -141,6 +142,11 @@ impl Balancer {
     /// The `services.toml` its daemon follows.
     pub fn services_file(&self) -> PathBuf {
         self.dir.join("services.toml")
+    }
+
+    /// The `lockstepd.toml` its daemon follows.
+    pub fn config_file(&self) -> PathBuf {
+        self.dir.join("lockstepd.toml")
     }
 
     /// The engine's process.
@@ -247,6 +253,7 @@ impl Balancer {
         );
         let mut command = self.netns.command(binaries::find("lockstepd")?);
         command.arg("--services").arg(self.services_file());
+        command.arg("--config").arg(self.config_file());
         command.arg("--engine-socket").arg(self.engine_socket());
         command.arg("--socket").arg(self.daemon_socket());
         command.arg("--state-dir").arg(self.dir.join("state"));

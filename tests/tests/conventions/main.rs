@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod crates;
+mod daemon;
 mod documentation;
 mod source;
 mod text;

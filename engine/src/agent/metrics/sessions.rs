@@ -1,6 +1,6 @@
 //! What is counted of replicated sessions.
 
-use super::Page;
+use super::{Page, per_worker, times};
 use crate::agent::Agent;
 use crate::agent::sessions::names;
 use crate::spill::SpillCounters;
@@ -282,7 +282,7 @@ fn histogram<'a>(
     of: impl Iterator<Item = &'a Histogram> + Clone,
 ) {
     page.family(name, "histogram", help);
-    page.histogram(&[], &ENDS, 1e6, of);
+    times(page, &[], &ENDS, 1e6, of);
 }
 
 #[cfg(test)]
@@ -305,6 +305,7 @@ mod tests {
             "Gaps.",
             [&one, &other].into_iter(),
         );
+        let text = page.into_text();
         for line in [
             "# TYPE gap_seconds histogram",
             "gap_seconds_bucket{le=\"0.00001\"} 1",
@@ -316,7 +317,7 @@ mod tests {
             "gap_seconds_sum 20.07092",
             "gap_seconds_count 5",
         ] {
-            assert!(page.0.lines().any(|l| l == line), "{line} in\n{}", page.0);
+            assert!(text.lines().any(|l| l == line), "{line} in\n{text}");
         }
     }
 }

@@ -1,0 +1,248 @@
+//! The log, to standard error: a line for people, or a JSON object a line.
+//!
+//! `LOCKSTEP_LOG` says how much (an `EnvFilter`, `info` where it says nothing), `LOCKSTEP_LOG_FORMAT`
+//! (`text`, `json`) how, unless a configuration file says so later.
+
+use std::fmt;
+use std::io::{IsTerminal, stderr};
+use std::os::linux::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::{self, Full, Json, Writer};
+use tracing_subscriber::fmt::time::SystemTime;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::registry::LookupSpan;
+
+/// How a line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// A JSON object.
+    Json,
+}
+
+/// The log of this process.
+#[derive(Debug, Clone)]
+pub struct Log {
+    json: Arc<AtomicBool>,
+    /// What the environment says.
+    first: Format,
+}
+
+/// Begins to log. Once a process: a second subscriber would not be heard.
+pub fn start() -> Log {
+    let said = std::env::var("LOCKSTEP_LOG_FORMAT").ok();
+    let format = said.as_deref().map_or(Some(Format::Text), format_of);
+    let first = format.unwrap_or(Format::Text);
+    let filter = EnvFilter::try_from_env("LOCKSTEP_LOG");
+    let refused = std::env::var_os("LOCKSTEP_LOG").filter(|_| filter.is_err());
+    let lines = Lines::new(first, is_journal());
+    let json = lines.json.clone();
+    let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing::subscriber::set_global_default(subscriber(
+        lines,
+        filter,
+        stderr,
+        stderr().is_terminal(),
+    ))
+    .expect("a process begins to log once");
+    if let (None, Some(said)) = (format, said) {
+        tracing::warn!(
+            "LOCKSTEP_LOG_FORMAT is {said:?}, which is neither `text` nor `json`; it is `text` now"
+        );
+    }
+    if let Some(said) = refused {
+        tracing::warn!("LOCKSTEP_LOG is {said:?}, which is no filter; it is `info` now");
+    }
+    Log { json, first }
+}
+
+impl Log {
+    /// Writes lines so from now on; as the environment says where there is no format.
+    pub fn set(&self, format: Option<Format>) {
+        let json = format.unwrap_or(self.first) == Format::Json;
+        self.json.store(json, Ordering::Relaxed);
+    }
+}
+
+fn format_of(text: &str) -> Option<Format> {
+    match text {
+        "text" | "" => Some(Format::Text),
+        "json" => Some(Format::Json),
+        _ => None,
+    }
+}
+
+/// Whether standard error is the journal, which has times of its own: systemd.exec(5),
+/// `JOURNAL_STREAM`.
+fn is_journal() -> bool {
+    let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+    is_file(&stream, Path::new("/proc/self/fd/2"))
+}
+
+/// Whether `DEVICE:INODE` is this file: a child that has the variable may write elsewhere.
+fn is_file(stream: &str, file: &Path) -> bool {
+    let Ok(metadata) = std::fs::metadata(file) else {
+        return false;
+    };
+    stream == format!("{}:{}", metadata.st_dev(), metadata.st_ino())
+}
+
+fn subscriber<W>(
+    lines: Lines,
+    filter: EnvFilter,
+    writer: W,
+    colours: bool,
+) -> impl Subscriber + Send + Sync
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer)
+        .with_ansi(colours)
+        // A log nobody can write to any more must not end the process.
+        .log_internal_errors(false)
+        .event_format(lines)
+        .finish()
+}
+
+/// Writes a line in the format of the moment.
+struct Lines {
+    json: Arc<AtomicBool>,
+    is_journal: bool,
+    text: format::Format<Full, SystemTime>,
+    bare: format::Format<Full, ()>,
+    object: format::Format<Json, SystemTime>,
+}
+
+impl Lines {
+    fn new(format: Format, is_journal: bool) -> Self {
+        let text = || format::format().with_target(false);
+        Lines {
+            json: Arc::new(AtomicBool::new(format == Format::Json)),
+            is_journal,
+            text: text(),
+            bare: text().without_time(),
+            // Without spans: those that began under the other format cannot be written in this one.
+            object: format::json()
+                .flatten_event(true)
+                .with_current_span(false)
+                .with_span_list(false),
+        }
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for Lines
+where
+    S: Subscriber + for<'l> LookupSpan<'l>,
+    N: for<'w> FormatFields<'w> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        if self.json.load(Ordering::Relaxed) {
+            self.object.format_event(context, writer, event)
+        } else if self.is_journal {
+            self.bare.format_event(context, writer, event)
+        } else {
+            self.text.format_event(context, writer, event)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{self, Write};
+    use std::sync::Mutex;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn written(lines: Lines, log: impl FnOnce()) -> Vec<String> {
+        let written = Written::default();
+        let writer = written.clone();
+        let filter = EnvFilter::new("info");
+        let subscriber = subscriber(lines, filter, move || writer.clone(), false);
+        tracing::subscriber::with_default(subscriber, log);
+        let bytes = written.0.lock().unwrap().clone();
+        let text = String::from_utf8(bytes).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_journal_gets_lines_without_their_time() {
+        let lines = |is_journal| {
+            written(Lines::new(Format::Text, is_journal), || {
+                tracing::warn!(epoch = 3, "something");
+            })
+        };
+        assert_eq!(lines(true), [" WARN something epoch=3"]);
+        let [timed] = &lines(false)[..] else { panic!() };
+        assert!(
+            timed.starts_with("20") && timed.ends_with("Z  WARN something epoch=3"),
+            "{timed}"
+        );
+    }
+
+    #[test]
+    fn the_format_changes_while_spans_are_open() {
+        let lines = Lines::new(Format::Text, true);
+        let log = Log {
+            json: lines.json.clone(),
+            first: Format::Text,
+        };
+        let written = written(lines, || {
+            let _span = tracing::info_span!("outer", a = 1).entered();
+            tracing::info!("one");
+            log.set(Some(Format::Json));
+            tracing::info!(epoch = 2, "t\"wo");
+            log.set(None);
+            tracing::info!("three");
+        });
+        assert_eq!(written[0], " INFO outer{a=1}: one");
+        let object: serde_json::Value = serde_json::from_str(&written[1]).unwrap();
+        assert_eq!(object["message"], "t\"wo");
+        assert_eq!(object["epoch"], 2);
+        assert_eq!(object["level"], "INFO");
+        assert!(object["timestamp"].is_string());
+        assert_eq!(written[2], " INFO outer{a=1}: three");
+    }
+
+    #[test]
+    fn the_journal_is_known_by_device_and_inode() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let metadata = file.as_file().metadata().unwrap();
+        let stream = format!("{}:{}", metadata.st_dev(), metadata.st_ino());
+        assert!(is_file(&stream, file.path()));
+        let other = format!("{}:{}", metadata.st_dev(), metadata.st_ino() + 1);
+        for stream in [other.as_str(), "", "x"] {
+            assert!(!is_file(stream, file.path()), "{stream}");
+        }
+    }
+
+    #[test]
+    fn formats_are_known_by_name() {
+        assert_eq!(format_of("json"), Some(Format::Json));
+        assert_eq!(format_of("text"), Some(Format::Text));
+        assert_eq!(format_of("xml"), None);
+    }
+}

@@ -1,0 +1,191 @@
+//! The engine: told what should be in force whenever it has something else.
+
+use super::{Actor, ENGINE_TIMEOUT, FIRST_RETRY, LAST_RETRY, show};
+use crate::convert::{snapshot_from_proto, snapshot_to_proto};
+use crate::daemon::refusal::{Refusal, refused_plan};
+use lockstep_api::CurrentRequest;
+use lockstep_api::engine_client::EngineClient;
+use lockstep_ctl_core::checks::{self, Policy};
+use lockstep_ctl_core::drains::{Drains, Target};
+use lockstep_ctl_core::group::agreed;
+use lockstep_ctl_core::reconcile::{Action, reconcile};
+use lockstep_plan::health::Verdict;
+use lockstep_plan::{Service, ServiceName, Snapshot};
+use std::collections::BTreeMap;
+use tokio::time::{Instant, timeout};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+impl Actor {
+    /// Removes the backends whose deadline has come, and tells the engine.
+    pub(super) async fn advance(&mut self) {
+        let removed = self.drains.advance(self.clock.now());
+        if !removed.is_empty() {
+            removed
+                .iter()
+                .for_each(|t| tracing::info!("{} is drained and removed", show(t)));
+            self.save_drains_or_warn();
+        }
+        self.sync_or_retry().await;
+    }
+
+    /// Tells the engine, and plans to tell it again when it does not take it.
+    pub(super) async fn sync_or_retry(&mut self) {
+        let wait = self.retry.take().map_or(FIRST_RETRY, |(_, next)| next);
+        match self.sync().await {
+            Ok(_) => {}
+            // The link says when there is one again.
+            Err(Refusal::NoEngine(_)) if self.engine.is_none() => {}
+            Err(refusal) => {
+                tracing::error!("{refusal}; trying again in {wait:?}");
+                self.retry = Some((Instant::now() + wait, (wait * 2).min(LAST_RETRY)));
+            }
+        }
+    }
+
+    /// Brings the engine to what should be in force. Returns the epoch in force then.
+    pub(super) async fn sync(&mut self) -> Result<u64, Refusal> {
+        let done = self.try_sync().await;
+        match &done {
+            Ok(_) => {
+                self.engine_error.clear();
+                self.in_force = !self.wanted.is_unknown();
+                self.withdraw = None;
+            }
+            Err(Refusal::NoEngine(_)) => {}
+            Err(refusal) => self.engine_error = refusal.to_string(),
+        }
+        done
+    }
+
+    pub(super) async fn try_sync(&mut self) -> Result<u64, Refusal> {
+        let current = self.current().await?;
+        self.warn_of_others(&current);
+        self.saw(current.epoch());
+        self.replicas.learn(&current);
+        self.learn_verdicts(&current);
+        if self.wanted.is_unknown() {
+            return Ok(self.epoch);
+        }
+        let now = self.clock.now();
+        let services = self.laid_over();
+        self.wanted.follow(&services, now);
+        let desired = self.wanted.over(services, now);
+        let action =
+            reconcile(&desired, &current, self.highest).map_err(|errors| refused_plan(&errors))?;
+        match action {
+            Action::Nothing => {
+                tracing::debug!(epoch = self.epoch, "the engine is up to date");
+                self.sent = current;
+            }
+            Action::Apply(snapshot) => {
+                // Also when no answer comes: the engine may have taken it.
+                let message = snapshot_to_proto(&snapshot);
+                self.sent = snapshot_from_proto(&message).unwrap_or(snapshot);
+                let mut engine = self.client()?;
+                let reply = asked(engine.apply(message)).await?;
+                self.saw(reply.epoch);
+                tracing::info!(epoch = reply.epoch, workers = reply.workers, "applied");
+            }
+        }
+        Ok(self.epoch)
+    }
+
+    /// The services of the file with their drains and their health.
+    pub(super) fn laid_over(&self) -> Vec<Service> {
+        self.lay_over(self.wanted.services(), &self.drains, self.wanted.health())
+    }
+
+    /// Services with drains, and what is known of their backends.
+    pub(super) fn lay_over(
+        &self,
+        services: &[Service],
+        drains: &Drains,
+        policies: &BTreeMap<ServiceName, Policy>,
+    ) -> Vec<Service> {
+        let mut services = self.replicas.over(drains.over(services));
+        let verdicts = agreed(&self.verdicts, &self.group);
+        checks::lay_over(&mut services, policies, &verdicts);
+        services
+    }
+
+    /// A backend that the engine was left without is down until a check says something else: a
+    /// daemon that was started again is not to send clients there.
+    fn learn_verdicts(&mut self, current: &Snapshot) {
+        let drained = self.drains.over(self.wanted.services());
+        for service in drained.iter().filter(|s| self.wanted.is_checked(&s.name)) {
+            let in_force = current.services().iter().find(|s| s.name == service.name);
+            let Some(in_force) = in_force else { continue };
+            for backend in &service.backends {
+                let target = Target {
+                    service: service.name.clone(),
+                    backend: backend.id(),
+                };
+                let there = in_force.backends.iter().any(|b| b.id() == backend.id());
+                let known = if there { Verdict::Up } else { Verdict::Down };
+                self.verdicts.entry(target).or_insert(known);
+            }
+        }
+    }
+
+    /// Says so where the engine has what this daemon has not sent. One that was started again
+    /// has nothing.
+    pub(super) fn warn_of_others(&self, current: &Snapshot) {
+        let (epoch, sent) = (current.epoch(), self.sent.epoch());
+        if sent > 0 && epoch >= sent && *current != self.sent {
+            tracing::warn!(
+                epoch,
+                sent,
+                "the engine has services that this daemon has not sent: is another lockstepd \
+                 running on its socket? One of them has to be stopped"
+            );
+        }
+    }
+
+    pub(super) fn saw(&mut self, epoch: u64) {
+        self.epoch = epoch;
+        self.highest = self.highest.max(epoch);
+    }
+
+    pub(super) fn client(&self) -> Result<EngineClient<Channel>, Refusal> {
+        let missing = || {
+            format!(
+                "lockstep-engine is not running (nobody at {})",
+                self.engine_socket
+            )
+        };
+        self.engine
+            .clone()
+            .ok_or_else(|| Refusal::NoEngine(missing()))
+    }
+
+    /// The snapshot in force. One that this version cannot read is taken for one without
+    /// services under its epoch, and so replaced.
+    pub(super) async fn current(&self) -> Result<Snapshot, Refusal> {
+        let mut engine = self.client()?;
+        let message = asked(engine.current(CurrentRequest {})).await?;
+        snapshot_from_proto(&message).or_else(|error| {
+            tracing::warn!("the engine's snapshot: {error}");
+            Snapshot::new(message.epoch, Vec::new()).map_err(|_| Refusal::Engine(error.to_string()))
+        })
+    }
+}
+
+/// An answer of the engine.
+pub(super) async fn asked<T>(
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<T, Refusal> {
+    let Ok(answer) = timeout(ENGINE_TIMEOUT, call).await else {
+        let text =
+            format!("the engine has not answered for {ENGINE_TIMEOUT:?}; see `lockstep status`");
+        return Err(Refusal::Silent(text));
+    };
+    answer
+        .map(tonic::Response::into_inner)
+        .map_err(|status| match status.code() {
+            Code::Unavailable | Code::Cancelled | Code::Unknown => {
+                Refusal::NoEngine(format!("no answer from the engine ({})", status.message()))
+            }
+            _ => Refusal::Engine(format!("the engine refuses: {}", status.message())),
+        })
+}
