@@ -7,7 +7,6 @@
 
 use crate::checks::Verdicts;
 use crate::drains::{Drains, Phase, Target, Timestamp};
-use lockstep_plan::Service;
 use lockstep_plan::health::Verdict;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -57,19 +56,6 @@ pub struct DrainChange {
 
 /// When a drained backend is removed; `None` waits for its last flow.
 pub type Deadline = Option<Timestamp>;
-
-/// Every backend of some services.
-pub fn backends(services: &[Service]) -> BTreeSet<Target> {
-    let of = |service: &Service| {
-        let name = service.name.clone();
-        let targets = service.backends.iter().map(move |backend| Target {
-            service: name.clone(),
-            backend: backend.id(),
-        });
-        targets.collect::<Vec<_>>()
-    };
-    services.iter().flat_map(of).collect()
-}
 
 /// Lays what others have done over the drains of this balancer.
 pub fn absorb(mine: &mut Drains, changes: &[DrainChange]) {

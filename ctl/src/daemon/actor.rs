@@ -20,8 +20,9 @@ use lockstep_ctl_core::announce::{Announcements, Balancer, announcements};
 use lockstep_ctl_core::checks::{Verdicts, subjects};
 use lockstep_ctl_core::config::Config;
 use lockstep_ctl_core::drains::{Drains, Target};
-use lockstep_ctl_core::group::{Group, Own, absorb, backends};
-use lockstep_plan::Snapshot;
+use lockstep_ctl_core::group::{Group, Own, absorb};
+use lockstep_plan::{Backend, Service, Snapshot};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -278,7 +279,7 @@ impl Actor {
         }
     }
 
-    /// The other balancers have said something.
+    /// The other balancers have said something: their drains are ours.
     fn hear_of_group(&mut self, group: Group) {
         if !group.changes.is_empty() {
             absorb(&mut self.drains, &group.changes);
@@ -310,7 +311,7 @@ impl Actor {
             Own {
                 verdicts: self.verdicts.clone(),
                 drains: self.drains.clone(),
-                backends: backends(services),
+                backends: backends(self.wanted.services()),
                 heard: self.group.generation,
             },
         );
@@ -360,6 +361,18 @@ impl Actor {
             Ending::Running | Ending::Restart => Balancer::WithoutEngine,
         }
     }
+}
+
+/// Every backend of services.
+fn backends(services: &[Service]) -> BTreeSet<Target> {
+    let of = |service: &Service| {
+        let target = |backend: &Backend| Target {
+            service: service.name.clone(),
+            backend: backend.id(),
+        };
+        service.backends.iter().map(target).collect::<Vec<_>>()
+    };
+    services.iter().flat_map(of).collect()
 }
 
 /// Sends what is another value than the last.

@@ -61,7 +61,11 @@ impl Desk {
             instance: instance(&wires.state_dir.join("group.instance")),
             roster: Roster::default(),
             ledger: ledger(&ledger_file, &store.group),
-            told: Group::default(),
+            told: Group {
+                // Another group's generations are not taken for this one's.
+                generation: wires.own.borrow().heard,
+                ..Group::default()
+            },
             since: clock.now(),
             clock,
             error: "the store was not asked yet".to_owned(),
