@@ -26,6 +26,7 @@ mod drain;
 mod events;
 mod explain;
 mod flows;
+mod group;
 mod metrics;
 mod output;
 mod pcap;
@@ -111,6 +112,9 @@ enum Command {
     Capture(capture::Arguments),
     /// Look for what stands in the way on this host, each with its mend (exit code 1 for errors)
     Doctor(doctor::Arguments),
+    /// Show the balancers that share what they know, and the random numbers served (exit code 1
+    /// when something needs attention)
+    Group,
     /// Print every counter of the engine in the Prometheus text format
     Metrics,
     /// Propose, check or show which queue is polled on which core
@@ -213,6 +217,7 @@ async fn carry_out(options: Options, out: &mut Out) -> Result<Answer, Failure> {
         Command::Explain(arguments) => explain::run(&global, arguments, out).await,
         Command::Capture(arguments) => capture::run(&global, arguments, out).await,
         Command::Doctor(arguments) => doctor::run(&global, arguments, out).await,
+        Command::Group => group::run(&global, out).await,
         Command::Metrics => metrics::run(&global, out).await,
         Command::Topology(command) => topology::run(command, out),
         Command::Decap(command) => decap::run(command, out),

@@ -24,6 +24,7 @@ mod actor;
 mod checks;
 mod clock;
 mod control;
+mod disk;
 mod exporter;
 mod group;
 mod layer2;

@@ -90,10 +90,16 @@ fn a_route_reflector_has_both_families_with_their_attributes_until_they_are_with
         assert_eq!(attribute(path, 4)["metric"], 5, "{path}");
         assert_eq!(attribute(path, 5)["value"], 150, "{path}");
         let communities = attribute(path, 8)["communities"].clone();
-        assert_eq!(communities, serde_json::json!([64_512_u32 * 65_536 + 100]), "{path}");
+        assert_eq!(
+            communities,
+            serde_json::json!([64_512_u32 * 65_536 + 100]),
+            "{path}"
+        );
         assert!(attribute(path, 32).to_string().contains("64512"), "{path}");
     }
     lab.place.edit(&services(&[V6]));
-    wait_for("the withdrawal", || lab.gobgp_paths("203.0.113.10/32").is_empty());
+    wait_for("the withdrawal", || {
+        lab.gobgp_paths("203.0.113.10/32").is_empty()
+    });
     assert_eq!(lab.gobgp_paths("2001:db8:1::10/128").len(), 1);
 }

@@ -5,8 +5,8 @@
 #![forbid(unsafe_code)]
 
 pub mod announce;
-pub mod bgp;
 pub mod bfd;
+pub mod bgp;
 pub mod checks;
 pub mod config;
 pub mod diff;

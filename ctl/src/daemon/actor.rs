@@ -288,6 +288,15 @@ impl Actor {
         self.group = group;
     }
 
+    /// Ends the drains of backends that a file does not have, and returns them. In a group none
+    /// ends by that: the others' files may have the backend still.
+    fn end_unlisted(&self, drains: &mut Drains, services: &[Service]) -> Vec<Target> {
+        match self.config.store {
+            Some(_) => Vec::new(),
+            None => drains.retain_in(services),
+        }
+    }
+
     /// Tells everybody what they should know.
     fn publish(&mut self) {
         let services = self.wanted.services();

@@ -80,7 +80,9 @@ fn attributes(peer: &Peer, local: Option<IpAddr>) -> BgpAttributes {
         // Which address of ours it will be shows with the session.
         told.next_hop_v4 = peer.policy.next_hop_v4;
     }
-    let families = Family::ALL.iter().filter(|f| peer.settings.families.contains(f));
+    let families = Family::ALL
+        .iter()
+        .filter(|f| peer.settings.families.contains(f));
     let next_hops = families.filter_map(|&f| told.next_hop(f));
     BgpAttributes {
         next_hops: next_hops.map(|hop| hop.to_string()).collect(),

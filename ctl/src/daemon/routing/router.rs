@@ -317,7 +317,8 @@ impl Router {
         for connection in open.into_iter().flatten() {
             connection.finish().await;
         }
-        self.reply.send_modify(|reply| report::forget(reply, self.address));
+        self.reply
+            .send_modify(|reply| report::forget(reply, self.address));
     }
 
     /// Logs a new state, and has it reported.
