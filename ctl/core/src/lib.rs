@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod announce;
+pub mod bfd;
 pub mod bgp;
 pub mod checks;
 pub mod config;
