@@ -197,7 +197,8 @@ pub async fn run(global: &Global, arguments: &Arguments, out: &mut Out) -> Resul
     if let Some(router) = arguments.router {
         let name = router.to_string();
         bgp.peers.retain(|peer| peer.address == name);
-        bgp.routes.retain(|route| route.announced_to.contains(&name));
+        bgp.routes
+            .retain(|route| route.announced_to.contains(&name));
         if bgp.peers.is_empty() {
             let refused = format!("{router} is no [[bgp.peer]] of lockstepd.toml");
             return Err(Failure::Refused(refused));
@@ -268,7 +269,10 @@ fn details(router: &Router, bgp: &Bgp) -> String {
     let numbers: Vec<String> = attributes.as_path.iter().map(u32::to_string).collect();
     let mut rows = vec![
         ("router", format!("{}, AS {}", router.address, router.r#as)),
-        ("description", router.description.clone().unwrap_or_default()),
+        (
+            "description",
+            router.description.clone().unwrap_or_default(),
+        ),
         (
             "state",
             format!("{} for {}", router.state, units::time(router.since_seconds)),
@@ -337,6 +341,8 @@ fn details(router: &Router, bgp: &Bgp) -> String {
     let prefixes: Vec<&str> = bgp.routes.iter().map(|r| r.prefix.as_str()).collect();
     rows.push(("routes", prefixes.join(", ")));
     rows.retain(|(_, value)| !value.is_empty());
-    let lines = rows.iter().map(|(name, value)| format!("{name:<17} {value}\n"));
+    let lines = rows
+        .iter()
+        .map(|(name, value)| format!("{name:<17} {value}\n"));
     lines.collect()
 }

@@ -53,12 +53,16 @@ impl Net {
 
 impl Drop for Net {
     fn drop(&mut self) {
-        let pids = Command::new("ip").args(["netns", "pids", &self.name]).output();
+        let pids = Command::new("ip")
+            .args(["netns", "pids", &self.name])
+            .output();
         let pids = pids.map(|o| String::from_utf8_lossy(&o.stdout).into_owned());
         for pid in pids.unwrap_or_default().lines() {
             let _ = Command::new("kill").args(["-9", pid]).status();
         }
-        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
+        let _ = Command::new("ip")
+            .args(["netns", "del", &self.name])
+            .status();
     }
 }
 
@@ -83,7 +87,10 @@ impl Router {
     /// Sends it a signal by name, such as STOP.
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        let status = Command::new("kill").args(["-s", name, &pid]).status().unwrap();
+        let status = Command::new("kill")
+            .args(["-s", name, &pid])
+            .status()
+            .unwrap();
         assert!(status.success());
     }
 
@@ -160,7 +167,15 @@ impl Lab {
         let file = self.place.path("gobgpd.toml");
         fs::write(&file, config).unwrap();
         let mut command = self.net.command("gobgpd");
-        command.args(["-t", "toml", "-l", "debug", "--api-hosts", "127.0.0.1:50051", "-f"]);
+        command.args([
+            "-t",
+            "toml",
+            "-l",
+            "debug",
+            "--api-hosts",
+            "127.0.0.1:50051",
+            "-f",
+        ]);
         command.arg(&file);
         let router = Router::start(command, self.place.path("gobgpd.log"));
         wait_for("gobgpd answers", || !self.gobgp(&["neighbor"]).is_null());
@@ -188,12 +203,26 @@ impl Lab {
         fs::create_dir(&dir).unwrap();
         let file = dir.join("bgpd.conf");
         fs::write(&file, config).unwrap();
-        let status = Command::new("chown").args(["-R", "frr:frr"]).arg(&dir).status();
+        let status = Command::new("chown")
+            .args(["-R", "frr:frr"])
+            .arg(&dir)
+            .status();
         assert!(status.unwrap().success());
-        let open = Command::new("chmod").arg("755").arg(self.place.path("")).status();
+        let open = Command::new("chmod")
+            .arg("755")
+            .arg(self.place.path(""))
+            .status();
         assert!(open.unwrap().success());
         let mut command = self.net.command("/usr/lib/frr/bgpd");
-        command.args(["-Z", "-l", "10.0.0.3", "-l", "2001:db8::3", "-A", "127.0.0.1"]);
+        command.args([
+            "-Z",
+            "-l",
+            "10.0.0.3",
+            "-l",
+            "2001:db8::3",
+            "-A",
+            "127.0.0.1",
+        ]);
         command.args(["--log", "stdout", "--log-level", "debug"]);
         command.arg("-f").arg(&file);
         command.arg("-i").arg(dir.join("bgpd.pid"));
@@ -210,7 +239,14 @@ impl Lab {
         let dir = self.place.path("frr");
         let text = self.net.output(
             "vtysh",
-            &["--vty_socket", dir.to_str().unwrap(), "-d", "bgpd", "-c", command],
+            &[
+                "--vty_socket",
+                dir.to_str().unwrap(),
+                "-d",
+                "bgpd",
+                "-c",
+                command,
+            ],
         );
         serde_json::from_str(&text).unwrap_or(Value::Null)
     }
@@ -247,7 +283,8 @@ impl Lab {
         let all = self.bgp();
         let peers = all["peers"].as_array().cloned().unwrap_or_default();
         let peer = peers.into_iter().find(|p| p["address"] == address);
-        peer.and_then(|p| p.pointer(field).cloned()).unwrap_or_default()
+        peer.and_then(|p| p.pointer(field).cloned())
+            .unwrap_or_default()
     }
 
     /// Waits for a session.

@@ -4,10 +4,10 @@
 //! A router may be connected to in one way and connect to us in the other at the same moment. Each
 //! connection has a machine of its own ([`machine`]); [`Peer`] keeps one of them.
 
+use super::Family;
 use super::notification::Notification;
 use super::open::{self, Session, Settings};
 use super::wire::Message;
-use super::Family;
 use crate::drains::Timestamp;
 use std::collections::VecDeque;
 use std::fmt;

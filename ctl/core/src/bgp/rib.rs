@@ -270,8 +270,14 @@ fn common(session: &Session, routes: &Attributes) -> Vec<PathAttribute> {
     for &community in &routes.communities {
         of_kind.entry(kind(community)).or_default().push(community);
     }
-    let mut as4_path = (!session.four_octet_as && routes.path.iter().any(|&n| is_long(n)))
-        .then(|| attribute(true, true, Value::As4Path(As4Path::new(sequence4(&routes.path)))));
+    let mut as4_path =
+        (!session.four_octet_as && routes.path.iter().any(|&n| is_long(n))).then(|| {
+            attribute(
+                true,
+                true,
+                Value::As4Path(As4Path::new(sequence4(&routes.path))),
+            )
+        });
     for (kind, communities) in of_kind {
         if kind > AS4_PATH {
             all.extend(as4_path.take());

@@ -17,8 +17,8 @@ use toml::Spanned;
 mod values;
 
 use values::{
-    Address, AsNumber, CommunityText, FamilyText, HoldTime, NextHops, Port, Prefix, Prepend,
-    RestartTime, RouterId, SecretText, Hops,
+    Address, AsNumber, CommunityText, FamilyText, HoldTime, Hops, NextHops, Port, Prefix, Prepend,
+    RestartTime, RouterId, SecretText,
 };
 
 /// See the module. Without peers nothing is announced.
@@ -314,7 +314,10 @@ impl RawPeer {
             Family::Ipv6 => policy.next_hop_v6.is_some(),
         };
         let Some(wanted) = &self.families else {
-            return Family::ALL.into_iter().filter(|&f| has_next_hop(f)).collect();
+            return Family::ALL
+                .into_iter()
+                .filter(|&f| has_next_hop(f))
+                .collect();
         };
         let families: Families = wanted.get_ref().iter().map(|f| f.0).collect();
         if families.is_empty() {

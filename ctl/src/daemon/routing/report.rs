@@ -54,7 +54,9 @@ pub fn peer(seen: &Seen<'_>) -> BgpPeer {
         since: seen.state.1.0,
         flaps: counters.flaps,
         last_error: machine.cause().map_or_else(String::new, |c| c.to_string()),
-        bfd: seen.path.map_or_else(String::new, |state| state.to_string()),
+        bfd: seen
+            .path
+            .map_or_else(String::new, |state| state.to_string()),
         attributes: Some(attributes(seen.peer, seen.local)),
         session: machine
             .session()
@@ -82,7 +84,9 @@ fn attributes(peer: &Peer, local: Option<IpAddr>) -> BgpAttributes {
         // Which address of ours it will be shows with the session.
         told.next_hop_v4 = peer.policy.next_hop_v4;
     }
-    let families = Family::ALL.iter().filter(|f| peer.settings.families.contains(f));
+    let families = Family::ALL
+        .iter()
+        .filter(|f| peer.settings.families.contains(f));
     let next_hops = families.filter_map(|&f| told.next_hop(f));
     BgpAttributes {
         next_hops: next_hops.map(|hop| hop.to_string()).collect(),

@@ -190,11 +190,15 @@ impl Router {
     /// A path that fails ends the session at once. One that never was up is nothing to go by, and
     /// one that an operator has taken down is no failure (RFC 5882 §3.2).
     fn look_at_path(&mut self) {
-        let path = self.ears.paths.borrow_and_update().get(&self.address).copied();
+        let path = self
+            .ears
+            .paths
+            .borrow_and_update()
+            .get(&self.address)
+            .copied();
         let before = std::mem::replace(&mut self.path, path.map(|p| p.state));
-        let failed = path.is_some_and(|p| {
-            p.state == bfd::State::Down && p.remote != bfd::State::AdminDown
-        });
+        let failed =
+            path.is_some_and(|p| p.state == bfd::State::Down && p.remote != bfd::State::AdminDown);
         if before != self.path {
             if before == Some(bfd::State::Up) && failed {
                 self.handle(Event::BfdDown);
@@ -343,7 +347,8 @@ impl Router {
         for connection in open.into_iter().flatten() {
             connection.finish().await;
         }
-        self.reply.send_modify(|reply| report::forget(reply, self.address));
+        self.reply
+            .send_modify(|reply| report::forget(reply, self.address));
     }
 
     /// Logs a new state, and has it reported.

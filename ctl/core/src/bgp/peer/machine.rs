@@ -232,7 +232,10 @@ impl Machine {
 
             // Started already; timers of a state that was left; a connection of theirs that is
             // awaited, and so cannot be gone; bytes of a connection that was.
-            (S::Connect | S::Active | S::OpenSent | S::OpenConfirm | S::Established, I::Start(_))
+            (
+                S::Connect | S::Active | S::OpenSent | S::OpenConfirm | S::Established,
+                I::Start(_),
+            )
             | (S::OpenSent | S::OpenConfirm | S::Established, I::Retry | I::Connected)
             | (S::OpenSent, I::Due)
             | (S::Active, I::Closed | I::End(_) | I::Retry)

@@ -64,10 +64,7 @@ fn peers_have_what_they_say_and_else_what_all_have() {
     assert_eq!(edge.settings.hold_time, 0);
     assert_eq!(edge.settings.families, Families::from([Family::Ipv6]));
     assert!(edge.settings.passive && !edge.settings.is_internal());
-    assert_eq!(
-        edge.distance,
-        Distance::Secured(NonZeroU8::new(2).unwrap())
-    );
+    assert_eq!(edge.distance, Distance::Secured(NonZeroU8::new(2).unwrap()));
     assert_eq!(edge.policy.prepend, 2);
     let standard = Community::Standard(64512 << 16 | 100);
     let exported = Community::Standard(0xffff_ff01);
@@ -96,7 +93,10 @@ fn secrets_are_never_printed() {
     assert!(!format!("{:?}", bgp(FULL)).contains("hush"));
     let long = format!("password = \"{}\"", "hush".repeat(30));
     let error = errors(&FULL.replace("password = \"hush\"", &long));
-    assert!(error.contains("120 bytes") && !error.contains("hush"), "{error}");
+    assert!(
+        error.contains("120 bytes") && !error.contains("hush"),
+        "{error}"
+    );
     let number = errors(&FULL.replace("password = \"hush\"", "password_file = 7"));
     assert!(number.contains("password_file"), "{number}");
 }
@@ -104,29 +104,93 @@ fn secrets_are_never_printed() {
 #[test]
 fn what_is_wrong_is_said_with_its_line_and_what_is_allowed() {
     let rows = [
-        ("as = 64512\nrouter", "router", "`as` is missing in [bgp]; the AS number"),
-        ("router_id = \"10.0.0.1\"\n", "", "`router_id` is missing in [bgp]; an IPv4"),
-        ("router_id = \"10.0.0.1\"", "router_id = \"0.0.0.0\"", ":4:13: \"0.0.0.0\" is not a router id"),
-        ("hold_time = \"30s\"", "hold_time = \"2s\"", ":5:13: \"2s\" is out of range"),
+        (
+            "as = 64512\nrouter",
+            "router",
+            "`as` is missing in [bgp]; the AS number",
+        ),
+        (
+            "router_id = \"10.0.0.1\"\n",
+            "",
+            "`router_id` is missing in [bgp]; an IPv4",
+        ),
+        (
+            "router_id = \"10.0.0.1\"",
+            "router_id = \"0.0.0.0\"",
+            ":4:13: `router_id`: \"0.0.0.0\" is not a router id",
+        ),
+        (
+            "hold_time = \"30s\"",
+            "hold_time = \"2s\"",
+            ":5:13: `hold_time`: \"2s\" is out of range",
+        ),
         ("\"60s\"", "true", ":6:20:"),
-        ("\"60s\"", "\"2h\"", "\"2h\" is out of range; from \"1s\" to \"4095s\""),
-        ("203.0.113.0/24", "203.0.113.1/24", "the prefix is 203.0.113.0/24"),
-        ("\"203.0.113.0/24\"", "\"203.0.113.0\"", ":8:15: \"203.0.113.0\" is not a prefix"),
+        (
+            "\"60s\"",
+            "\"2h\"",
+            "\"2h\" is out of range; from \"1s\" to \"4095s\"",
+        ),
+        (
+            "203.0.113.0/24",
+            "203.0.113.1/24",
+            "the prefix is 203.0.113.0/24",
+        ),
+        (
+            "\"203.0.113.0/24\"",
+            "\"203.0.113.0\"",
+            "\"203.0.113.0\" is not a prefix",
+        ),
         ("64512:100", "64512:100000", "is not a community"),
-        ("\"2001:db8::1\"]", "\"10.0.0.2\"]", "two next hops of one family"),
-        ("prepend = 2", "local_pref = 2", "`local_pref` is never told this peer; routers of another AS"),
-        ("add_path = true", "prepend = 2", "`prepend` is never told this peer; routers of the own AS"),
+        (
+            "\"2001:db8::1\"]",
+            "\"10.0.0.2\"]",
+            "two next hops of one family",
+        ),
+        (
+            "prepend = 2",
+            "local_pref = 2",
+            "`local_pref` is never told this peer; routers of another AS",
+        ),
+        (
+            "add_path = true",
+            "prepend = 2",
+            "`prepend` is never told this peer; routers of the own AS",
+        ),
         ("prepend = 2", "prepend = 33", "a whole number from 0 to 32"),
-        ("ttl_security = 2", "ttl_security = 2\nmultihop = 3", "`multihop` is there already"),
-        ("source = \"2001:db8::1\"", "source = \"10.0.0.1\"", "10.0.0.1 cannot connect to 2001:db8::ffff"),
-        ("families = [\"ipv6\"]", "families = []", "a session carries something"),
-        ("families = [\"ipv6\"]", "families = [\"ipv5\"]", "\"ipv5\" is not a family"),
+        (
+            "ttl_security = 2",
+            "ttl_security = 2\nmultihop = 3",
+            "`multihop` is there already",
+        ),
+        (
+            "source = \"2001:db8::1\"",
+            "source = \"10.0.0.1\"",
+            "10.0.0.1 cannot connect to 2001:db8::ffff",
+        ),
+        (
+            "families = [\"ipv6\"]",
+            "families = []",
+            "a session carries something",
+        ),
+        (
+            "families = [\"ipv6\"]",
+            "families = [\"ipv5\"]",
+            "\"ipv5\" is not a family",
+        ),
         ("passive = true", "pasive = true", "did you mean `passive`?"),
-        ("10.0.0.254", "2001:db8::ffff", "2001:db8::ffff is a peer already"),
+        (
+            "10.0.0.254",
+            "2001:db8::ffff",
+            "2001:db8::ffff is a peer already",
+        ),
         ("\"10.0.0.254\"", "\"fe80::1\"", "is no address of one host"),
         ("port = 1179", "port = 0", "a whole number from 1 to 65535"),
         ("as = 4200000001", "as = 0", "the number of an AS"),
-        ("password = \"hush\"", "password = \"hush\"\npassword_file = \"/x\"", "either `password` or"),
+        (
+            "password = \"hush\"",
+            "password = \"hush\"\npassword_file = \"/x\"",
+            "either `password` or",
+        ),
     ];
     for (from, to, expected) in rows {
         let text = FULL.replacen(from, to, 1);
@@ -137,5 +201,8 @@ fn what_is_wrong_is_said_with_its_line_and_what_is_allowed() {
     let alone = FULL.replace("next_hop = [\"10.0.0.1\", \"2001:db8::1\"]\n", "");
     let both = alone.replace("families = [\"ipv6\"]", "families = [\"ipv4\", \"ipv6\"]");
     let error = errors(&both);
-    assert!(error.contains("routes of ipv4 to 2001:db8::ffff have no next hop"), "{error}");
+    assert!(
+        error.contains("routes of ipv4 to 2001:db8::ffff have no next hop"),
+        "{error}"
+    );
 }

@@ -24,7 +24,15 @@ macro_rules! from_text {
     )+};
 }
 
-from_text!(Address, RouterId, HoldTime, Prefix, CommunityText, FamilyText, SecretText);
+from_text!(
+    Address,
+    RouterId,
+    HoldTime,
+    Prefix,
+    CommunityText,
+    FamilyText,
+    SecretText
+);
 
 macro_rules! number {
     ($($type:ident, $from:expr, $to:expr, $what:literal, $make:expr;)+) => {$(
@@ -137,7 +145,8 @@ impl<'de> Deserialize<'de> for RestartTime {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<RestartTime, E> {
-                let time = duration::parse(text).map_err(|e| E::custom(format!("{text:?}: {e}")))?;
+                let time =
+                    duration::parse(text).map_err(|e| E::custom(format!("{text:?}: {e}")))?;
                 match u16::try_from(time.as_secs()) {
                     Ok(seconds @ 1..=MAX_RESTART_TIME) if time.subsec_millis() == 0 => {
                         Ok(RestartTime(Some(seconds)))
@@ -160,9 +169,9 @@ impl FromText for Prefix {
     const WANTED: &str = "a string such as \"203.0.113.0/24\"";
 
     fn from_text(text: &str) -> Result<Self, String> {
-        text.parse().map(Prefix).map_err(|_| {
-            format!("{text:?} is not a prefix; write one such as \"203.0.113.0/24\"")
-        })
+        text.parse()
+            .map(Prefix)
+            .map_err(|_| format!("{text:?} is not a prefix; write one such as \"203.0.113.0/24\""))
     }
 }
 
