@@ -16,6 +16,7 @@ use tonic::{Code, Status};
 
 mod apply;
 mod ask;
+mod bgp;
 mod capture;
 mod check;
 mod completions;
@@ -102,6 +103,8 @@ enum Command {
     Switchover(sessions::SwitchoverArguments),
     /// Show what happened to sessions: switchovers, evictions, differences
     Events(events::Arguments),
+    /// Show the routers, the sessions with them, and the routes that they have
+    Bgp(bgp::Arguments),
     /// Take a backend out of new flows, and remove it at a deadline
     Drain(drain::DrainArguments),
     /// End a drain: the backend takes new flows again
@@ -210,6 +213,7 @@ async fn carry_out(options: Options, out: &mut Out) -> Result<Answer, Failure> {
         Command::Flows(arguments) => flows::run(&global, arguments, out).await,
         Command::Sessions(arguments) => sessions::list(&global, arguments, out).await,
         Command::Session(arguments) => sessions::show(&global, arguments, out).await,
+        Command::Bgp(arguments) => bgp::run(&global, &arguments, out).await,
         Command::Switchover(arguments) => sessions::switchover(&global, arguments, out).await,
         Command::Events(arguments) => events::run(&global, arguments, out).await,
         Command::Drain(arguments) => drain::drain(&global, arguments, out).await,
