@@ -28,6 +28,7 @@ mod events;
 mod explain;
 mod flows;
 mod group;
+mod health;
 mod metrics;
 mod output;
 mod pcap;
@@ -93,6 +94,8 @@ enum Command {
     Status,
     /// Show traffic as rates, live: services, backends, workers, drops
     Top(top::Arguments),
+    /// Show what the checks of backends have found (exit code 1 when one is down)
+    Health(health::Arguments),
     /// List live flows
     Flows(flows::Arguments),
     /// List replicated sessions
@@ -210,6 +213,7 @@ async fn carry_out(options: Options, out: &mut Out) -> Result<Answer, Failure> {
         Command::Apply(arguments) => apply::run(&global, &arguments, out).await,
         Command::Status => status::run(&global, out).await,
         Command::Top(arguments) => top::run(&global, arguments, out).await,
+        Command::Health(arguments) => health::run(&global, arguments, out).await,
         Command::Flows(arguments) => flows::run(&global, arguments, out).await,
         Command::Sessions(arguments) => sessions::list(&global, arguments, out).await,
         Command::Session(arguments) => sessions::show(&global, arguments, out).await,
