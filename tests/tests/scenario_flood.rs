@@ -3,10 +3,13 @@
 use anyhow::{Context, Result, ensure};
 use etherparse::PacketBuilder;
 use lockstep_tests::lab::{
-    Balancer, Injector, KeepAlive, Lab, VIP_V4, Version, scenario, service, web,
+    Balancer, Forwarding, Injector, KeepAlive, Lab, LabBuilder, Netns, Spread, VIP_V4, Version,
+    Wrk, scenario, service, wait_until, web,
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use std::net::Ipv4Addr;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const SOURCES: u64 = 1_000_000;
@@ -20,8 +23,14 @@ const TABLE: u64 = 65_536;
 const PIECE: u32 = 32_768;
 /// The time between two frames at least.
 const GAP: Duration = Duration::from_micros(4);
+/// The same where clients are to get through on the same processors.
+const CALM: Duration = Duration::from_micros(40);
 /// Connections that are asked after each piece.
 const ASKED: usize = 80;
+/// A port whose server speaks first.
+const GREETING_PORT: u16 = 7001;
+const GREETING: &str = "220 speak\n";
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 #[test]
 fn scenario_a_syn_flood_of_a_million_sources_loses_none_of_ten_thousand_connections() {
@@ -33,11 +42,7 @@ fn scenario_a_syn_flood_of_a_million_sources_loses_none_of_ten_thousand_connecti
         let text = text.replace("[engine]\n", &format!("[engine]\nflows_ipv4 = {TABLE}\n"));
         std::fs::write(&topology, text)?;
         lab.start_lockstep(&web(&[0, 1, 2]))?;
-        // Answers to the flood end there instead of going in a circle.
-        let net = format!("{FROM}/{}", 32 - FROM_BITS);
-        lab.router
-            .netns()
-            .ip(&format!("route add blackhole {net}"))?;
+        blackhole(lab)?;
         let vip = Version::V4.vip();
         let mut open = KeepAlive::open_many(lab.client.netns(), vip, CONNECTIONS)?;
         let balancer = &lab.balancers[0];
@@ -47,7 +52,7 @@ fn scenario_a_syn_flood_of_a_million_sources_loses_none_of_ten_thousand_connecti
             before >= CONNECTIONS as u64,
             "only {before} flows are known"
         );
-        let mut flood = Flood::new(lab)?;
+        let mut flood = Flood::new(lab, GAP)?;
         let mut rounds = 0;
         // Not by what was sent: what a slow machine loses on the way is sent again by others.
         while flows()? < before + SOURCES {
@@ -64,6 +69,121 @@ fn scenario_a_syn_flood_of_a_million_sources_loses_none_of_ten_thousand_connecti
         ensure!(balancer.status()?.flows_moved()? == 0, "a flow has moved");
         Ok(())
     });
+}
+
+#[test]
+fn scenario_cookies_let_clients_through_a_syn_flood_by_rss() {
+    cookies(&Lab::builder().queues(2));
+}
+
+#[test]
+fn scenario_cookies_let_clients_through_a_syn_flood_by_rps() {
+    cookies(&Lab::builder().spread(Spread::Rps));
+}
+
+/// A full-NAT service under a flood: HTTP with nginx and wrk, a server that speaks first, and
+/// connections from before.
+fn cookies(lab: &LabBuilder) {
+    scenario(lab, |lab| {
+        let (way, version) = (Forwarding::FullNat, Version::V4);
+        let greeting = format!("{GREETING_PORT}/tcp");
+        let text = way.service("web", version, &["80/tcp", &greeting], &[0], "");
+        lab.start_forwarding(way, &text)?;
+        blackhole(lab)?;
+        let server = SocketAddr::new(version.server(0), GREETING_PORT);
+        let listener = lab.servers[0]
+            .netns()
+            .within(|| Ok(TcpListener::bind(server)?))?;
+        let netns = lab.client.netns();
+        let balancer = &lab.balancers[0];
+        let mut flood = Flood::new(lab, CALM)?;
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| greet(&listener, &is_over));
+            let done = greeted(netns, version.vip()).and_then(|()| {
+                let mut before = KeepAlive::open_many(netns, version.vip(), 20)?;
+                let flooding = scope.spawn(|| -> Result<()> {
+                    while !is_over.load(Ordering::Relaxed) {
+                        flood.send_piece(PIECE / 16)?;
+                    }
+                    Ok(())
+                });
+                let done = under_flood(lab, &mut before, version.vip());
+                is_over.store(true, Ordering::Relaxed);
+                flooding.join().expect("the flood does not panic")?;
+                done
+            });
+            is_over.store(true, Ordering::Relaxed);
+            // It waits for one that will not come.
+            let _ = netns.within(|| Ok(TcpStream::connect_timeout(&server, TIMEOUT)?));
+            done
+        })?;
+        let status = balancer.status()?;
+        ensure!(status.drops("flows_full")? == 0 && status.drops("ports_full")? == 0);
+        ensure!(status.flows_moved()? == 0, "a flow has moved");
+        Ok(())
+    });
+}
+
+fn under_flood(lab: &Lab, before: &mut [KeepAlive], vip: IpAddr) -> Result<()> {
+    let balancer = &lab.balancers[0];
+    let sent = || balancer.metric("lockstep_worker_cookies_sent_total");
+    let accepted = || balancer.metric("lockstep_worker_cookies_accepted_total");
+    wait_until("SYNs are answered with cookies", TIMEOUT, || {
+        Ok((sent()? > 20_000).then_some(()))
+    })?;
+    let first = accepted()?;
+    for _ in 0..20 {
+        greeted(lab.client.netns(), vip)?;
+        lab.client.get(vip)?;
+    }
+    ensure!(accepted()? >= first + 40, "they did not connect by cookies");
+    let mut during = KeepAlive::open_many(lab.client.netns(), vip, 20)?;
+    let load = Wrk::new(Version::V4.url())
+        .seconds(2)
+        .connection_per_request();
+    let report = lab.client.wrk(&load)?;
+    ensure!(report.errors() == 0 && report.requests > 100, "{report:?}");
+    ensure!(accepted()? > first + 60 + report.requests / 2, "{report:?}");
+    let mut all = before.iter_mut().chain(&mut during);
+    all.try_for_each(KeepAlive::must_stay)?;
+    // As many half-open ones as the backend may have, what came since, and hardly more.
+    let flows = balancer.metric("lockstep_worker_flows")?;
+    ensure!(flows < 10_000 + report.requests, "{flows} flows");
+    Ok(())
+}
+
+/// Greets whoever connects.
+fn greet(listener: &TcpListener, is_over: &AtomicBool) {
+    while let Ok((mut stream, _)) = listener.accept() {
+        if is_over.load(Ordering::Relaxed) {
+            return;
+        }
+        // Who goes before it is greeted says so itself.
+        let _ = stream.write_all(GREETING.as_bytes());
+    }
+}
+
+/// Connects, and waits to be greeted.
+fn greeted(netns: &Netns, vip: IpAddr) -> Result<()> {
+    let to = SocketAddr::new(vip, GREETING_PORT);
+    let mut text = String::new();
+    netns.within(|| {
+        let mut stream = TcpStream::connect_timeout(&to, TIMEOUT)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.read_to_string(&mut text).context("no greeting")?;
+        Ok(())
+    })?;
+    ensure!(text == GREETING, "{text}");
+    Ok(())
+}
+
+/// Answers to the flood end there instead of going in a circle.
+fn blackhole(lab: &Lab) -> Result<()> {
+    let net = format!("{FROM}/{}", 32 - FROM_BITS);
+    let netns = lab.router.netns();
+    netns.ip(&format!("route add blackhole {net}"))?;
+    Ok(())
 }
 
 #[test]
@@ -120,10 +240,11 @@ struct Flood {
     port: Injector,
     frame: Vec<u8>,
     sources: u32,
+    gap: Duration,
 }
 
 impl Flood {
-    fn new(lab: &Lab) -> Result<Self> {
+    fn new(lab: &Lab, gap: Duration) -> Result<Self> {
         let (from, to) = (
             lab.router.netns().mac("b0")?,
             lab.balancers[0].netns().mac("eth0")?,
@@ -138,13 +259,18 @@ impl Flood {
             port: lab.router.injector("b0")?,
             frame,
             sources: 0,
+            gap,
         })
     }
 
     fn send(&mut self) -> Result<()> {
+        self.send_piece(PIECE)
+    }
+
+    fn send_piece(&mut self, frames: u32) -> Result<()> {
         let start = Instant::now();
-        for at in 0..PIECE {
-            while start.elapsed() < GAP * at {
+        for at in 0..frames {
+            while start.elapsed() < self.gap * at {
                 // The engine may be on this core.
                 std::thread::yield_now();
             }

@@ -459,7 +459,7 @@ impl Flows {
             .hop(backend)
             .is_some_and(|hop| hop.delivery.translates())
         {
-            if self.meets_cookie::<K>(tables, now, vip, backend, &item.headers) {
+            if self.meets_cookie::<K>(tables, now, backend, &item.headers) {
                 return (vip, Err(Refusal::Cookie(backend)));
             }
             let admitted = self.admit_translated(tables, now, key, item, vip, backend);

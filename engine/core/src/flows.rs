@@ -338,6 +338,27 @@ impl<K: Key> FlowTable<K> {
         self.splices.has_room()
     }
 
+    /// Where more than half of the splices that there may be are in use, looks at `places` of them
+    /// and forgets flows that are over by `is_over`, telling `forgotten` each.
+    pub fn sweep_splices(
+        &mut self,
+        places: usize,
+        is_over: impl Fn(&Entry<K>) -> bool,
+        mut forgotten: impl FnMut(&Entry<K>),
+    ) {
+        for _ in 0..places {
+            if !self.splices.is_crowded() {
+                return;
+            }
+            if let Some(slot) = self.splices.step()
+                && is_over(self.entry(slot))
+            {
+                forgotten(self.entry(slot));
+                self.remove(slot);
+            }
+        }
+    }
+
     /// Flows that are spliced.
     pub fn splices(&self) -> usize {
         self.splices.len()

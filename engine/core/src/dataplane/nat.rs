@@ -223,7 +223,7 @@ impl Flows {
         match sent {
             Ok(verdict) => {
                 if is_syn(&item.headers) {
-                    self.nat.cookies.learn(vip, verdict, item, frame);
+                    self.nat.cookies.learn(backend, verdict, item, frame);
                 }
                 let counters = &self.counters.vips[vip.slot()];
                 counters.packets.add(1);

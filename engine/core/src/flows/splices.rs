@@ -56,6 +56,7 @@ pub(super) struct Splices {
     keys: Vec<u32>,
     values: Vec<Splice>,
     len: usize,
+    hand: usize,
 }
 
 impl Splices {
@@ -66,6 +67,7 @@ impl Splices {
             keys: vec![FREE; places],
             values: vec![NONE; places],
             len: 0,
+            hand: 0,
         }
     }
 
@@ -75,6 +77,18 @@ impl Splices {
 
     pub(super) fn has_room(&self) -> bool {
         self.len < self.keys.len() / 2
+    }
+
+    /// Whether more than half of what there may be are in use.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.len > self.keys.len() / 4
+    }
+
+    /// Moves a hand by one place; the slot that is noted there, if one is.
+    pub(super) fn step(&mut self) -> Option<Slot> {
+        self.hand = (self.hand + 1) & (self.keys.len() - 1);
+        let key = self.keys[self.hand];
+        (key != FREE).then_some(Slot(key))
     }
 
     pub(super) fn memory(&self) -> usize {

@@ -28,7 +28,7 @@ use super::super::forward::admit;
 use super::super::tracked::Tracked;
 use super::super::{Dataplane, Flows, Now, Verdict, Work};
 use super::is_syn;
-use crate::counters::VIP_SLOTS;
+use crate::counters::BACKEND_SLOTS;
 use crate::flows::{Slot, Splice};
 use crate::handshake::cookie::{Cookies, LIFETIME};
 use crate::handshake::segment::{Bare, Segment, SynOptions};
@@ -60,8 +60,9 @@ pub(in super::super) struct SynCookies {
     cookies: Cookies,
     /// When the last one was sent.
     last: Option<Micros>,
-    /// By VIP slot, the largest segment that a backend has announced last.
-    sizes: Vec<(VipRef, u16)>,
+    /// By slot, the largest segment that a backend has announced last. One that is pressed has been
+    /// sent SYNs, and has said it unless it does not answer at all.
+    sizes: Vec<(BackendRef, u16)>,
 }
 
 impl SynCookies {
@@ -70,7 +71,7 @@ impl SynCookies {
         SynCookies {
             cookies: Cookies::new(key),
             last: None,
-            sizes: vec![(VipRef::UNKNOWN, 0); VIP_SLOTS],
+            sizes: vec![(BackendRef::NONE, 0); BACKEND_SLOTS],
         }
     }
 
@@ -79,19 +80,25 @@ impl SynCookies {
         self.last.is_some_and(|at| now.since(at) < LIFETIME)
     }
 
-    /// The segment size that a VIP's clients can be promised.
-    fn size(&self, vip: VipRef) -> Option<u16> {
-        let &(of, size) = self.sizes.get(vip.slot())?;
-        (of == vip && size > 0).then_some(size)
+    /// The segment size that a backend's clients can be promised.
+    fn size(&self, backend: BackendRef) -> Option<u16> {
+        let &(of, size) = self.sizes.get(backend.slot())?;
+        (of == backend && size > 0).then_some(size)
     }
 
     /// A SYN-ACK on its way to a client says what its backend takes.
     #[cold]
-    pub(super) fn learn(&mut self, vip: VipRef, verdict: Verdict, item: &Work, frame: &[u8]) {
+    pub(super) fn learn(
+        &mut self,
+        backend: BackendRef,
+        verdict: Verdict,
+        item: &Work,
+        frame: &[u8],
+    ) {
         let said = sent_segment(verdict, &item.headers).and_then(|at| frame.get(at));
         let size = said.and_then(|segment| SynOptions::read(segment).mss);
-        if let (Some(size), Some(place)) = (size, self.sizes.get_mut(vip.slot())) {
-            *place = (vip, size);
+        if let (Some(size), Some(place)) = (size, self.sizes.get_mut(backend.slot())) {
+            *place = (backend, size);
         }
     }
 }
@@ -114,7 +121,6 @@ impl Flows {
         &self,
         tables: &Tables,
         now: Now,
-        vip: VipRef,
         backend: BackendRef,
         headers: &Headers,
     ) -> bool {
@@ -127,7 +133,7 @@ impl Flows {
         if is_opening(headers.tcp) {
             // Without a size nothing can be promised, and without room there nothing kept.
             return self.is_pressed::<K>(backend)
-                && self.nat.cookies.size(vip).is_some()
+                && self.nat.cookies.size(backend).is_some()
                 && K::table_ref(self).has_splices();
         }
         let others = TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST;
@@ -160,7 +166,7 @@ impl Flows {
         let done = match read(&item.headers, frame) {
             None => Err(DropReason::BadTransportChecksum),
             Some(segment) if segment.is_opening() => {
-                self.answer_syn(tables, now, (vip, backend), &segment, item, frame)
+                self.answer_syn(tables, now, backend, &segment, item, frame)
             }
             Some(segment) => self.accept(tables, now, vip, &segment, key, item, frame),
         };
@@ -171,7 +177,7 @@ impl Flows {
         &mut self,
         tables: &Tables,
         now: Now,
-        (vip, backend): (VipRef, BackendRef),
+        backend: BackendRef,
         segment: &Segment,
         item: &Work,
         frame: &mut [u8],
@@ -181,7 +187,7 @@ impl Flows {
         let route = admit(hop, headers)?;
         let back = nat::way_back(frame, headers).map_err(|_| DropReason::HeaderChain)?;
         let said = SynOptions::read(frame.get(headers.transport.into()..).unwrap_or(&[]));
-        let size = self.nat.cookies.size(vip).ok_or(DropReason::NoFlow)?;
+        let size = self.nat.cookies.size(backend).ok_or(DropReason::NoFlow)?;
         let limit = largest(route.mtu.min(self.nat.mtu(item.port)), &headers.key);
         let answer = Bare {
             source: segment.destination(),

@@ -120,6 +120,32 @@ fn where_no_more_connections_can_be_kept_no_more_cookies_are_sent() {
 }
 
 #[test]
+fn where_they_get_many_closed_connections_make_room_soon() {
+    let mut w = World::pressed(V4);
+    for port in 0..200 {
+        let syn = w.syn_of(2_000 + port).options(&USUAL);
+        let cookie = w.back(&syn).sequence;
+        let ack = Seg {
+            flags: "A".to_string(),
+            sequence: CLIENT_ISN.wrapping_add(1),
+            acknowledgment: cookie.wrapping_add(1),
+            ..w.syn_of(2_000 + port)
+        };
+        w.at_backend(&ack);
+        let reset = Seg {
+            flags: "R".to_string(),
+            ..ack
+        };
+        w.at_backend(&reset);
+    }
+    let seconds = |n| Seconds::new(T0.get() / 1_000_000 + n);
+    w.dataplane.tick(seconds(1), 1_000);
+    assert_eq!(w.splices(), 200, "late packets may come");
+    w.dataplane.tick(seconds(2), 1_000);
+    assert_eq!(w.splices(), 128, "half of 256 may stay as long as others");
+}
+
+#[test]
 fn frames_are_padded_only_while_cookies_are_out() {
     let mut w = World::pressed(V4);
     assert_eq!(w.dataplane.least_frame(w.now), 0);
