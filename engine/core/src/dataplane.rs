@@ -14,6 +14,7 @@ mod unusual;
 
 pub(crate) use forward::admit;
 pub use known::KnownFlow;
+pub(crate) use nat::HALF_OPEN;
 pub use nat::NatConfig;
 use owner::Spreading;
 pub(crate) use owner::session_share;

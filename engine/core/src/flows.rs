@@ -346,7 +346,7 @@ impl<K: Key> FlowTable<K> {
         is_over: impl Fn(&Entry<K>) -> bool,
         mut forgotten: impl FnMut(&Entry<K>),
     ) {
-        for _ in 0..places {
+        for _ in 0..places.min(self.splices.places()) {
             if !self.splices.is_crowded() {
                 return;
             }

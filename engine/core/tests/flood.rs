@@ -368,7 +368,10 @@ fn with_cookies_a_flood_takes_few_entries_and_clients_still_connect() {
         else {
             panic!("no TCP");
         };
-        assert_eq!((tcp.sequence_number(), tcp.acknowledgment_number()), (100, 7_001));
+        assert_eq!(
+            (tcp.sequence_number(), tcp.acknowledgment_number()),
+            (100, 7_001)
+        );
     }
     assert_eq!(engine.dataplane.counters().cookies_accepted.get(), 1_000);
 }

@@ -30,7 +30,7 @@ pub(super) fn sweep<K: Key>(
     };
     flows.sweep(buckets, |entry| fate(tables, entry, now), &mut forgotten);
     let is_over = |entry: &Entry<K>| entry.state.is_closed() && now.since(entry.seen) >= CLOSED;
-    flows.sweep_splices(buckets * PLACES, is_over, forgotten);
+    flows.sweep_splices(buckets.saturating_mul(PLACES), is_over, forgotten);
 }
 
 /// What is to become of an entry when room is needed or time has passed.

@@ -18,6 +18,7 @@ use crate::tables::{Delivery, Hop, PortId, Tables, VipRef};
 use crate::{BURST, tracking};
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
+pub(crate) use cookies::HALF_OPEN;
 use cookies::SynCookies;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::ops::RangeInclusive;

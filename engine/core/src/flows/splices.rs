@@ -84,6 +84,11 @@ impl Splices {
         self.len > self.keys.len() / 4
     }
 
+    /// Places of the table, used or not.
+    pub(super) fn places(&self) -> usize {
+        self.keys.len()
+    }
+
     /// Moves a hand by one place; the slot that is noted there, if one is.
     pub(super) fn step(&mut self) -> Option<Slot> {
         self.hand = (self.hand + 1) & (self.keys.len() - 1);

@@ -11,12 +11,15 @@ use crate::dataplane::{Dataplane, Verdict};
 use crate::fixtures::{BALANCER_MAC, CLIENT_MAC, ROUTER_MAC, compile};
 use crate::tables::{PortId, Tables};
 use crate::time::Micros;
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use etherparse::TcpOptionElement::{
     self, MaximumSegmentSize, SelectiveAcknowledgement, SelectiveAcknowledgementPermitted,
     Timestamp, WindowScale,
 };
-use etherparse::{NetHeaders, PacketBuilder, PacketHeaders, TransportHeader};
+use etherparse::icmpv4::DestUnreachableHeader;
+use etherparse::{
+    Icmpv4Type, Icmpv6Type, NetHeaders, PacketBuilder, PacketHeaders, TransportHeader,
+};
 use lockstep_plan::{DropReason, Mode, Service};
 use std::string::{String, ToString};
 use std::vec::Vec;
@@ -655,4 +658,57 @@ fn a_client_that_begins_anew_is_not_held_to_what_was_promised_before() {
     assert_eq!(w.dropped(OUTSIDE, &again), DropReason::NoFlow);
     assert_eq!(w.splices(), 0);
     assert_eq!(w.back(&again).acknowledgment, 6, "a cookie for the new one");
+}
+
+#[test]
+fn errors_about_what_the_client_was_sent_have_the_backends_numbers() {
+    for ends in [V4, V6] {
+        let mut w = World::pressed(ends);
+        let (syn, cookie) = w.open(&USUAL, &[WindowScale(7)]);
+        let data = Seg {
+            flags: "A".to_string(),
+            sequence: BACKEND_ISN.wrapping_add(100),
+            ..w.answer(&syn, 0)
+        };
+        let (verdict, sent) = w.send(INSIDE, &data.payload(b"too long for a router"));
+        assert!(matches!(verdict, Verdict::Forward { port: OUTSIDE, .. }));
+        let ethernet = PacketBuilder::ethernet2(CLIENT_MAC, BALANCER_MAC);
+        let mut frame = Vec::new();
+        let vip = w.outside().0.ip();
+        match vip {
+            IpAddr::V4(vip) => {
+                let mtu = 1_300.try_into().unwrap();
+                let kind = DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: mtu };
+                let kind = Icmpv4Type::DestinationUnreachable(kind);
+                let ip = ethernet.ipv4([198, 51, 100, 1], vip.octets(), 64);
+                ip.icmpv4(kind).write(&mut frame, &sent[14..]).unwrap();
+            }
+            IpAddr::V6(vip) => {
+                let router = "2001:db8:1::1".parse::<Ipv6Addr>().unwrap().octets();
+                let ip = ethernet.ipv6(router, vip.octets(), 64);
+                let kind = Icmpv6Type::PacketTooBig { mtu: 1_300 };
+                ip.icmpv6(kind).write(&mut frame, &sent[14..]).unwrap();
+            }
+        }
+        let (verdict, frame) = process(&mut w.dataplane, w.now, OUTSIDE, &frame);
+        assert!(
+            matches!(verdict, Verdict::Forward { port: INSIDE, .. }),
+            "{verdict:?}"
+        );
+        let icmp = PacketHeaders::from_ethernet_slice(&frame).unwrap();
+        let quote = PacketHeaders::from_ip_slice(icmp.payload.slice()).unwrap();
+        let Some(TransportHeader::Tcp(tcp)) = quote.transport else {
+            panic!("no TCP is quoted");
+        };
+        assert_eq!(tcp.sequence_number, BACKEND_ISN.wrapping_add(100));
+        assert_ne!(cookie, BACKEND_ISN);
+        let ends = (tcp.source_port, tcp.destination_port);
+        assert_eq!(ends, (syn.to.port(), syn.from.port()));
+        let sum = match quote.net.unwrap() {
+            NetHeaders::Ipv4(v4, _) => tcp.calc_checksum_ipv4(&v4, quote.payload.slice()),
+            NetHeaders::Ipv6(v6, _) => tcp.calc_checksum_ipv6(&v6, quote.payload.slice()),
+            NetHeaders::Arp(_) => panic!("not IP"),
+        };
+        assert_eq!(tcp.checksum, sum.unwrap(), "of the quoted segment");
+    }
 }
