@@ -60,9 +60,9 @@ pub(in super::super) struct SynCookies {
     cookies: Cookies,
     /// When the last one was sent.
     last: Option<Micros>,
-    /// By slot, the largest segment that a backend has announced last. One that is pressed has been
-    /// sent SYNs, and has said it unless it does not answer at all.
-    sizes: Vec<(BackendRef, u16)>,
+    /// By a backend's slot, the largest segment that was announced from there last; 0 where none
+    /// was. A backend that is pressed was sent so many SYNs that it is the slot's present one.
+    sizes: Vec<u16>,
 }
 
 impl SynCookies {
@@ -71,7 +71,7 @@ impl SynCookies {
         SynCookies {
             cookies: Cookies::new(key),
             last: None,
-            sizes: vec![(BackendRef::NONE, 0); BACKEND_SLOTS],
+            sizes: vec![0; BACKEND_SLOTS],
         }
     }
 
@@ -82,8 +82,8 @@ impl SynCookies {
 
     /// The segment size that a backend's clients can be promised.
     fn size(&self, backend: BackendRef) -> Option<u16> {
-        let &(of, size) = self.sizes.get(backend.slot())?;
-        (of == backend && size > 0).then_some(size)
+        let size = self.sizes.get(backend.slot()).copied();
+        size.filter(|&size| size > 0)
     }
 
     /// A SYN-ACK on its way to a client says what its backend takes.
@@ -98,7 +98,7 @@ impl SynCookies {
         let said = sent_segment(verdict, &item.headers).and_then(|at| frame.get(at));
         let size = said.and_then(|segment| SynOptions::read(segment).mss);
         if let (Some(size), Some(place)) = (size, self.sizes.get_mut(backend.slot())) {
-            *place = (backend, size);
+            *place = size;
         }
     }
 }
