@@ -24,6 +24,7 @@ mod client;
 mod content;
 mod counters;
 mod curl;
+mod datagrams;
 mod dice;
 mod download;
 mod fault;
@@ -52,7 +53,7 @@ mod wait;
 mod wrk;
 
 pub use address::{CLIENT_V4, CLIENT_V6, VIP_V4, VIP_V6, balancer_v4, balancer_v6, router_rack_v4};
-pub use address::{router_rack_v6, server_v4, server_v6};
+pub use address::{engine_v4, engine_v6, router_rack_v6, server_v4, server_v6};
 pub use balancer::{Balancer, Spread};
 pub use binaries::find as find_binary;
 
@@ -61,6 +62,7 @@ pub use client::Client;
 pub use content::Content;
 pub use counters::Counters;
 pub use curl::Answer;
+pub use datagrams::{Datagrams, Heard, while_echoing};
 pub use dice::Dice;
 pub use download::Arrived;
 pub use fault::Fault;

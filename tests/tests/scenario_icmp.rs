@@ -1,34 +1,13 @@
 //! Pings, path MTU discovery in both directions, and fragments, with the kernel's own IP stacks at
 //! both ends.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use lockstep_tests::lab::{
-    CLIENT_V4, CLIENT_V6, Content, Direction, Lab, Netns, Version, scenario, service, web,
+    Content, Datagrams, Direction, Lab, Version, scenario, service, web, while_echoing,
 };
-use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Duration;
+use std::net::SocketAddr;
 
 const VERSIONS: [Version; 2] = [Version::V4, Version::V6];
-
-fn client(version: Version) -> IpAddr {
-    match version {
-        Version::V4 => CLIENT_V4.into(),
-        Version::V6 => CLIENT_V6.into(),
-    }
-}
-
-/// What a host has learned of the MTU on the way to an address.
-fn learned(netns: &Netns, to: IpAddr, from: IpAddr) -> Result<Option<u16>> {
-    let (to, from) = (to.to_string(), from.to_string());
-    let route = netns.output("ip", &["route", "get", &to, "from", &from])?;
-    let mut words = route.split_whitespace().skip_while(|word| *word != "mtu");
-    match words.nth(1) {
-        Some(mtu) => Ok(Some(mtu.parse().with_context(|| route.clone())?)),
-        None => Ok(None),
-    }
-}
 
 #[test]
 fn scenario_icmp_a_ping_to_a_vip_is_answered_by_the_balancer() {
@@ -75,11 +54,7 @@ fn downloads(lab: &mut Lab, each: usize) -> Result<()> {
         for _ in 0..each {
             // Each connection needs an error of its own.
             for server in &lab.servers {
-                for family in ["-4", "-6"] {
-                    server
-                        .netns()
-                        .output("ip", &[family, "route", "flush", "cache"])?;
-                }
+                server.netns().forget_mtus()?;
             }
             ensure!(told(lab, version)? == 0, "the servers have forgotten");
             let arrived = lab.client.download(version.web(), &content, |_| Ok(()))?;
@@ -100,7 +75,9 @@ fn downloads(lab: &mut Lab, each: usize) -> Result<()> {
 fn told(lab: &Lab, version: Version) -> Result<usize> {
     let mut knows = 0;
     for server in &lab.servers {
-        let mtu = learned(server.netns(), client(version), version.vip())?;
+        let mtu = server
+            .netns()
+            .learned_mtu(version.client(), version.vip())?;
         ensure!(matches!(mtu, None | Some(1_400)), "{mtu:?}");
         knows += usize::from(mtu.is_some());
     }
@@ -132,7 +109,10 @@ fn uploads(lab: &mut Lab, version: Version) -> Result<()> {
         Version::V4 => 1_500 - 20,
         Version::V6 => 1_500 - 40,
     };
-    let mtu = learned(lab.client.netns(), version.vip(), client(version))?;
+    let mtu = lab
+        .client
+        .netns()
+        .learned_mtu(version.vip(), version.client())?;
     ensure!(mtu == Some(inside), "{mtu:?}");
     Ok(())
 }
@@ -151,66 +131,23 @@ fn fragments(lab: &mut Lab, version: Version) -> Result<()> {
     let ports = ["5300/udp"];
     lab.start_lockstep(&service("echo", version, &ports, version, &[0, 1, 2]))?;
     let at = SocketAddr::new(version.vip(), 5_300);
-    let echoes = lab
-        .servers
-        .iter()
-        .map(|server| server.netns().within(|| bound(at)))
-        .collect::<Result<Vec<_>>>()?;
-    let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let servers: Vec<_> = echoes
-            .iter()
-            .map(|socket| scope.spawn(|| echo(socket, &done)))
-            .collect();
-        let asked = (0..20).try_for_each(|n| ask(lab, at, client(version), n));
-        done.store(true, Ordering::Relaxed);
-        let counts: Vec<usize> = servers
-            .into_iter()
-            .filter_map(|server| server.join().ok())
-            .collect();
-        asked?;
-        ensure!(
-            counts.iter().filter(|count| **count > 0).count() > 1,
-            "the datagrams are spread over the servers: {counts:?}"
-        );
-        Ok(())
-    })
-}
-
-fn bound(at: SocketAddr) -> Result<UdpSocket> {
-    let socket = UdpSocket::bind(at)?;
-    socket.set_read_timeout(Some(Duration::from_millis(200)))?;
-    Ok(socket)
-}
-
-/// Sends back what comes, until it is over. The result is how much came.
-fn echo(socket: &UdpSocket, done: &AtomicBool) -> usize {
-    let mut buffer = vec![0; 65_536];
-    let mut count = 0;
-    while !done.load(Ordering::Relaxed) {
-        if let Ok((length, from)) = socket.recv_from(&mut buffer) {
-            count += 1;
-            // What is too long for the way back is learned of by sending it.
-            let _ = socket.send_to(&buffer[..length], from);
-        }
-    }
-    count
-}
-
-/// A datagram of 4,000 bytes from a port of its own, and back.
-fn ask(lab: &Lab, to: SocketAddr, from: IpAddr, n: u8) -> Result<()> {
-    let from = SocketAddr::new(from, 0);
-    let socket = lab.client.netns().within(|| bound(from))?;
-    socket.connect(to)?;
-    let datagram: Vec<u8> = (0..4_000_u16).map(|at| at as u8 ^ n).collect();
-    let mut answer = vec![0; 65_536];
-    // UDP may lose some, and the server's first one teaches it the MTU of the client's link.
-    for _ in 0..10 {
-        socket.send(&datagram)?;
-        if let Ok(length) = socket.recv(&mut answer) {
-            ensure!(answer[..length] == datagram, "the same {n} comes back");
-            return Ok(());
-        }
-    }
-    bail!("no answer to datagram {n}")
+    let servers = lab.servers.iter();
+    let servers = servers.map(|server| Datagrams::bind(server.netns(), at));
+    let servers = servers.collect::<Result<Vec<_>>>()?;
+    let counts = while_echoing(&servers, || {
+        (0..20).try_for_each(|number| {
+            // From a port of its own each.
+            let from = SocketAddr::new(version.client(), 0);
+            let client = Datagrams::bind(lab.client.netns(), from)?;
+            let datagram: Vec<u8> = (0..4_000_u16).map(|at| at as u8 ^ number).collect();
+            let answer = client.ask(&datagram, at)?;
+            ensure!(answer == datagram, "the same {number} comes back");
+            Ok(())
+        })
+    })?;
+    ensure!(
+        counts.iter().filter(|count| **count > 0).count() > 1,
+        "the datagrams are spread over the servers: {counts:?}"
+    );
+    Ok(())
 }
