@@ -20,6 +20,7 @@ mod balancer;
 mod binaries;
 
 mod builder;
+mod captures;
 mod client;
 mod content;
 mod counters;
@@ -58,6 +59,7 @@ pub use balancer::{Balancer, Spread};
 pub use binaries::find as find_binary;
 
 pub use builder::{Lab, LabBuilder};
+pub use captures::{Capture, Captured};
 pub use client::Client;
 pub use content::Content;
 pub use counters::Counters;
