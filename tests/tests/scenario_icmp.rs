@@ -1,12 +1,16 @@
 //! Pings, path MTU discovery in both directions, and fragments, with the kernel's own IP stacks at
 //! both ends.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
+use etherparse::PacketBuilder;
 use lockstep_tests::lab::{
-    Content, Datagrams, Direction, Lab, Version, scenario, service, web, while_echoing,
+    Content, Datagrams, Direction, KeepAlive, Lab, Replicated, Server, Version, find_binary,
+    scenario, service, wait_until, web, while_echoing,
 };
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
+const SOON: Duration = Duration::from_secs(10);
 const VERSIONS: [Version; 2] = [Version::V4, Version::V6];
 
 #[test]
@@ -150,4 +154,115 @@ fn fragments(lab: &mut Lab, version: Version) -> Result<()> {
         "the datagrams are spread over the servers: {counts:?}"
     );
     Ok(())
+}
+
+/// No kernel of the lab has a problem with another one's headers: the error is made up here.
+#[test]
+fn scenario_icmp_a_parameter_problem_of_the_client_reaches_the_server() {
+    scenario(&Lab::builder(), |lab| {
+        let services = VERSIONS.map(|version| {
+            let name = format!("echo-{version:?}").to_lowercase();
+            service(&name, version, &["5300/udp"], version, &[0, 1, 2])
+        });
+        lab.start_lockstep(&services.concat())?;
+        let port = lab.client.injector()?;
+        for version in VERSIONS {
+            let at = SocketAddr::new(version.vip(), 5_300);
+            let server = |server: &Server| Datagrams::bind(server.netns(), at);
+            let servers = lab.servers.iter().map(server).collect::<Result<Vec<_>>>()?;
+            let from = SocketAddr::new(version.client(), 0);
+            let client = Datagrams::bind(lab.client.netns(), from)?;
+            while_echoing(&servers, || client.ask(b"question", at).map(drop))?;
+            port.send(&problem(lab, version, client.at()?.port(), 5_300)?)?;
+            let heard = wait_until("a server hears of it", SOON, || {
+                let heard = servers.iter().map(Datagrams::heard);
+                let heard = heard.collect::<Result<Vec<_>>>()?;
+                Ok(heard.into_iter().flatten().next())
+            })?;
+            ensure!(
+                (heard.kind, heard.from) == (kind(version), version.client()),
+                "{heard:?}"
+            );
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn scenario_icmp_an_error_about_a_replicated_session_is_dropped() {
+    scenario(&Lab::builder(), |lab| {
+        lab.start_lockstep(&Replicated::web(&[0, 1, 2]).to_string())?;
+        let balancer = &lab.balancers[0];
+        let mut open = KeepAlive::open(lab.client.netns(), Version::V4.vip())?;
+        let port = lab.client.injector()?;
+        port.send(&problem(lab, Version::V4, open.client()?.port(), 80)?)?;
+        wait_until("it is counted", SOON, || {
+            Ok((balancer.status()?.drops("icmp_session")? == 1).then_some(()))
+        })?;
+        open.must_stay()
+    });
+}
+
+/// A server that does not take the outer header off says so to the engine.
+#[test]
+fn scenario_icmp_a_server_that_refuses_the_tunnel_is_counted() {
+    scenario(&Lab::builder().servers(1), |lab| {
+        lab.start_lockstep(&web(&[0]))?;
+        let args = ["decap", "detach", "eth0"];
+        let server = lab.servers[0].netns();
+        server.output(&find_binary("lockstep")?.display().to_string(), &args)?;
+        for version in VERSIONS {
+            let balancer = &lab.balancers[0];
+            let before = balancer.status()?.drops("icmp_tunnel")?;
+            let url = version.url();
+            let args = ["-sS", "--max-time", "1", &url];
+            ensure!(lab.client.netns().output("curl", &args).is_err());
+            wait_until("it is counted", SOON, || {
+                let counted = balancer.status()?.drops("icmp_tunnel")?;
+                Ok((counted > before).then_some(()))
+            })?;
+        }
+        Ok(())
+    });
+}
+
+fn kind(version: Version) -> u8 {
+    match version {
+        Version::V4 => 12,
+        Version::V6 => 4,
+    }
+}
+
+/// A frame of the client's with a parameter problem, about what comes from `port` of the VIP: to the
+/// client's port `to`, in UDP over 1,024 and in TCP below.
+fn problem(lab: &Lab, version: Version, to: u16, port: u16) -> Result<Vec<u8>> {
+    let builder = |from: IpAddr, to: IpAddr| match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            Ok(PacketBuilder::ipv4(from.octets(), to.octets(), 60))
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            Ok(PacketBuilder::ipv6(from.octets(), to.octets(), 60))
+        }
+        _ => bail!("{from} and {to}"),
+    };
+    let (client, vip) = (version.client(), version.vip());
+    let answer = builder(vip, client)?;
+    let mut quoted = Vec::new();
+    match port {
+        ..1_024 => answer.tcp(port, to, 1, 1).write(&mut quoted, b"answer")?,
+        _ => answer.udp(port, to).write(&mut quoted, b"question")?,
+    }
+    let error = builder(client, vip)?;
+    let ethernet = [lab.router.client_mac()?, lab.client.netns().mac("eth0")?];
+    let ethertype: [u8; 2] = match version {
+        Version::V4 => [0x08, 0x00],
+        Version::V6 => [0x86, 0xdd],
+    };
+    let mut frame = [ethernet.concat(), ethertype.to_vec()].concat();
+    let kind = kind(version);
+    match version {
+        Version::V4 => (error.icmpv4_raw(kind, 0, [0; 4])).write(&mut frame, &quoted)?,
+        Version::V6 => (error.icmpv6_raw(kind, 0, [0; 4])).write(&mut frame, &quoted)?,
+    }
+    Ok(frame)
 }
