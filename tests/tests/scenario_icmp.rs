@@ -4,8 +4,8 @@
 use anyhow::{Result, bail, ensure};
 use etherparse::PacketBuilder;
 use lockstep_tests::lab::{
-    Content, Datagrams, Direction, KeepAlive, Lab, Replicated, Server, Version, find_binary,
-    scenario, service, wait_until, web, while_echoing,
+    Content, Datagrams, Direction, KeepAlive, Lab, Replicated, Server, Version, scenario, service,
+    wait_until, web, while_echoing,
 };
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -200,29 +200,6 @@ fn scenario_icmp_an_error_about_a_replicated_session_is_dropped() {
             Ok((balancer.status()?.drops("icmp_session")? == 1).then_some(()))
         })?;
         open.must_stay()
-    });
-}
-
-/// A server that does not take the outer header off says so to the engine.
-#[test]
-fn scenario_icmp_a_server_that_refuses_the_tunnel_is_counted() {
-    scenario(&Lab::builder().servers(1), |lab| {
-        lab.start_lockstep(&web(&[0]))?;
-        let args = ["decap", "detach", "eth0"];
-        let server = lab.servers[0].netns();
-        server.output(&find_binary("lockstep")?.display().to_string(), &args)?;
-        for version in VERSIONS {
-            let balancer = &lab.balancers[0];
-            let before = balancer.status()?.drops("icmp_tunnel")?;
-            let url = version.url();
-            let args = ["-sS", "--max-time", "1", &url];
-            ensure!(lab.client.netns().output("curl", &args).is_err());
-            wait_until("it is counted", SOON, || {
-                let counted = balancer.status()?.drops("icmp_tunnel")?;
-                Ok((counted > before).then_some(()))
-            })?;
-        }
-        Ok(())
     });
 }
 

@@ -1,5 +1,6 @@
 //! Counters: one set per worker, written by it alone, read by the agent at any time.
 
+use crate::time::Micros;
 use crate::tracking::FlowState;
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -81,7 +82,7 @@ impl VipCounters {
     }
 }
 
-/// What was sent to a backend.
+/// What was sent to a backend, and what came of it.
 #[derive(Debug, Default)]
 pub struct BackendCounters {
     /// Packets forwarded.
@@ -94,9 +95,42 @@ pub struct BackendCounters {
     pub flows: Count,
     /// Those of them that a FIN or RST has passed on: they only wait for what may be late.
     pub ending: Count,
+    /// Its answers that were rewritten.
+    pub answers: Count,
+    /// TCP flows given to it since its last answer, where answers are rewritten.
+    pub unanswered: Count,
+    /// When the first of them was, by the worker's clock.
+    pub unanswered_since: Count,
+    /// Packets in a tunnel to it that somebody refused, by ICMP.
+    pub refused: Count,
+    /// When the last of them was, by the worker's clock.
+    pub refused_at: Count,
 }
 
 impl BackendCounters {
+    /// A connection was opened whose answers have to come by here.
+    pub(crate) fn asked(&self, now: Micros) {
+        if self.unanswered.get() == 0 {
+            self.unanswered_since.set(now.get());
+        }
+        self.unanswered.add(1);
+    }
+
+    /// An answer came by here.
+    #[inline]
+    pub(crate) fn answered(&self) {
+        self.answers.add(1);
+        if self.unanswered.get() != 0 {
+            self.unanswered.set(0);
+        }
+    }
+
+    /// A packet in a tunnel did not arrive, somebody says.
+    pub(crate) fn refuse(&self, now: Micros) {
+        self.refused.add(1);
+        self.refused_at.set(now.get());
+    }
+
     /// A flow went from one state to another.
     #[inline]
     pub(crate) fn turn(&self, before: FlowState, after: FlowState) {
@@ -122,8 +156,15 @@ impl BackendCounters {
             new_flows,
             flows,
             ending,
+            answers,
+            unanswered,
+            unanswered_since,
+            refused,
+            refused_at,
         } = self;
-        for count in [packets, bytes, new_flows, flows, ending] {
+        let traffic = [packets, bytes, new_flows, flows, ending];
+        let back = [answers, unanswered, unanswered_since, refused, refused_at];
+        for count in traffic.into_iter().chain(back) {
             count.set(0);
         }
     }

@@ -129,6 +129,11 @@ impl Agent {
             vitals().map(|v| v.bursts.get()),
         );
         page.per_worker(
+            "lockstep_worker_processed_packets_total",
+            "Packets decided on, whosever socket they came to.",
+            vitals().map(|v| v.processed.get()),
+        );
+        page.per_worker(
             "lockstep_worker_taken_over_packets_total",
             "Packets of its flows and sessions that came to another worker's socket.",
             vitals().map(|v| v.taken_over.get()),
@@ -260,7 +265,7 @@ fn service_metrics(page: &mut Page, status: &api::EngineStatus) {
         }
     }
     type Field = fn(&api::BackendStatus) -> f64;
-    let families: [(&str, &str, &str, Field); 8] = [
+    let families: [(&str, &str, &str, Field); 11] = [
         (
             "lockstep_backend_packets_total",
             "counter",
@@ -308,6 +313,24 @@ fn service_metrics(page: &mut Page, status: &api::EngineStatus) {
             "gauge",
             "1 while it takes no new flows.",
             |b| f64::from(u8::from(b.state() == api::BackendState::Draining)),
+        ),
+        (
+            "lockstep_backend_answers_total",
+            "counter",
+            "Its answers, where they come back by the engine (nat, full-nat).",
+            |b| b.answers as f64,
+        ),
+        (
+            "lockstep_backend_unanswered_flows",
+            "gauge",
+            "TCP flows opened since its last answer, after two seconds without one.",
+            |b| b.unanswered_flows as f64,
+        ),
+        (
+            "lockstep_backend_refused_packets_total",
+            "counter",
+            "Packets in a tunnel to it that somebody refused, by ICMP.",
+            |b| b.refused as f64,
         ),
     ];
     for (name, kind, help, field) in families {

@@ -194,13 +194,15 @@ impl Flows {
             entry.state = state;
         }
         let (vip, path, to, backend) = (entry.vip, entry.path, entry.key.turned(), entry.backend);
-        if before != state && tables.hop(backend).is_some() {
-            self.counters.backends[backend.slot()].turn(before, state);
+        let hop = tables.hop(backend);
+        if hop.is_some() {
+            let counters = &self.counters.backends[backend.slot()];
+            counters.answered();
+            if before != state {
+                counters.turn(before, state);
+            }
         }
-        let limit = tables
-            .hop(backend)
-            .and_then(|hop| hop.route.ok())
-            .map(|r| r.mtu);
+        let limit = hop.and_then(|hop| hop.route.ok()).map(|r| r.mtu);
         match self.send_back(path, key, &to, limit, &item.headers, frame) {
             Ok(verdict) => {
                 let counters = &self.counters.vips[vip.slot()];
