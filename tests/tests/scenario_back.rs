@@ -43,7 +43,20 @@ fn past_the_balancer(lab: &mut Lab, version: Version) -> Result<()> {
         back(0)["answers"] == 0 && back(1)["answers"].as_u64() > Some(0),
         "{json}"
     );
+    let doctor = |expected: bool, part: &str| {
+        let mut command = server.command(find_binary("lockstep")?);
+        command.args(["doctor", "--server", "--mode", "nat"]);
+        let output = command.args(["--balancer", "10.0.1.2"]).output()?;
+        let says = String::from_utf8_lossy(&output.stdout);
+        ensure!(
+            output.status.success() == expected && says.contains(part),
+            "{says}"
+        );
+        Ok(())
+    };
+    doctor(false, "leads by 10.0.1.1, past the balancer")?;
     to(right[0]["gateway"].as_str().unwrap_or_default())?;
+    doctor(true, "nothing found")?;
     wait_until("nothing needs attention any more", SOON, || {
         ask();
         Ok((!status(balancer)?.contains(said)).then_some(()))

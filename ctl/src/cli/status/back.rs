@@ -67,7 +67,7 @@ fn silent(service: &Service, backend: &Backend) -> Option<String> {
     (back.unanswered_flows >= UNANSWERED).then(|| {
         format!(
             "service {}: backend {} ({}) was given {} connections in {} and nothing came back: is it up, \
-             and {way} See `lockstep doctor --server --mode {}` on it",
+             and {way} See `lockstep doctor --server --mode {} --balancer ADDRESS` on it",
             service.name,
             backend.name,
             backend.address,
