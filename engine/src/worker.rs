@@ -164,6 +164,7 @@ impl Worker {
         if !self.burst.is_empty() {
             self.stopwatch.note(sampled);
         }
+        self.vitals.processed.add(self.burst.len() as u64);
         let mut verdicts = [Verdict::Drop(DropReason::NotIp); BURST];
         self.burst.pad(self.dataplane.least_frame(now.micros));
         let mut frames: ArrayVec<&mut [u8], BURST> = self.burst.iter_mut().collect();
@@ -298,6 +299,7 @@ impl Worker {
             self.links.handover.settle(place, frame, settled);
         }
         outcome.count(&self.vitals);
+        self.vitals.processed.add(taken);
         self.vitals.taken_over.add(taken);
         taken as usize
     }

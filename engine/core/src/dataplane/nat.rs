@@ -201,8 +201,13 @@ impl Flows {
             entry.state = state;
         }
         let (vip, path, to, backend) = (entry.vip, entry.path, entry.key.turned(), entry.backend);
-        if before != state && tables.hop(backend).is_some() {
-            self.counters.backends[backend.slot()].turn(before, state);
+        let hop = tables.hop(backend);
+        if hop.is_some() {
+            let counters = &self.counters.backends[backend.slot()];
+            counters.answered();
+            if before != state {
+                counters.turn(before, state);
+            }
         }
         let spliced = K::table_ref(self).splice(slot);
         if let Some(splice) = spliced
@@ -210,10 +215,7 @@ impl Flows {
         {
             return self.answer_spliced::<K>((vip, slot), splice, item, frame);
         }
-        let limit = tables
-            .hop(backend)
-            .and_then(|hop| hop.route.ok())
-            .map(|r| r.mtu);
+        let limit = hop.and_then(|hop| hop.route.ok()).map(|r| r.mtu);
         let sent = self.send_back(path, key, &to, limit, &item.headers, frame);
         let sent = match &spliced {
             None => sent,
