@@ -325,3 +325,53 @@ fn a_flow_that_takes_anothers_place_does_not_take_its_answers() {
         assert_eq!(found, linked.contains(&n), "flow {n}");
     }
 }
+
+fn by_state(entry: &Entry<FlowKey4>) -> Fate {
+    if entry.state.gives_way(true) {
+        Fate::GivesWay
+    } else {
+        Fate::Keep
+    }
+}
+
+#[test]
+fn in_a_flood_of_linked_flows_hardly_any_finds_no_room_for_its_answers() {
+    let mut table = FlowTable::new(10_000);
+    let mut refused = 0;
+    for n in 0..40_000 {
+        let state = if n < 8_000 {
+            FlowState::Established
+        } else {
+            FlowState::Syn
+        };
+        let probe = table.probe(key(n).hash(&SEED));
+        let (slot, _) = table.insert(probe, entry(n, 0, state), by_state).unwrap();
+        if table.link(answers(&table, n), slot).is_err() {
+            table.remove(slot);
+            refused += 1;
+        }
+    }
+    assert!(refused < 400, "{refused} would have cost another flow");
+    assert!(table.len() > table.capacity());
+    assert!((0..8_000).all(|n| look_up(&table, n).is_some()));
+}
+
+#[test]
+fn hints_follow_the_states() {
+    let mut table = FlowTable::new(100);
+    for n in 0..100 {
+        add(&mut table, entry(n, 0, FlowState::Syn), keep).unwrap();
+    }
+    for n in (0..100).step_by(2) {
+        let slot = look_up(&table, n).unwrap();
+        assert_eq!(table.turn(slot, FlowState::Established), FlowState::Syn);
+        assert_eq!(table.entry(slot).state, FlowState::Established);
+    }
+    for n in (0..100).step_by(5) {
+        let slot = look_up(&table, n).unwrap();
+        table.remove(slot);
+    }
+    let gives_way = |n: &u32| !n.is_multiple_of(2) && !n.is_multiple_of(5);
+    let hinted: u32 = table.yielding.iter().map(|marks| marks.count_ones()).sum();
+    assert_eq!(hinted as usize, (0..100).filter(gives_way).count());
+}
