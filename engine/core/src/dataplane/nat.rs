@@ -196,13 +196,15 @@ impl Flows {
         let entry = K::table(self).entry_mut(slot);
         let state = tracking::answered(entry.state, segment(&item.headers));
         let before = entry.state;
-        if entry.seen != now.seconds || before != state {
+        if entry.seen != now.seconds {
             entry.seen = now.seconds;
-            entry.state = state;
         }
         let (vip, path, to, backend) = (entry.vip, entry.path, entry.key.turned(), entry.backend);
-        if before != state && tables.hop(backend).is_some() {
-            self.counters.backends[backend.slot()].turn(before, state);
+        if before != state {
+            K::table(self).turn(slot, state);
+            if tables.hop(backend).is_some() {
+                self.counters.backends[backend.slot()].turn(before, state);
+            }
         }
         let spliced = K::table_ref(self).splice(slot);
         if let Some(splice) = spliced
