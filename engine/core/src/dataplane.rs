@@ -1,6 +1,7 @@
 //! The one visible loop: what happens to a burst of packets.
 
 mod age;
+mod approach;
 mod forward;
 mod guard;
 mod known;
@@ -206,6 +207,9 @@ impl Dataplane {
         } else {
             flows.locate_both(tables, work)
         };
+        if work.iter().any(|item| item.located.is_none()) {
+            flows.approach(tables, work);
+        }
         for item in work.iter() {
             let at = usize::from(item.frame);
             let frame = frames[at].as_mut();
@@ -382,12 +386,12 @@ impl Flows {
         match tracking::next(entry.state, segment(&item.headers)) {
             Transition::To(state) if lives => {
                 // Written only when it differs: an untouched line needs no way back to memory.
-                if entry.seen != now.seconds || entry.state != state {
-                    let before = core::mem::replace(&mut entry.state, state);
+                if entry.seen != now.seconds {
                     entry.seen = now.seconds;
-                    if before != state {
-                        self.counters.backends[backend.slot()].turn(before, state);
-                    }
+                }
+                if entry.state != state {
+                    let before = K::table(self).turn(slot, state);
+                    self.counters.backends[backend.slot()].turn(before, state);
                 }
                 Some((vip, backend, slot))
             }

@@ -196,11 +196,13 @@ impl Flows {
         let entry = K::table(self).entry_mut(slot);
         let state = tracking::answered(entry.state, segment(&item.headers));
         let before = entry.state;
-        if entry.seen != now.seconds || before != state {
+        if entry.seen != now.seconds {
             entry.seen = now.seconds;
-            entry.state = state;
         }
         let (vip, path, to, backend) = (entry.vip, entry.path, entry.key.turned(), entry.backend);
+        if before != state {
+            K::table(self).turn(slot, state);
+        }
         let hop = tables.hop(backend);
         if hop.is_some() {
             let counters = &self.counters.backends[backend.slot()];
