@@ -245,9 +245,9 @@ impl Worker {
         let mut ports = ArrayVec::<PortId, BURST>::new();
         let mut frames = ArrayVec::<&mut [u8], BURST>::new();
         let least = self.dataplane.least_frame(now.micros);
-        for (frame, what) in &mut given {
-            if let Given::Packet { port, .. } = what {
-                ports.push(*port);
+        for frame in &mut given {
+            if let Given::Packet { port, .. } = Given::of(frame) {
+                ports.push(port);
                 frame.pad(least);
                 frames.push(frame.bytes_mut());
             }
@@ -264,8 +264,8 @@ impl Worker {
 
         let (mut outcome, mut next) = (Outcome::default(), verdicts.into_iter());
         let mut taken = 0;
-        for (mut frame, what) in given.drain(..) {
-            let (port, timed, verdict) = match what {
+        for mut frame in given.drain(..) {
+            let (port, timed, verdict) = match Given::of(&frame) {
                 // There is a verdict for each packet.
                 Given::Packet { port, timed } => (port, timed, next.next()),
                 Given::Session(port) => (port, false, Some(Verdict::Local)),
@@ -313,8 +313,8 @@ impl Worker {
         }
         self.stopwatch.note(timed);
         let (mut outcome, count) = (Outcome::default(), settled.len());
-        for (frame, what) in settled.drain(..) {
-            match what {
+        for frame in settled.drain(..) {
+            match Settled::of(&frame) {
                 Settled::Forward { port, length, .. } | Settled::Loan { port, length } => {
                     let done = self.links.forward(port, length, frame);
                     outcome.sent += u64::from(done.is_ok());
