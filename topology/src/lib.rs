@@ -89,7 +89,7 @@ mod rules;
 mod sessions;
 mod show;
 
-pub use check::{VETH_MAX_MTU, check};
+pub use check::{ENGINE_ADDRESS_IS_FINE, VETH_MAX_MTU, check};
 pub use detect::{DetectError, Wishes, detect};
 pub use host::{DiscoverError, Host, HostInterface, InterfaceKind};
 pub use memory::{WorkerMemory, total as total_memory};
