@@ -6,6 +6,7 @@ mod facts;
 mod judge;
 mod probe;
 mod server;
+mod sources;
 mod way;
 
 use super::output::{Out, table};
