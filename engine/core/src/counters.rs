@@ -94,9 +94,20 @@ pub struct BackendCounters {
     pub flows: Count,
     /// Those of them that a FIN or RST has passed on: they only wait for what may be late.
     pub ending: Count,
+    /// Those of them that are half open: nothing came from the client behind its SYN.
+    pub half_open: Count,
 }
 
 impl BackendCounters {
+    /// A flow in this state got an entry.
+    #[inline]
+    pub(crate) fn enter(&self, state: FlowState) {
+        self.new_flows.add(1);
+        self.flows.add(1);
+        self.ending.add(u64::from(state.is_ending()));
+        self.half_open.add(u64::from(state.is_half_open()));
+    }
+
     /// A flow went from one state to another.
     #[inline]
     pub(crate) fn turn(&self, before: FlowState, after: FlowState) {
@@ -105,6 +116,10 @@ impl BackendCounters {
             (true, false) => self.ending.subtract(1),
             (false, false) | (true, true) => {}
         }
+        // None goes back to it.
+        if before.is_half_open() {
+            self.half_open.subtract(1);
+        }
     }
 
     /// A flow that was in this state has no entry any more.
@@ -112,6 +127,9 @@ impl BackendCounters {
         self.flows.subtract(1);
         if state.is_ending() {
             self.ending.subtract(1);
+        }
+        if state.is_half_open() {
+            self.half_open.subtract(1);
         }
     }
 
@@ -122,8 +140,9 @@ impl BackendCounters {
             new_flows,
             flows,
             ending,
+            half_open,
         } = self;
-        for count in [packets, bytes, new_flows, flows, ending] {
+        for count in [packets, bytes, new_flows, flows, ending, half_open] {
             count.set(0);
         }
     }
@@ -144,6 +163,12 @@ pub struct Counters {
     pub sources_forgotten: Count,
     /// Flows whose backend was gone and that were given another one.
     pub rehashed: Count,
+    /// SYNs of full-NAT services answered with a cookie.
+    pub cookies_sent: Count,
+    /// Flows of full-NAT services opened by the answer to a cookie.
+    pub cookies_accepted: Count,
+    /// Flows opened by the answer to a cookie that are in the flow tables.
+    pub spliced: Count,
     /// Flows in the IPv4 table.
     pub flows_v4: Count,
     /// Flows in the IPv6 table.
@@ -175,6 +200,9 @@ impl Counters {
             evicted: Count::default(),
             sources_forgotten: Count::default(),
             rehashed: Count::default(),
+            cookies_sent: Count::default(),
+            cookies_accepted: Count::default(),
+            spliced: Count::default(),
             flows_v4: Count::default(),
             flows_v6: Count::default(),
             epoch: Count::default(),

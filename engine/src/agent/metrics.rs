@@ -160,6 +160,27 @@ impl Agent {
             "Flows given another backend because theirs was removed.",
             vitals().map(|v| v.counters.rehashed.get()),
         );
+        page.per_worker(
+            "lockstep_worker_cookies_sent_total",
+            "SYNs of full-NAT services answered with a cookie.",
+            vitals().map(|v| v.counters.cookies_sent.get()),
+        );
+        page.per_worker(
+            "lockstep_worker_cookies_accepted_total",
+            "Flows of full-NAT services opened by the answer to a cookie.",
+            vitals().map(|v| v.counters.cookies_accepted.get()),
+        );
+        page.family(
+            "lockstep_worker_spliced_flows",
+            "gauge",
+            "Flows that the answer to a cookie opened and that are in the flow tables.",
+        );
+        for (index, vitals) in vitals().enumerate() {
+            page.sample(
+                &[("worker", &index.to_string())],
+                vitals.counters.spliced.get(),
+            );
+        }
         page.family(
             "lockstep_latency_seconds",
             "histogram",

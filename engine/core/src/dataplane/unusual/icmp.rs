@@ -19,7 +19,7 @@ use lockstep_wire::icmp::{self, ErrorKind};
 use lockstep_wire::ipv4::Ipv4Header;
 use lockstep_wire::ipv6::Ipv6Header;
 use lockstep_wire::reply::{self, Back};
-use lockstep_wire::{Control, FlowKey, Headers, LinkHeader, nat, parse_icmp, protocol, udp};
+use lockstep_wire::{Control, FlowKey, Headers, LinkHeader, nat, parse_icmp, protocol, quote, udp};
 
 /// The least MTU of a tunnel that is believed where the error quotes the packet inside, and so
 /// proves that it was sent: Linux goes as low.
@@ -164,6 +164,9 @@ impl Flows {
             .hop(quoted.backend)
             .ok_or(DropReason::IcmpUnmatched)?;
         let route = admit(hop, headers)?;
+        if let Some(slot) = quoted.slot {
+            self.quote_backends_number::<K>(slot, frame, headers)?;
+        }
         let addresses = (source, inside.destination().0);
         let (from, to) = (key.turned(), inside.turned());
         let length = rewrite_error(frame, headers, &route.link, addresses, &from, &to)?;
@@ -175,6 +178,26 @@ impl Flows {
             port: route.port,
             length,
         })
+    }
+
+    /// A backend believes an error only with a sequence number of its own: a spliced flow's client
+    /// was sent another.
+    fn quote_backends_number<K: Tracked>(
+        &self,
+        slot: Slot,
+        frame: &mut [u8],
+        headers: &Headers,
+    ) -> Result<(), DropReason> {
+        let Some(splice) = K::table_ref(self).splice(slot) else {
+            return Ok(());
+        };
+        let (network, message) = (usize::from(headers.network), headers.transport);
+        let transport = usize::from(message.saturating_sub(headers.network));
+        let by = splice.backend.wrapping_sub(splice.cookie);
+        frame
+            .get_mut(network..network + usize::from(headers.length))
+            .and_then(|packet| quote::shift_sequence(packet, transport, by))
+            .ok_or(DropReason::Truncated)
     }
 
     /// An error about a client's packet on its way to a backend, with the packet as the client

@@ -119,3 +119,36 @@ fn an_answer_of_no_flow_is_dropped_and_anothers_packet_is_left_alone() {
     let said = tuple(&tables, &["eth0"], &FlowKey::V4(key), None);
     assert_eq!(said.fate, Fate::Pass);
 }
+
+#[test]
+fn packets_of_no_flow_may_meet_cookies_in_full_nat() {
+    for (mode, flags, fate, sentence) in [
+        (Mode::FullNat, "S", None, Some("half-open flows")),
+        (
+            Mode::FullNat,
+            "A",
+            Some(DropReason::NoFlow),
+            Some("a SYN cookie"),
+        ),
+        (Mode::Nat, "S", None, None),
+        (Mode::Nat, "A", None, None),
+    ] {
+        let tables = tables(mode.clone());
+        let mut dataplane = dataplane(&tables);
+        let (verdict, said) = pass(&mut dataplane, &tables, &tcp(CLIENT, VIP, flags));
+        match fate {
+            Some(reason) => {
+                assert_eq!(verdict, Verdict::Drop(reason));
+                assert_eq!(said.fate, Fate::Drop(reason));
+            }
+            None => {
+                assert!(matches!(verdict, Verdict::Forward { .. }), "{verdict:?}");
+                assert!(matches!(said.fate, Fate::Forward { .. }), "{:?}", said.fate);
+            }
+        }
+        let text = said.steps.join("\n");
+        let about = text.contains("cookie");
+        assert_eq!(about, sentence.is_some(), "{mode:?} {flags}: {text}");
+        assert!(sentence.is_none_or(|s| text.contains(s)), "{text}");
+    }
+}
