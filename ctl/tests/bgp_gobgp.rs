@@ -4,57 +4,9 @@
 
 mod common;
 
-use common::routers::{Lab, services};
+use common::routers::{Lab, REFLECTOR, services};
 use common::wait_for;
 use serde_json::Value;
-
-/// A route reflector for everybody in 10.0.0.0/24 and 2001:db8::/64.
-const REFLECTOR: &str = r#"
-[global.config]
-as = 64512
-router-id = "10.0.0.2"
-local-address-list = ["10.0.0.2", "2001:db8::2"]
-
-[[peer-groups]]
-[peer-groups.config]
-peer-group-name = "balancers"
-peer-as = 64512
-[peer-groups.timers.config]
-hold-time = 9
-keepalive-interval = 3
-[peer-groups.route-reflector.config]
-route-reflector-client = true
-route-reflector-cluster-id = "10.0.0.2"
-[peer-groups.add-paths.config]
-receive = true
-send-max = 8
-[peer-groups.graceful-restart.config]
-enabled = true
-restart-time = 60
-[[peer-groups.afi-safis]]
-[peer-groups.afi-safis.config]
-afi-safi-name = "ipv4-unicast"
-[peer-groups.afi-safis.mp-graceful-restart.config]
-enabled = true
-[peer-groups.afi-safis.add-paths.config]
-receive = true
-[[peer-groups.afi-safis]]
-[peer-groups.afi-safis.config]
-afi-safi-name = "ipv6-unicast"
-[peer-groups.afi-safis.mp-graceful-restart.config]
-enabled = true
-[peer-groups.afi-safis.add-paths.config]
-receive = true
-
-[[dynamic-neighbors]]
-[dynamic-neighbors.config]
-prefix = "10.0.0.0/24"
-peer-group = "balancers"
-[[dynamic-neighbors]]
-[dynamic-neighbors.config]
-prefix = "2001:db8::/64"
-peer-group = "balancers"
-"#;
 
 const CONFIG: &str = r#"
 [bgp]

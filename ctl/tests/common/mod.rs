@@ -232,6 +232,23 @@ impl Daemon {
         Duration::from_millis(ticks * 10)
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal by name, such as USR1.
+    pub fn signal(&self, name: &str) {
+        let mut command = Command::new("kill");
+        let status = command.args(["-s", name, &self.pid().to_string()]).status();
+        assert!(status.unwrap().success());
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
     /// What it has logged.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
