@@ -144,6 +144,7 @@ fn tables() -> Tables {
         vips: vec!["203.0.113.10:53/udp".parse().unwrap()],
         mode: Mode::TUNNEL,
         backends: vec![backend],
+        unserved: lockstep_plan::Unserved::Drop,
         table_size: TableSize::DEFAULT,
         idle: IdleTimeouts::DEFAULT,
         scheduler: Scheduler::default(),

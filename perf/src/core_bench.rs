@@ -438,6 +438,7 @@ fn service(name: &str, vips: &[&str], mode: Mode, address: impl Fn(u8) -> IpAddr
         vips: vips.iter().map(|v| v.parse().expect("a VIP")).collect(),
         mode,
         backends,
+        unserved: lockstep_plan::Unserved::Drop,
         table_size: TableSize::DEFAULT,
         idle: IdleTimeouts::DEFAULT,
         scheduler: lockstep_plan::Scheduler::default(),

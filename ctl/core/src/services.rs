@@ -67,7 +67,7 @@ use crate::checks::Policy;
 use crate::spread::{Priority, Spread, Spreads};
 use lockstep_plan::{
     Backend, BackendId, BackendState, Encapsulation, Guard, Health, Mode, Replicate, Scheduler,
-    Service, ServiceName, Snapshot, TableSize, Weight,
+    Service, ServiceName, Snapshot, TableSize, Unserved, Weight,
 };
 use lockstep_topology::diagnostics::{Diagnostics, Source, from_toml};
 use serde::Deserialize;
@@ -211,6 +211,7 @@ impl FileService {
             idle: self.idle.to_plan(),
             scheduler: self.scheduler(),
             guard: self.guard(),
+            unserved: self.unserved(),
         }
     }
 
@@ -245,6 +246,13 @@ impl FileService {
             new_flows: rate.and_then(|r| r.new_flows()),
             packets: rate.and_then(|r| r.packets()),
             source: self.source_rate.as_ref().map(SourceLimit::to_plan),
+        }
+    }
+
+    fn unserved(&self) -> Unserved {
+        match self.all_down.as_ref().map(|policy| policy.get_ref()) {
+            Some(health::FileAllDown::Reset) => Unserved::Reset,
+            None | Some(health::FileAllDown::Keep | health::FileAllDown::Drop) => Unserved::Drop,
         }
     }
 

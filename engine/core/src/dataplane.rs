@@ -36,7 +36,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
 use guard::Guards;
-use lockstep_plan::{DropReason, Protocol};
+use lockstep_plan::{DropReason, Protocol, Unserved};
 use lockstep_wire::{FlowKey, FlowKey4, FlowKey6, HashSeed, Headers};
 use nat::Nat;
 use tracked::Tracked;
@@ -114,6 +114,8 @@ enum Refusal {
     Answer(Slot),
     /// It is answered with a SYN cookie, or may acknowledge one; the backend for a flow of it.
     Cookie(BackendRef),
+    /// Its service has no backend, and its sender is told.
+    Unserved,
     Drop(DropReason),
 }
 
@@ -353,6 +355,7 @@ impl Flows {
                 (vip, Err(Refusal::Cookie(backend))) => {
                     return self.cookie(tables, now, (vip, backend), key, item, frame);
                 }
+                (vip, Err(Refusal::Unserved)) => return self.unserved(now, vip, item, frame),
                 (vip, Err(refusal)) => return self.refuse(vip, refusal, &item.headers),
             },
         };
@@ -458,7 +461,11 @@ impl Flows {
             Some((ring, hash, picked))
         });
         let Some((ring, hash, mut backend)) = chosen else {
-            return (vip, Err(Refusal::Drop(DropReason::NoBackend)));
+            let refusal = match ring.map(|ring| ring.unserved) {
+                Some(Unserved::Reset) => Refusal::Unserved,
+                Some(Unserved::Drop) | None => Refusal::Drop(DropReason::NoBackend),
+            };
+            return (vip, Err(refusal));
         };
         if tables
             .hop(backend)
@@ -522,8 +529,9 @@ impl Flows {
     fn refuse(&self, vip: VipRef, refusal: Refusal, headers: &Headers) -> Verdict {
         match refusal {
             Refusal::Drop(reason) => self.drop(vip, reason),
-            // Both are seen to instead of being refused.
+            // These are seen to instead of being refused, see `settle`.
             Refusal::Answer(_) | Refusal::Cookie(_) => self.drop(vip, DropReason::NoFlow),
+            Refusal::Unserved => self.drop(vip, DropReason::NoBackend),
             Refusal::Session => {
                 if vip != VipRef::UNKNOWN {
                     let counters = &self.counters.vips[vip.slot()];

@@ -71,6 +71,7 @@ address = "fd00::1"
             backend("web-2", "10.0.1.12", 50, BackendState::Active),
             backend("10.0.1.13", "10.0.1.13", 100, BackendState::Draining),
         ],
+        unserved: lockstep_plan::Unserved::Drop,
         table_size: TableSize::new(251).unwrap(),
         idle: IdleTimeouts {
             tcp_syn: 30,
@@ -86,6 +87,7 @@ address = "fd00::1"
         vips: vec!["203.0.113.10:53/udp".parse().unwrap()],
         mode: Mode::TUNNEL,
         backends: vec![backend("fd00::1", "fd00::1", 100, BackendState::Active)],
+        unserved: lockstep_plan::Unserved::Drop,
         table_size: TableSize::DEFAULT,
         idle: IdleTimeouts::DEFAULT,
         scheduler: lockstep_plan::Scheduler::default(),
@@ -731,6 +733,7 @@ fn any_service() -> impl Strategy<Value = (Service, Spread)> {
             vips: Vec::new(),
             mode,
             backends,
+            unserved: lockstep_plan::Unserved::Drop,
             table_size: TableSize::new(size).unwrap(),
             idle: IdleTimeouts {
                 tcp_syn: idle.0,
@@ -740,6 +743,7 @@ fn any_service() -> impl Strategy<Value = (Service, Spread)> {
             },
             scheduler,
             guard,
+            unserved: lockstep_plan::Unserved::Drop,
         };
         (service, spread)
     })
