@@ -25,6 +25,9 @@ keepalive-interval = 3
 [peer-groups.route-reflector.config]
 route-reflector-client = true
 route-reflector-cluster-id = "10.0.0.2"
+[peer-groups.add-paths.config]
+receive = true
+send-max = 8
 [peer-groups.graceful-restart.config]
 enabled = true
 restart-time = 60
@@ -102,4 +105,30 @@ fn a_route_reflector_has_both_families_with_their_attributes_until_they_are_with
         lab.gobgp_paths("203.0.113.10/32").is_empty()
     });
     assert_eq!(lab.gobgp_paths("2001:db8:1::10/128").len(), 1);
+}
+
+#[test]
+fn a_route_reflector_gets_path_identifiers_and_the_session_is_shown() {
+    let lab = Lab::new(&[V4], CONFIG);
+    let _router = lab.gobgpd(REFLECTOR);
+    let _daemon = lab.daemon();
+    wait_for("the route", || {
+        lab.gobgp_paths("203.0.113.10/32").len() == 1
+    });
+    lab.up("10.0.0.2");
+    let session = lab.peer("10.0.0.2", "/session");
+    assert_eq!(session["add_path"], serde_json::json!(["ipv4", "ipv6"]));
+    assert_eq!(session["families"], serde_json::json!(["ipv4", "ipv6"]));
+    assert_eq!(session["hold_time_seconds"], 9);
+    assert_eq!(session["graceful_restart"], true);
+    lab.place.lockstep(&["bgp"]).expect(
+        0,
+        &["10.0.0.2", "established", "ipv4, ipv6", "203.0.113.10/32"],
+    );
+    lab.place
+        .lockstep(&["bgp", "10.0.0.2"])
+        .expect(0, &["64512:100, 64512:1:2", "local pref        150", "9s"]);
+    lab.place
+        .lockstep(&["bgp", "10.0.0.9"])
+        .expect(1, &["10.0.0.9 is no [[bgp.peer]]"]);
 }

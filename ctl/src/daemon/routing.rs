@@ -8,6 +8,7 @@ use super::clock::Clock;
 use super::parts::{Ending, Wires};
 use super::view::announcement_to_proto;
 use lockstep_ctl_core::announce::{Announcements, Withheld};
+use lockstep_ctl_core::bfd::Settings;
 use lockstep_ctl_core::bgp::notification::Notification;
 use lockstep_ctl_core::bgp::routes::{Prefixes, prefixes};
 use lockstep_ctl_core::config::bgp::{Bgp, Peer};
@@ -21,7 +22,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-#[allow(dead_code, reason = "BGP starts it")]
 mod bfd;
 mod connection;
 mod leave;
@@ -46,7 +46,9 @@ const ACCEPTED: usize = 2;
 
 /// Talks to every router, until the daemon ends.
 pub async fn run(mut wires: Wires) {
-    let (mut routing, mut accepted) = Routing::new(&wires);
+    let (wanted, to_watch) = watch::channel(Arc::default());
+    let (watching, paths) = bfd::start(to_watch);
+    let (mut routing, mut accepted) = Routing::new(&wires, wanted, paths);
     let config = wires.config.borrow_and_update().clone();
     routing.follow(&config.bgp).await;
     let ending = loop {
@@ -71,6 +73,8 @@ pub async fn run(mut wires: Wires) {
         routing.hear(announcements);
     }
     routing.end(ending).await;
+    // Whoever wants its sessions is gone: they end.
+    watching.await;
 }
 
 /// How the daemon ends; whoever would say it is gone when it is aborted.
@@ -101,6 +105,9 @@ struct Routing {
     bgp: Bgp,
     tasks: BTreeMap<IpAddr, Task>,
     listeners: Listeners,
+    /// The BFD sessions to have, and how they are.
+    wanted: watch::Sender<Arc<BTreeMap<IpAddr, Settings>>>,
+    paths: watch::Receiver<bfd::Sessions>,
     announcements: Arc<Announcements>,
     prefixes: watch::Sender<Option<Arc<Prefixes>>>,
     reply: watch::Sender<lockstep_api::BgpReply>,
@@ -116,12 +123,18 @@ struct Routing {
 }
 
 impl Routing {
-    fn new(wires: &Wires) -> (Self, mpsc::Receiver<(TcpStream, SocketAddr)>) {
+    fn new(
+        wires: &Wires,
+        wanted: watch::Sender<Arc<BTreeMap<IpAddr, Settings>>>,
+        paths: watch::Receiver<bfd::Sessions>,
+    ) -> (Self, mpsc::Receiver<(TcpStream, SocketAddr)>) {
         let (listeners, accepted) = Listeners::new();
         let routing = Routing {
             bgp: Bgp::default(),
             tasks: BTreeMap::new(),
             listeners,
+            wanted,
+            paths,
             announcements: Arc::default(),
             prefixes: watch::Sender::new(None),
             reply: wires.reports.bgp.clone(),
@@ -158,6 +171,7 @@ impl Routing {
             self.leave = Some(leave);
         }
         self.tell();
+        self.watch();
         for (&address, peer) in &bgp.peers {
             match self.tasks.get_mut(&address) {
                 Some(task) if *task.peer == *peer => {}
@@ -178,6 +192,7 @@ impl Routing {
         let ears = Ears {
             orders: to_do,
             prefixes: self.prefixes.subscribe(),
+            paths: self.paths.clone(),
             accepted: come,
         };
         let (clock, reply) = (self.clock, self.reply.clone());
@@ -194,6 +209,20 @@ impl Routing {
             handle,
         };
         self.tasks.insert(address, task);
+    }
+
+    /// Has the BFD sessions of the configuration.
+    fn watch(&self) {
+        let settings = |(&address, peer): (&IpAddr, &Peer)| {
+            let local = peer.source;
+            Some((address, Settings { local, ..peer.bfd? }))
+        };
+        let wanted = Arc::new(self.bgp.peers.iter().filter_map(settings).collect());
+        self.wanted.send_if_modified(|known| {
+            let new = *known != wanted;
+            *known = wanted;
+            new
+        });
     }
 
     fn listen(&mut self) {
@@ -286,6 +315,7 @@ fn needs_session(old: &Peer, new: &Peer) -> bool {
     let session = |peer: &Peer| Peer {
         policy: Default::default(),
         description: String::new(),
+        bfd: None,
         ..peer.clone()
     };
     session(old) != session(new)

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 pub mod engine;
 pub mod etcd;
 pub mod routers;
+pub mod net;
 
 pub use engine::FakeEngine;
 
@@ -218,6 +219,17 @@ impl Daemon {
         let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
         self.child.wait().unwrap().code()
+    }
+
+    /// The time of CPUs that it has taken so far.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        // The name before the parenthesis may have spaces; user and system time are 14th and 15th.
+        let (_, rest) = stat.rsplit_once(')').unwrap();
+        let ticks = rest.split_whitespace().skip(11).take(2);
+        let ticks: u64 = ticks.map(|t| t.parse::<u64>().unwrap()).sum();
+        // USER_HZ is 100 on every architecture we run on.
+        Duration::from_millis(ticks * 10)
     }
 
     /// What it has logged.

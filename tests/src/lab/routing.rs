@@ -58,9 +58,10 @@ pub enum Way {
 #[derive(Debug)]
 pub struct Routing {
     way: Way,
+    /// Before GoBGP, which it asks.
+    _follower: Option<Follower>,
     /// Before the namespace.
     _programs: Vec<Process>,
-    _follower: Option<Follower>,
     reflector: Option<Reflector>,
 }
 

@@ -7,6 +7,9 @@ use super::received::{self, Update};
 use bytes::{Buf, BytesMut};
 use netgauze_bgp_pkt::BgpMessage;
 use netgauze_bgp_pkt::open::BgpOpenMessage;
+use netgauze_bgp_pkt::wire::deserializer::open::{
+    BgpOpenMessageParsingError, BgpParameterParsingError,
+};
 use netgauze_bgp_pkt::wire::deserializer::{BgpMessageParsingError, BgpParsingContext};
 use netgauze_parse_utils::WritablePdu;
 use netgauze_parse_utils::reader::SliceReader;
@@ -104,12 +107,17 @@ fn open(message: &[u8]) -> Result<BgpOpenMessage, Notification> {
     }
 }
 
+/// RFC 4271 §6.2.
 fn open_error(message: &[u8], error: &BgpMessageParsingError) -> Notification {
-    let version = message[HEADER];
+    use BgpMessageParsingError as M;
+    use BgpOpenMessageParsingError as O;
+    use BgpParameterParsingError as P;
     match error {
-        _ if version != 4 => Notification::new(2, 1).with(4_u16.to_be_bytes()),
-        BgpMessageParsingError::BadMessageLength { length, .. } => {
-            Notification::new(1, 2).with(length.to_be_bytes())
+        _ if message[HEADER] != 4 => Notification::new(2, 1).with(4_u16.to_be_bytes()),
+        M::BgpOpenMessageParsingError(O::InvalidBgpId { .. }) => Notification::new(2, 3),
+        M::BgpOpenMessageParsingError(O::UnacceptableHoldTime { .. }) => Notification::new(2, 6),
+        M::BgpOpenMessageParsingError(O::ParameterError(P::UndefinedParameterType { .. })) => {
+            Notification::new(2, 4)
         }
         _ => Notification::new(2, 0),
     }
@@ -147,3 +155,6 @@ pub fn notification(notification: &Notification) -> Vec<u8> {
     bytes.extend(data);
     bytes
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! `[bgp]` and `[[bgp.peer]]`: the routers that VIPs are announced to.
 
+use crate::bfd;
 use crate::bgp::routes::Policy;
 use crate::bgp::{Families, Family, open};
 use ipnet::IpNet;
@@ -46,6 +47,8 @@ pub struct Peer {
     pub distance: Distance,
     /// The address that we connect from, where the system is not to choose it.
     pub source: Option<IpAddr>,
+    /// How silence of the path to it is noticed at once; `None` where it is not.
+    pub bfd: Option<bfd::Settings>,
     /// What its session goes by.
     pub settings: open::Settings,
     /// What its routes have.
@@ -132,6 +135,8 @@ struct RawPeer {
     prepend: Option<Spanned<Prepend>>,
     communities: Option<Vec<CommunityText>>,
     next_hop: Option<NextHops>,
+    #[serde(default)]
+    bfd: super::bfd::RawBfd,
 }
 
 /// What is said of every peer.
@@ -243,6 +248,7 @@ impl RawPeer {
             password: self.password(source, found),
             distance: self.distance(internal, source, found),
             source: self.source.as_ref().map(|s| s.get_ref().0),
+            bfd: self.bfd.0,
             settings: open::Settings {
                 local_as: common.number,
                 router_id: common.router_id,

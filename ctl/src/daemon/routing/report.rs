@@ -1,6 +1,7 @@
 //! What `lockstep bgp` shows.
 
 use lockstep_api::{BgpAttributes, BgpCounters, BgpPeer, BgpReply, BgpRoute, BgpSession};
+use lockstep_ctl_core::bfd;
 use lockstep_ctl_core::bgp::open::Session;
 use lockstep_ctl_core::bgp::peer::{self, State};
 use lockstep_ctl_core::bgp::rib::Updates;
@@ -39,6 +40,7 @@ pub struct Seen<'a> {
     pub local: Option<IpAddr>,
     pub routes: usize,
     pub sent: &'a Sent,
+    pub path: Option<bfd::State>,
 }
 
 /// A router's entry.
@@ -52,7 +54,9 @@ pub fn peer(seen: &Seen<'_>) -> BgpPeer {
         since: seen.state.1.0,
         flaps: counters.flaps,
         last_error: machine.cause().map_or_else(String::new, |c| c.to_string()),
-        bfd: String::new(),
+        bfd: seen
+            .path
+            .map_or_else(String::new, |state| state.to_string()),
         attributes: Some(attributes(seen.peer, seen.local)),
         session: machine
             .session()

@@ -1,12 +1,14 @@
 //! The session with one router: a task that passes what happens to its state machine, and carries
 //! out what that says.
 
+use super::bfd::Sessions;
 use super::connection::{Connection, Incoming};
 use super::report::{self, Sent};
 use super::socket;
 use crate::daemon::actor::until;
 use crate::daemon::clock::Clock;
 use lockstep_api::BgpReply;
+use lockstep_ctl_core::bfd;
 use lockstep_ctl_core::bgp::notification::Notification;
 use lockstep_ctl_core::bgp::open;
 use lockstep_ctl_core::bgp::peer::{self, Event, Output, SLOTS, Say, Slot, State};
@@ -42,6 +44,8 @@ pub struct Ears {
     pub orders: watch::Receiver<Order>,
     /// What to announce; `None` until that is known.
     pub prefixes: watch::Receiver<Option<Arc<Prefixes>>>,
+    /// How the paths to routers with BFD are.
+    pub paths: watch::Receiver<Sessions>,
     /// Connections that the router has opened.
     pub accepted: mpsc::Receiver<TcpStream>,
 }
@@ -63,6 +67,8 @@ pub struct Router {
     accepted: Option<TcpStream>,
     told: Told,
     sent: Sent,
+    /// The state of the BFD session, where there is one.
+    path: Option<bfd::State>,
     clock: Clock,
     state: (State, Timestamp),
     reply: watch::Sender<BgpReply>,
@@ -73,6 +79,7 @@ pub struct Router {
 enum Happened {
     Ordered,
     Prefixes,
+    Paths,
     Timer,
     Report,
     Dialled(io::Result<TcpStream>),
@@ -108,6 +115,7 @@ impl Router {
             accepted: None,
             told: Told::default(),
             sent: Sent::default(),
+            path: None,
             clock,
             state: (State::Idle, now),
             reply,
@@ -133,6 +141,7 @@ impl Router {
                     }
                 }
                 Happened::Prefixes => self.push(),
+                Happened::Paths => self.look_at_path(),
                 Happened::Timer => self.handle(Event::Timer),
                 Happened::Report => self.report(),
                 Happened::Dialled(result) => self.dialled(result),
@@ -158,6 +167,7 @@ impl Router {
             // Whoever gave orders is gone: the same as a restart.
             _ = self.ears.orders.changed() => Happened::Ordered,
             Ok(()) = self.ears.prefixes.changed() => Happened::Prefixes,
+            Ok(()) = self.ears.paths.changed() => Happened::Paths,
             () = until(deadline) => Happened::Timer,
             () = until(self.report_at) => Happened::Report,
             result = async { match dial { Some(dial) => dial.await, None => pending().await } } => {
@@ -175,6 +185,26 @@ impl Router {
             self.report_at = tokio::time::Instant::now().checked_add(REPORT);
         }
         self.machine.handle(self.clock.now(), event);
+    }
+
+    /// A path that fails ends the session at once. One that never was up is nothing to go by, and
+    /// one that an operator has taken down is no failure (RFC 5882 §3.2).
+    fn look_at_path(&mut self) {
+        let path = self
+            .ears
+            .paths
+            .borrow_and_update()
+            .get(&self.address)
+            .copied();
+        let before = std::mem::replace(&mut self.path, path.map(|p| p.state));
+        let failed =
+            path.is_some_and(|p| p.state == bfd::State::Down && p.remote != bfd::State::AdminDown);
+        if before != self.path {
+            if before == Some(bfd::State::Up) && failed {
+                self.handle(Event::BfdDown);
+            }
+            self.report_at = Some(tokio::time::Instant::now());
+        }
     }
 
     fn dialled(&mut self, result: io::Result<TcpStream>) {
@@ -349,6 +379,7 @@ impl Router {
             local: local.map(|connection| connection.local),
             routes: self.told.prefixes().len(),
             sent: &self.sent,
+            path: self.path,
         });
         let wanted = self.ears.prefixes.borrow().clone().unwrap_or_default();
         self.reply.send_if_modified(|reply| {

@@ -117,12 +117,12 @@ fn what_is_wrong_is_said_with_its_line_and_what_is_allowed() {
         (
             "router_id = \"10.0.0.1\"",
             "router_id = \"0.0.0.0\"",
-            ":4:13: \"0.0.0.0\" is not a router id",
+            ":4:13: `router_id`: \"0.0.0.0\" is not a router id",
         ),
         (
             "hold_time = \"30s\"",
             "hold_time = \"2s\"",
-            ":5:13: \"2s\" is out of range",
+            ":5:13: `hold_time`: \"2s\" is out of range",
         ),
         ("\"60s\"", "true", ":6:20:"),
         (
@@ -138,7 +138,7 @@ fn what_is_wrong_is_said_with_its_line_and_what_is_allowed() {
         (
             "\"203.0.113.0/24\"",
             "\"203.0.113.0\"",
-            ":8:15: \"203.0.113.0\" is not a prefix",
+            "\"203.0.113.0\" is not a prefix",
         ),
         ("64512:100", "64512:100000", "is not a community"),
         (
