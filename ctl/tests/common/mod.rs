@@ -11,8 +11,8 @@ use tempfile::TempDir;
 
 pub mod engine;
 pub mod etcd;
-pub mod routers;
 pub mod net;
+pub mod routers;
 
 pub use engine::FakeEngine;
 

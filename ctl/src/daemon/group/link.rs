@@ -138,10 +138,8 @@ impl Link {
             );
             return Err(Unanswered(text));
         }
-        let options = match self.lease(lifetime).await? {
-            Some(lease) => Some(PutOptions::new().with_lease(lease)),
-            None => None,
-        };
+        let lease = self.lease(lifetime).await?;
+        let options = lease.map(|lease| PutOptions::new().with_lease(lease));
         let unchanged = Compare::mod_revision(key, CompareOp::Equal, revision);
         let txn = Txn::new()
             .when([unchanged])

@@ -142,7 +142,7 @@ impl Session<'_> {
         *was_there = true;
         self.desk.connected(self.wires, changes).await;
         self.complain();
-        standing.send_replace(Standing::There(self.link.clone()));
+        standing.send_replace(Standing::There(Box::new(self.link.clone())));
         self.publish().await?;
 
         let mut beat = interval(ttl / 4);
@@ -265,7 +265,7 @@ impl Session<'_> {
                 EventType::Delete => None,
             };
             if let Some(name) = self.link.keys.member_of(key) {
-                self.hear_of_member(&name.to_owned(), value);
+                self.hear_of_member(name, value);
             } else if let Some(target) = self.link.keys.drain_of(key) {
                 changes.extend(self.hear_of_drain(target, value, kv.mod_revision()));
             }
