@@ -366,3 +366,43 @@ fn a_store_may_be_configured_and_taken_away_while_the_daemon_runs() {
     let left = etcd.tell(&["get", "--prefix", "/lockstep/", "--keys-only"]);
     assert_eq!(left.trim(), "");
 }
+
+#[test]
+fn a_store_may_speak_tls_and_know_its_users() {
+    let etcd = Etcd::secured();
+    etcd.tell(&["user", "add", "root:secret", "--interactive=false"]);
+    etcd.tell(&["user", "grant-role", "root", "root"]);
+    etcd.tell(&["auth", "enable"]);
+    let place = place(ALL);
+    let password = place.path("password");
+    fs::write(&password, "wrong\n").unwrap();
+    let config = |user: &str| {
+        let of = |name: &str| etcd.file(name);
+        config("lb-1", &etcd)
+            + &format!("ca = \"{}\"\n", of("ca.pem"))
+            + &format!(
+                "certificate = \"{}\"\nkey = \"{}\"\n",
+                of("certificate.pem"),
+                of("key.pem")
+            )
+            + user
+    };
+    let user = format!(
+        "user = \"root\"\npassword_file = \"{}\"\n",
+        password.display()
+    );
+    place.configure(&config(&user));
+    let _engine = place.engine();
+    let _daemon = place.daemon();
+    wait_for("a refusal that says why", || {
+        place
+            .lockstep(&["group"])
+            .out
+            .contains("authentication failed")
+    });
+    fs::write(&password, "secret\n").unwrap();
+    wait_for("the group", || {
+        place.lockstep(&["group"]).out.contains("lb-1 (here)")
+    });
+    place.lockstep(&["group"]).expect(0, &["answers"]);
+}

@@ -8,8 +8,12 @@ use axum::Router;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::routing::get;
-use common::etcd::{Etcd, free_port};
+use common::etcd::{Certificates, Etcd, free_port};
 use common::{Daemon, Place, wait_for, web};
+use rustls::ServerConfig;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -18,6 +22,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicI64, AtomicU16, Ordering};
 use std::sync::{Arc, Barrier};
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
 /// What is asked for where only the answer matters.
 const SIX: &str = "num=6&min=1&max=1000000";
@@ -319,7 +325,7 @@ fn strangers_do_not_keep_replicas_from_their_numbers() {
 struct Upstream {
     at: SocketAddr,
     state: Arc<Counter>,
-    _runtime: Runtime,
+    runtime: Runtime,
 }
 
 #[derive(Default)]
@@ -328,6 +334,7 @@ struct Counter {
     asked: AtomicI64,
     /// 0 answers; other statuses are what it says instead.
     status: AtomicU16,
+    held: watch::Sender<bool>,
 }
 
 impl Upstream {
@@ -342,11 +349,7 @@ impl Upstream {
             .unwrap();
         let at = listener.local_addr().unwrap();
         runtime.spawn(async move { axum::serve(listener, router).await });
-        Upstream {
-            at,
-            state,
-            _runtime: runtime,
-        }
+        Upstream { at, state, runtime }
     }
 
     fn keys(&self) -> String {
@@ -360,6 +363,39 @@ impl Upstream {
         self.state.status.store(status, Ordering::SeqCst);
     }
 
+    /// Lets questions wait, or no longer.
+    fn hold(&self, hold: bool) {
+        self.state.held.send_replace(hold);
+    }
+
+    /// The same behind TLS, at the port that is returned.
+    fn behind_tls(&self, certificates: &Certificates) -> u16 {
+        let chain = CertificateDer::pem_file_iter(certificates.file("certificate.pem")).unwrap();
+        let key = PrivateKeyDer::from_pem_file(certificates.file("key.pem")).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain.map(Result::unwrap).collect(), key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = self
+            .runtime
+            .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
+            .unwrap();
+        let (port, at) = (listener.local_addr().unwrap().port(), self.at);
+        self.runtime.spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                // A client that does not like the certificate is none.
+                if let Ok(mut client) = acceptor.accept(client).await {
+                    let mut server = tokio::net::TcpStream::connect(at).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                }
+            }
+        });
+        port
+    }
+
     fn asked(&self) -> i64 {
         self.state.asked.load(Ordering::SeqCst)
     }
@@ -370,6 +406,8 @@ async fn numbers(
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> (StatusCode, String) {
     counter.asked.fetch_add(1, Ordering::SeqCst);
+    let mut held = counter.held.subscribe();
+    held.wait_for(|held| !held).await.unwrap();
     let value = |name: &str| pairs.iter().find(|(n, _)| n == name).unwrap().1.clone();
     assert_eq!(
         (value("base"), value("format"), value("col")),
@@ -431,6 +469,44 @@ fn another_service_may_be_the_source_and_never_silently_is_not() {
     let third = server.get(REPLICAS[0], &call(3));
     assert_eq!(server.get(REPLICAS[1], &call(3)), third);
     assert_eq!(server.report()["error"], serde_json::Value::Null);
+}
+
+#[test]
+fn a_source_over_tls_is_who_it_says_it_is() {
+    let (known, unknown) = (Certificates::new(), Certificates::new());
+    let upstream = Upstream::start();
+    let port = upstream.behind_tls(&known);
+    let keys = |ca: &Certificates| {
+        let ca = ca.file("ca.pem");
+        format!("source = \"https://127.0.0.1:{port}/integers/\"\nsource_ca = \"{ca}\"")
+    };
+    let server = Server::with(&keys(&known));
+    server.get(REPLICAS[0], SIX);
+    assert_eq!(upstream.asked(), 1);
+    let server = Server::with(&keys(&unknown));
+    let (status, text) = server.ask(REPLICAS[0], SIX);
+    assert_eq!((status, upstream.asked()), (503, 1));
+    assert!(text.contains("invalid peer certificate"), "{text}");
+}
+
+#[test]
+fn a_daemon_that_is_killed_before_it_answers_gives_all_the_same_later() {
+    let upstream = Upstream::start();
+    let mut server = Server::with(&upstream.keys());
+    let query = format!("{SIX}&session=s&call=1");
+    upstream.hold(true);
+    let port = server.port;
+    let asking = std::thread::spawn({
+        let query = query.clone();
+        move || curl(port, REPLICAS[0], &query)
+    });
+    wait_for("the question at the source", || upstream.asked() == 1);
+    server.daemon.take().unwrap().kill();
+    assert_eq!(asking.join().unwrap().0, 0, "nobody got an answer");
+    upstream.hold(false);
+    server.start();
+    let answers: BTreeSet<String> = REPLICAS.map(|r| server.get(r, &query)).into();
+    assert_eq!(answers.len(), 1);
 }
 
 fn store(etcd: &Etcd, name: &str) -> String {

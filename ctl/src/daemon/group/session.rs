@@ -206,7 +206,7 @@ impl Session<'_> {
         let drains = TxnOp::get(keys.drains(), limited(MAX_DRAINS));
         let reply = answer(
             self.link
-                .client()
+                .values()
                 .txn(Txn::new().and_then([members, drains])),
         )
         .await?;
@@ -249,7 +249,7 @@ impl Session<'_> {
                     .with_start_revision(revision + 1),
             )
         };
-        let mut client = self.link.client();
+        let mut client = self.link.watcher();
         let mut events = answer(client.watch(self.link.keys.members(), from())).await?;
         answer(events.watch(self.link.keys.drains(), from())).await?;
         Ok(events)
