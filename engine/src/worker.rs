@@ -164,7 +164,9 @@ impl Worker {
         if !self.burst.is_empty() {
             self.stopwatch.note(sampled);
         }
+        self.vitals.processed.add(self.burst.len() as u64);
         let mut verdicts = [Verdict::Drop(DropReason::NotIp); BURST];
+        self.burst.pad(self.dataplane.least_frame(now.micros));
         let mut frames: ArrayVec<&mut [u8], BURST> = self.burst.iter_mut().collect();
         if let Some(tap) = &mut self.tap {
             tap.before(now.micros, &[from; BURST], &frames, &self.dataplane);
@@ -242,9 +244,11 @@ impl Worker {
         let mut verdicts = [Verdict::Local; BURST];
         let mut ports = ArrayVec::<PortId, BURST>::new();
         let mut frames = ArrayVec::<&mut [u8], BURST>::new();
+        let least = self.dataplane.least_frame(now.micros);
         for (frame, what) in &mut given {
             if let Given::Packet { port, .. } = what {
                 ports.push(*port);
+                frame.pad(least);
                 frames.push(frame.bytes_mut());
             }
         }
@@ -295,6 +299,7 @@ impl Worker {
             self.links.handover.settle(place, frame, settled);
         }
         outcome.count(&self.vitals);
+        self.vitals.processed.add(taken);
         self.vitals.taken_over.add(taken);
         taken as usize
     }

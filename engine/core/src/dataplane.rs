@@ -14,6 +14,7 @@ mod unusual;
 
 pub(crate) use forward::admit;
 pub use known::KnownFlow;
+pub(crate) use nat::HALF_OPEN;
 pub use nat::NatConfig;
 use owner::Spreading;
 pub(crate) use owner::session_share;
@@ -110,6 +111,8 @@ enum Refusal {
     Session,
     /// It is an answer of a flow in the table.
     Answer(Slot),
+    /// It is answered with a SYN cookie, or may acknowledge one; the backend for a flow of it.
+    Cookie(BackendRef),
     Drop(DropReason),
 }
 
@@ -238,6 +241,7 @@ impl Dataplane {
         sweep(v6, nat, tables, counters, now, buckets);
         counters.flows_v4.set(v4.len() as u64);
         counters.flows_v6.set(v6.len() as u64);
+        counters.spliced.set((v4.splices() + v6.splices()) as u64);
     }
 }
 
@@ -341,6 +345,9 @@ impl Flows {
                 (vip, Ok((backend, slot))) => (vip, backend, slot),
                 (_, Err(Refusal::Answer(slot))) => {
                     return self.answer(tables, now, slot, key, item, frame);
+                }
+                (vip, Err(Refusal::Cookie(backend))) => {
+                    return self.cookie(tables, now, (vip, backend), key, item, frame);
                 }
                 (vip, Err(refusal)) => return self.refuse(vip, refusal, &item.headers),
             },
@@ -453,6 +460,9 @@ impl Flows {
             .hop(backend)
             .is_some_and(|hop| hop.delivery.translates())
         {
+            if self.meets_cookie::<K>(tables, now, backend, &item.headers) {
+                return (vip, Err(Refusal::Cookie(backend)));
+            }
             let admitted = self.admit_translated(tables, now, key, item, vip, backend);
             let admitted = admitted.map(|(backend, slot)| (backend, Some(slot)));
             return (vip, admitted.map_err(Refusal::Drop));
@@ -508,8 +518,8 @@ impl Flows {
     fn refuse(&self, vip: VipRef, refusal: Refusal, headers: &Headers) -> Verdict {
         match refusal {
             Refusal::Drop(reason) => self.drop(vip, reason),
-            // One goes to its client instead of being refused.
-            Refusal::Answer(_) => self.drop(vip, DropReason::NoFlow),
+            // Both are seen to instead of being refused.
+            Refusal::Answer(_) | Refusal::Cookie(_) => self.drop(vip, DropReason::NoFlow),
             Refusal::Session => {
                 if vip != VipRef::UNKNOWN {
                     let counters = &self.counters.vips[vip.slot()];
@@ -538,12 +548,7 @@ impl Flows {
             }
             self.nat.paths.release(old.path);
         }
-        let backend = &counters.backends[entry.backend.slot()];
-        backend.new_flows.add(1);
-        backend.flows.add(1);
-        if entry.state.is_ending() {
-            backend.ending.add(1);
-        }
+        counters.backends[entry.backend.slot()].enter(entry.state);
         Some(slot)
     }
 

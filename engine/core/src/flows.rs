@@ -14,8 +14,10 @@
 //! entries (Azar et al., "Balanced Allocations", 1994).
 
 mod reverse;
+mod splices;
 
 pub use reverse::Place;
+pub use splices::Splice;
 
 use crate::tables::{BackendRef, VipRef};
 use crate::time::Seconds;
@@ -27,6 +29,7 @@ use core::hint::{black_box, select_unpredictable};
 use core::net::{Ipv4Addr, Ipv6Addr};
 use lockstep_wire::{FlowKey4, FlowKey6};
 use reverse::Reverse;
+use splices::Splices;
 
 /// Entries in a bucket: as many as tags fit a 64-bit word.
 const WAYS: usize = 8;
@@ -120,6 +123,7 @@ pub struct FlowTable<K> {
     tags: Vec<u64>,
     buckets: Vec<Bucket<K>>,
     reverse: Reverse,
+    splices: Splices,
     len: usize,
     capacity: usize,
     hand: usize,
@@ -144,6 +148,7 @@ impl<K: Key> FlowTable<K> {
             tags: vec![0; buckets],
             buckets: vec![Bucket([none; WAYS]); buckets],
             reverse: Reverse::new(buckets),
+            splices: Splices::new(capacity),
             len: 0,
             capacity,
             hand: 0,
@@ -170,6 +175,7 @@ impl<K: Key> FlowTable<K> {
         self.tags.len() * size_of::<u64>()
             + self.buckets.len() * size_of::<Bucket<K>>()
             + self.reverse.memory()
+            + self.splices.memory()
     }
 
     /// The places of the key with this hash.
@@ -264,6 +270,7 @@ impl<K: Key> FlowTable<K> {
         let victim = self.victim(probe, entry.seen, fate).ok_or(Full)?;
         let forgotten = *self.entry(victim);
         self.reverse.remove(victim);
+        self.splices.remove(victim);
         self.put(victim, tag, entry);
         Ok((victim, Some(forgotten)))
     }
@@ -314,6 +321,49 @@ impl<K: Key> FlowTable<K> {
         self.reverse.candidates(probe)
     }
 
+    /// How the two connections of the flow at a slot are spliced, if they are: few are, and where
+    /// none is this costs a comparison.
+    #[inline]
+    pub fn splice(&self, slot: Slot) -> Option<Splice> {
+        self.splices.get(slot)
+    }
+
+    /// Notes how the flow at a slot is spliced, until it is forgotten.
+    pub fn set_splice(&mut self, slot: Slot, splice: Splice) -> Result<(), Full> {
+        self.splices.set(slot, splice)
+    }
+
+    /// Whether one flow more can be spliced.
+    pub fn has_splices(&self) -> bool {
+        self.splices.has_room()
+    }
+
+    /// Where more than half of the splices that there may be are in use, looks at `places` of them
+    /// and forgets flows that are over by `is_over`, telling `forgotten` each.
+    pub fn sweep_splices(
+        &mut self,
+        places: usize,
+        is_over: impl Fn(&Entry<K>) -> bool,
+        mut forgotten: impl FnMut(&Entry<K>),
+    ) {
+        for _ in 0..places.min(self.splices.places()) {
+            if !self.splices.is_crowded() {
+                return;
+            }
+            if let Some(slot) = self.splices.step()
+                && is_over(self.entry(slot))
+            {
+                forgotten(self.entry(slot));
+                self.remove(slot);
+            }
+        }
+    }
+
+    /// Flows that are spliced.
+    pub fn splices(&self) -> usize {
+        self.splices.len()
+    }
+
     /// Forgets the flow at a slot.
     pub fn remove(&mut self, Slot(slot): Slot) {
         let (bucket, way) = (slot as usize / WAYS, slot as usize % WAYS);
@@ -322,6 +372,7 @@ impl<K: Key> FlowTable<K> {
             self.tags[bucket] &= !mask;
             self.buckets[bucket].0[way].key = K::NONE;
             self.reverse.remove(Slot(slot));
+            self.splices.remove(Slot(slot));
             self.len -= 1;
         }
     }

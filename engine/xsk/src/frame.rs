@@ -119,6 +119,15 @@ impl Frame {
         Ok(())
     }
 
+    /// Makes a shorter packet `least` bytes long, with zeros behind, as Ethernet pads it. One whose
+    /// chunk has no room for that stays as it is.
+    pub fn pad(&mut self, least: usize) {
+        let before = self.len();
+        if before < least && self.set_len(least).is_ok() {
+            self.bytes_mut()[before..].fill(0);
+        }
+    }
+
     /// Makes the packet a copy of `packet`.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use super::super::tracked::Tracked;
 use super::super::{Flows, Now, Work, fate, segment};
 use crate::flows::{Entry, Fate, PathId, Slot};
 use crate::tables::{BackendRef, Delivery, Ring, Tables, Translation, VipRef};
-use crate::tracking::{self, Segment};
+use crate::tracking::{self, FlowState, Segment};
 use lockstep_plan::DropReason;
 
 /// Backends that are tried for a flow which the chosen one could not tell from another.
@@ -56,6 +56,9 @@ impl Flows {
         let slot = self
             .remember(tables, item.probe, entry)
             .ok_or(DropReason::FlowsFull)?;
+        if entry.state == FlowState::Syn {
+            self.counters.backends[backend.slot()].asked(now.micros);
+        }
         if K::table(self).link(answers, slot).is_ok() {
             return Ok((backend, slot));
         }
