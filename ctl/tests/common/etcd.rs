@@ -184,6 +184,18 @@ impl Etcd {
             .unwrap_or_else(|| panic!("{arguments:?}"))
     }
 
+    /// Writes a key again and again, so many bytes each time.
+    pub fn churn(&self, key: &str, times: usize, bytes: usize) {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let endpoints = [self.endpoint()];
+            let mut client = etcd_client::Client::connect(endpoints, None).await.unwrap();
+            for _ in 0..times {
+                client.put(key, vec![b'x'; bytes], None).await.unwrap();
+            }
+        });
+    }
+
     /// Its revision.
     pub fn revision(&self) -> String {
         let json = self.tell(&["get", "x", "--write-out", "json"]);

@@ -211,7 +211,8 @@ impl Link {
 fn options(store: &Store) -> Result<ConnectOptions, Unanswered> {
     let mut options = ConnectOptions::new()
         .with_connect_timeout(PATIENCE)
-        .with_keep_alive(PATIENCE, PATIENCE)
+        // A store that is slow for less than a lease is not gone.
+        .with_keep_alive(PATIENCE, store.lease)
         .with_keep_alive_while_idle(true)
         // A member that is cut off from the others would answer with what was.
         .with_require_leader(true);
