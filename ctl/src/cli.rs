@@ -16,6 +16,7 @@ use tonic::{Code, Status};
 
 mod apply;
 mod ask;
+mod bgp;
 mod capture;
 mod check;
 mod completions;
@@ -26,7 +27,9 @@ mod drain;
 mod events;
 mod explain;
 mod flows;
+mod group;
 mod health;
+mod layer2;
 mod metrics;
 mod output;
 mod pcap;
@@ -104,16 +107,23 @@ enum Command {
     Switchover(sessions::SwitchoverArguments),
     /// Show what happened to sessions: switchovers, evictions, differences
     Events(events::Arguments),
+    /// Show the routers, the sessions with them, and the routes that they have
+    Bgp(bgp::Arguments),
     /// Take a backend out of new flows, and remove it at a deadline
     Drain(drain::DrainArguments),
     /// End a drain: the backend takes new flows again
     Undrain(drain::UndrainArguments),
+    /// Show which balancer on the link answers for each VIP
+    Layer2,
     /// Show what the engine does with a packet, and why (exit code 1 when it drops one)
     Explain(explain::Arguments),
     /// Capture packets with what became of each, as pcapng or as lines
     Capture(capture::Arguments),
     /// Look for what stands in the way on this host, each with its mend (exit code 1 for errors)
     Doctor(doctor::Arguments),
+    /// Show the balancers that share what they know, and the random numbers served (exit code 1
+    /// when something needs attention)
+    Group,
     /// Print every counter of the engine in the Prometheus text format
     Metrics,
     /// Propose, check or show which queue is polled on which core
@@ -210,13 +220,16 @@ async fn carry_out(options: Options, out: &mut Out) -> Result<Answer, Failure> {
         Command::Flows(arguments) => flows::run(&global, arguments, out).await,
         Command::Sessions(arguments) => sessions::list(&global, arguments, out).await,
         Command::Session(arguments) => sessions::show(&global, arguments, out).await,
+        Command::Bgp(arguments) => bgp::run(&global, &arguments, out).await,
         Command::Switchover(arguments) => sessions::switchover(&global, arguments, out).await,
         Command::Events(arguments) => events::run(&global, arguments, out).await,
         Command::Drain(arguments) => drain::drain(&global, arguments, out).await,
         Command::Undrain(arguments) => drain::undrain(&global, arguments, out).await,
+        Command::Layer2 => layer2::run(&global, out).await,
         Command::Explain(arguments) => explain::run(&global, arguments, out).await,
         Command::Capture(arguments) => capture::run(&global, arguments, out).await,
         Command::Doctor(arguments) => doctor::run(&global, arguments, out).await,
+        Command::Group => group::run(&global, out).await,
         Command::Metrics => metrics::run(&global, out).await,
         Command::Topology(command) => topology::run(command, out),
         Command::Decap(command) => decap::run(command, out),

@@ -51,8 +51,8 @@ fn a_worker_without_sockets_processes_for_another_and_allocates_nothing() {
         near.publish();
         let mut settled = SettledBurst::new();
         near.take_back(0, &mut settled);
-        for (frame, what) in settled.drain(..) {
-            match what {
+        for frame in settled.drain(..) {
+            match Settled::of(&frame) {
                 Settled::Forward { port, length, .. } => {
                     assert_eq!((port, usize::from(length)), (PortId(3), frame.len()));
                     forwarded += 1;

@@ -6,6 +6,7 @@
 use lockstep_topology::diagnostics::{Diagnostics, Source, from_toml};
 use serde::Deserialize;
 
+pub mod bfd;
 pub mod bgp;
 pub mod diff;
 pub mod health;

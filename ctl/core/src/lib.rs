@@ -5,13 +5,17 @@
 #![forbid(unsafe_code)]
 
 pub mod announce;
+pub mod bfd;
+pub mod bgp;
 pub mod checks;
 pub mod config;
 pub mod diff;
 pub mod drains;
 pub mod group;
 pub mod health;
+pub mod layer2;
 pub mod policy;
+pub mod random;
 pub mod reconcile;
 pub mod services;
 pub mod spread;

@@ -67,7 +67,7 @@ use crate::checks::Policy;
 use crate::spread::{Priority, Spread, Spreads};
 use lockstep_plan::{
     Backend, BackendId, BackendState, Encapsulation, Guard, Health, Mode, Replicate, Scheduler,
-    Service, ServiceName, Snapshot, Unserved, Weight,
+    Service, ServiceName, Snapshot, TableSize, Unserved, Weight,
 };
 use lockstep_topology::diagnostics::{Diagnostics, Source, from_toml};
 use serde::Deserialize;
@@ -176,8 +176,7 @@ struct FileService {
     scheduler: Option<Spanned<FileScheduler>>,
     sticky: Option<Spanned<FileSticky>>,
     slow_start: Option<Spanned<SlowStart>>,
-    #[serde(default)]
-    table_size: Size,
+    table_size: Option<Spanned<Size>>,
     #[serde(default)]
     idle: Idle,
     allow: Option<Spanned<Vec<PrefixText>>>,
@@ -208,7 +207,7 @@ impl FileService {
                 .iter()
                 .map(|b| b.get_ref().to_plan())
                 .collect(),
-            table_size: self.table_size.0,
+            table_size: (self.table_size.as_ref()).map_or(TableSize::DEFAULT, |s| s.get_ref().0),
             idle: self.idle.to_plan(),
             scheduler: self.scheduler(),
             guard: self.guard(),

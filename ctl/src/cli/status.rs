@@ -7,6 +7,7 @@ use crate::transport::Peer;
 use lockstep_api::{DaemonStatusReply, DaemonStatusRequest, HealthRequest, StatusRequest};
 use serde::Serialize;
 
+mod back;
 mod engine;
 mod spread;
 
@@ -37,6 +38,8 @@ struct Daemon {
     engine_connected: bool,
     /// Why the engine does not have what it should; null when it has.
     engine_error: Option<String>,
+    /// Why metrics are not served where they should be; null when they are.
+    metrics_error: Option<String>,
     epoch: u64,
     drains: Vec<Drain>,
     /// The backends that are down, a sentence each.
@@ -56,6 +59,7 @@ impl Daemon {
             drained: reply.drained,
             engine_connected: reply.engine_connected,
             engine_error: some(reply.engine_error),
+            metrics_error: some(reply.metrics_error),
             epoch: reply.epoch,
             drains: reply.drains.into_iter().map(Drain::new).collect(),
             down,
@@ -92,6 +96,7 @@ impl Daemon {
         if let Some(error) = &self.engine_error {
             troubles.push(format!("the engine does not have what it should: {error}"));
         }
+        troubles.extend(self.metrics_error.clone());
         troubles.extend(self.down.iter().cloned());
         troubles
     }

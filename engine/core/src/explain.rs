@@ -1,5 +1,6 @@
 //! Why a packet goes where it goes, in sentences, by the same functions that forward it.
 
+mod cookies;
 mod guard;
 mod seen;
 mod unusual;
@@ -217,7 +218,10 @@ fn walk(
     // Addresses alone, of a flow that is not known, are a new connection's.
     let first = headers.map_or(Segment::Open, |_| segment(key, headers));
     match choose(tables, ring, key, first, steps) {
-        Some(backend) => reach(tables, ports, ring, backend, (headers, None), steps),
+        Some(backend) => match cookies::cookies(tables, backend, first, steps) {
+            Some(fate) => fate,
+            None => reach(tables, ports, ring, backend, (headers, None), steps),
+        },
         None => {
             steps.push(format!(
                 "service {} has no backend that takes flows",
