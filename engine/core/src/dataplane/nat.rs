@@ -139,7 +139,7 @@ impl Flows {
             });
             answers |= 1 << item.frame;
         }
-        self.touch(work);
+        self.touch(tables, work);
         answers
     }
 
