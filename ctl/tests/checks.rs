@@ -575,7 +575,7 @@ fn scripts_say_what_they_find_and_are_ended_with_all_they_started() {
             .out
             .contains("nothing is checked")
     });
-    wait_for("nothing left of it", || !is_running("sleep\04711"));
+    wait_for("nothing left of it", || !is_running("sleep\x004711"));
 }
 
 /// Whether a process with this command line runs.
