@@ -764,8 +764,7 @@ fn what_the_engine_sees_brings_the_next_check_forward() {
     assert_eq!(bench.health("web", B, "state"), "up", "its check passes");
 }
 
-/// Of the development build, which takes several times as much as the release build: see the
-/// book for that one.
+/// Less than a tenth of a core with `--release`; the development build takes several times as much.
 #[test]
 fn a_thousand_backends_are_checked_every_second() {
     let backends: Vec<String> = (0..1_000)
@@ -791,5 +790,6 @@ fn a_thousand_backends_are_checked_every_second() {
     assert!(bench.in_force("web").len() == 1_000);
     let share = cpu.as_secs_f64() / took.as_secs_f64();
     println!("{:.1} % of a core", share * 100.0);
-    assert!(share < 0.6, "{share}");
+    let most = if cfg!(debug_assertions) { 0.6 } else { 0.1 };
+    assert!(share < most, "{share}");
 }

@@ -39,8 +39,11 @@ const RETRY: Duration = Duration::from_secs(5);
 /// The way, made with the first check that needs it.
 #[derive(Default)]
 pub struct Tunnels {
-    made: AsyncMutex<Option<Result<Arc<Tunnel>, (Instant, String)>>>,
+    made: AsyncMutex<Option<Result<Arc<Tunnel>, Failed>>>,
 }
+
+/// Why there is no way, and since when.
+type Failed = (Instant, String);
 
 impl std::fmt::Debug for Tunnels {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -76,7 +79,9 @@ pub struct End {
 }
 
 /// The checks under way, by protocol and source.
-type Sources = Mutex<HashMap<(u8, SocketAddr), (End, Option<Instant>)>>;
+type Sources = Mutex<Known>;
+/// Each with the end of its time, once it has ended.
+type Known = HashMap<(u8, SocketAddr), (End, Option<Instant>)>;
 
 /// See the module.
 pub struct Tunnel {
@@ -177,7 +182,7 @@ impl Drop for Pass {
     }
 }
 
-fn locked(sources: &Sources) -> MutexGuard<'_, HashMap<(u8, SocketAddr), (End, Option<Instant>)>> {
+fn locked(sources: &Sources) -> MutexGuard<'_, Known> {
     sources.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
