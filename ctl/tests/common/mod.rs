@@ -201,17 +201,12 @@ impl Daemon {
 
     /// As a host that is overloaded: it does nothing until it is thawed.
     pub fn freeze(&self) {
-        self.signal(nix::sys::signal::Signal::SIGSTOP);
+        self.signal("STOP");
     }
 
     /// Ends that.
     pub fn thaw(&self) {
-        self.signal(nix::sys::signal::Signal::SIGCONT);
-    }
-
-    fn signal(&self, signal: nix::sys::signal::Signal) {
-        let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
-        nix::sys::signal::kill(pid, signal).unwrap();
+        self.signal("CONT");
     }
 
     /// SIGTERM; returns the exit code.
