@@ -280,6 +280,7 @@ impl Bench {
                     .collect(),
                 ports: Some(1_024..=65_535),
                 mtus: vec![1_600],
+                cookie_key: [0xc0, 0x0c1e],
             },
         });
         dataplane.adopt(Arc::new(tables(traffic.mode)));

@@ -382,12 +382,6 @@ impl Tables {
         Tables { workers, ..self }
     }
 
-    /// Whether a VIP's guard has a say on packets of known flows.
-    #[inline]
-    pub fn is_guarded(&self, vip: VipRef) -> bool {
-        self.vip_slot(vip).is_some_and(|slot| slot.guarded)
-    }
-
     /// Whether a packet to this destination can belong to a connection to a replica.
     pub fn is_session(&self, address: IpAddr, port: u16, protocol: u8) -> bool {
         let ports = self.session_ports.as_ref();

@@ -84,8 +84,11 @@ fn set_passwords(on: SocketAddr, socket: &TcpListener, bgp: &Bgp) -> Vec<String>
     for (&address, peer) in bgp.peers.iter().filter(|(a, _)| family(a)) {
         let set = socket::password(peer).and_then(|password| match password {
             Some(password) => socket::set_password(socket, address, &password),
-            // There may have been none before, too.
-            None => Ok(socket::set_password(socket, address, "").unwrap_or(())),
+            None => {
+                // There may have been none before, too.
+                let _ = socket::set_password(socket, address, "");
+                Ok(())
+            }
         });
         if let Err(error) = set {
             wrong.push(format!("password of {address}: {error}"));

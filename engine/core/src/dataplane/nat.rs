@@ -146,7 +146,7 @@ impl Flows {
             });
             answers |= 1 << item.frame;
         }
-        self.touch(work);
+        self.touch(tables, work);
         answers
     }
 

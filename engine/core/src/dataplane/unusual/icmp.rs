@@ -127,7 +127,7 @@ impl Flows {
             .hop(quoted.backend)
             .ok_or(DropReason::IcmpUnmatched)?;
         match &hop.delivery {
-            Delivery::Tunnel(_) => self.forward(tables, quoted.vip, quoted.backend, headers, frame),
+            Delivery::Tunnel(_) => self.forward(hop, quoted.vip, quoted.backend, headers, frame),
             Delivery::Nat(to) => {
                 let inside = match quoted.slot {
                     Some(slot) => self.inside(tables, K::table_ref(self).entry(slot)),
