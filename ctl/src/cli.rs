@@ -27,6 +27,8 @@ mod drain;
 mod events;
 mod explain;
 mod flows;
+mod group;
+mod health;
 mod metrics;
 mod output;
 mod pcap;
@@ -92,6 +94,8 @@ enum Command {
     Status,
     /// Show traffic as rates, live: services, backends, workers, drops
     Top(top::Arguments),
+    /// Show what the checks of backends have found (exit code 1 when one is down)
+    Health(health::Arguments),
     /// List live flows
     Flows(flows::Arguments),
     /// List replicated sessions
@@ -114,6 +118,9 @@ enum Command {
     Capture(capture::Arguments),
     /// Look for what stands in the way on this host, each with its mend (exit code 1 for errors)
     Doctor(doctor::Arguments),
+    /// Show the balancers that share what they know, and the random numbers served (exit code 1
+    /// when something needs attention)
+    Group,
     /// Print every counter of the engine in the Prometheus text format
     Metrics,
     /// Propose, check or show which queue is polled on which core
@@ -206,6 +213,7 @@ async fn carry_out(options: Options, out: &mut Out) -> Result<Answer, Failure> {
         Command::Apply(arguments) => apply::run(&global, &arguments, out).await,
         Command::Status => status::run(&global, out).await,
         Command::Top(arguments) => top::run(&global, arguments, out).await,
+        Command::Health(arguments) => health::run(&global, arguments, out).await,
         Command::Flows(arguments) => flows::run(&global, arguments, out).await,
         Command::Sessions(arguments) => sessions::list(&global, arguments, out).await,
         Command::Session(arguments) => sessions::show(&global, arguments, out).await,
@@ -217,6 +225,7 @@ async fn carry_out(options: Options, out: &mut Out) -> Result<Answer, Failure> {
         Command::Explain(arguments) => explain::run(&global, arguments, out).await,
         Command::Capture(arguments) => capture::run(&global, arguments, out).await,
         Command::Doctor(arguments) => doctor::run(&global, arguments, out).await,
+        Command::Group => group::run(&global, out).await,
         Command::Metrics => metrics::run(&global, out).await,
         Command::Topology(command) => topology::run(command, out),
         Command::Decap(command) => decap::run(command, out),

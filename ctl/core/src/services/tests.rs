@@ -118,7 +118,7 @@ fn errors_of_keys_and_types_name_what_is_allowed() {
                 "services.toml:1:1: `vips` is missing in `service`",
                 "services.toml:3:1: unknown key `vip`; did you mean `vips`? \
                  (allowed: name, vips, mode, encapsulation, gue_port, scheduler, sticky, slow_start, \
-                 table_size, idle, allow, deny, rate, source_rate, replicate, backends)",
+                 table_size, idle, allow, deny, rate, source_rate, health, all_down, replicate, backends)",
             ],
         ),
         (
@@ -512,6 +512,10 @@ fn the_book_names_each_key_and_no_other() {
     for (before, text) in [
         ("`[[service]]`:", unknown("x = 1")),
         ("`idle`,", unknown("idle = { x = 1 }")),
+        (
+            "`health`, the keys:",
+            unknown("health = { x = 1, type = \"tcp\" }"),
+        ),
         ("`rate`,", unknown("rate = { x = 1 }")),
         (
             "`source_rate`,",
