@@ -233,17 +233,21 @@ fn the_log_is_written_as_the_file_says_at_once() {
         daemon.log().contains(" INFO lockstepd is running")
     });
     place.configure("[log]\nformat = \"json\"\n");
-    place.edit("x = 1\n");
-    let objects = || -> Vec<serde_json::Value> {
-        let log = daemon.log();
-        log.lines()
-            .filter_map(|line| serde_json::from_str(line).ok())
-            .collect()
-    };
-    wait_for("an object", || {
-        objects().iter().any(|o| {
-            o["level"] == "ERROR" && o["message"].as_str().unwrap().contains("services.toml")
+    let is_object = |line: &str| {
+        let object: Option<serde_json::Value> = serde_json::from_str(line).ok();
+        object.is_some_and(|o| {
+            o["level"] == "ERROR"
+                && o["message"]
+                    .as_str()
+                    .is_some_and(|m| m.contains("unknown key"))
         })
+    };
+    // Something to log, again and again, until the file is followed.
+    let mut edits = 0;
+    wait_for("an object", || {
+        edits += 1;
+        place.edit(&format!("x{edits} = 1\n"));
+        daemon.log().lines().any(is_object)
     });
 }
 

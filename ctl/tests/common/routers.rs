@@ -83,11 +83,11 @@ impl Net {
     /// A link to another namespace: 10.1.0.1 here, 10.1.0.2 there.
     pub fn link(&self, other: &Net) {
         let (here, there) = (&self.name[..], &other.name[..]);
-        let ends = ["type", "veth", "peer", "name", "link", "netns", there];
-        self.ip(&[&["-n", here, "link", "add", "link"][..], &ends].concat());
+        let ends = ["type", "veth", "peer", "name", "wire0", "netns", there];
+        self.ip(&[&["-n", here, "link", "add", "wire0"][..], &ends].concat());
         for (name, address) in [(here, "10.1.0.1/24"), (there, "10.1.0.2/24")] {
-            self.ip(&["-n", name, "address", "add", address, "dev", "link"]);
-            self.ip(&["-n", name, "link", "set", "link", "up"]);
+            self.ip(&["-n", name, "address", "add", address, "dev", "wire0"]);
+            self.ip(&["-n", name, "link", "set", "wire0", "up"]);
         }
     }
 

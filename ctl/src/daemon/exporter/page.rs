@@ -7,12 +7,17 @@ use lockstep_ctl_core::announce::Withheld;
 use lockstep_process::metrics::Page;
 use std::collections::BTreeMap;
 
+mod parts;
+
 /// The page. `answers` is whether the engine has answered just now.
-pub fn write(view: &View, _reports: &Reports, answers: bool) -> String {
+pub fn write(view: &View, reports: &Reports, answers: bool) -> String {
     let mut page = Page::default();
     daemon(&mut page, view, answers);
     drains(&mut page, view);
     announcements(&mut page, view);
+    parts::health(&mut page, &reports.health.borrow());
+    parts::bgp(&mut page, &reports.bgp.borrow());
+    parts::group(&mut page, &reports.group.borrow());
     page.into_text()
 }
 
