@@ -279,6 +279,13 @@ impl Balancer {
             .kill()
     }
 
+    /// SIGTERM to the daemon; waits for its end.
+    pub fn stop_daemon(&mut self) -> Result<ExitStatus> {
+        let mut daemon = self.daemon.take().context("there is no daemon to stop")?;
+        daemon.signal(Signal::SIGTERM)?;
+        daemon.wait(START)
+    }
+
     /// Runs the command line to its end, whatever the outcome.
     pub fn run(&self, args: &[&str]) -> Result<Output> {
         let mut command = self.command(args)?;
