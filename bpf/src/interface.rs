@@ -86,6 +86,8 @@ pub(crate) struct Attached {
 pub(crate) struct Interface {
     name: String,
     index: i32,
+    /// A program whose name is known though the kernel may not tell it.
+    known: Option<(u32, &'static str)>,
 }
 
 impl Interface {
@@ -97,11 +99,20 @@ impl Interface {
             Some(index) => Ok(Interface {
                 name: name.to_owned(),
                 index,
+                known: None,
             }),
             None => Err(BpfError::NoInterface {
                 interface: name.to_owned(),
             }),
         }
+    }
+
+    /// Programs have names for those with CAP_SYS_ADMIN only, which an engine needs for nothing
+    /// else: this one is known by where it is pinned.
+    #[must_use]
+    pub(crate) fn knowing(self, id: Option<u32>, name: &'static str) -> Self {
+        let known = id.map(|id| (id, name));
+        Interface { known, ..self }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -131,9 +142,16 @@ impl Interface {
             .find(|&(id, _)| id != 0)
             .map(|(id, mode)| Attached {
                 id,
-                name: program_name(id),
+                name: self.program_name(id),
                 mode,
             }))
+    }
+
+    fn program_name(&self, id: u32) -> String {
+        match self.known {
+            Some((known, name)) if known == id => name.to_owned(),
+            _ => program_name(id),
+        }
     }
 
     /// The attached program if its name is `name`.

@@ -1,11 +1,12 @@
 //! A directory of pins in the BPF file system, and the lock that says whose it is.
 
 use crate::BpfError;
-use libbpf_rs::{MapHandle, MapMut, ProgramMut};
+use libbpf_rs::{MapHandle, MapMut, Program, ProgramMut};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 /// Where the kernel has a place for a BPF file system.
@@ -70,6 +71,12 @@ impl Pins {
         program
             .pin(&path)
             .map_err(|error| pin_error(&path, "pin the program", io::Error::other(error)))
+    }
+
+    /// The kernel's number of the program that is pinned as `name`.
+    pub(crate) fn program(&self, name: &str) -> Option<u32> {
+        let program = Program::fd_from_pinned_path(self.directory.join(name)).ok()?;
+        Program::id_from_fd(program.as_fd()).ok()
     }
 
     /// The map that is pinned as `name`.

@@ -22,6 +22,8 @@ pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/lockstep";
 
 /// The program's name in the kernel, by which a successor knows it.
 const NAME: &str = "lockstep_steer";
+/// The name of its pin.
+const PROGRAM: &str = "program";
 
 /// How [`Steer::attach`] goes about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +88,7 @@ impl Steer {
         let interface = Interface::find(interface)?;
         let beside = first.map(|first| first.program.maps()).transpose()?;
         let pins = Pins::claim(&options.pin_dir, interface.name())?;
+        let interface = interface.knowing(pins.program(PROGRAM), NAME);
         let left = match interface.attached_as(NAME) {
             // A program that is not there any more carries nothing that could go on.
             Ok(Some(_)) => Maps::left(&pins).filter(|left| left.fits(beside.as_ref())),
@@ -134,6 +137,8 @@ impl Steer {
         let pins = Pins::left(pin_dir, interface)?;
         match Interface::find(interface) {
             Ok(interface) => {
+                let pinned = pins.as_ref().and_then(|pins| pins.program(PROGRAM));
+                let interface = interface.knowing(pinned, NAME);
                 if let Some(attached) = interface.attached_as(NAME)? {
                     interface.detach(&attached)?;
                 }

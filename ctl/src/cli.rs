@@ -16,6 +16,7 @@ use tonic::{Code, Status};
 
 mod apply;
 mod ask;
+mod bgp;
 mod capture;
 mod check;
 mod completions;
@@ -26,6 +27,8 @@ mod drain;
 mod events;
 mod explain;
 mod flows;
+mod group;
+mod health;
 mod layer2;
 mod metrics;
 mod output;
@@ -92,6 +95,8 @@ enum Command {
     Status,
     /// Show traffic as rates, live: services, backends, workers, drops
     Top(top::Arguments),
+    /// Show what the checks of backends have found (exit code 1 when one is down)
+    Health(health::Arguments),
     /// List live flows
     Flows(flows::Arguments),
     /// List replicated sessions
@@ -102,6 +107,8 @@ enum Command {
     Switchover(sessions::SwitchoverArguments),
     /// Show what happened to sessions: switchovers, evictions, differences
     Events(events::Arguments),
+    /// Show the routers, the sessions with them, and the routes that they have
+    Bgp(bgp::Arguments),
     /// Take a backend out of new flows, and remove it at a deadline
     Drain(drain::DrainArguments),
     /// End a drain: the backend takes new flows again
@@ -114,6 +121,9 @@ enum Command {
     Capture(capture::Arguments),
     /// Look for what stands in the way on this host, each with its mend (exit code 1 for errors)
     Doctor(doctor::Arguments),
+    /// Show the balancers that share what they know, and the random numbers served (exit code 1
+    /// when something needs attention)
+    Group,
     /// Print every counter of the engine in the Prometheus text format
     Metrics,
     /// Propose, check or show which queue is polled on which core
@@ -206,9 +216,11 @@ async fn carry_out(options: Options, out: &mut Out) -> Result<Answer, Failure> {
         Command::Apply(arguments) => apply::run(&global, &arguments, out).await,
         Command::Status => status::run(&global, out).await,
         Command::Top(arguments) => top::run(&global, arguments, out).await,
+        Command::Health(arguments) => health::run(&global, arguments, out).await,
         Command::Flows(arguments) => flows::run(&global, arguments, out).await,
         Command::Sessions(arguments) => sessions::list(&global, arguments, out).await,
         Command::Session(arguments) => sessions::show(&global, arguments, out).await,
+        Command::Bgp(arguments) => bgp::run(&global, &arguments, out).await,
         Command::Switchover(arguments) => sessions::switchover(&global, arguments, out).await,
         Command::Events(arguments) => events::run(&global, arguments, out).await,
         Command::Drain(arguments) => drain::drain(&global, arguments, out).await,
@@ -217,6 +229,7 @@ async fn carry_out(options: Options, out: &mut Out) -> Result<Answer, Failure> {
         Command::Explain(arguments) => explain::run(&global, arguments, out).await,
         Command::Capture(arguments) => capture::run(&global, arguments, out).await,
         Command::Doctor(arguments) => doctor::run(&global, arguments, out).await,
+        Command::Group => group::run(&global, out).await,
         Command::Metrics => metrics::run(&global, out).await,
         Command::Topology(command) => topology::run(command, out),
         Command::Decap(command) => decap::run(command, out),

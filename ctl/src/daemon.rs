@@ -25,10 +25,12 @@ mod apart;
 mod checks;
 mod clock;
 mod control;
+mod disk;
 mod exporter;
 mod group;
 mod layer2;
 mod link;
+mod manager;
 mod parts;
 mod pinger;
 mod quiet;
@@ -68,7 +70,8 @@ const GOODBYE: Duration = Duration::from_secs(1);
 /// the engine starts. A file with errors leaves what is in force as it is. The engine goes on
 /// forwarding while the daemon is not there.
 ///
-/// The log goes to standard error; LOCKSTEP_LOG=debug shows more of it.
+/// The log goes to standard error; LOCKSTEP_LOG=debug shows more of it, and
+/// LOCKSTEP_LOG_FORMAT=json a JSON object a line.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "lockstepd", version)]
 pub struct Options {
@@ -122,7 +125,7 @@ pub fn run(options: Options) -> ExitCode {
     }
 }
 
-async fn serve(options: Options, _log: Log) -> anyhow::Result<()> {
+async fn serve(options: Options, log: Log) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let (listener, _listening) = listen_on(Peer::Daemon, &options.socket)?;
@@ -141,7 +144,7 @@ async fn serve(options: Options, _log: Log) -> anyhow::Result<()> {
     let ending = orders.ending.clone();
     let (replicas, wanted) = Replicas::new();
     let (actor, view) = Actor::new(&options, store, replicas, orders)?;
-    let parts = parts::start(&wires);
+    let parts = parts::start(&wires, &view, log);
 
     tokio::spawn(link::keep(options.engine_socket.clone(), events.clone()));
     tokio::spawn(pinger::run(wanted, events.clone()));

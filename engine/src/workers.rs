@@ -98,7 +98,8 @@ pub fn start(
             index,
             steers,
         };
-        workers.push(starting.start(memory, handover, seed(), sessions, events)?);
+        let seeds = [seed(), seed(), seed()];
+        workers.push(starting.start(memory, handover, seeds, sessions, events)?);
     }
     Ok(Started { workers, spill })
 }
@@ -187,7 +188,7 @@ impl Starting<'_> {
         &self,
         memory: Memory,
         handover: Handover,
-        seed: u64,
+        [seed, cookie_key @ ..]: [u64; 3],
         sessions: Sessions,
         events: Arc<ArrayQueue<SessionEvent>>,
     ) -> anyhow::Result<WorkerHandle> {
@@ -198,7 +199,7 @@ impl Starting<'_> {
         let core = u32::from(plan.core.get());
         let umem = Rc::clone(&memory.umem);
         let (links, sockets) = self.bind(memory, handover)?;
-        let dataplane = self.dataplane(seed)?;
+        let dataplane = self.dataplane(seed, cookie_key)?;
         let mailbox = Mailbox::new();
         let vitals = Vitals::new(Arc::clone(dataplane.counters()));
         let epoch = Instant::now();
@@ -280,7 +281,7 @@ impl Starting<'_> {
         Ok((links, sockets))
     }
 
-    fn dataplane(&self, seed: u64) -> anyhow::Result<Dataplane> {
+    fn dataplane(&self, seed: u64, cookie_key: [u64; 2]) -> anyhow::Result<Dataplane> {
         let engine = self.topology.engine();
         let processes = self.topology.workers()[self.index].process;
         // One that does not process has no flows.
@@ -293,7 +294,10 @@ impl Starting<'_> {
             flows_v4: flows(engine.flows_ipv4)?,
             flows_v6: flows(engine.flows_ipv6)?,
             seed,
-            nat: self.nat(&spread),
+            nat: NatConfig {
+                cookie_key,
+                ..self.nat(&spread)
+            },
         });
         Ok(dataplane.with_spread(spread))
     }
@@ -320,6 +324,7 @@ impl Starting<'_> {
             mtus: interfaces
                 .map(|i| crate::agent::equip::mtu(i.name.as_str()).unwrap_or(u16::MAX))
                 .collect(),
+            cookie_key: [0; 2],
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use lockstep_tests::lab::{Lab, Version, Wrk, scenario, wait_until, web};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::fs;
 use std::time::{Duration, Instant};
@@ -139,7 +140,7 @@ fn scenario_a_daemon_that_ends_or_is_killed_hands_its_vips_over_without_a_failed
             let balancer = &mut lab.balancers[leaves];
             let since = Instant::now();
             if orderly {
-                let status = balancer.stop_daemon()?;
+                let status = balancer.end_daemon(Signal::SIGTERM)?;
                 ensure!(status.success(), "the daemon ended with {status}");
             } else {
                 balancer.kill_daemon()?;

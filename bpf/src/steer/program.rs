@@ -1,7 +1,7 @@
 //! The steering program and its maps, on no interface.
 
-use super::NAME;
 use super::maps::{self, Maps};
+use super::{NAME, PROGRAM};
 use crate::abi::{
     DESTINATIONS, Destination, Key, LOCALS, QUEUES, RANGES, SOURCES, SteerCounters, Steered, Value,
     mapped,
@@ -108,11 +108,11 @@ impl SteerProgram {
     pub(super) fn pin(&mut self, pins: &Pins, taken_over: bool) -> Result<(), BpfError> {
         let SteerSkel { maps, progs, .. } = &mut self.skeleton;
         if taken_over {
-            pins.unpin("program")?;
+            pins.unpin(PROGRAM)?;
         } else {
             maps::pin(maps, pins)?;
         }
-        pins.pin_program(&mut progs.lockstep_steer, "program")
+        pins.pin_program(&mut progs.lockstep_steer, PROGRAM)
     }
 
     /// Its maps, for a program beside it.

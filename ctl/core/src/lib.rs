@@ -6,6 +6,7 @@
 
 pub mod announce;
 pub mod bfd;
+pub mod bgp;
 pub mod checks;
 pub mod config;
 pub mod diff;
@@ -14,6 +15,7 @@ pub mod group;
 pub mod health;
 pub mod layer2;
 pub mod policy;
+pub mod random;
 pub mod reconcile;
 pub mod services;
 pub mod spread;

@@ -13,6 +13,8 @@
 //! rate = { new_flows = 10000, packets = 1000000 }       # a second, either or both
 //! source_rate = { new_flows = 100 }                     # of a prefix: prefix_ipv4 = 24, prefix_ipv6 = 56
 //! idle = { tcp_established = "15m", udp = "300s" }      # also tcp_syn, tcp_fin
+//! health = { type = "http", path = "/health" }          # what their health is found by
+//! all_down = "keep"                                     # or "drop", "reset"
 //! backends = [
 //!     { address = "10.0.1.11" },
 //!     { address = "10.0.1.12", name = "web-2", weight = 50 },
@@ -65,7 +67,7 @@ use crate::checks::Policy;
 use crate::spread::{Priority, Spread, Spreads};
 use lockstep_plan::{
     Backend, BackendId, BackendState, Encapsulation, Guard, Health, Mode, Replicate, Scheduler,
-    Service, ServiceName, Snapshot, Weight,
+    Service, ServiceName, Snapshot, TableSize, Unserved, Weight,
 };
 use lockstep_topology::diagnostics::{Diagnostics, Source, from_toml};
 use serde::Deserialize;
@@ -77,6 +79,7 @@ use toml::Spanned;
 pub(crate) mod bytes;
 mod conflicts;
 mod flows;
+pub(crate) mod health;
 mod meaningless;
 mod replicate;
 pub(crate) mod values;
@@ -115,6 +118,7 @@ pub fn parse(file: &str, text: &str) -> Result<ServicesFile, Diagnostics> {
     let mut found = conflicts::in_names(source, &document);
     found.extend(conflicts::in_policies(source, &document));
     found.extend(meaningless::keys(source, &document));
+    found.extend(health::all(source, &document, &services));
     if let Err(errors) = Snapshot::new(0, services.clone()) {
         found.extend(conflicts::located(source, &document, &errors));
     }
@@ -142,10 +146,14 @@ pub fn parse(file: &str, text: &str) -> Result<ServicesFile, Diagnostics> {
         let service = s.get_ref();
         (service.name.get_ref().0.clone(), service.spread())
     });
+    let policies = document.service.iter().map(|s| {
+        let service = s.get_ref();
+        (service.name.get_ref().0.clone(), service.health_policy())
+    });
     Ok(ServicesFile {
         services,
         spreads: spreads.collect(),
-        health: BTreeMap::new(),
+        health: policies.collect(),
         warnings: found,
     })
 }
@@ -168,8 +176,7 @@ struct FileService {
     scheduler: Option<Spanned<FileScheduler>>,
     sticky: Option<Spanned<FileSticky>>,
     slow_start: Option<Spanned<SlowStart>>,
-    #[serde(default)]
-    table_size: Size,
+    table_size: Option<Spanned<Size>>,
     #[serde(default)]
     idle: Idle,
     allow: Option<Spanned<Vec<PrefixText>>>,
@@ -177,6 +184,8 @@ struct FileService {
     deny: Vec<PrefixText>,
     rate: Option<Spanned<Rate>>,
     source_rate: Option<SourceLimit>,
+    health: Option<Spanned<health::FileHealth>>,
+    all_down: Option<Spanned<health::FileAllDown>>,
     replicate: Option<Spanned<FileReplicate>>,
     backends: Spanned<Vec<Spanned<FileBackend>>>,
 }
@@ -198,10 +207,11 @@ impl FileService {
                 .iter()
                 .map(|b| b.get_ref().to_plan())
                 .collect(),
-            table_size: self.table_size.0,
+            table_size: (self.table_size.as_ref()).map_or(TableSize::DEFAULT, |s| s.get_ref().0),
             idle: self.idle.to_plan(),
             scheduler: self.scheduler(),
             guard: self.guard(),
+            unserved: self.unserved(),
         }
     }
 
@@ -236,6 +246,13 @@ impl FileService {
             new_flows: rate.and_then(|r| r.new_flows()),
             packets: rate.and_then(|r| r.packets()),
             source: self.source_rate.as_ref().map(SourceLimit::to_plan),
+        }
+    }
+
+    fn unserved(&self) -> Unserved {
+        match self.all_down.as_ref().map(|policy| policy.get_ref()) {
+            Some(health::FileAllDown::Reset) => Unserved::Reset,
+            None | Some(health::FileAllDown::Keep | health::FileAllDown::Drop) => Unserved::Drop,
         }
     }
 

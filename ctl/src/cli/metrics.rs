@@ -12,11 +12,25 @@ struct Metrics {
     text: String,
 }
 
-/// Prints the engine's metrics.
+/// Prints the metrics of daemon and engine, of those that are there.
 pub async fn run(global: &Global, out: &mut Out) -> Result<Answer, Failure> {
-    let mut engine = ask::engine(global).await?;
-    let reply = ask::answer(Peer::Engine, engine.metrics(MetricsRequest {})).await?;
-    let metrics = Metrics { text: reply.text };
+    let text = match (of_daemon(global).await, of_engine(global).await) {
+        (Err(_), Err(failure)) => return Err(failure),
+        (daemon, engine) => daemon.unwrap_or_default() + &engine.unwrap_or_default(),
+    };
+    let metrics = Metrics { text };
     out.answer(&metrics, || metrics.text.clone())?;
     Ok(Answer::Yes)
+}
+
+async fn of_engine(global: &Global) -> Result<String, Failure> {
+    let mut engine = ask::engine(global).await?;
+    let reply = ask::present(Peer::Engine, engine.metrics(MetricsRequest {})).await?;
+    Ok(reply.text)
+}
+
+async fn of_daemon(global: &Global) -> Result<String, Failure> {
+    let mut daemon = ask::daemon(global).await?;
+    let reply = ask::present(Peer::Daemon, daemon.metrics(MetricsRequest {})).await?;
+    Ok(reply.text)
 }

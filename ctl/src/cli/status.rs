@@ -2,11 +2,12 @@
 
 use super::drain::{Entry as Drain, drains_table};
 use super::output::Out;
-use super::{Answer, Failure, Global, ask, units};
+use super::{Answer, Failure, Global, ask, health, units};
 use crate::transport::Peer;
-use lockstep_api::{DaemonStatusReply, DaemonStatusRequest, StatusRequest};
+use lockstep_api::{DaemonStatusReply, DaemonStatusRequest, HealthRequest, StatusRequest};
 use serde::Serialize;
 
+mod back;
 mod engine;
 mod spread;
 
@@ -37,12 +38,16 @@ struct Daemon {
     engine_connected: bool,
     /// Why the engine does not have what it should; null when it has.
     engine_error: Option<String>,
+    /// Why metrics are not served where they should be; null when they are.
+    metrics_error: Option<String>,
     epoch: u64,
     drains: Vec<Drain>,
+    /// The backends that are down, a sentence each.
+    down: Vec<String>,
 }
 
 impl Daemon {
-    fn new(reply: DaemonStatusReply) -> Self {
+    fn new(reply: DaemonStatusReply, down: Vec<String>) -> Self {
         let some = |text: String| Some(text).filter(|t| !t.is_empty());
         Daemon {
             version: reply.version,
@@ -54,8 +59,10 @@ impl Daemon {
             drained: reply.drained,
             engine_connected: reply.engine_connected,
             engine_error: some(reply.engine_error),
+            metrics_error: some(reply.metrics_error),
             epoch: reply.epoch,
             drains: reply.drains.into_iter().map(Drain::new).collect(),
+            down,
         }
     }
 
@@ -89,6 +96,8 @@ impl Daemon {
         if let Some(error) = &self.engine_error {
             troubles.push(format!("the engine does not have what it should: {error}"));
         }
+        troubles.extend(self.metrics_error.clone());
+        troubles.extend(self.down.iter().cloned());
         troubles
     }
 }
@@ -183,7 +192,9 @@ pub async fn run(global: &Global, out: &mut Out) -> Result<Answer, Failure> {
         let call = daemon.daemon_status(DaemonStatusRequest {});
         let reply = ask::present(Peer::Daemon, call).await?;
         let spreads = reply.spreads.clone();
-        Ok((Daemon::new(reply), spreads))
+        let health = ask::present(Peer::Daemon, daemon.health(HealthRequest {})).await?;
+        let down = health::troubles(&health);
+        Ok((Daemon::new(reply, down), spreads))
     };
     // The daemon after the engine: what it tells the engine in between is no other's.
     let (engine, mut daemon) = (engine.await, ask_daemon().await);

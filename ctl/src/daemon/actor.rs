@@ -20,8 +20,9 @@ use lockstep_ctl_core::announce::{Announcements, Balancer, announcements};
 use lockstep_ctl_core::checks::{Verdicts, subjects};
 use lockstep_ctl_core::config::Config;
 use lockstep_ctl_core::drains::{Drains, Target};
-use lockstep_ctl_core::group::{Group, Own};
-use lockstep_plan::Snapshot;
+use lockstep_ctl_core::group::{Group, Own, absorb};
+use lockstep_plan::{Backend, Service, Snapshot};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -62,6 +63,8 @@ pub enum Event {
     Group(Group),
     /// The daemon is to end; said when everybody else may be told.
     Ending(Ending, oneshot::Sender<()>),
+    /// Somebody wants to know whether events are still handled.
+    Alive(oneshot::Sender<()>),
     /// Somebody wants something.
     Command(Command),
 }
@@ -248,6 +251,9 @@ impl Actor {
                 self.publish();
                 let _ = done.send(());
             }
+            Event::Alive(reply) => {
+                let _ = reply.send(());
+            }
             Event::Command(Command::ApplyFile(request, reply)) => {
                 let answer = match request.kind() {
                     FileKind::Services => self.apply_file(&request).await,
@@ -275,14 +281,20 @@ impl Actor {
 
     /// The other balancers have said something: their drains are ours.
     fn hear_of_group(&mut self, group: Group) {
-        if let Some(drains) = &group.drains
-            && *drains != self.drains
-        {
-            self.drains = drains.clone();
-            self.drains.retain_in(self.wanted.services());
+        if !group.changes.is_empty() {
+            absorb(&mut self.drains, &group.changes);
             self.save_drains_or_warn();
         }
         self.group = group;
+    }
+
+    /// Ends the drains of backends that a file does not have, and returns them. In a group none
+    /// ends by that: the others' files may have the backend still.
+    fn end_unlisted(&self, drains: &mut Drains, services: &[Service]) -> Vec<Target> {
+        match self.config.store {
+            Some(_) => Vec::new(),
+            None => drains.retain_in(services),
+        }
     }
 
     /// Tells everybody what they should know.
@@ -299,6 +311,8 @@ impl Actor {
             Own {
                 verdicts: self.verdicts.clone(),
                 drains: self.drains.clone(),
+                backends: backends(self.wanted.services()),
+                heard: self.group.generation,
             },
         );
         let announced = self.announced();
@@ -347,6 +361,18 @@ impl Actor {
             Ending::Running | Ending::Restart => Balancer::WithoutEngine,
         }
     }
+}
+
+/// Every backend of services.
+fn backends(services: &[Service]) -> BTreeSet<Target> {
+    let of = |service: &Service| {
+        let target = |backend: &Backend| Target {
+            service: service.name.clone(),
+            backend: backend.id(),
+        };
+        service.backends.iter().map(target).collect::<Vec<_>>()
+    };
+    services.iter().flat_map(of).collect()
 }
 
 /// Sends what is another value than the last.

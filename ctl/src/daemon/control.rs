@@ -1,6 +1,7 @@
 //! The daemon's own gRPC: each request is a command to the actor, and its answer.
 
 use super::actor::{Command, Event};
+use super::exporter::own_page;
 use super::parts::Reports;
 use super::refusal::Refusal;
 use super::view::{View, announcement_to_proto};
@@ -9,7 +10,7 @@ use lockstep_api::{
     AnnouncementsReply, AnnouncementsRequest, ApplyFileReply, ApplyFileRequest, BgpReply,
     BgpRequest, DaemonStatusReply, DaemonStatusRequest, DrainBalancerReply, DrainBalancerRequest,
     DrainReply, DrainRequest, GroupReply, GroupRequest, HealthReply, HealthRequest, Layer2Reply,
-    Layer2Request, UndrainRequest,
+    Layer2Request, MetricsReply, MetricsRequest, UndrainRequest,
 };
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -93,7 +94,17 @@ impl Control for ControlService {
         &self,
         _: Request<DaemonStatusRequest>,
     ) -> Result<Response<DaemonStatusReply>, Status> {
-        Ok(Response::new(self.view.borrow().to_proto()))
+        let mut reply = self.view.borrow().to_proto();
+        reply
+            .metrics_error
+            .clone_from(&self.reports.metrics_error.borrow());
+        Ok(Response::new(reply))
+    }
+
+    async fn metrics(&self, _: Request<MetricsRequest>) -> Result<Response<MetricsReply>, Status> {
+        let view = self.view.borrow().clone();
+        let text = own_page(&view, &self.reports, view.engine_connected);
+        Ok(Response::new(MetricsReply { text }))
     }
 
     async fn drain(&self, request: Request<DrainRequest>) -> Result<Response<DrainReply>, Status> {

@@ -2,12 +2,14 @@
 //! last word only, and what each tells the command line.
 
 use super::actor::Event;
+use super::view::View;
 use lockstep_api::engine_client::EngineClient;
 use lockstep_api::{BgpReply, GroupReply, HealthReply, Layer2Reply};
 use lockstep_ctl_core::announce::Announcements;
 use lockstep_ctl_core::checks::Subjects;
 use lockstep_ctl_core::config::Config;
 use lockstep_ctl_core::group::Own;
+use lockstep_process::log::Log;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
@@ -67,6 +69,8 @@ pub struct Reports {
     pub layer2: watch::Sender<Layer2Reply>,
     /// Of the group and the random numbers.
     pub group: watch::Sender<GroupReply>,
+    /// Why metrics are not served where they should be; empty where they are.
+    pub metrics_error: watch::Sender<String>,
 }
 
 /// What a part gets at its start.
@@ -115,7 +119,7 @@ impl Wires {
 }
 
 /// Starts every part. They end by themselves after [`Ending`] was said.
-pub fn start(wires: &Wires) -> JoinSet<()> {
+pub fn start(wires: &Wires, view: &watch::Receiver<View>, log: Log) -> JoinSet<()> {
     let mut parts = JoinSet::new();
     let (group, shared) = super::group::new(wires.clone());
     parts.spawn(group);
@@ -123,6 +127,7 @@ pub fn start(wires: &Wires) -> JoinSet<()> {
     parts.spawn(super::routing::run(wires.clone()));
     parts.spawn(super::layer2::run(wires.clone()));
     parts.spawn(super::random::run(wires.clone(), shared));
-    parts.spawn(super::exporter::run(wires.clone()));
+    parts.spawn(super::exporter::run(wires.clone(), view.clone()));
+    parts.spawn(super::manager::run(wires.clone(), view.clone(), log));
     parts
 }

@@ -147,7 +147,7 @@ async fn ping(client: &Client, address: IpAddr, sequence: PingSequence) -> Outco
 
 /// Whether a packet is an echo reply (RFC 792, RFC 4443) and not an error about our request, of
 /// which the backend itself may be the sender.
-fn is_answer(packet: &IcmpPacket) -> bool {
+pub fn is_answer(packet: &IcmpPacket) -> bool {
     match packet {
         IcmpPacket::V4(packet) => packet.get_icmp_type().0 == 0,
         IcmpPacket::V6(packet) => packet.get_icmpv6_type().0 == 129,

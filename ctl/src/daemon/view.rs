@@ -68,6 +68,11 @@ impl DrainView {
         }
     }
 
+    /// Whether the backend is removed.
+    pub fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Removed)
+    }
+
     /// As a message.
     pub fn to_proto(&self, now: Timestamp) -> DrainStatus {
         let (remaining_seconds, removed) = match self.phase {
@@ -124,6 +129,7 @@ impl View {
             config_file: self.config_file.clone(),
             config_error: self.config_error.clone(),
             drained: self.drained,
+            metrics_error: String::new(),
         }
     }
 }

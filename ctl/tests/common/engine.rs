@@ -40,7 +40,7 @@ struct State {
     fill: (u64, u64),
     /// Sessions that are unprotected, and orphaned.
     sessions: (u64, u64),
-    /// Whether previews are never answered.
+    /// Whether previews and questions for metrics are never answered.
     hangs: bool,
     /// Packets that each VIP gets in a second, and the seconds that have passed: one with each
     /// status.
@@ -121,7 +121,7 @@ impl FakeEngine {
         self.state().current = snapshot;
     }
 
-    /// Stops answering previews, as one that hangs.
+    /// Stops answering previews and questions for metrics, as one that hangs.
     pub fn hang(&self) {
         self.state().hangs = true;
     }
@@ -466,6 +466,9 @@ impl Engine for Service {
     }
 
     async fn metrics(&self, _: Request<MetricsRequest>) -> Result<Response<MetricsReply>, Status> {
+        if self.state.lock().unwrap().hangs {
+            return std::future::pending().await;
+        }
         let text = "# TYPE lockstep_epoch gauge\nlockstep_epoch 1\n".to_owned();
         Ok(Response::new(MetricsReply { text }))
     }

@@ -1,5 +1,6 @@
 //! Counters: one set per worker, written by it alone, read by the agent at any time.
 
+use crate::time::Micros;
 use crate::tracking::FlowState;
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -81,7 +82,7 @@ impl VipCounters {
     }
 }
 
-/// What was sent to a backend.
+/// What was sent to a backend, and what came of it.
 #[derive(Debug, Default)]
 pub struct BackendCounters {
     /// Packets forwarded.
@@ -94,9 +95,53 @@ pub struct BackendCounters {
     pub flows: Count,
     /// Those of them that a FIN or RST has passed on: they only wait for what may be late.
     pub ending: Count,
+    /// Those of them that are half open: nothing came from the client behind its SYN.
+    pub half_open: Count,
+    /// Its answers that were rewritten.
+    pub answers: Count,
+    /// TCP flows given to it since its last answer, where answers are rewritten.
+    pub unanswered: Count,
+    /// When the first of them was, by the worker's clock.
+    pub unanswered_since: Count,
+    /// Packets in a tunnel to it that somebody refused, by ICMP.
+    pub refused: Count,
+    /// When the last of them was, by the worker's clock.
+    pub refused_at: Count,
 }
 
 impl BackendCounters {
+    /// A connection was opened whose answers have to come by here.
+    pub(crate) fn asked(&self, now: Micros) {
+        if self.unanswered.get() == 0 {
+            self.unanswered_since.set(now.get());
+        }
+        self.unanswered.add(1);
+    }
+
+    /// An answer came by here.
+    #[inline]
+    pub(crate) fn answered(&self) {
+        self.answers.add(1);
+        if self.unanswered.get() != 0 {
+            self.unanswered.set(0);
+        }
+    }
+
+    /// A packet in a tunnel did not arrive, somebody says.
+    pub(crate) fn refuse(&self, now: Micros) {
+        self.refused.add(1);
+        self.refused_at.set(now.get());
+    }
+
+    /// A flow in this state got an entry.
+    #[inline]
+    pub(crate) fn enter(&self, state: FlowState) {
+        self.new_flows.add(1);
+        self.flows.add(1);
+        self.ending.add(u64::from(state.is_ending()));
+        self.half_open.add(u64::from(state.is_half_open()));
+    }
+
     /// A flow went from one state to another.
     #[inline]
     pub(crate) fn turn(&self, before: FlowState, after: FlowState) {
@@ -105,6 +150,10 @@ impl BackendCounters {
             (true, false) => self.ending.subtract(1),
             (false, false) | (true, true) => {}
         }
+        // None goes back to it.
+        if before.is_half_open() {
+            self.half_open.subtract(1);
+        }
     }
 
     /// A flow that was in this state has no entry any more.
@@ -112,6 +161,9 @@ impl BackendCounters {
         self.flows.subtract(1);
         if state.is_ending() {
             self.ending.subtract(1);
+        }
+        if state.is_half_open() {
+            self.half_open.subtract(1);
         }
     }
 
@@ -122,8 +174,16 @@ impl BackendCounters {
             new_flows,
             flows,
             ending,
+            half_open,
+            answers,
+            unanswered,
+            unanswered_since,
+            refused,
+            refused_at,
         } = self;
-        for count in [packets, bytes, new_flows, flows, ending] {
+        let traffic = [packets, bytes, new_flows, flows, ending, half_open];
+        let back = [answers, unanswered, unanswered_since, refused, refused_at];
+        for count in traffic.into_iter().chain(back) {
             count.set(0);
         }
     }
@@ -144,6 +204,12 @@ pub struct Counters {
     pub sources_forgotten: Count,
     /// Flows whose backend was gone and that were given another one.
     pub rehashed: Count,
+    /// SYNs of full-NAT services answered with a cookie.
+    pub cookies_sent: Count,
+    /// Flows of full-NAT services opened by the answer to a cookie.
+    pub cookies_accepted: Count,
+    /// Flows opened by the answer to a cookie that are in the flow tables.
+    pub spliced: Count,
     /// Flows in the IPv4 table.
     pub flows_v4: Count,
     /// Flows in the IPv6 table.
@@ -175,6 +241,9 @@ impl Counters {
             evicted: Count::default(),
             sources_forgotten: Count::default(),
             rehashed: Count::default(),
+            cookies_sent: Count::default(),
+            cookies_accepted: Count::default(),
+            spliced: Count::default(),
             flows_v4: Count::default(),
             flows_v6: Count::default(),
             epoch: Count::default(),

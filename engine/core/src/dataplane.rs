@@ -1,6 +1,7 @@
 //! The one visible loop: what happens to a burst of packets.
 
 mod age;
+mod approach;
 mod forward;
 mod guard;
 mod known;
@@ -14,6 +15,7 @@ mod unusual;
 
 pub(crate) use forward::admit;
 pub use known::KnownFlow;
+pub(crate) use nat::HALF_OPEN;
 pub use nat::NatConfig;
 use owner::Spreading;
 pub(crate) use owner::session_share;
@@ -34,7 +36,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
 use guard::Guards;
-use lockstep_plan::{DropReason, Protocol};
+use lockstep_plan::{DropReason, Protocol, Unserved};
 use lockstep_wire::{FlowKey, FlowKey4, FlowKey6, HashSeed, Headers};
 use nat::Nat;
 use tracked::Tracked;
@@ -110,6 +112,10 @@ enum Refusal {
     Session,
     /// It is an answer of a flow in the table.
     Answer(Slot),
+    /// It is answered with a SYN cookie, or may acknowledge one; the backend for a flow of it.
+    Cookie(BackendRef),
+    /// Its service has no backend, and its sender is told.
+    Unserved,
     Drop(DropReason),
 }
 
@@ -203,6 +209,9 @@ impl Dataplane {
         } else {
             flows.locate_both(tables, work)
         };
+        if work.iter().any(|item| item.located.is_none()) {
+            flows.approach(tables, work);
+        }
         for item in work.iter() {
             let at = usize::from(item.frame);
             let frame = frames[at].as_mut();
@@ -238,6 +247,7 @@ impl Dataplane {
         sweep(v6, nat, tables, counters, now, buckets);
         counters.flows_v4.set(v4.len() as u64);
         counters.flows_v6.set(v6.len() as u64);
+        counters.spliced.set((v4.splices() + v6.splices()) as u64);
     }
 }
 
@@ -342,6 +352,10 @@ impl Flows {
                 (_, Err(Refusal::Answer(slot))) => {
                     return self.answer(tables, now, slot, key, item, frame);
                 }
+                (vip, Err(Refusal::Cookie(backend))) => {
+                    return self.cookie(tables, now, (vip, backend), key, item, frame);
+                }
+                (vip, Err(Refusal::Unserved)) => return self.unserved(now, vip, item, frame),
                 (vip, Err(refusal)) => return self.refuse(vip, refusal, &item.headers),
             },
         };
@@ -375,12 +389,12 @@ impl Flows {
         match tracking::next(entry.state, segment(&item.headers)) {
             Transition::To(state) if lives => {
                 // Written only when it differs: an untouched line needs no way back to memory.
-                if entry.seen != now.seconds || entry.state != state {
-                    let before = core::mem::replace(&mut entry.state, state);
+                if entry.seen != now.seconds {
                     entry.seen = now.seconds;
-                    if before != state {
-                        self.counters.backends[backend.slot()].turn(before, state);
-                    }
+                }
+                if entry.state != state {
+                    let before = K::table(self).turn(slot, state);
+                    self.counters.backends[backend.slot()].turn(before, state);
                 }
                 Some((vip, backend, slot))
             }
@@ -447,12 +461,19 @@ impl Flows {
             Some((ring, hash, picked))
         });
         let Some((ring, hash, mut backend)) = chosen else {
-            return (vip, Err(Refusal::Drop(DropReason::NoBackend)));
+            let refusal = match ring.map(|ring| ring.unserved) {
+                Some(Unserved::Reset) => Refusal::Unserved,
+                Some(Unserved::Drop) | None => Refusal::Drop(DropReason::NoBackend),
+            };
+            return (vip, Err(refusal));
         };
         if tables
             .hop(backend)
             .is_some_and(|hop| hop.delivery.translates())
         {
+            if self.meets_cookie::<K>(tables, now, backend, &item.headers) {
+                return (vip, Err(Refusal::Cookie(backend)));
+            }
             let admitted = self.admit_translated(tables, now, key, item, vip, backend);
             let admitted = admitted.map(|(backend, slot)| (backend, Some(slot)));
             return (vip, admitted.map_err(Refusal::Drop));
@@ -508,8 +529,9 @@ impl Flows {
     fn refuse(&self, vip: VipRef, refusal: Refusal, headers: &Headers) -> Verdict {
         match refusal {
             Refusal::Drop(reason) => self.drop(vip, reason),
-            // One goes to its client instead of being refused.
-            Refusal::Answer(_) => self.drop(vip, DropReason::NoFlow),
+            // These are seen to instead of being refused, see `settle`.
+            Refusal::Answer(_) | Refusal::Cookie(_) => self.drop(vip, DropReason::NoFlow),
+            Refusal::Unserved => self.drop(vip, DropReason::NoBackend),
             Refusal::Session => {
                 if vip != VipRef::UNKNOWN {
                     let counters = &self.counters.vips[vip.slot()];
@@ -538,12 +560,7 @@ impl Flows {
             }
             self.nat.paths.release(old.path);
         }
-        let backend = &counters.backends[entry.backend.slot()];
-        backend.new_flows.add(1);
-        backend.flows.add(1);
-        if entry.state.is_ending() {
-            backend.ending.add(1);
-        }
+        counters.backends[entry.backend.slot()].enter(entry.state);
         Some(slot)
     }
 

@@ -1,5 +1,6 @@
 //! Why a packet goes where it goes, in sentences, by the same functions that forward it.
 
+mod cookies;
 mod guard;
 mod seen;
 mod unusual;
@@ -14,7 +15,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
-use lockstep_plan::{BackendState, Commit, DropReason, Protocol, Replicate, Scheduler};
+use lockstep_plan::{BackendState, Commit, DropReason, Protocol, Replicate, Scheduler, Unserved};
 use lockstep_wire::{FlowKey, Headers, ParseError};
 
 /// What would become of a packet.
@@ -217,15 +218,36 @@ fn walk(
     // Addresses alone, of a flow that is not known, are a new connection's.
     let first = headers.map_or(Segment::Open, |_| segment(key, headers));
     match choose(tables, ring, key, first, steps) {
-        Some(backend) => reach(tables, ports, ring, backend, (headers, None), steps),
+        Some(backend) => match cookies::cookies(tables, backend, first, steps) {
+            Some(fate) => fate,
+            None => reach(tables, ports, ring, backend, (headers, None), steps),
+        },
         None => {
             steps.push(format!(
                 "service {} has no backend that takes flows",
                 ring.name
             ));
+            if ring.unserved == Unserved::Reset {
+                steps.push(told(key));
+            }
             Fate::Drop(DropReason::NoBackend)
         }
     }
+}
+
+/// How the sender of a packet hears that there is no backend.
+fn told(key: &FlowKey) -> String {
+    let is_tcp = match key {
+        FlowKey::V4(key) => key.protocol == Protocol::Tcp.number(),
+        FlowKey::V6(key) => key.protocol == Protocol::Tcp.number(),
+    };
+    let how = match is_tcp {
+        true => "a RST",
+        false => "an ICMP error: port unreachable",
+    };
+    format!(
+        "all_down = \"reset\": it is dropped, and its sender gets {how}, as far as the rate allows"
+    )
 }
 
 /// The fate of what a backend of a rewriting service answers.

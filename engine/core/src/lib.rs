@@ -16,6 +16,7 @@ pub mod dataplane;
 pub mod explain;
 pub mod flows;
 pub mod guard;
+pub mod handshake;
 pub mod histogram;
 pub mod maglev;
 pub mod replicate;

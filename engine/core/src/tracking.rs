@@ -81,6 +81,11 @@ impl FlowState {
         }
     }
 
+    /// Whether nothing but a SYN came from the client.
+    pub const fn is_half_open(self) -> bool {
+        matches!(self, FlowState::Syn)
+    }
+
     /// Whether nothing comes any more but what was under way.
     pub const fn is_closed(self) -> bool {
         matches!(self, FlowState::Closed)

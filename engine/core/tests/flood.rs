@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use etherparse::{NetSlice, PacketBuilder, SlicedPacket};
+use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TcpOptionElement, TransportSlice};
 use lockstep_core::dataplane::NatConfig;
 use lockstep_core::tables::{NextHop, PortId, Route};
 use lockstep_core::{
@@ -40,6 +40,7 @@ fn tables(mode: Mode) -> Tables {
         vips: vec!["203.0.113.10:80/tcp".parse().unwrap()],
         mode,
         backends: (1..=5).map(backend).collect(),
+        unserved: lockstep_plan::Unserved::Drop,
         table_size: TableSize::DEFAULT,
         idle: IdleTimeouts::DEFAULT,
         scheduler: Scheduler::default(),
@@ -119,6 +120,7 @@ impl Engine {
             nat: NatConfig {
                 pool_v4: vec![ENGINE],
                 ports: Some(1_024..=16_383),
+                cookie_key: [3, 4],
                 ..NatConfig::default()
             },
         });
@@ -261,6 +263,118 @@ fn it_loses_none_where_packets_are_rewritten_either() {
             engine.refused
         );
     }
+}
+
+/// A segment of a client that the engine answers itself, with checksums that are right.
+fn segment((source, port): (u32, u16), sequence: u32, acknowledges: Option<u32>) -> Vec<u8> {
+    let tcp = PacketBuilder::ethernet2([2; 6], [4; 6])
+        .ipv4(source.to_be_bytes(), [203, 0, 113, 10], 64)
+        .tcp(port, 80, sequence, 1024);
+    let tcp = match acknowledges {
+        None => tcp.syn(),
+        Some(number) => tcp.ack(number),
+    };
+    let options = [TcpOptionElement::MaximumSegmentSize(1_460)];
+    let tcp = tcp.options(&options).unwrap();
+    let mut frame = Vec::new();
+    tcp.write(&mut frame, &[]).unwrap();
+    frame.resize(90, 0);
+    frame
+}
+
+/// What a backend answers to a SYN.
+fn syn_ack(syn: &[u8]) -> Vec<u8> {
+    let packet = SlicedPacket::from_ethernet(syn).unwrap();
+    let (Some(NetSlice::Ipv4(ip)), Some(TransportSlice::Tcp(tcp))) = (packet.net, packet.transport)
+    else {
+        panic!("no TCP over IPv4");
+    };
+    let (from, to) = (ip.header().destination(), ip.header().source());
+    let options = [TcpOptionElement::MaximumSegmentSize(1_400)];
+    let tcp = PacketBuilder::ethernet2([2; 6], [4; 6])
+        .ipv4(from, to, 64)
+        .tcp(tcp.destination_port(), tcp.source_port(), 7_000, 64_000)
+        .syn()
+        .ack(tcp.sequence_number().wrapping_add(1))
+        .options(&options)
+        .unwrap();
+    let mut frame = Vec::new();
+    tcp.write(&mut frame, &[]).unwrap();
+    frame.resize(90, 0);
+    frame
+}
+
+impl Engine {
+    /// What becomes of one frame, which has to go on.
+    fn sent(&mut self, frame: Vec<u8>) -> Vec<u8> {
+        let mut frames = [frame];
+        let mut verdicts = [Verdict::Drop(DropReason::NotIp)];
+        let now = Micros::new(self.now);
+        self.dataplane
+            .process(now, &[PortId(0)], &mut frames, &mut verdicts);
+        let ([mut frame], Verdict::Forward { length, .. }) = (frames, verdicts[0]) else {
+            panic!("{:?}", verdicts[0]);
+        };
+        frame.truncate(length.into());
+        frame
+    }
+
+    /// The sequence number of what becomes of a frame, and whether it is a SYN-ACK.
+    fn number(&mut self, frame: Vec<u8>) -> (u32, bool) {
+        let out = self.sent(frame);
+        let packet = SlicedPacket::from_ethernet(&out).unwrap();
+        let Some(TransportSlice::Tcp(tcp)) = packet.transport else {
+            panic!("no TCP");
+        };
+        (tcp.sequence_number(), tcp.syn() && tcp.ack())
+    }
+}
+
+#[test]
+fn with_cookies_a_flood_takes_few_entries_and_clients_still_connect() {
+    /// Of each backend, in a table of this size.
+    const HALF_OPEN: usize = CAPACITY / 16;
+    let mut engine = Engine::new(Mode::FullNat);
+    for n in 0..ESTABLISHED / 2 {
+        let syn = engine.sent(segment(client(n), 1, None));
+        engine.sent(syn_ack(&syn));
+        engine.sent(segment(client(n), 2, Some(7_001)));
+    }
+    for n in 0..SOURCES {
+        engine.offer(segment(source(n), n, None));
+        if n % BETWEEN == 0 {
+            let established = client(n / BETWEEN % (ESTABLISHED / 2));
+            assert!(engine.remembers(established), "lost behind {n} packets");
+        }
+    }
+    engine.flush();
+    let flows = engine.dataplane.flows_v4().len();
+    let most = ESTABLISHED as usize / 2 + 5 * HALF_OPEN;
+    assert!(flows <= most, "{flows} flows");
+    let counters = engine.dataplane.counters();
+    assert_eq!((counters.evicted.get(), engine.refused), (0, 0));
+    let sent = counters.cookies_sent.get();
+    assert!(sent >= u64::from(SOURCES) - 5 * HALF_OPEN as u64, "{sent}");
+
+    for n in ESTABLISHED..ESTABLISHED + 1_000 {
+        let (cookie, is_answer) = engine.number(segment(client(n), 99, None));
+        assert!(is_answer);
+        let ack = segment(client(n), 100, Some(cookie.wrapping_add(1)));
+        let syn = engine.sent(ack.clone());
+        let (probe, _) = engine.number(syn_ack(&syn));
+        assert_eq!(probe, cookie);
+        // The backend waits for its own number behind the SYN-ACK.
+        let out = engine.sent(ack);
+        let Some(TransportSlice::Tcp(tcp)) = SlicedPacket::from_ethernet(&out).unwrap().transport
+        else {
+            panic!("no TCP");
+        };
+        assert_eq!(
+            (tcp.sequence_number(), tcp.acknowledgment_number()),
+            (100, 7_001)
+        );
+    }
+    assert_eq!(engine.dataplane.counters().cookies_accepted.get(), 1_000);
 }
 
 #[test]

@@ -29,6 +29,7 @@ fn tables(mode: Mode) -> Tables {
         vips: vec!["203.0.113.10:80/tcp".parse().unwrap()],
         mode,
         backends: vec![backend],
+        unserved: lockstep_plan::Unserved::Drop,
         table_size: TableSize::DEFAULT,
         idle: IdleTimeouts::DEFAULT,
         scheduler: lockstep_plan::Scheduler::default(),
@@ -185,4 +186,96 @@ fn rewriting_and_answering_do_not_allocate_or_free() {
         // A flow may be evicted within the burst that opened it.
         assert!(answered * 10 > forwarded * 9, "{answered} of {forwarded}");
     }
+}
+
+/// A segment with right checksums, as long as a worker makes it.
+fn segment(port: u16, sequence: u32, acknowledges: Option<u32>, payload: &[u8]) -> Vec<u8> {
+    let tcp = PacketBuilder::ethernet2([2; 6], [4; 6])
+        .ipv4([198, 51, 100, 7], [203, 0, 113, 10], 64)
+        .tcp(port, 80, sequence, 1024);
+    let tcp = match acknowledges {
+        None => tcp.syn(),
+        Some(number) => tcp.ack(number),
+    };
+    let mut frame = Vec::new();
+    tcp.write(&mut frame, payload).unwrap();
+    frame.resize(frame.len().max(100), 0);
+    frame
+}
+
+/// A backend's segment to whom sent this one.
+fn backends(to: &[u8], sequence: u32, acknowledges: u32, syn: bool) -> Vec<u8> {
+    let key = lockstep_wire::parse(to).unwrap().key;
+    let (std::net::IpAddr::V4(from), std::net::IpAddr::V4(to)) =
+        (key.destination_address(), key.source_address())
+    else {
+        panic!("IPv4 only");
+    };
+    let tcp = PacketBuilder::ethernet2([2; 6], [4; 6])
+        .ipv4(from.octets(), to.octets(), 64)
+        .tcp(key.destination_port(), key.source_port(), sequence, 1024)
+        .ack(acknowledges);
+    let tcp = if syn { tcp.syn() } else { tcp };
+    let mut frame = Vec::new();
+    let size = [etherparse::TcpOptionElement::MaximumSegmentSize(1_400)];
+    let tcp = tcp.options(if syn { &size } else { &[] }).unwrap();
+    tcp.write(&mut frame, &[]).unwrap();
+    frame.resize(frame.len().max(100), 0);
+    frame
+}
+
+#[test]
+fn connections_behind_cookies_do_not_allocate_or_free() {
+    let mut dataplane = Dataplane::new(&DataplaneConfig {
+        flows_v4: 1_000,
+        flows_v6: 1_000,
+        seed: 1,
+        nat: NatConfig {
+            pool_v4: vec!["192.0.2.1".parse().unwrap()],
+            ports: Some(2_000..=9_999),
+            ..NatConfig::default()
+        },
+    });
+    dataplane.adopt(Arc::new(tables(Mode::FullNat)));
+    let mut now = Micros::new(1_000_000);
+    let mut process = |frame: Vec<u8>| {
+        let mut frames = [frame];
+        let mut verdicts = [Verdict::Drop(DropReason::NotIp)];
+        now = Micros::new(now.get() + 10_000);
+        let used = allocation_counter::measure(|| {
+            dataplane.process(now, &[PortId(0)], &mut frames, &mut verdicts);
+            dataplane.tick(Seconds::at(now), 16);
+        });
+        assert_eq!((used.count_total, used.count_current), (0, 0), "{used:?}");
+        let ([frame], Verdict::Forward { .. }) = (frames, verdicts[0]) else {
+            panic!("{:?}", verdicts[0]);
+        };
+        frame
+    };
+    let number = |frame: &[u8], at: usize| {
+        let bytes = frame[14 + 20 + at..][..4].try_into().unwrap();
+        u32::from_be_bytes(bytes)
+    };
+    let mut spliced = 0;
+    for port in 1_000..2_000 {
+        let syn = process(segment(port, 1, None, &[]));
+        if number(&syn, 8) != 2 {
+            process(backends(&syn, 50, 2, true));
+            continue;
+        }
+        let cookie = number(&syn, 4);
+        let ack = segment(port, 2, Some(cookie.wrapping_add(1)), b"");
+        let syn = process(ack.clone());
+        assert_eq!(number(&process(backends(&syn, 50, 2, true)), 4), cookie);
+        assert_eq!(number(&process(ack), 8), 51);
+        let data = process(backends(&syn, 51, 2, false));
+        assert_eq!(number(&data, 4), cookie.wrapping_add(1));
+        let reset = process(backends(&syn, 52, 2, false));
+        assert_eq!(number(&reset, 4), cookie.wrapping_add(2));
+        spliced += 1;
+        if spliced == 200 {
+            break;
+        }
+    }
+    assert_eq!(spliced, 200);
 }

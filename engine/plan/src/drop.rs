@@ -126,6 +126,9 @@ reasons! {
     /// A new flow that has to be remembered, and the flow table is full.
     FlowsFull = "flows_full",
         "The flow table is full, and rewriting needs an entry for each flow. Raise flows_ipv4 or flows_ipv6 in topology.toml.";
+    /// The answer to a SYN cookie, and there are as many flows as may begin with one.
+    SplicesFull = "splices_full",
+        "A worker has as many connections that began under a SYN flood as it keeps numbers for (16,384 for each IP version). Spread over more workers.";
     /// A packet that came by a way that cannot be remembered, so that answers cannot go back by it.
     PathsFull = "paths_full",
         "More neighbours send to services that rewrite packets than a worker remembers (4,095). Put a router in front.";

@@ -132,6 +132,12 @@ impl Agent {
         );
         per_worker(
             page,
+            "lockstep_worker_processed_packets_total",
+            "Packets decided on, whosever socket they came to.",
+            vitals().map(|v| v.processed.get()),
+        );
+        per_worker(
+            page,
             "lockstep_worker_taken_over_packets_total",
             "Packets of its flows and sessions that came to another worker's socket.",
             vitals().map(|v| v.taken_over.get()),
@@ -160,6 +166,29 @@ impl Agent {
             "Flows given another backend because theirs was removed.",
             vitals().map(|v| v.counters.rehashed.get()),
         );
+        per_worker(
+            page,
+            "lockstep_worker_cookies_sent_total",
+            "SYNs of full-NAT services answered with a cookie.",
+            vitals().map(|v| v.counters.cookies_sent.get()),
+        );
+        per_worker(
+            page,
+            "lockstep_worker_cookies_accepted_total",
+            "Flows of full-NAT services opened by the answer to a cookie.",
+            vitals().map(|v| v.counters.cookies_accepted.get()),
+        );
+        page.family(
+            "lockstep_worker_spliced_flows",
+            "gauge",
+            "Flows that the answer to a cookie opened and that are in the flow tables.",
+        );
+        for (index, vitals) in vitals().enumerate() {
+            page.sample(
+                &[("worker", &index.to_string())],
+                vitals.counters.spliced.get(),
+            );
+        }
         page.family(
             "lockstep_latency_seconds",
             "histogram",
@@ -273,7 +302,7 @@ fn service_metrics(page: &mut Page, status: &api::EngineStatus) {
         }
     }
     type Field = fn(&api::BackendStatus) -> f64;
-    let families: [(&str, &str, &str, Field); 8] = [
+    let families: [(&str, &str, &str, Field); 11] = [
         (
             "lockstep_backend_packets_total",
             "counter",
@@ -321,6 +350,24 @@ fn service_metrics(page: &mut Page, status: &api::EngineStatus) {
             "gauge",
             "1 while it takes no new flows.",
             |b| f64::from(u8::from(b.state() == api::BackendState::Draining)),
+        ),
+        (
+            "lockstep_backend_answers_total",
+            "counter",
+            "Its answers, where they come back by the engine (nat, full-nat).",
+            |b| b.answers as f64,
+        ),
+        (
+            "lockstep_backend_unanswered_flows",
+            "gauge",
+            "TCP flows opened since its last answer, after two seconds without one.",
+            |b| b.unanswered_flows as f64,
+        ),
+        (
+            "lockstep_backend_refused_packets_total",
+            "counter",
+            "Packets in a tunnel to it that somebody refused, by ICMP.",
+            |b| b.refused as f64,
         ),
     ];
     for (name, kind, help, field) in families {

@@ -29,6 +29,7 @@ pub mod parse;
 pub mod peek;
 pub mod quote;
 pub mod reply;
+pub mod splice;
 pub mod tcp;
 pub mod udp;
 pub mod vlan;

@@ -124,6 +124,33 @@ pub fn rewrite_v6(
     Some(())
 }
 
+/// Adds to the sequence number of the TCP segment that an error quotes. To be called before
+/// [`rewrite_v4`] or [`rewrite_v6`], which compute the error's own checksum.
+pub fn shift_sequence(packet: &mut [u8], transport: usize, by: u32) -> Option<()> {
+    let is_v4 = packet.first()? >> 4 == 4;
+    let quote = packet.get_mut(transport + icmp::HEADER_LENGTH..)?;
+    let behind = if is_v4 {
+        Ipv4Header::split_quoted(quote).ok()?.1
+    } else {
+        let (header, behind) = Ipv6Header::split_quoted(quote).ok()?;
+        let next = header.next_header();
+        upper_layer(next, behind, Fragments::FirstAccepted).ok()?.1
+    };
+    let at = quote.len() - behind.len();
+    let segment = quote.get_mut(at..)?;
+    let field: &mut [u8; 4] = segment.get_mut(4..)?.first_chunk_mut()?;
+    let old = u32::from_be_bytes(*field);
+    let new = old.wrapping_add(by);
+    *field = new.to_be_bytes();
+    if let Some(field) = segment
+        .get_mut(TCP_CHECKSUM..)
+        .and_then(<[u8]>::first_chunk_mut)
+    {
+        *field = update_u32(u16::from_be_bytes(*field), old, new).to_be_bytes();
+    }
+    Some(())
+}
+
 /// The ports of a quoted header, and its checksum where the quote goes that far.
 fn rewrite_transport(
     quote: &mut [u8],

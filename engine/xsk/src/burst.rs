@@ -61,6 +61,23 @@ impl Burst {
         })
     }
 
+    /// Makes shorter packets `least` bytes long, with zeros behind, as Ethernet pads them.
+    pub fn pad(&mut self, least: usize) {
+        let region = self.handle.region();
+        for desc in &mut self.descs[..self.len] {
+            let length = desc.lengths().data();
+            if length < least && least <= region.room(desc) {
+                // SAFETY: the region contains the descriptor, whose chunk only this burst has, and
+                // which has room for `least` bytes from the packet's start.
+                unsafe {
+                    let behind = region.at(desc).as_ptr().add(length);
+                    std::slice::from_raw_parts_mut(behind, least - length).fill(0);
+                    region.set_len(desc, least);
+                }
+            }
+        }
+    }
+
     /// Takes out every frame that `whose` has an answer for, and gives it to `take` with that answer;
     /// the others stay, in their order. Costs nothing where it answers `None`, as most do.
     ///

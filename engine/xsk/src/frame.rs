@@ -24,6 +24,9 @@ pub struct Frame {
     desc: FrameDesc,
     /// At most the room of `desc` in its chunk.
     len: u32,
+    /// What an [`Exchange`](crate::Exchange) says of it. Here, since a frame has four bytes to
+    /// spare: beside it, it would make what is moved to another worker longer, and cut in pieces.
+    word: u32,
     home: Home,
 }
 
@@ -40,6 +43,7 @@ impl Frame {
         Frame {
             desc,
             len: desc.lengths().data() as u32,
+            word: 0,
             home,
         }
     }
@@ -119,6 +123,15 @@ impl Frame {
         Ok(())
     }
 
+    /// Makes a shorter packet `least` bytes long, with zeros behind, as Ethernet pads it. One whose
+    /// chunk has no room for that stays as it is.
+    pub fn pad(&mut self, least: usize) {
+        let before = self.len();
+        if before < least && self.set_len(least).is_ok() {
+            self.bytes_mut()[before..].fill(0);
+        }
+    }
+
     /// Makes the packet a copy of `packet`.
     ///
     /// # Errors
@@ -128,6 +141,17 @@ impl Frame {
         self.set_len(packet.len())?;
         self.bytes_mut().copy_from_slice(packet);
         Ok(())
+    }
+
+    /// What the worker said of it that gave or settled it last; see [`Exchange`](crate::Exchange).
+    #[inline]
+    pub fn word(&self) -> u32 {
+        self.word
+    }
+
+    #[inline]
+    pub(crate) fn say(&mut self, word: u32) {
+        self.word = word;
     }
 
     #[inline]

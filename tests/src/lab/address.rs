@@ -45,6 +45,16 @@ pub const fn engine_v6(index: usize) -> Ipv6Addr {
     rack_v6(0x202 + index as u16)
 }
 
+/// The route reflector.
+pub(super) const fn reflector_v4() -> Ipv4Addr {
+    rack_v4(200)
+}
+
+/// The route reflector.
+pub(super) const fn reflector_v6() -> Ipv6Addr {
+    rack_v6(0x200)
+}
+
 /// Server `index`, from 0: server 0 is called `s1` and has 10.0.1.11.
 pub const fn server_v4(index: usize) -> Ipv4Addr {
     rack_v4(11 + index as u8)

@@ -279,11 +279,17 @@ impl Balancer {
             .kill()
     }
 
-    /// SIGTERM to the daemon; waits for its end.
-    pub fn stop_daemon(&mut self) -> Result<ExitStatus> {
+    /// A signal to the daemon; waits for its end.
+    pub fn end_daemon(&mut self, signal: Signal) -> Result<ExitStatus> {
         let mut daemon = self.daemon.take().context("there is no daemon to stop")?;
-        daemon.signal(Signal::SIGTERM)?;
+        daemon.signal(signal)?;
         daemon.wait(START)
+    }
+
+    /// The daemon's process.
+    pub fn daemon(&self) -> Result<&Process> {
+        let daemon = self.daemon.as_ref();
+        daemon.with_context(|| format!("{} has no daemon", self.name()))
     }
 
     /// Runs the command line to its end, whatever the outcome.

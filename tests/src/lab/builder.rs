@@ -4,6 +4,7 @@ use super::balancer::{self, Balancer, Spread};
 use super::client::{self, Client};
 use super::links::{End, connect};
 use super::router::{self, Router};
+use super::routing::{Program, Routing, Way};
 use super::run::Run;
 use super::server::{self, Server};
 use anyhow::{Result, ensure};
@@ -58,6 +59,11 @@ impl Lab {
             balancer.apply(services)?;
         }
         Ok(())
+    }
+
+    /// Has the router learn the VIPs' routes by BGP, from now on and until the routing is dropped.
+    pub fn start_routing(&self, program: Program, way: Way) -> Result<Routing> {
+        Routing::start(&self.run, &self.router, program, way)
     }
 
     /// The requests that each server has answered.

@@ -99,6 +99,12 @@ impl Router {
         Ok(known[0]["lladdr"].as_str().map(String::from))
     }
 
+    /// Takes the routes to the VIPs out: a routing protocol is to bring them.
+    pub(super) fn forget_vips(&self) -> Result<()> {
+        self.netns.ip(&format!("route del {VIP_V4}/32"))?;
+        self.netns.ip(&format!("route del {VIP_V6}/128"))
+    }
+
     /// Takes a port of the switch down or up: `b0`, `s1`, ...
     pub fn set_port(&self, port: &str, up: bool) -> Result<()> {
         self.netns.ip(&format!(

@@ -33,7 +33,9 @@ impl Actor {
         // has not taken, and a full disk is noticed while nothing has changed yet.
         let replacement = self.store.replace_services(&request.text)?;
         let before = (self.wanted.clone(), self.drains.clone());
-        self.drains.retain_in(&file.services);
+        let mut drains = self.drains.clone();
+        self.end_unlisted(&mut drains, &file.services);
+        self.drains = drains;
         self.wanted.replace(file.clone());
         let applied = self.sync().await;
         let done = match applied {
@@ -70,7 +72,7 @@ impl Actor {
             false => (current.services().to_vec(), Spreads::new()),
         };
         let mut drains = self.drains.clone();
-        drains.retain_in(&file.services);
+        self.end_unlisted(&mut drains, &file.services);
         let epoch = current.epoch().saturating_add(1);
         let said = self.lay_over(&file.services, &drains, &file.health);
         let (announced, announced_then) = match self.config.announces() {

@@ -63,7 +63,9 @@ impl Actor {
 
     /// Makes these the services that should be in force, from a text without errors.
     pub(super) fn adopt(&mut self, text: &str, file: ServicesFile) {
-        let ended = self.drains.retain_in(&file.services);
+        let mut drains = self.drains.clone();
+        let ended = self.end_unlisted(&mut drains, &file.services);
+        self.drains = drains;
         if !ended.is_empty() {
             ended
                 .iter()

@@ -7,6 +7,7 @@
 //! to the reverse of the first, and two flows may not have the same key inside.
 
 mod admission;
+mod cookies;
 
 use super::forward::admit;
 use super::paths::Paths;
@@ -17,6 +18,8 @@ use crate::tables::{Delivery, Hop, PortId, Tables, VipRef};
 use crate::{BURST, tracking};
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
+pub(crate) use cookies::HALF_OPEN;
+use cookies::SynCookies;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::ops::RangeInclusive;
 use lockstep_plan::{DropReason, Protocol};
@@ -34,6 +37,8 @@ pub struct NatConfig {
     /// The longest IP packet that each interface takes, by [`PortId`]; any length for those that
     /// are not named.
     pub mtus: Vec<u16>,
+    /// What SYN cookies are made with: random and secret.
+    pub cookie_key: [u64; 2],
 }
 
 /// What is kept for rewriting besides the flows.
@@ -42,6 +47,7 @@ pub(super) struct Nat {
     pub(super) paths: Paths,
     pub(super) pool_v4: Vec<IpAddr>,
     pub(super) pool_v6: Vec<IpAddr>,
+    pub(super) cookies: SynCookies,
     ports: Option<RangeInclusive<u16>>,
     mtus: Vec<u16>,
 }
@@ -68,6 +74,7 @@ impl Nat {
                 .take(POOL)
                 .map(|&a| a.into())
                 .collect(),
+            cookies: SynCookies::new(config.cookie_key),
             ports: config.ports.clone(),
             mtus: config.mtus.clone(),
         }
@@ -189,20 +196,40 @@ impl Flows {
         let entry = K::table(self).entry_mut(slot);
         let state = tracking::answered(entry.state, segment(&item.headers));
         let before = entry.state;
-        if entry.seen != now.seconds || before != state {
+        if entry.seen != now.seconds {
             entry.seen = now.seconds;
-            entry.state = state;
         }
         let (vip, path, to, backend) = (entry.vip, entry.path, entry.key.turned(), entry.backend);
-        if before != state && tables.hop(backend).is_some() {
-            self.counters.backends[backend.slot()].turn(before, state);
+        if before != state {
+            K::table(self).turn(slot, state);
         }
-        let limit = tables
-            .hop(backend)
-            .and_then(|hop| hop.route.ok())
-            .map(|r| r.mtu);
-        match self.send_back(path, key, &to, limit, &item.headers, frame) {
+        let hop = tables.hop(backend);
+        if hop.is_some() {
+            let counters = &self.counters.backends[backend.slot()];
+            counters.answered();
+            if before != state {
+                counters.turn(before, state);
+            }
+        }
+        let spliced = K::table_ref(self).splice(slot);
+        if let Some(splice) = spliced
+            && (!splice.is_open || is_syn(&item.headers))
+        {
+            return self.answer_spliced::<K>((vip, slot), splice, item, frame);
+        }
+        let limit = hop.and_then(|hop| hop.route.ok()).map(|r| r.mtu);
+        let sent = self.send_back(path, key, &to, limit, &item.headers, frame);
+        let sent = match &spliced {
+            None => sent,
+            Some(splice) => sent.and_then(|verdict| {
+                cookies::shift_sent(verdict, &item.headers, frame, &cookies::to_client(splice))
+            }),
+        };
+        match sent {
             Ok(verdict) => {
+                if is_syn(&item.headers) {
+                    self.nat.cookies.learn(backend, verdict, item, frame);
+                }
                 let counters = &self.counters.vips[vip.slot()];
                 counters.packets.add(1);
                 counters.bytes.add(u64::from(item.headers.length));
@@ -253,7 +280,21 @@ impl Flows {
         item: &Work,
         frame: &mut [u8],
     ) -> Verdict {
-        match self.try_translate(tables, vip, slot, key, item, frame) {
+        let spliced = K::table_ref(self).splice(slot);
+        if let Some(splice) = &spliced
+            && !splice.is_open
+            && !item.headers.tcp.contains(TcpFlags::RST)
+        {
+            return self.open_again::<K>(tables, (vip, slot), splice, item, frame);
+        }
+        let sent = self.try_translate(tables, vip, slot, key, item, frame);
+        let sent = match &spliced {
+            None => sent,
+            Some(splice) => sent.and_then(|verdict| {
+                cookies::shift_sent(verdict, &item.headers, frame, &cookies::to_backend(splice))
+            }),
+        };
+        match sent {
             Ok(verdict) => verdict,
             Err(DropReason::TooBig) => {
                 let backend = K::table(self).entry(slot).backend;

@@ -1,15 +1,14 @@
 //! TCP connections in userspace: one smoltcp interface and socket each, and what has to stand
-//! around them in the open Internet: a gate for SYNs, cookies, TIME-WAIT, timers, local ports.
+//! around them in the open Internet: a gate for SYNs, TIME-WAIT, timers, local ports.
 
 pub mod connection;
-pub mod cookie;
 mod device;
 pub mod pool;
 pub mod ports;
-pub mod segment;
 pub mod time_wait;
 pub mod wheel;
 
+pub use crate::handshake::{cookie, segment};
 pub use connection::{Connection, Options, Role};
 pub use device::{Scratch, Transmit, Way};
 

@@ -1,6 +1,6 @@
 //! What is counted of replicated sessions.
 
-use super::{Page, per_worker, times};
+use super::{Page, times};
 use crate::agent::Agent;
 use crate::agent::sessions::names;
 use crate::spill::SpillCounters;

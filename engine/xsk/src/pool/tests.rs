@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use crate::burst::Burst;
 use crate::frame::Frame;
 use crate::umem::{RingSize, Umem, UmemConfig};
 
@@ -92,5 +93,40 @@ proptest! {
         }
         pool.reclaim();
         prop_assert_eq!(pool.len(), FRAMES);
+    }
+}
+
+#[test]
+fn short_packets_get_zeros_behind_them_and_others_stay() {
+    for (length, least, expected) in [(3, 10, 10), (10, 3, 10), (3, 0, 3), (3, usize::MAX, 3)] {
+        let ring = RingSize::new(64).unwrap();
+        let (umem, mut pool) = Umem::new(&UmemConfig {
+            frames: 16,
+            huge_pages: false,
+            fill_ring: ring,
+            completion_ring: ring,
+            ..Default::default()
+        })
+        .expect("the tests run as root");
+        let mut frame = pool.take().unwrap();
+        // What an earlier packet left behind.
+        frame.set_len(frame.capacity()).unwrap();
+        frame.bytes_mut().fill(0xab);
+        frame.set_len(length).unwrap();
+        let mut burst = Burst::new(&umem);
+        burst.spare()[0] = frame.into_tx_desc();
+        // SAFETY: the frame's chunk, which the pool counts as lent, goes over into the burst.
+        assert_eq!(unsafe { burst.accept(1) }, 1);
+        burst.pad(least);
+        let padded = [vec![0xab; length], vec![0; expected - length]].concat();
+        assert_eq!(burst.iter_mut().next().unwrap(), padded);
+        let mut frame = burst.drain().next().unwrap();
+        assert_eq!(frame.bytes(), padded, "the frame is as long");
+
+        frame.set_len(frame.capacity()).unwrap();
+        frame.bytes_mut().fill(0xab);
+        frame.set_len(length).unwrap();
+        frame.pad(least);
+        assert_eq!(frame.bytes(), padded);
     }
 }

@@ -22,10 +22,10 @@ use std::string::{String, ToString};
 use std::vec::Vec;
 use std::{format, vec};
 
-const T0: Micros = Micros::new(1_000_000_000);
+pub(super) const T0: Micros = Micros::new(1_000_000_000);
 /// The interface that clients are behind, and the one of the backends.
-const OUTSIDE: PortId = PortId(1);
-const INSIDE: PortId = PortId(0);
+pub(super) const OUTSIDE: PortId = PortId(1);
+pub(super) const INSIDE: PortId = PortId(0);
 const CLIENT: &str = "198.51.100.7:40000";
 const CLIENT6: &str = "[2001:db8:1::7]:40000";
 const WEB: &str = "203.0.113.10:80/tcp";
@@ -221,7 +221,7 @@ impl Packet {
     }
 }
 
-fn config(ports: RangeInclusive<u16>) -> DataplaneConfig {
+pub(super) fn config(ports: RangeInclusive<u16>) -> DataplaneConfig {
     DataplaneConfig {
         flows_v4: 1_000,
         flows_v6: 1_000,
@@ -231,6 +231,7 @@ fn config(ports: RangeInclusive<u16>) -> DataplaneConfig {
             pool_v6: vec![POOL6.parse().unwrap()],
             ports: Some(ports),
             mtus: vec![1500, 1500],
+            cookie_key: [1, 2],
         },
     }
 }
@@ -239,20 +240,20 @@ fn dataplane(tables: Tables) -> Dataplane {
     with(config(1_024..=16_383), tables)
 }
 
-fn with(config: DataplaneConfig, tables: Tables) -> Dataplane {
+pub(super) fn with(config: DataplaneConfig, tables: Tables) -> Dataplane {
     let mut dataplane = Dataplane::new(&config);
     dataplane.adopt(Arc::new(tables));
     dataplane
 }
 
-fn rewriting(mode: Mode, vips: &[&str], backends: Vec<Backend>) -> Service {
+pub(super) fn rewriting(mode: Mode, vips: &[&str], backends: Vec<Backend>) -> Service {
     Service {
         mode,
         ..service("web", vips, backends)
     }
 }
 
-fn at_port(address: &str, port: u16) -> Backend {
+pub(super) fn at_port(address: &str, port: u16) -> Backend {
     Backend {
         port: NonZeroU16::new(port),
         ..backend(address)
@@ -265,7 +266,7 @@ fn web(mode: Mode) -> Tables {
 }
 
 /// What becomes of a frame that comes in by a port.
-fn process(
+pub(super) fn process(
     dataplane: &mut Dataplane,
     now: Micros,
     port: PortId,

@@ -19,7 +19,7 @@ use lockstep_wire::icmp::{self, ErrorKind};
 use lockstep_wire::ipv4::Ipv4Header;
 use lockstep_wire::ipv6::Ipv6Header;
 use lockstep_wire::reply::{self, Back};
-use lockstep_wire::{Control, FlowKey, Headers, LinkHeader, nat, parse_icmp, protocol, udp};
+use lockstep_wire::{Control, FlowKey, Headers, LinkHeader, nat, parse_icmp, protocol, quote, udp};
 
 /// The least MTU of a tunnel that is believed where the error quotes the packet inside, and so
 /// proves that it was sent: Linux goes as low.
@@ -164,6 +164,9 @@ impl Flows {
             .hop(quoted.backend)
             .ok_or(DropReason::IcmpUnmatched)?;
         let route = admit(hop, headers)?;
+        if let Some(slot) = quoted.slot {
+            self.quote_backends_number::<K>(slot, frame, headers)?;
+        }
         let addresses = (source, inside.destination().0);
         let (from, to) = (key.turned(), inside.turned());
         let length = rewrite_error(frame, headers, &route.link, addresses, &from, &to)?;
@@ -175,6 +178,26 @@ impl Flows {
             port: route.port,
             length,
         })
+    }
+
+    /// A backend believes an error only with a sequence number of its own: a spliced flow's client
+    /// was sent another.
+    fn quote_backends_number<K: Tracked>(
+        &self,
+        slot: Slot,
+        frame: &mut [u8],
+        headers: &Headers,
+    ) -> Result<(), DropReason> {
+        let Some(splice) = K::table_ref(self).splice(slot) else {
+            return Ok(());
+        };
+        let (network, message) = (usize::from(headers.network), headers.transport);
+        let transport = usize::from(message.saturating_sub(headers.network));
+        let by = splice.backend.wrapping_sub(splice.cookie);
+        frame
+            .get_mut(network..network + usize::from(headers.length))
+            .and_then(|packet| quote::shift_sequence(packet, transport, by))
+            .ok_or(DropReason::Truncated)
     }
 
     /// An error about a client's packet on its way to a backend, with the packet as the client
@@ -260,11 +283,14 @@ impl Flows {
         headers: &Headers,
         kind: ErrorKind,
     ) -> Result<Verdict, DropReason> {
-        let ErrorKind::TooBig { mtu } = kind else {
-            return Err(DropReason::IcmpTunnel);
-        };
         let end = headers.key.source_address();
         let tunnelled = Tunnelled::find(frame, headers).ok_or(DropReason::IcmpTunnel)?;
+        let proven = self.proven(tables, frame, &tunnelled, end);
+        let ErrorKind::TooBig { mtu } = kind else {
+            let (quoted, _) = proven.ok_or(DropReason::IcmpTunnel)?;
+            self.counters.backends[quoted.backend.slot()].refuse(now.micros);
+            return Ok(self.drop(quoted.vip, DropReason::IcmpTunnel));
+        };
         let mtu = match mtu {
             // From before RFC 1191, whose section 5 says what to take for it.
             0 => LEAST_PROVEN,
@@ -273,7 +299,6 @@ impl Flows {
         if mtu >= tunnelled.length {
             return Err(DropReason::IcmpTunnel);
         }
-        let proven = self.proven(tables, frame, &tunnelled, end);
         let least = match proven {
             Some(_) => LEAST_PROVEN,
             None => LEAST_UNPROVEN,
@@ -284,29 +309,30 @@ impl Flows {
         let shared = mtu.max(LEAST_SHARED);
         self.unusual.paths.learn(end, shared, now.seconds);
         let inside = proven
-            .and_then(|more| mtu.checked_sub(more))
+            .and_then(|(_, more)| mtu.checked_sub(more))
             .ok_or(DropReason::IcmpTunnel)?;
         Back::of(frame, headers)
             .and_then(|back| self.tell(now, port, frame, &back, tunnelled.packet, inside))
             .ok_or(DropReason::IcmpTunnel)
     }
 
-    /// The length of the tunnel's headers, where the packet inside is one that this engine may
-    /// have sent to that end.
+    /// Whose the packet inside is and the length of the tunnel's headers, where it is one that this
+    /// engine may have sent to that end.
     fn proven(
         &self,
         tables: &Tables,
         frame: &[u8],
         tunnelled: &Tunnelled,
         end: IpAddr,
-    ) -> Option<u16> {
+    ) -> Option<(Quoted, u16)> {
         let key = icmp::quoted(frame.get(tunnelled.packet.clone())?).ok()?;
         let quoted = match &key {
             FlowKey::V4(key) => self.quoted(tables, key),
             FlowKey::V6(key) => self.quoted(tables, key),
         };
-        match &tables.hop(quoted.ok()?.backend)?.delivery {
-            Delivery::Tunnel(outer) if outer.addresses().1 == end => Some(outer.len()),
+        let quoted = quoted.ok()?;
+        match &tables.hop(quoted.backend)?.delivery {
+            Delivery::Tunnel(outer) if outer.addresses().1 == end => Some((quoted, outer.len())),
             Delivery::Tunnel(_) | Delivery::Nat(_) | Delivery::FullNat(_) | Delivery::Session => {
                 None
             }

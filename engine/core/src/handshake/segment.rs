@@ -211,15 +211,25 @@ impl Bare {
 
     /// Writes the IP packet into `packet`, which has [`Bare::length`] bytes.
     pub fn write(&self, packet: &mut [u8]) {
+        self.write_before(packet, 0);
+    }
+
+    /// The same with one byte of payload behind, a zero: `packet` has a byte more.
+    pub fn write_with_byte(&self, packet: &mut [u8]) {
+        self.write_before(packet, 1);
+    }
+
+    fn write_before(&self, packet: &mut [u8], payload: usize) {
         let mut options = [0; 20];
         let options = {
             let length = self.options.write(&mut options);
             &options[..length]
         };
         let length = HEADER_LENGTH + options.len();
-        let network = packet.len() - length;
+        let network = packet.len() - length - payload;
         let (ip, tcp) = packet.split_at_mut(network);
-        write_ip(ip, self.source.ip(), self.destination.ip(), length as u16);
+        let behind = (length + payload) as u16;
+        write_ip(ip, self.source.ip(), self.destination.ip(), behind);
         tcp.fill(0);
         tcp[0..2].copy_from_slice(&self.source.port().to_be_bytes());
         tcp[2..4].copy_from_slice(&self.destination.port().to_be_bytes());
@@ -228,7 +238,7 @@ impl Bare {
         tcp[12] = (length as u8 / 4) << 4;
         tcp[13] = self.flags.bits();
         tcp[14..16].copy_from_slice(&self.window.to_be_bytes());
-        tcp[HEADER_LENGTH..].copy_from_slice(options);
+        tcp[HEADER_LENGTH..length].copy_from_slice(options);
         fill_checksums(packet);
     }
 }
@@ -267,7 +277,7 @@ fn octets(address: IpAddr) -> [u8; 16] {
 
 /// The offset of the TCP header in a packet that we wrote: no options, no extension headers.
 #[inline]
-pub(super) fn transport_of(packet: &[u8]) -> usize {
+pub(crate) fn transport_of(packet: &[u8]) -> usize {
     match packet.first() {
         Some(first) if first >> 4 == 4 => ipv4::HEADER_LENGTH,
         Some(_) | None => ipv6::HEADER_LENGTH,
@@ -276,7 +286,7 @@ pub(super) fn transport_of(packet: &[u8]) -> usize {
 
 /// Writes the checksums of a packet that we wrote; their fields are zero.
 #[inline]
-pub(super) fn fill_checksums(packet: &mut [u8]) {
+pub(crate) fn fill_checksums(packet: &mut [u8]) {
     let Some((ip, tcp)) = packet.split_at_mut_checked(transport_of(packet)) else {
         return;
     };

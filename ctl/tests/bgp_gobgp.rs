@@ -1,0 +1,86 @@
+//! BGP with gobgpd, as route reflector and as a router of another AS.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
+
+mod common;
+
+use common::routers::{Lab, REFLECTOR, services};
+use common::wait_for;
+use serde_json::Value;
+
+const CONFIG: &str = r#"
+[bgp]
+as = 64512
+router_id = "10.0.0.1"
+next_hop = ["10.0.0.1", "2001:db8::1"]
+communities = ["64512:100", "64512:1:2"]
+med = 5
+local_pref = 150
+
+[[bgp.peer]]
+address = "10.0.0.2"
+as = 64512
+source = "10.0.0.1"
+add_path = true
+"#;
+
+const V4: &str = "203.0.113.10";
+const V6: &str = "2001:db8:1::10";
+
+/// An attribute of a path, by its type.
+fn attribute(path: &Value, kind: u64) -> Value {
+    let all = path["attrs"].as_array().unwrap();
+    let found = all.iter().find(|a| a["type"] == kind);
+    found.cloned().unwrap_or_default()
+}
+
+#[test]
+fn a_route_reflector_has_both_families_with_their_attributes_until_they_are_withdrawn() {
+    let lab = Lab::new(&[V4, V6], CONFIG);
+    let _router = lab.gobgpd(REFLECTOR);
+    let _daemon = lab.daemon();
+    for prefix in ["203.0.113.10/32", "2001:db8:1::10/128"] {
+        wait_for("the route", || lab.gobgp_paths(prefix).len() == 1);
+        let path = &lab.gobgp_paths(prefix)[0];
+        assert_eq!(attribute(path, 4)["metric"], 5, "{path}");
+        assert_eq!(attribute(path, 5)["value"], 150, "{path}");
+        let communities = attribute(path, 8)["communities"].clone();
+        assert_eq!(
+            communities,
+            serde_json::json!([64_512_u32 * 65_536 + 100]),
+            "{path}"
+        );
+        assert!(attribute(path, 32).to_string().contains("64512"), "{path}");
+    }
+    lab.place.edit(&services(&[V6]));
+    wait_for("the withdrawal", || {
+        lab.gobgp_paths("203.0.113.10/32").is_empty()
+    });
+    assert_eq!(lab.gobgp_paths("2001:db8:1::10/128").len(), 1);
+}
+
+#[test]
+fn a_route_reflector_gets_path_identifiers_and_the_session_is_shown() {
+    let lab = Lab::new(&[V4], CONFIG);
+    let _router = lab.gobgpd(REFLECTOR);
+    let _daemon = lab.daemon();
+    wait_for("the route", || {
+        lab.gobgp_paths("203.0.113.10/32").len() == 1
+    });
+    lab.up("10.0.0.2");
+    let session = lab.peer("10.0.0.2", "/session");
+    assert_eq!(session["add_path"], serde_json::json!(["ipv4", "ipv6"]));
+    assert_eq!(session["families"], serde_json::json!(["ipv4", "ipv6"]));
+    assert_eq!(session["hold_time_seconds"], 9);
+    assert_eq!(session["graceful_restart"], true);
+    lab.place.lockstep(&["bgp"]).expect(
+        0,
+        &["10.0.0.2", "established", "ipv4, ipv6", "203.0.113.10/32"],
+    );
+    lab.place
+        .lockstep(&["bgp", "10.0.0.2"])
+        .expect(0, &["64512:100, 64512:1:2", "local pref        150", "9s"]);
+    lab.place
+        .lockstep(&["bgp", "10.0.0.9"])
+        .expect(1, &["10.0.0.9 is no [[bgp.peer]]"]);
+}

@@ -1,0 +1,167 @@
+//! When cookies are sent, and what is kept for connections that begin with one.
+
+use super::*;
+use crate::dataplane::nat::cookies::HALF_OPEN;
+use crate::time::Seconds;
+use alloc::sync::Arc;
+use lockstep_plan::{Guard, IdleTimeouts};
+
+#[test]
+fn no_cookies_below_the_limit_or_before_a_backend_has_answered() {
+    let mut w = World::new(V4);
+    let first = w.syn_of(50_000);
+    let first = w.at_backend(&first);
+    for n in 1..200 {
+        let syn = w.syn_of(50_000 + n);
+        let out = w.at_backend(&syn);
+        assert_eq!(out.flags, "S", "nobody has said yet what a backend takes");
+    }
+    let answer = w.answer(&first, 1).options(&[MaximumSegmentSize(1_400)]);
+    w.forwarded(INSIDE, &answer);
+    w.cookie(&USUAL);
+
+    let mut w = World::pressed(V4);
+    // One of those that were half open goes on.
+    let ack = Seg {
+        flags: "A".to_string(),
+        acknowledgment: 2,
+        ..w.syn_of(50_001)
+    };
+    w.at_backend(&ack);
+    let syn = w.client("S", CLIENT_ISN, 0);
+    assert_eq!(w.at_backend(&syn).flags, "S", "there is room for one");
+    assert_eq!(w.counts(), (0, 0));
+    const { assert!(HALF_OPEN > 62, "a small table has its own limit") };
+}
+
+#[test]
+fn cookies_are_not_asked_of_rewriting_that_keeps_the_client() {
+    let service = Service {
+        mode: Mode::Nat,
+        ..service(V4)
+    };
+    let mut w = World::of(V4, service);
+    w.press();
+    let syn = w.syn_of(60_000);
+    assert_eq!(w.at_backend(&syn).flags, "S");
+}
+
+#[test]
+fn who_is_denied_gets_no_cookie() {
+    let mut w = World::pressed(V4);
+    let denied = Service {
+        guard: Guard {
+            deny: vec!["198.51.100.0/24".parse().unwrap()],
+            ..Guard::default()
+        },
+        ..service(V4)
+    };
+    let tables = compile(w.dataplane.tables(), 2, vec![denied]);
+    w.dataplane.adopt(Arc::new(tables));
+    let syn = w.client("S", CLIENT_ISN, 0);
+    assert_eq!(w.dropped(OUTSIDE, &syn), DropReason::Denied);
+    assert_eq!(w.counts(), (0, 0));
+}
+
+#[test]
+fn a_flow_that_is_forgotten_leaves_nothing() {
+    // By its age.
+    let mut w = World::pressed(V4);
+    w.open(&USUAL, &[WindowScale(7)]);
+    w.dataplane.tick(Seconds::at(T0), 0);
+    assert_eq!((w.dataplane.counters().spliced.get(), w.splices()), (1, 1));
+    let after = T0.get() / 1_000_000 + u64::from(IdleTimeouts::DEFAULT.tcp_established) + 1;
+    w.dataplane.tick(Seconds::new(after), usize::MAX);
+    assert_eq!((w.flows(), w.splices()), (0, 0));
+    assert_eq!(w.dataplane.counters().spliced.get(), 0);
+
+    // By a connection that follows it.
+    let mut w = World::pressed(V4);
+    w.open(&USUAL, &[WindowScale(7)]);
+    let reset = w.client("R", 0, 0);
+    w.at_backend(&reset);
+    let syn = w.client("S", 99, 0);
+    assert_eq!(w.back(&syn).flags, "SA");
+    assert_eq!(w.splices(), 0);
+
+    // With its service.
+    let mut w = World::pressed(V4);
+    w.open(&USUAL, &[WindowScale(7)]);
+    let tables = compile(w.dataplane.tables(), 2, vec![]);
+    w.dataplane.adopt(Arc::new(tables));
+    w.dataplane.tick(Seconds::at(T0), usize::MAX);
+    assert_eq!((w.flows(), w.splices()), (0, 0));
+}
+
+#[test]
+fn where_no_more_connections_can_be_kept_no_more_cookies_are_sent() {
+    let mut w = World::pressed(V4);
+    let connect = |w: &mut World, port: u16| {
+        let syn = w.syn_of(port).options(&USUAL);
+        let cookie = w.back(&syn).sequence;
+        Seg {
+            flags: "A".to_string(),
+            sequence: CLIENT_ISN.wrapping_add(1),
+            acknowledgment: cookie.wrapping_add(1),
+            ..w.syn_of(port)
+        }
+    };
+    let late = connect(&mut w, 1_000);
+    let mut open = 0;
+    while w.dataplane.flows_v4().has_splices() {
+        let ack = connect(&mut w, 2_000 + open);
+        assert_eq!(w.at_backend(&ack).flags, "S");
+        open += 1;
+    }
+    assert_eq!(open, 256, "a quarter of the table, as a power of two");
+    assert_eq!(w.dropped(OUTSIDE, &late), DropReason::SplicesFull);
+    let syn = w.syn_of(1_001);
+    assert_eq!(w.at_backend(&syn).flags, "S", "as without cookies");
+}
+
+#[test]
+fn where_they_get_many_closed_connections_make_room_soon() {
+    let mut w = World::pressed(V4);
+    for port in 0..200 {
+        let syn = w.syn_of(2_000 + port).options(&USUAL);
+        let cookie = w.back(&syn).sequence;
+        let ack = Seg {
+            flags: "A".to_string(),
+            sequence: CLIENT_ISN.wrapping_add(1),
+            acknowledgment: cookie.wrapping_add(1),
+            ..w.syn_of(2_000 + port)
+        };
+        w.at_backend(&ack);
+        let reset = Seg {
+            flags: "R".to_string(),
+            ..ack
+        };
+        w.at_backend(&reset);
+    }
+    let seconds = |n| Seconds::new(T0.get() / 1_000_000 + n);
+    w.dataplane.tick(seconds(1), 1_000);
+    assert_eq!(w.splices(), 200, "late packets may come");
+    w.dataplane.tick(seconds(2), 1_000);
+    assert_eq!(w.splices(), 128, "half of 256 may stay as long as others");
+}
+
+#[test]
+fn frames_are_padded_only_while_cookies_are_out() {
+    let mut w = World::pressed(V4);
+    assert_eq!(w.dataplane.least_frame(w.now), 0);
+    let cookie = w.cookie(&[]).sequence;
+    let least = w.dataplane.least_frame(w.now);
+    let ack = w.client("A", 0, cookie.wrapping_add(1));
+    let mut frame = ack.frame(CLIENT_MAC);
+    // As it was sent: the SYN with its options has no room.
+    frame.truncate(54);
+    let (verdict, _) = process(&mut w.dataplane, w.now, OUTSIDE, &frame);
+    assert_eq!(verdict, Verdict::Drop(DropReason::NoRoom));
+    // The next one goes on from there.
+    frame.resize(least, 0);
+    let (verdict, frame) = process(&mut w.dataplane, w.now, OUTSIDE, &frame);
+    assert!(matches!(verdict, Verdict::Forward { .. }));
+    assert_eq!(Seg::read(&frame).flags, "S");
+    let later = Micros::new(T0.get() + 130_000_000);
+    assert_eq!(w.dataplane.least_frame(later), 0);
+}
