@@ -364,6 +364,12 @@ fn service_metrics(page: &mut Page, status: &api::EngineStatus) {
             |b| b.unanswered_flows as f64,
         ),
         (
+            "lockstep_backend_resets_total",
+            "counter",
+            "Connections that it has reset before the client could use them (nat, full-nat).",
+            |b| b.resets as f64,
+        ),
+        (
             "lockstep_backend_refused_packets_total",
             "counter",
             "Packets in a tunnel to it that somebody refused, by ICMP.",

@@ -194,6 +194,7 @@ impl Agent {
             next_hop: way.map_or("not looked up yet".to_owned(), ToString::to_string),
             reachable: matches!(self.way(way), lockstep_core::NextHop::Via(_)),
             answers: sum(|b| &b.answers),
+            resets: sum(|b| &b.resets),
             unanswered_flows: back.unanswered,
             unanswered_seconds: back.waited.as_secs_f64(),
             refused: sum(|b| &b.refused),
