@@ -160,12 +160,14 @@ impl Agent {
             "Flows given another backend because theirs was removed.",
             vitals().map(|v| v.counters.rehashed.get()),
         );
-        page.per_worker(
+        per_worker(
+            page,
             "lockstep_worker_cookies_sent_total",
             "SYNs of full-NAT services answered with a cookie.",
             vitals().map(|v| v.counters.cookies_sent.get()),
         );
-        page.per_worker(
+        per_worker(
+            page,
             "lockstep_worker_cookies_accepted_total",
             "Flows of full-NAT services opened by the answer to a cookie.",
             vitals().map(|v| v.counters.cookies_accepted.get()),
