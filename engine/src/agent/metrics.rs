@@ -302,7 +302,7 @@ fn service_metrics(page: &mut Page, status: &api::EngineStatus) {
         }
     }
     type Field = fn(&api::BackendStatus) -> f64;
-    let families: [(&str, &str, &str, Field); 11] = [
+    let families: [(&str, &str, &str, Field); 12] = [
         (
             "lockstep_backend_packets_total",
             "counter",
