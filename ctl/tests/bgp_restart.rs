@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::routers::{Lab, REFLECTOR};
+use common::routers::{Lab, Net, REFLECTOR};
 use common::wait_for;
 use std::time::{Duration, Instant};
 
@@ -127,4 +127,58 @@ fn without_an_engine_the_route_is_withdrawn_and_comes_back_with_it() {
     let _engine = lab.place.engine();
     wait_for("the route again", || stale(&lab) == Some(false));
     assert_eq!(lab.peer("10.0.0.2", "/flaps"), 0);
+}
+
+#[test]
+fn bfd_ends_a_session_within_a_second_whichever_side_freezes() {
+    let config = r#"
+[bgp]
+as = 64512
+router_id = "10.0.0.1"
+[[bgp.peer]]
+address = "10.1.0.2"
+as = 64514
+bfd = { tx = "100ms", rx = "100ms", multiplier = 3 }
+"#;
+    let bird = "log stderr all;
+router id 10.1.0.2;
+protocol device { }
+protocol bfd { interface \"*\" { interval 100 ms; multiplier 3; }; }
+protocol bgp balancer {
+  local 10.1.0.2 as 64514;
+  neighbor 10.1.0.1 as 64512;
+  bfd on;
+  connect delay time 1;
+  error wait time 1, 2;
+  ipv4 { import all; export none; };
+}
+";
+    let lab = Lab::new(&[V4], config);
+    let far = Net::new();
+    lab.net.link(&far);
+    let router = lab.bird_in(&far, bird);
+    let daemon = lab.daemon();
+    let paths = |state: &str| lab.peer("10.1.0.2", "/bfd") == state;
+    lab.up("10.1.0.2");
+    wait_for("BFD", || paths("up"));
+    router.signal("STOP");
+    let start = Instant::now();
+    wait_for("the end", || {
+        lab.peer("10.1.0.2", "/state") != "established"
+    });
+    let after = start.elapsed();
+    assert!(after < Duration::from_secs(1), "{after:?}");
+    let ended = "router 10.1.0.2: session is lost: ended here: BFD down";
+    assert!(daemon.log().contains(ended), "{}", daemon.log());
+    router.signal("CONT");
+    wait_for("BFD again", || paths("up"));
+    lab.up("10.1.0.2");
+    let has = || lab.birdc("show route").contains(ROUTE);
+    wait_for("the route", has);
+    daemon.freeze();
+    let start = Instant::now();
+    wait_for("the route is gone", || !has());
+    let after = start.elapsed();
+    daemon.thaw();
+    assert!(after < Duration::from_secs(1), "{after:?}");
 }

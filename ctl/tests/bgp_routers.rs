@@ -258,3 +258,53 @@ ttl_security = 1
     let _daemon = lab.daemon();
     lab.up("10.0.0.4");
 }
+
+/// A block of the page about routers, by its language.
+fn documented(language: &str) -> String {
+    let page = include_str!("../../docs/src/operations/routing.md");
+    let start = format!("```{language}\n");
+    let (_, block) = page.split_once(&start).unwrap();
+    block.split_once("```").unwrap().0.to_owned()
+}
+
+#[test]
+fn routers_that_are_set_up_as_the_book_says_have_the_routes() {
+    let lab = Lab::new(&[V4, V6], &documented("toml"));
+    let _reflector = lab.gobgpd(&documented("gobgp"));
+    let _frr = lab.frr(&documented("frr"));
+    // In this namespace the balancer is no neighbor, but the same host.
+    let neighbor = "neighbor 10.0.0.1 as 64512;";
+    let bird = documented("bird").replace(neighbor, &format!("{neighbor} multihop 2;"));
+    let _bird = lab.bird(&bird);
+    let _daemon = lab.daemon();
+    for router in ["10.0.0.2", "10.0.0.3", "10.0.0.4"] {
+        lab.up(router);
+        wait_for("the routes", || lab.peer(router, "/routes") == 2);
+    }
+    for prefix in ["203.0.113.10/32", "2001:db8:1::10/128"] {
+        wait_for("GoBGP's route", || !lab.gobgp_paths(prefix).is_empty());
+        let family = if prefix.contains(':') { "ipv6" } else { "ipv4" };
+        let frr = format!("show bgp {family} unicast {prefix} json");
+        wait_for("FRR's route", || lab.vtysh(&frr)["paths"].is_array());
+        wait_for("BIRD's route", || {
+            lab.birdc(&format!("show route {prefix}"))
+                .contains("balancer")
+        });
+    }
+    let shown = lab.place.lockstep(&["bgp"]);
+    shown.expect(
+        0,
+        &[
+            "reflector",
+            "frr",
+            "bird",
+            "203.0.113.10/32",
+            "10.0.0.2, 10.0.0.3, 10.0.0.4",
+        ],
+    );
+    println!(
+        "{}\n{}",
+        shown.out,
+        lab.place.lockstep(&["bgp", "10.0.0.2"]).out
+    );
+}

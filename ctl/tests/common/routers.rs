@@ -80,6 +80,17 @@ impl Net {
         net
     }
 
+    /// A link to another namespace: 10.1.0.1 here, 10.1.0.2 there.
+    pub fn link(&self, other: &Net) {
+        let (here, there) = (&self.name[..], &other.name[..]);
+        let ends = ["type", "veth", "peer", "name", "wire0", "netns", there];
+        self.ip(&[&["-n", here, "link", "add", "wire0"][..], &ends].concat());
+        for (name, address) in [(here, "10.1.0.1/24"), (there, "10.1.0.2/24")] {
+            self.ip(&["-n", name, "address", "add", address, "dev", "wire0"]);
+            self.ip(&["-n", name, "link", "set", "wire0", "up"]);
+        }
+    }
+
     fn ip(&self, arguments: &[&str]) {
         let status = Command::new("ip").args(arguments).status().unwrap();
         assert!(status.success(), "ip {arguments:?}");
@@ -318,9 +329,14 @@ impl Lab {
 
     /// BIRD with this configuration.
     pub fn bird(&self, config: &str) -> Router {
+        self.bird_in(&self.net, config)
+    }
+
+    /// BIRD in another namespace.
+    pub fn bird_in(&self, net: &Net, config: &str) -> Router {
         let file = self.place.path("bird.conf");
         fs::write(&file, config).unwrap();
-        let mut command = self.net.command("bird");
+        let mut command = net.command("bird");
         command.args(["-f", "-c"]).arg(&file);
         command.arg("-s").arg(self.place.path("bird.ctl"));
         command.arg("-P").arg(self.place.path("bird.pid"));

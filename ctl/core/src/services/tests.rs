@@ -742,7 +742,6 @@ fn any_service() -> impl Strategy<Value = (Service, Spread)> {
             },
             scheduler,
             guard,
-            unserved: lockstep_plan::Unserved::Drop,
         };
         (service, spread)
     })
