@@ -20,7 +20,7 @@ NO_OS := -p lockstep-wire -p lockstep-plan -p lockstep-core
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build test test-long lint demo bench bench-replicate fuzz
+.PHONY: help deps build deb test test-long lint demo bench bench-replicate fuzz
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -30,6 +30,9 @@ deps: ## install what building and testing need (Debian packages, cargo-nextest)
 
 build: deps ## build every program, optimized, into target/release
 	cargo build --locked --release --workspace --bins
+
+deb: build ## write the Debian package, into target/debian
+	scripts/deb.sh release
 
 test: deps lint ## lint, then pass every test: units, properties, scenarios in the lab
 	cargo build --locked --workspace --bins

@@ -18,7 +18,8 @@ PACKAGES=(
     libc6-dev:/usr/include/stdio.h ca-certificates:/etc/ssl/certs/ca-certificates.crt
     curl:curl ethtool:ethtool haproxy:haproxy iperf3:iperf3 iproute2:ip iputils-ping:ping
     libnginx-mod-stream:/usr/lib/nginx/modules/ngx_stream_module.so nftables:nft nginx-light:nginx
-    postgresql:psql procps:sysctl
+    mmdebstrap:mmdebstrap postgresql:psql procps:sysctl
+    systemd:systemd-analyze systemd-container:systemd-nspawn
     libprotobuf-dev:/usr/include/google/protobuf/descriptor.proto protobuf-compiler:protoc
     redis-server:redis-server tcpdump:tcpdump util-linux:setpriv
     valgrind:valgrind wrk:wrk

@@ -63,6 +63,40 @@ fn past_the_balancer(lab: &mut Lab, version: Version) -> Result<()> {
     })
 }
 
+/// On one link, somebody has to answer ARP for the address that servers are sent packets from.
+#[test]
+fn scenario_full_nat_from_an_address_that_nobody_has_is_an_error_of_the_doctor() {
+    scenario(&Lab::builder().servers(1), |lab| {
+        let balancer = lab.balancers[0].netns();
+        balancer.ip("addr del 10.0.1.202/32 dev eth0")?;
+        let way = Forwarding::FullNat;
+        let services = way.service("web", Version::V4, &["80/tcp"], &[0], "");
+        lab.start_forwarding(way, &services)?;
+        let args = ["-s", "--max-time", "1", "http://203.0.113.10/"];
+        ensure!(lab.client.netns().output("curl", &args).is_err());
+        // Of the file that the engine has, which it is not told.
+        let balancer = &lab.balancers[0];
+        let doctor = || {
+            let output = balancer.run(&["doctor", "--no-ping"])?;
+            anyhow::Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        let text = doctor()?;
+        let mend = "ip addr add 10.0.1.202/32 dev eth0 preferred_lft 0";
+        ensure!(
+            text.contains("10.0.1.202: no interface has this address") && text.contains(mend),
+            "{text}"
+        );
+        balancer.netns().ip(mend.trim_start_matches("ip "))?;
+        wait_until("the server answers", SOON, || {
+            let args = ["-sf", "--max-time", "1", "http://203.0.113.10/"];
+            Ok(lab.client.netns().output("curl", &args).ok())
+        })?;
+        let text = doctor()?;
+        ensure!(!text.contains("10.0.1.202"), "{text}");
+        Ok(())
+    });
+}
+
 /// A server that does not take the outer header off says so to the engine.
 #[test]
 fn scenario_a_server_that_refuses_the_tunnel_needs_attention() {

@@ -40,14 +40,10 @@ pub struct Arguments {
     /// A VIP that this real server answers for.
     #[arg(long = "vip", value_name = "ADDRESS", requires = "server")]
     vips: Vec<IpAddr>,
-    /// The topology.toml of this balancer.
-    #[arg(
-        long,
-        value_name = "FILE",
-        default_value = "/etc/lockstep/topology.toml",
-        env = "LOCKSTEP_TOPOLOGY"
-    )]
-    topology: PathBuf,
+    /// The topology.toml of this balancer. Without it, the running engine's own; where none runs,
+    /// /etc/lockstep/topology.toml.
+    #[arg(long, value_name = "FILE", env = "LOCKSTEP_TOPOLOGY")]
+    topology: Option<PathBuf>,
     /// The longest IP packet that clients send.
     #[arg(long, value_name = "BYTES", default_value_t = 1_500, value_parser = clap::value_parser!(u32).range(576..=9_216))]
     client_mtu: u32,
@@ -167,7 +163,7 @@ pub async fn run(global: &Global, arguments: Arguments, out: &mut Out) -> Result
         let facts = discover::server(arguments.vips, arguments.client_mtu)?;
         server::judge(&facts)
     } else {
-        let (topology, client_mtu) = (&arguments.topology, arguments.client_mtu);
+        let (topology, client_mtu) = (arguments.topology.as_deref(), arguments.client_mtu);
         let facts = discover::balancer(global, topology, client_mtu, !arguments.no_ping).await?;
         judge::judge(&facts)
     };

@@ -405,6 +405,9 @@ impl Engine for Service {
                 vip.packets += *packets * *seconds;
             }
         }
+        for backend in status.services.iter_mut().flat_map(|s| &mut s.backends) {
+            backend.resets = state.resets;
+        }
         (status.workers[0].flows, status.workers[0].stateless) = state.fill;
         (status.sessions_unprotected, status.sessions_orphaned) = state.sessions;
         Ok(Response::new(status))

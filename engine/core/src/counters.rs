@@ -103,6 +103,8 @@ pub struct BackendCounters {
     pub unanswered: Count,
     /// When the first of them was, by the worker's clock.
     pub unanswered_since: Count,
+    /// Connections that it has reset before the client could use them.
+    pub resets: Count,
     /// Packets in a tunnel to it that somebody refused, by ICMP.
     pub refused: Count,
     /// When the last of them was, by the worker's clock.
@@ -178,12 +180,14 @@ impl BackendCounters {
             answers,
             unanswered,
             unanswered_since,
+            resets,
             refused,
             refused_at,
         } = self;
         let traffic = [packets, bytes, new_flows, flows, ending, half_open];
-        let back = [answers, unanswered, unanswered_since, refused, refused_at];
-        for count in traffic.into_iter().chain(back) {
+        let back = [answers, unanswered, unanswered_since, resets];
+        let refusals = [refused, refused_at];
+        for count in traffic.into_iter().chain(back).chain(refusals) {
             count.set(0);
         }
     }

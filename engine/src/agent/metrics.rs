@@ -302,7 +302,7 @@ fn service_metrics(page: &mut Page, status: &api::EngineStatus) {
         }
     }
     type Field = fn(&api::BackendStatus) -> f64;
-    let families: [(&str, &str, &str, Field); 11] = [
+    let families: [(&str, &str, &str, Field); 12] = [
         (
             "lockstep_backend_packets_total",
             "counter",
@@ -362,6 +362,12 @@ fn service_metrics(page: &mut Page, status: &api::EngineStatus) {
             "gauge",
             "TCP flows opened since its last answer, after two seconds without one.",
             |b| b.unanswered_flows as f64,
+        ),
+        (
+            "lockstep_backend_resets_total",
+            "counter",
+            "Connections that it has reset before the client could use them (nat, full-nat).",
+            |b| b.resets as f64,
         ),
         (
             "lockstep_backend_refused_packets_total",

@@ -28,6 +28,12 @@ struct Back {
     refused: Option<Duration>,
 }
 
+/// The engine stays in the directory that it was started in.
+fn absolute(file: &str) -> String {
+    let path = std::path::absolute(file);
+    path.map_or_else(|_| file.to_owned(), |path| path.display().to_string())
+}
+
 impl Agent {
     /// The engine's status.
     pub(super) async fn status(&self) -> api::EngineStatus {
@@ -47,6 +53,7 @@ impl Agent {
             drops: self.drops(VipRef::UNKNOWN, true),
             sessions_unprotected: self.sessions_in(SessionState::Unprotected),
             sessions_orphaned: self.sessions_in(SessionState::Orphaned),
+            topology_file: absolute(self.topology.file()),
         }
     }
 
@@ -194,6 +201,7 @@ impl Agent {
             next_hop: way.map_or("not looked up yet".to_owned(), ToString::to_string),
             reachable: matches!(self.way(way), lockstep_core::NextHop::Via(_)),
             answers: sum(|b| &b.answers),
+            resets: sum(|b| &b.resets),
             unanswered_flows: back.unanswered,
             unanswered_seconds: back.waited.as_secs_f64(),
             refused: sum(|b| &b.refused),

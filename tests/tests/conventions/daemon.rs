@@ -42,6 +42,7 @@ fn fields(tokens: &[Token]) -> BTreeSet<String> {
             "rename" if next(1) == "=" => renamed = Some(next(2).trim_matches('"').to_owned()),
             // A name and one colon; a path has two.
             name if depth == 1 && name != ":" && next(1) == ":" && next(2) != ":" => {
+                let name = name.trim_start_matches("r#");
                 fields.insert(renamed.take().unwrap_or_else(|| name.to_owned()));
             }
             _ => {}
@@ -145,16 +146,17 @@ fn keys_are_found_by_the_names_of_the_file() {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct RawPeer {
-            #[serde(default, rename = \"as\")]
+            #[serde(default, rename = \"of\")]
             number: Option<std::num::NonZero<u32>>,
             pub(super) map: BTreeMap<String, a::B>,
+            r#as: u32,
         }
         struct Other { hidden: u8 }
         #[serde(deny_unknown_fields)]
         enum Not { A { b: u8 } }
         struct Another { hidden: u8 }";
     let found = keys(&SourceFile::parse("x.rs", text));
-    let expected: BTreeSet<String> = ["as", "map"].map(str::to_owned).into();
+    let expected: BTreeSet<String> = ["as", "map", "of"].map(str::to_owned).into();
     assert_eq!(found, BTreeMap::from([("RawPeer".to_owned(), expected)]));
     let page = "## `[a]`\n| key | what |\n|---|---|\n| `x` | |\n\n| path | |\n| `y` | |\n### `[[a.b]]`\n| key |\n| `z` |\n";
     let expected: BTreeSet<String> = ["x", "z"].map(str::to_owned).into();

@@ -9,6 +9,7 @@
 mod crates;
 mod daemon;
 mod documentation;
+mod package;
 mod source;
 mod text;
 mod tokens;

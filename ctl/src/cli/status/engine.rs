@@ -20,6 +20,8 @@ pub struct Engine {
     pid: u64,
     uptime_seconds: f64,
     epoch: u64,
+    /// Where its topology.toml is.
+    topology_file: String,
     workers: Vec<Worker>,
     interfaces: Vec<Interface>,
     services: Vec<Service>,
@@ -276,6 +278,7 @@ impl Engine {
             pid: status.pid,
             uptime_seconds: status.uptime_seconds,
             epoch: status.epoch,
+            topology_file: status.topology_file,
             workers: status.workers.into_iter().map(Worker::from).collect(),
             interfaces: status.interfaces.into_iter().map(Interface::from).collect(),
             services: status.services.into_iter().map(Service::from).collect(),

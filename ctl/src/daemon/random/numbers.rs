@@ -280,6 +280,7 @@ impl Service {
         if let Some(there) = link.get(&place).await? {
             return read(&there.bytes);
         }
+        self.admit().await?;
         let numbers = self.draw(which, range).await?;
         let (time, lifetime) = match which {
             Which::Current => (self.settings.ttl, Lifetime::Exactly(self.settings.ttl)),
@@ -327,6 +328,9 @@ impl Service {
             Standing::There(link) => {
                 let place = link.keys.random(&what);
                 let mut there = link.get(&place).await?;
+                if there.is_none() {
+                    self.admit().await?;
+                }
                 for _ in 0..TRIES {
                     let (calls, revision) = match &there {
                         None => (0, 0),
@@ -342,12 +346,30 @@ impl Service {
                     let lifetime = Lifetime::About(self.settings.keep);
                     there = link.put_if(&place, value, revision, lifetime).await?;
                     if there.is_none() {
+                        self.note(session, client).await?;
                         return Ok(call);
                     }
                 }
                 Err(Refused::Store("too many count at a time".to_owned()))
             }
         }
+    }
+
+    /// Bounds what strangers can make a group keep: each balancer adds as much as it keeps itself.
+    async fn admit(&self) -> Result<(), Refused> {
+        let now = self.clock.now();
+        self.with_log(move |log| log.has_room(now)).await
+    }
+
+    async fn note(&self, session: &Name, client: IpAddr) -> Result<(), Refused> {
+        let (session, now) = (session.clone(), self.clock.now());
+        let until = now.after(self.settings.keep);
+        self.with_log(move |log| {
+            let (_, record) = log.book().next_call(&session, client, now, until);
+            log.note(record);
+            Ok(())
+        })
+        .await
     }
 
     async fn lock(&self, what: &str) -> tokio::sync::MutexGuard<'_, ()> {

@@ -209,6 +209,10 @@ impl Flows {
             counters.answered();
             if before != state {
                 counters.turn(before, state);
+                // What is half open is closed by a RST only.
+                if before.is_half_open() && state.is_closed() {
+                    counters.resets.add(1);
+                }
             }
         }
         let spliced = K::table_ref(self).splice(slot);
