@@ -84,3 +84,24 @@ fn a_route_reflector_gets_path_identifiers_and_the_session_is_shown() {
         .lockstep(&["bgp", "10.0.0.9"])
         .expect(1, &["10.0.0.9 is no [[bgp.peer]]"]);
 }
+
+#[test]
+fn an_aggregate_stands_for_its_vips_while_one_of_them_is_announced() {
+    let aggregate = CONFIG.replace("med = 5", "aggregates = [\"203.0.113.0/24\"]");
+    let lab = Lab::new(&[V4, "203.0.113.11", "198.51.100.1"], &aggregate);
+    let _router = lab.gobgpd(REFLECTOR);
+    let _daemon = lab.daemon();
+    let has = |prefix: &str| !lab.gobgp_paths(prefix).is_empty();
+    wait_for("the others", || has("198.51.100.1/32"));
+    assert!(has("203.0.113.0/24") && !has("203.0.113.10/32"));
+    lab.place.edit(&services(&["203.0.113.11"]));
+    wait_for("the change", || !has("198.51.100.1/32"));
+    assert!(has("203.0.113.0/24"));
+    lab.place.edit(&services(&["198.51.100.1"]));
+    wait_for("the end of the aggregate", || !has("203.0.113.0/24"));
+    lab.place
+        .configure(&aggregate.replace("[bgp]", "[bgp]\nspecifics = true"));
+    lab.place.edit(&services(&[V4]));
+    wait_for("both", || has("203.0.113.0/24") && has("203.0.113.10/32"));
+    assert_eq!(lab.peer("10.0.0.2", "/flaps"), 0);
+}

@@ -232,20 +232,46 @@ fn broken_messages_end_their_session_and_nothing_else() {
     assert_ne!(lab.peer("10.0.0.5", "/last_error"), serde_json::Value::Null);
 }
 
+/// A ROUTE-REFRESH for IPv4.
+fn refresh() -> Vec<u8> {
+    let mut message = vec![0xff; 16];
+    message.extend([0, 23, 5, 0, 1, 0, 1]);
+    message
+}
+
 #[test]
 fn a_router_that_does_not_read_is_given_up_without_holding_up_others() {
     let lab = Lab::new(&[V4], CONFIG);
     let _router = lab.gobgpd(REFLECTOR);
-    let _daemon = lab.daemon();
-    let stream = session(&lab);
+    let daemon = lab.daemon();
+    lab.up("10.0.0.2");
+    let mut stream = session(&lab);
     lab.up("10.0.0.5");
-    let vips: Vec<String> = (0..200).map(|n| format!("203.0.113.{n}")).collect();
-    let vips: Vec<&str> = vips.iter().map(String::as_str).collect();
+    let vips: Vec<String> = (0..500)
+        .map(|n| format!("203.0.{}.{}", n / 250, n % 250 + 1))
+        .collect();
+    let mut vips: Vec<&str> = vips.iter().map(String::as_str).collect();
+    vips.push(V4);
     lab.place.edit(&services(&vips));
     wait_for("routes at the other", || {
-        lab.peer("10.0.0.2", "/routes").as_u64() == Some(200)
+        lab.peer("10.0.0.2", "/routes").as_u64() == Some(501)
     });
-    drop(stream);
+    let before = memory(daemon.pid());
+    // Each asks for all routes again; none of the answers is read.
+    let many = refresh().repeat(1_000);
+    wait_for("the end of its session", || {
+        // It may have ended in between.
+        let _ = stream.write_all(&many);
+        lab.peer("10.0.0.5", "/flaps") == 1
+    });
+    assert!(
+        daemon
+            .log()
+            .contains("10.0.0.5 does not read what it is sent")
+    );
+    let after = memory(daemon.pid());
+    assert!(after < before + MORE, "{before} to {after}");
+    undisturbed(&lab);
 }
 
 #[test]

@@ -154,17 +154,18 @@ source = "10.0.0.1"
     );
 }
 
-fn with_password(password: &str, passive: bool) -> String {
+fn with_password(password: &str, passive: bool, router: &str, own: &str) -> String {
     format!(
         r#"
 [bgp]
 as = 64512
 router_id = "10.0.0.1"
-listen = ["10.0.0.1:179"]
+listen = ["10.0.0.1:179", "[2001:db8::1]:179"]
 [[bgp.peer]]
-address = "10.0.0.4"
+address = "{router}"
 as = 64514
-source = "10.0.0.1"
+source = "{own}"
+next_hop = "10.0.0.1"
 password = "{password}"
 passive = {passive}
 "#
@@ -173,12 +174,16 @@ passive = {passive}
 
 #[test]
 fn passwords_have_to_be_the_same_whoever_connects() {
-    for passive in [false, true] {
-        let wrong = with_password("guessed", passive);
-        let lab = Lab::new(&[V4], &wrong);
+    for (passive, router, own) in [
+        (false, "10.0.0.4", "10.0.0.1"),
+        (true, "10.0.0.4", "10.0.0.1"),
+        (true, "2001:db8::4", "2001:db8::1"),
+    ] {
+        let lab = Lab::new(&[V4], &with_password("guessed", passive, router, own));
         let away = if passive { "" } else { "passive yes;" };
-        let options = format!("neighbor 10.0.0.1 as 64512; password \"hush\"; {away}");
-        let _router = lab.bird(&bird(&options));
+        let options = format!("neighbor {own} as 64512; password \"hush\"; {away}");
+        let config = bird(&options).replace("local 10.0.0.4", &format!("local {router}"));
+        let _router = lab.bird(&config);
         let daemon = lab.daemon();
         if passive {
             wait_for("BIRD's attempt to be ignored", || {
@@ -186,14 +191,15 @@ fn passwords_have_to_be_the_same_whoever_connects() {
             });
         } else {
             wait_for("no answer", || {
-                let error = lab.peer("10.0.0.4", "/last_error");
-                error == "the router does not answer"
+                lab.peer(router, "/last_error") == "the router does not answer"
             });
         }
-        assert_eq!(lab.peer("10.0.0.4", "/counters/sessions"), 0);
+        wait_for("the daemon", || lab.peer(router, "/state").is_string());
+        assert_eq!(lab.peer(router, "/counters/sessions"), 0);
         // A changed password is taken up without a restart of the daemon.
-        lab.place.configure(&with_password("hush", passive));
-        lab.up("10.0.0.4");
+        lab.place
+            .configure(&with_password("hush", passive, router, own));
+        lab.up(router);
         wait_for("the route", || {
             lab.birdc("show route").contains("203.0.113.10/32")
         });
@@ -251,12 +257,24 @@ address = "10.0.0.4"
 as = 64514
 source = "10.0.0.1"
 ttl_security = 1
+hold_time = "3s"
 "#;
     let lab = Lab::new(&[V4], config);
+    // BIRD looks at our packets, too, and its own say that they come from here.
     let near = bird("neighbor 10.0.0.1 as 64512; passive yes; ttl security on;");
-    let _router = lab.bird(&near.replace("multihop 2", "multihop 1"));
-    let _daemon = lab.daemon();
+    let near = near.replace("multihop 2", "multihop 1");
+    let router = lab.bird(&near);
+    let daemon = lab.daemon();
     lab.up("10.0.0.4");
+    daemon.terminate();
+    drop(router);
+    let router = lab.bird(&near.replace("ttl security on", "ttl security off"));
+    let _daemon = lab.daemon();
+    wait_for("the router's end", || {
+        router.log().contains("Hold timer expired")
+    });
+    assert_eq!(lab.peer("10.0.0.4", "/counters/sessions"), 0);
+    assert_eq!(lab.peer("10.0.0.4", "/counters/messages_received"), 0);
 }
 
 /// A block of the page about routers, by its language.
