@@ -3,7 +3,6 @@
 use anyhow::{Context, Result, ensure};
 use lockstep_tests::lab::{Lab, Version, Wrk, scenario, wait_until, web};
 use nix::sys::signal::Signal;
-use serde_json::Value;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -38,7 +37,7 @@ fn owner_by(lab: &Lab, index: usize, version: Version) -> Result<Option<String>>
     let answer = lab.balancers[index].cli(&["layer2"])?;
     let vip = version.vip().to_string();
     let vips = answer["vips"].as_array().context("no list of VIPs")?;
-    let found = vips.iter().find(|v| v["vip"] == Value::from(vip.clone()));
+    let found = vips.iter().find(|v| v["vip"] == vip.as_str());
     Ok(found.and_then(|v| v["owner"].as_str()).map(String::from))
 }
 
