@@ -743,6 +743,7 @@ fn any_service() -> impl Strategy<Value = (Service, Spread)> {
             },
             scheduler,
             guard,
+            unserved: lockstep_plan::Unserved::Drop,
         };
         (service, spread)
     })
