@@ -18,6 +18,9 @@ enum parsed {
 	PARSED_ADDRESS,
 };
 
+/* Bytes of an ICMP message in front of what it quotes, of both versions. */
+#define ICMP_HEADER 8
+
 /* Which end of a packet is looked at. */
 enum end {
 	DESTINATION,
@@ -49,9 +52,28 @@ struct extension {
 struct packet {
 	struct steer_key to;
 	struct steer_key from;
+	/* Whom a packet was for that an ICMP error may be about: what follows the message's header. */
+	__u8 quoted[16];
 	/* The type of an ICMP message. */
 	__u8 icmp;
 };
+
+/* Whom the packet was for that an ICMP message of this version quotes (RFC 792, RFC 4443). Where the
+ * message ends before, it stays nobody: the unspecified address. */
+static __always_inline void quoted(struct packet *packet, void *at, void *end, __u8 protocol)
+{
+	if (protocol == IPPROTO_ICMP) {
+		struct iphdr *ip = at;
+
+		if ((void *)(ip + 1) <= end)
+			map_v4(packet->quoted, ip->daddr);
+	} else {
+		struct ipv6hdr *ip = at;
+
+		if ((void *)(ip + 1) <= end)
+			__builtin_memcpy(packet->quoted, &ip->daddr, 16);
+	}
+}
 
 /* Puts the transport header at `at` into the keys. `left` is what the IP header says is there: an
  * Ethernet frame is padded to 60 bytes, and padding must not be read as ports. */
@@ -67,6 +89,7 @@ static __always_inline enum parsed transport(struct packet *packet, void *at, vo
 		if (left < 1 || (void *)(type + 1) > end)
 			return PARSED_ADDRESS;
 		packet->icmp = *type;
+		quoted(packet, at + ICMP_HEADER, end, protocol);
 		return PARSED_KEY;
 	}
 	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
@@ -195,18 +218,25 @@ static __always_inline struct steer_value *find(struct steer_key *key, enum pars
 	return value->flags & STEER_NO_DESTINATION ? 0 : value;
 }
 
-/* The backend of a service whose answers the engine rewrites. */
-static __always_inline struct steer_value *answers(struct steer_key *key, enum parsed parsed,
-						   __u8 icmp)
+/* The backend of a service whose answers the engine rewrites. An ICMP error can also come from a
+ * router on the way to one: it is about what the engine made of a client's packet, which no client
+ * would know again. */
+static __always_inline struct steer_value *answers(struct packet *packet, enum parsed parsed)
 {
+	struct steer_key *key = &packet->from;
 	struct steer_value *value;
 
 	if (parsed == PARSED_ADDRESS) {
 		key->protocol = 0;
 		key->port = 0;
 	} else if (key->protocol == IPPROTO_ICMP || key->protocol == IPPROTO_ICMPV6) {
-		if (!icmp_is_ours(key->protocol, icmp, SOURCE))
+		if (!icmp_is_ours(key->protocol, packet->icmp, SOURCE))
 			return 0;
+		value = bpf_map_lookup_elem(&sources, key);
+		if (value)
+			return value;
+		__builtin_memcpy(key->address, packet->quoted, sizeof(key->address));
+		return bpf_map_lookup_elem(&sources, key);
 	}
 	value = bpf_map_lookup_elem(&sources, key);
 	if (value || !key->port)
@@ -295,7 +325,7 @@ int lockstep_steer(struct xdp_md *ctx)
 
 		if (!config || !config->sources)
 			return pass(STEER_NOT_OURS);
-		value = answers(&packet.from, parsed, packet.icmp);
+		value = answers(&packet, parsed);
 		if (!value)
 			return pass(STEER_NOT_OURS);
 		/* What this host asked a backend itself: health checks, say. */

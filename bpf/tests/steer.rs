@@ -9,7 +9,7 @@ use lockstep_bpf::{
     Action, BpfError, Destination, Room, Seeds, SteerCounters, SteerProgram, Steered,
 };
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 use support::*;
@@ -749,4 +749,43 @@ fn answers_of_backends_come_to_the_engine_unless_they_are_for_this_host() {
 
     program.set_sources(&BTreeMap::new()).unwrap();
     assert_eq!(counted_as(&program, &packets[1]), "not_ours");
+}
+
+#[test]
+fn errors_of_routers_about_packets_to_backends_come_to_the_engine() {
+    let socket = xdp_socket();
+    let mut program = live(&socket);
+    let (backend, backend6) = (
+        Ipv4Addr::new(10, 9, 9, 9),
+        Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 9),
+    );
+    let sources: &Map = &[(to(backend, 0, 1), 0), (to(backend6, 0, 58), 0)];
+    program.set_sources(&destinations(sources)).unwrap();
+    let error = |to: Ipv4Addr| {
+        let mut quote = Ip4::new(UDP, udp(40_000));
+        quote.to = to;
+        Ip4::new(1, [vec![3; 8], quote.build()].concat())
+    };
+    let error6 = |to: Ipv6Addr| {
+        let mut quote = Ip6::new(UDP, udp(40_000));
+        quote.to = to;
+        Ip6::new(58, [vec![2; 8], quote.build()].concat())
+    };
+    assert!(room_of(&program, &error(backend).build()).is_some());
+    assert!(room_of(&program, &error(V4).build()).is_none());
+    assert!(room_of(&program, &error6(backend6).build()).is_some());
+    assert!(room_of(&program, &error6(V6).build()).is_none());
+    // A message that ends inside of the quoted header is about nobody.
+    let mut short = error(backend);
+    short.payload.truncate(8 + 19);
+    assert!(room_of(&program, &short.build()).is_none());
+    let mut short = error6(backend6);
+    short.payload.truncate(8 + 39);
+    assert!(room_of(&program, &short.build()).is_none());
+    // A reply to an echo quotes nothing.
+    let mut reply = error(backend);
+    reply.payload[0] = 0;
+    assert!(room_of(&program, &reply.build()).is_none());
+    program.set_locals(&[V4.into()].into()).unwrap();
+    assert!(room_of(&program, &error(backend).build()).is_none());
 }

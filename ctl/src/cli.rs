@@ -29,6 +29,7 @@ mod explain;
 mod flows;
 mod group;
 mod health;
+mod layer2;
 mod metrics;
 mod output;
 mod pcap;
@@ -112,6 +113,8 @@ enum Command {
     Drain(drain::DrainArguments),
     /// End a drain: the backend takes new flows again
     Undrain(drain::UndrainArguments),
+    /// Show which balancer on the link answers for each VIP
+    Layer2,
     /// Show what the engine does with a packet, and why (exit code 1 when it drops one)
     Explain(explain::Arguments),
     /// Capture packets with what became of each, as pcapng or as lines
@@ -222,6 +225,7 @@ async fn carry_out(options: Options, out: &mut Out) -> Result<Answer, Failure> {
         Command::Events(arguments) => events::run(&global, arguments, out).await,
         Command::Drain(arguments) => drain::drain(&global, arguments, out).await,
         Command::Undrain(arguments) => drain::undrain(&global, arguments, out).await,
+        Command::Layer2 => layer2::run(&global, out).await,
         Command::Explain(arguments) => explain::run(&global, arguments, out).await,
         Command::Capture(arguments) => capture::run(&global, arguments, out).await,
         Command::Doctor(arguments) => doctor::run(&global, arguments, out).await,

@@ -4,7 +4,7 @@ use lockstep_api as api;
 use lockstep_ctl_core::spread::{Priority, Spread, Spreads};
 use lockstep_plan::{
     Backend, BackendId, BackendState, Encapsulation, IdleTimeouts, Mode, PlanError, Protocol,
-    Service, ServiceName, Snapshot, TableSize, Vip, Weight,
+    Service, ServiceName, Snapshot, TableSize, Unserved, Vip, Weight,
 };
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -137,6 +137,7 @@ fn service_to_proto(service: &Service) -> api::Service {
         scheduler: scheduler_to_proto(service.scheduler).into(),
         guard: guard_to_proto(&service.guard),
         slow_start_milliseconds: 0,
+        reset_unserved: service.unserved == Unserved::Reset,
     }
 }
 
@@ -173,6 +174,10 @@ fn service_from_proto(message: &api::Service) -> Result<Service, ConvertError> {
         idle,
         scheduler: scheduler_from_proto(message.scheduler)?,
         guard: guard_from_proto(message.guard.as_ref())?,
+        unserved: match message.reset_unserved {
+            true => Unserved::Reset,
+            false => Unserved::Drop,
+        },
     })
 }
 

@@ -21,6 +21,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
 mod actor;
+mod apart;
 mod checks;
 mod clock;
 mod control;

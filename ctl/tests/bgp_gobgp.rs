@@ -4,57 +4,9 @@
 
 mod common;
 
-use common::routers::{Lab, services};
+use common::routers::{Lab, REFLECTOR, services};
 use common::wait_for;
 use serde_json::Value;
-
-/// A route reflector for everybody in 10.0.0.0/24 and 2001:db8::/64.
-const REFLECTOR: &str = r#"
-[global.config]
-as = 64512
-router-id = "10.0.0.2"
-local-address-list = ["10.0.0.2", "2001:db8::2"]
-
-[[peer-groups]]
-[peer-groups.config]
-peer-group-name = "balancers"
-peer-as = 64512
-[peer-groups.timers.config]
-hold-time = 9
-keepalive-interval = 3
-[peer-groups.route-reflector.config]
-route-reflector-client = true
-route-reflector-cluster-id = "10.0.0.2"
-[peer-groups.add-paths.config]
-receive = true
-send-max = 8
-[peer-groups.graceful-restart.config]
-enabled = true
-restart-time = 60
-[[peer-groups.afi-safis]]
-[peer-groups.afi-safis.config]
-afi-safi-name = "ipv4-unicast"
-[peer-groups.afi-safis.mp-graceful-restart.config]
-enabled = true
-[peer-groups.afi-safis.add-paths.config]
-receive = true
-[[peer-groups.afi-safis]]
-[peer-groups.afi-safis.config]
-afi-safi-name = "ipv6-unicast"
-[peer-groups.afi-safis.mp-graceful-restart.config]
-enabled = true
-[peer-groups.afi-safis.add-paths.config]
-receive = true
-
-[[dynamic-neighbors]]
-[dynamic-neighbors.config]
-prefix = "10.0.0.0/24"
-peer-group = "balancers"
-[[dynamic-neighbors]]
-[dynamic-neighbors.config]
-prefix = "2001:db8::/64"
-peer-group = "balancers"
-"#;
 
 const CONFIG: &str = r#"
 [bgp]
@@ -131,4 +83,25 @@ fn a_route_reflector_gets_path_identifiers_and_the_session_is_shown() {
     lab.place
         .lockstep(&["bgp", "10.0.0.9"])
         .expect(1, &["10.0.0.9 is no [[bgp.peer]]"]);
+}
+
+#[test]
+fn an_aggregate_stands_for_its_vips_while_one_of_them_is_announced() {
+    let aggregate = CONFIG.replace("med = 5", "aggregates = [\"203.0.113.0/24\"]");
+    let lab = Lab::new(&[V4, "203.0.113.11", "198.51.100.1"], &aggregate);
+    let _router = lab.gobgpd(REFLECTOR);
+    let _daemon = lab.daemon();
+    let has = |prefix: &str| !lab.gobgp_paths(prefix).is_empty();
+    wait_for("the others", || has("198.51.100.1/32"));
+    assert!(has("203.0.113.0/24") && !has("203.0.113.10/32"));
+    lab.place.edit(&services(&["203.0.113.11"]));
+    wait_for("the change", || !has("198.51.100.1/32"));
+    assert!(has("203.0.113.0/24"));
+    lab.place.edit(&services(&["198.51.100.1"]));
+    wait_for("the end of the aggregate", || !has("203.0.113.0/24"));
+    lab.place
+        .configure(&aggregate.replace("[bgp]", "[bgp]\nspecifics = true"));
+    lab.place.edit(&services(&[V4]));
+    wait_for("both", || has("203.0.113.0/24") && has("203.0.113.10/32"));
+    assert_eq!(lab.peer("10.0.0.2", "/flaps"), 0);
 }

@@ -4,30 +4,30 @@
 
 mod common;
 
-use common::etcd::{Etcd, free_port};
+use common::etcd::Etcd;
 use common::{Daemon, FakeEngine, Place, wait_for};
 use serde_json::Value;
-use std::net::TcpListener;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
-/// A balancer of a group: its files, its engine, its daemon.
+/// A balancer of a group: its daemon, its engine, its files.
 struct Balancer {
-    place: Place,
-    engine: FakeEngine,
     daemon: Option<Daemon>,
+    engine: FakeEngine,
+    place: Place,
 }
 
-const BOTH: &[&str] = &["127.0.0.2", "127.0.0.3"];
-const FIRST: &[&str] = &["127.0.0.2"];
+const ALL: &[&str] = &["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"];
 
-/// Two backends; the checks of the second one ask at this port.
-fn services(port: u16) -> String {
-    format!(
-        "[[service]]\nname = \"web\"\nvips = [\"203.0.113.10:80/tcp\"]\n\
-         backends = [{{ address = \"127.0.0.2\", port = {port} }}, \
-         {{ address = \"127.0.0.3\", port = {port} }}]\nmode = \"nat\"\n\
-         health = {{ type = \"tcp\", interval = \"100ms\", rise = 1, fall = 1 }}\n"
-    )
-}
+/// A service whose checks find a backend up where its balancer has a file of that name.
+const SERVICES: &str = r#"
+[[service]]
+name = "web"
+vips = ["203.0.113.10:80/tcp"]
+backends = [{ address = "10.0.0.1" }, { address = "10.0.0.2" }, { address = "10.0.0.3" },
+    { address = "10.0.0.4" }]
+health = { type = "script", command = ["is-up"], interval = "1s", timeout = "1s", fast_interval = "200ms", rise = 1, fall = 2 }
+"#;
 
 fn config(name: &str, etcd: &Etcd) -> String {
     format!(
@@ -36,21 +36,52 @@ fn config(name: &str, etcd: &Etcd) -> String {
     )
 }
 
+/// With these backends up.
+fn place(up: &[&str]) -> Place {
+    let place = Place::new(SERVICES);
+    fs::create_dir(place.path("up")).unwrap();
+    fs::create_dir(place.path("scripts")).unwrap();
+    let script = place.path("scripts/is-up");
+    let text = format!(
+        "#!/bin/sh\ntest -e {}/$LOCKSTEP_ADDRESS\n",
+        place.path("up").display()
+    );
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    for backend in up {
+        fs::write(place.path("up").join(backend), "").unwrap();
+    }
+    place
+}
+
 impl Balancer {
-    fn new(name: &str, etcd: &Etcd, services: &str) -> Self {
-        let place = Place::new(services);
-        place.configure(&config(name, etcd));
+    fn new(name: &str, etcd: &Etcd, up: &[&str]) -> Self {
+        let place = place(up);
+        let scripts = place.path("scripts");
+        let health = format!("[health]\nscripts = \"{}\"\n", scripts.display());
+        place.configure(&(health + &config(name, etcd)));
         let engine = place.engine();
         let daemon = Some(place.daemon());
         Balancer {
-            place,
-            engine,
             daemon,
+            engine,
+            place,
         }
     }
 
+    /// What its checks find from now on.
+    fn finds(&self, backend: &str, up: bool) {
+        let file = self.place.path("up").join(backend);
+        match up {
+            true => fs::write(file, "").unwrap(),
+            false => fs::remove_file(file).unwrap(),
+        }
+    }
+
+    /// Null where the daemon does not answer yet.
     fn group(&self) -> Value {
-        let json = self.place.lockstep(&["group", "--output", "json"]).json();
+        let text = self.place.lockstep(&["group", "--output", "json"]).out;
+        let json: Value = serde_json::from_str(&text).unwrap_or_default();
         json["group"].clone()
     }
 
@@ -71,89 +102,91 @@ impl Balancer {
         self.place.lockstep(arguments).expect(0, &[]);
     }
 
-    fn drained(&self) -> usize {
-        let drains = self.place.status("/daemon/drains");
-        drains.as_array().map_or(0, Vec::len)
+    /// The addresses of drained backends, as the status shows them.
+    fn drained(&self) -> Vec<String> {
+        let text = self.place.lockstep(&["status", "--output", "json"]).out;
+        let json: Value = serde_json::from_str(&text).unwrap_or_default();
+        let drains = json.pointer("/daemon/drains").and_then(Value::as_array);
+        let address = |d: &Value| d["address"].as_str().unwrap().to_owned();
+        drains.map_or_else(Vec::new, |d| d.iter().map(address).collect())
     }
 }
 
-/// As many balancers, all of which know each other.
-fn balancers<const N: usize>(etcd: &Etcd, services: [String; N]) -> [Balancer; N] {
+/// As many balancers, all of which know each other and have asked every backend.
+fn balancers<const N: usize>(etcd: &Etcd, up: [&[&str]; N]) -> [Balancer; N] {
     let mut at = 0;
-    let balancers = services.map(|services| {
+    let balancers = up.map(|up| {
         at += 1;
-        Balancer::new(&format!("lb-{at}"), etcd, &services)
+        Balancer::new(&format!("lb-{at}"), etcd, up)
     });
     for balancer in &balancers {
-        wait_for("everybody in the group", || balancer.members().len() == N);
+        wait_for("everybody in the group, with all backends asked", || {
+            let group = balancer.group();
+            let members = group["members"].as_array().map_or(&[][..], Vec::as_slice);
+            let asked = |m: &Value| m["up"].as_u64().unwrap() + m["down"].as_u64().unwrap() == 4;
+            members.len() == N && members.iter().all(asked)
+        });
     }
     balancers
-}
-
-/// Two listeners, one for each backend, at one port.
-fn backends() -> (u16, TcpListener, TcpListener) {
-    let one = TcpListener::bind("127.0.0.2:0").unwrap();
-    let port = one.local_addr().unwrap().port();
-    (port, one, TcpListener::bind(("127.0.0.3", port)).unwrap())
 }
 
 #[test]
 fn most_of_the_balancers_decide_and_one_that_dies_has_no_say_any_more() {
     let etcd = Etcd::start();
-    let (port, _one, _two) = backends();
-    // The second balancer and the third find both backends down: they ask at a port that nobody
-    // has, as one whose path is broken.
-    let closed = free_port();
-    let [one, mut two, mut three] =
-        balancers(&etcd, [services(port), services(closed), services(closed)]);
-    wait_for("the first one to be outvoted", || {
-        one.group()["members"][0]["differing_count"] == 2
-    });
+    let some: &[&str] = &["10.0.0.1", "10.0.0.3", "10.0.0.4"];
+    let [one, mut two, mut three] = balancers(&etcd, [ALL, some, some]);
+    for balancer in [&one, &two, &three] {
+        wait_for("what most have found", || balancer.engine.has(some));
+    }
     let group = one.group();
-    assert_eq!(group["members"][0]["up"], 2, "{group}");
-    assert_eq!(group["members"][1]["down"], 2, "{group}");
-    // Where all are down, all stay: the default of `all_down`.
-    assert!(one.engine.has(BOTH));
+    assert_eq!(
+        group["members"][0]["differing"][0]["address"], "10.0.0.2",
+        "{group}"
+    );
+    assert_eq!(group["members"][0]["differing_count"], 1, "{group}");
+    assert_eq!(group["members"][1]["differing_count"], 0, "{group}");
     two.daemon.take().unwrap().kill();
     wait_for("the lease to end", || one.members() == ["lb-1", "lb-3"]);
     wait_for("each to be right where they are split", || {
-        let groups = [one.group(), three.group()];
-        groups.iter().all(|g| g["members"][0]["up"] == 2)
-            && groups[0]["members"][0]["differing_count"] == 0
-            && groups[1]["members"][1]["differing_count"] == 0
+        one.engine.has(ALL) && three.engine.has(some)
     });
     // A daemon that ends says so, and does not wait for its lease.
     assert_eq!(three.daemon.take().unwrap().terminate(), Some(0));
     let left = etcd.tell(&["get", "--prefix", "/lockstep/lb/members/", "--keys-only"]);
     assert_eq!(left.trim(), "/lockstep/lb/members/lb-1");
-    assert_eq!(one.members(), ["lb-1"]);
+    wait_for("one left", || one.members() == ["lb-1"]);
 }
 
 #[test]
-fn a_backend_that_most_find_down_is_out_everywhere_and_in_again_with_them() {
+fn a_backend_is_out_where_two_of_three_find_it_down_and_in_again_with_them() {
     let etcd = Etcd::start();
-    let (port, _one, second) = backends();
-    let [one, two] = balancers(&etcd, [services(port), services(port)]);
-    for balancer in [&one, &two] {
-        wait_for("both backends", || balancer.engine.has(BOTH));
+    let all = balancers(&etcd, [ALL, ALL, ALL]);
+    all[0].finds("10.0.0.2", false);
+    wait_for("the first one to say so", || {
+        all[1].group()["members"][0]["down"] == 1
+    });
+    assert!(
+        all.iter().all(|b| b.engine.has(ALL)),
+        "one of three has no majority"
+    );
+    all[1].finds("10.0.0.2", false);
+    for balancer in &all {
+        wait_for("the second backend out", || {
+            balancer.engine.has(&["10.0.0.1", "10.0.0.3", "10.0.0.4"])
+        });
     }
-    drop(second);
-    for balancer in [&one, &two] {
-        wait_for("the second one out", || balancer.engine.has(FIRST));
-    }
-    let _second = TcpListener::bind(("127.0.0.3", port)).unwrap();
-    for balancer in [&one, &two] {
-        wait_for("the second one back", || balancer.engine.has(BOTH));
+    all[0].finds("10.0.0.2", true);
+    for balancer in &all {
+        wait_for("the second backend back", || balancer.engine.has(ALL));
     }
 }
 
 #[test]
 fn drains_are_those_of_the_group() {
     let etcd = Etcd::start();
-    let (port, _one, _two) = backends();
-    let [one, mut two] = balancers(&etcd, [services(port), services(port)]);
-    one.drain(&["drain", "127.0.0.3", "--deadline", "1h"]);
-    wait_for("the drain on the other one", || two.drained() == 1);
+    let [one, mut two] = balancers(&etcd, [ALL, ALL]);
+    one.drain(&["drain", "10.0.0.3", "--deadline", "1h"]);
+    wait_for("the drain on the other one", || two.drained().len() == 1);
     let deadline = two.place.status("/daemon/drains/0/remaining_seconds");
     assert!(
         (3_500.0..=3_600.0).contains(&deadline.as_f64().unwrap()),
@@ -161,80 +194,88 @@ fn drains_are_those_of_the_group() {
     );
     // One that was not there when the drain ended does not begin it anew.
     two.daemon.take().unwrap().kill();
-    one.drain(&["undrain", "127.0.0.3"]);
+    one.drain(&["undrain", "10.0.0.3"]);
     wait_for("the drain to be gone", || {
         etcd.tell(&["get", "--prefix", "/lockstep/lb/drains/"])
             .is_empty()
     });
     two.daemon = Some(two.place.daemon());
     wait_for("the other one back without it", || {
-        two.is_connected() && two.drained() == 0
+        two.is_connected() && two.drained().is_empty()
     });
-    assert_eq!(one.drained(), 0);
-    two.drain(&["drain", "127.0.0.2", "--deadline", "0s"]);
-    wait_for("a drain in the other direction", || one.drained() == 1);
+    assert!(one.drained().is_empty());
+    two.drain(&["drain", "10.0.0.2", "--deadline", "0s"]);
+    wait_for("a drain in the other direction", || {
+        one.drained().len() == 1
+    });
 }
 
 #[test]
 fn a_store_that_is_lost_changes_nothing_and_brings_everybody_together_when_it_is_back() {
     let mut etcd = Etcd::start();
-    let (port, _one, second) = backends();
-    let [one, two] = balancers(&etcd, [services(port), services(port)]);
-    for balancer in [&one, &two] {
-        wait_for("both backends", || balancer.engine.has(BOTH));
-    }
-    one.drain(&["drain", "127.0.0.2", "--deadline", "0s"]);
-    wait_for("the drain on the other one", || two.drained() == 1);
-    for balancer in [&one, &two] {
-        wait_for("a snapshot for each change", || {
-            balancer.engine.applied() == balancer.engine.epoch()
+    let some: &[&str] = &["10.0.0.1", "10.0.0.3", "10.0.0.4"];
+    let [one, two, three] = balancers(&etcd, [ALL, some, some]);
+    let all = [&one, &two, &three];
+    one.drain(&["drain", "10.0.0.3", "--deadline", "0s"]);
+    let drained = [
+        ("10.0.0.1".to_owned(), false),
+        ("10.0.0.3".to_owned(), true),
+        ("10.0.0.4".to_owned(), false),
+    ];
+    for balancer in all {
+        wait_for("verdicts and drain", || {
+            balancer.engine.backends() == drained
         });
     }
-    let applied = || [&one, &two].map(|balancer| balancer.engine.applied());
+    let applied = || all.map(|balancer| balancer.engine.applied());
+    let away = || {
+        for balancer in all {
+            wait_for("the loss", || !balancer.is_connected());
+        }
+    };
+    let back = || {
+        for balancer in all {
+            wait_for("the store back, with everybody", || {
+                let group = balancer.group();
+                let members = group["members"].as_array().map_or(&[][..], Vec::as_slice);
+                let back = members.iter().filter(|m| m["returning"] == false);
+                group["connected"] == true && back.count() == 3
+            });
+        }
+    };
 
     let before = applied();
     etcd.freeze();
-    for balancer in [&one, &two] {
-        wait_for("the loss of a frozen store", || !balancer.is_connected());
-        balancer
-            .place
-            .lockstep(&["group"])
-            .expect(1, &["does NOT answer", "Needs attention"]);
-    }
+    away();
+    let says = ["does NOT answer", "Needs attention"];
+    one.place.lockstep(&["group"]).expect(1, &says);
     etcd.thaw();
-    for balancer in [&one, &two] {
-        wait_for("a thawed store", || {
-            balancer.is_connected() && balancer.members().len() == 2
-        });
-    }
+    back();
     etcd.kill();
-    for balancer in [&one, &two] {
-        wait_for("the loss of a killed store", || !balancer.is_connected());
-    }
+    away();
     etcd.run();
-    for balancer in [&one, &two] {
-        wait_for("a store that is back", || {
-            balancer.is_connected() && balancer.members().len() == 2
-        });
-    }
+    back();
     assert_eq!(applied(), before, "the engines were told something");
 
-    // What happens while it is away: a backend dies, a drain ends here and one begins there.
+    // What happens while it is away: a backend dies, one drain ends and another one begins.
     etcd.kill();
-    for balancer in [&one, &two] {
-        wait_for("the loss", || !balancer.is_connected());
-    }
-    drop(second);
-    one.drain(&["undrain", "127.0.0.2"]);
-    for (balancer, drained) in [(&one, 0), (&two, 1)] {
+    away();
+    all.iter()
+        .for_each(|balancer| balancer.finds("10.0.0.1", false));
+    for balancer in all {
         wait_for("the dead backend out", || {
-            balancer.engine.has(FIRST) && balancer.drained() == drained
+            let backends = balancer.engine.backends();
+            backends.iter().all(|(address, _)| address != "10.0.0.1")
         });
     }
+    one.drain(&["undrain", "10.0.0.3"]);
+    two.drain(&["drain", "10.0.0.2", "--deadline", "0s"]);
+    assert_eq!(three.drained(), ["10.0.0.3"]);
     etcd.run();
-    for balancer in [&one, &two] {
+    back();
+    for balancer in all {
         wait_for("one opinion on drains", || {
-            balancer.is_connected() && balancer.drained() == 0
+            balancer.drained() == ["10.0.0.2"]
         });
     }
 }
@@ -242,10 +283,9 @@ fn a_store_that_is_lost_changes_nothing_and_brings_everybody_together_when_it_is
 #[test]
 fn two_of_one_name_do_not_fight() {
     let etcd = Etcd::start();
-    let (port, _one, _two) = backends();
-    let mut first = Balancer::new("lb-1", &etcd, &services(port));
+    let mut first = Balancer::new("lb-1", &etcd, ALL);
     wait_for("the first one", || first.members() == ["lb-1"]);
-    let second = Balancer::new("lb-1", &etcd, &services(port));
+    let second = Balancer::new("lb-1", &etcd, ALL);
     wait_for("the second one to be told", || {
         second.group()["error"]
             .to_string()
@@ -274,8 +314,7 @@ fn two_of_one_name_do_not_fight() {
 #[test]
 fn a_daemon_that_was_killed_is_at_once_who_it_was() {
     let etcd = Etcd::start();
-    let (port, _one, _two) = backends();
-    let mut balancer = Balancer::new("lb-1", &etcd, &services(port));
+    let mut balancer = Balancer::new("lb-1", &etcd, ALL);
     wait_for("it to be there", || balancer.members() == ["lb-1"]);
     balancer.daemon.take().unwrap().kill();
     balancer.daemon = Some(balancer.place.daemon());
@@ -287,33 +326,41 @@ fn a_daemon_that_was_killed_is_at_once_who_it_was() {
 #[test]
 fn a_store_that_forgets_its_history_is_read_anew() {
     let etcd = Etcd::start();
-    let (port, _one, _two) = backends();
-    let [one, two] = balancers(&etcd, [services(port), services(port)]);
-    one.drain(&["drain", "127.0.0.2", "--deadline", "0s"]);
-    wait_for("the drain", || two.drained() == 1);
-    // A balancer that is held up hears of nothing, and then finds it compacted away.
+    let [one, two] = balancers(&etcd, [ALL, ALL]);
+    // Long enough that a frozen daemon is a slow one, not one that is gone.
+    let config = fs::read_to_string(two.place.config()).unwrap();
+    two.place
+        .configure(&config.replace("lease = \"2s\"", "lease = \"5m\""));
+    wait_for("the daemon back in the group", || {
+        two.is_connected() && two.members().len() == 2
+    });
+    one.drain(&["drain", "10.0.0.2", "--deadline", "0s"]);
+    wait_for("the drain", || two.drained().len() == 1);
     two.daemon.as_ref().unwrap().freeze();
-    one.drain(&["undrain", "127.0.0.2"]);
-    one.drain(&["drain", "127.0.0.3", "--deadline", "0s"]);
+    one.drain(&["undrain", "10.0.0.2"]);
+    // More than the store and the sockets keep for a balancer that does not read.
+    etcd.churn("/lockstep/lb/members/nobody", 3_000, 4_096);
+    one.drain(&["drain", "10.0.0.3", "--deadline", "0s"]);
     wait_for("the other drain in the store", || {
         let drains = etcd.tell(&["get", "--prefix", "/lockstep/lb/drains/", "--keys-only"]);
-        drains.trim() == "/lockstep/lb/drains/web/127.0.0.3"
+        drains.trim() == "/lockstep/lb/drains/web/10.0.0.3"
     });
     etcd.tell(&["compact", &etcd.revision()]);
-    two.daemon.as_ref().unwrap().thaw();
-    wait_for("the drain of now", || {
-        two.place.status("/daemon/drains/0/address") == "127.0.0.3" && two.drained() == 1
+    let daemon = two.daemon.as_ref().unwrap();
+    daemon.thaw();
+    wait_for("the loss of history", || {
+        daemon
+            .log()
+            .contains("the store has forgotten what happened")
     });
-    wait_for("both members", || {
-        two.members().len() == 2 && one.members().len() == 2
-    });
+    wait_for("the drain of now", || two.drained() == ["10.0.0.3"]);
+    wait_for("both members", || two.members() == ["lb-1", "lb-2"]);
 }
 
 #[test]
 fn a_store_may_be_configured_and_taken_away_while_the_daemon_runs() {
     let etcd = Etcd::start();
-    let (port, _one, _two) = backends();
-    let place = Place::new(&services(port));
+    let place = place(ALL);
     let _engine = place.engine();
     let _daemon = place.daemon();
     wait_for("the daemon", || place.lockstep(&["group"]).code == 0);
@@ -330,4 +377,44 @@ fn a_store_may_be_configured_and_taken_away_while_the_daemon_runs() {
     });
     let left = etcd.tell(&["get", "--prefix", "/lockstep/", "--keys-only"]);
     assert_eq!(left.trim(), "");
+}
+
+#[test]
+fn a_store_may_speak_tls_and_know_its_users() {
+    let etcd = Etcd::secured();
+    etcd.tell(&["user", "add", "root:secret", "--interactive=false"]);
+    etcd.tell(&["user", "grant-role", "root", "root"]);
+    etcd.tell(&["auth", "enable"]);
+    let place = place(ALL);
+    let password = place.path("password");
+    fs::write(&password, "wrong\n").unwrap();
+    let config = |user: &str| {
+        let of = |name: &str| etcd.file(name);
+        config("lb-1", &etcd)
+            + &format!("ca = \"{}\"\n", of("ca.pem"))
+            + &format!(
+                "certificate = \"{}\"\nkey = \"{}\"\n",
+                of("certificate.pem"),
+                of("key.pem")
+            )
+            + user
+    };
+    let user = format!(
+        "user = \"root\"\npassword_file = \"{}\"\n",
+        password.display()
+    );
+    place.configure(&config(&user));
+    let _engine = place.engine();
+    let _daemon = place.daemon();
+    wait_for("a refusal that says why", || {
+        place
+            .lockstep(&["group"])
+            .out
+            .contains("authentication failed")
+    });
+    fs::write(&password, "secret\n").unwrap();
+    wait_for("the group", || {
+        place.lockstep(&["group"]).out.contains("lb-1 (here)")
+    });
+    place.lockstep(&["group"]).expect(0, &["answers"]);
 }

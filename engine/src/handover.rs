@@ -71,15 +71,95 @@ pub enum Settled {
     },
 }
 
-/// Frames from another worker, and what they are.
-pub type GivenBurst = ArrayVec<(Frame, Given), BURST>;
-/// Frames back from another worker.
-pub type SettledBurst = ArrayVec<(Frame, Settled), BURST>;
+/// Frames from another worker; [`Given::of`] says what they are.
+pub type GivenBurst = ArrayVec<Frame, BURST>;
+/// Frames back from another worker; [`Settled::of`] says what shall become of them.
+pub type SettledBurst = ArrayVec<Frame, BURST>;
+
+// A word about a frame: one of these in the lowest byte, an interface in the one above, and a length
+// in the upper half. Moved as one: in pieces, reading it would wait for its writing.
+const PACKET: u8 = 0;
+const TIMED_PACKET: u8 = 1;
+const SESSION: u8 = 2;
+const LENT: u8 = 3;
+const FORWARD: u8 = 4;
+const TIMED_FORWARD: u8 = 5;
+const FREE: u8 = 6;
+const TIMED_FREE: u8 = 7;
+
+/// A word's parts: what it is about, an interface, a length.
+const fn word(about: u8, PortId(port): PortId, length: u16) -> u32 {
+    about as u32 | (port as u32) << 8 | (length as u32) << 16
+}
+
+const fn parts(word: u32) -> (u8, PortId, u16) {
+    (word as u8, PortId((word >> 8) as u8), (word >> 16) as u16)
+}
+
+impl Given {
+    /// What was said of a frame that was given.
+    #[inline]
+    pub fn of(frame: &Frame) -> Self {
+        let (about, port, _) = parts(frame.word());
+        match about {
+            PACKET | TIMED_PACKET => Given::Packet {
+                port,
+                timed: about == TIMED_PACKET,
+            },
+            SESSION => Given::Session(port),
+            // Nothing else is said: a frame of which nobody knows anything is just a frame.
+            _ => Given::Loan,
+        }
+    }
+
+    #[inline]
+    fn word(self) -> u32 {
+        match self {
+            Given::Packet { port, timed: false } => word(PACKET, port, 0),
+            Given::Packet { port, timed: true } => word(TIMED_PACKET, port, 0),
+            Given::Session(port) => word(SESSION, port, 0),
+            Given::Loan => word(LENT, PortId(0), 0),
+        }
+    }
+}
+
+impl Settled {
+    /// What was said of a frame that came back.
+    #[inline]
+    pub fn of(frame: &Frame) -> Self {
+        let (about, port, length) = parts(frame.word());
+        match about {
+            FORWARD | TIMED_FORWARD => Settled::Forward {
+                port,
+                length,
+                timed: about == TIMED_FORWARD,
+            },
+            LENT => Settled::Loan { port, length },
+            _ => Settled::Free {
+                timed: about == TIMED_FREE,
+            },
+        }
+    }
+
+    #[inline]
+    fn word(self) -> u32 {
+        match self {
+            Settled::Forward {
+                port,
+                length,
+                timed,
+            } => word(if timed { TIMED_FORWARD } else { FORWARD }, port, length),
+            Settled::Loan { port, length } => word(LENT, port, length),
+            Settled::Free { timed: false } => word(FREE, PortId(0), 0),
+            Settled::Free { timed: true } => word(TIMED_FREE, PortId(0), 0),
+        }
+    }
+}
 
 /// Another worker.
 struct Peer {
     number: u8,
-    exchange: Exchange<Given, Settled>,
+    exchange: Exchange,
     /// Whether it lives on loans of ours.
     borrows: bool,
     /// Frames that it has of us for that.
@@ -147,7 +227,7 @@ impl Handover {
         let limit = self.with_one;
         match self.peer(to) {
             Some(peer) if peer.exchange.out() - peer.lent < limit => {
-                peer.exchange.give(frame, what)
+                peer.exchange.give(frame, what.word())
             }
             Some(_) | None => Err(frame),
         }
@@ -183,7 +263,7 @@ impl Handover {
     /// Gives a frame back to the worker it came from.
     #[inline]
     pub fn settle(&mut self, place: usize, frame: Frame, what: Settled) {
-        self.peers[place].exchange.settle(frame, what);
+        self.peers[place].exchange.settle(frame, what.word());
     }
 
     /// Sends a frame that was lent by worker `lender`.
@@ -191,7 +271,8 @@ impl Handover {
         // No frame is longer than 4,096 bytes.
         let length = frame.len() as u16;
         if let Some(peer) = self.peer(lender) {
-            peer.exchange.settle(frame, Settled::Loan { port, length });
+            let what = Settled::Loan { port, length };
+            peer.exchange.settle(frame, what.word());
         }
     }
 
@@ -202,8 +283,8 @@ impl Handover {
         let peer = &mut self.peers[place];
         peer.exchange.take_settled(into);
         let mut timed = None;
-        for (_, what) in into.iter() {
-            match what {
+        for frame in into.iter() {
+            match Settled::of(frame) {
                 Settled::Loan { .. } => peer.lent -= 1,
                 Settled::Forward { timed: true, .. } => timed = peer.timed.take(),
                 Settled::Free { timed: true } => peer.timed = None,
@@ -220,7 +301,7 @@ impl Handover {
                 let Some(frame) = pool.take() else {
                     return;
                 };
-                if let Err(frame) = peer.exchange.give(frame, Given::Loan) {
+                if let Err(frame) = peer.exchange.give(frame, Given::Loan.word()) {
                     pool.put(frame);
                     break;
                 }
@@ -268,7 +349,7 @@ impl Handover {
 }
 
 impl Peer {
-    fn new(number: u8, exchange: Exchange<Given, Settled>, borrows: bool) -> Self {
+    fn new(number: u8, exchange: Exchange, borrows: bool) -> Self {
         Peer {
             number,
             exchange,

@@ -192,6 +192,8 @@ pub struct Vitals {
     pub dropped: Count,
     /// Bursts with at least one frame.
     pub bursts: Count,
+    /// Packets decided on, whosever sockets they came to.
+    pub processed: Count,
     /// Packets taken over from other workers, whose sockets they came to.
     pub taken_over: Count,
     /// Nanoseconds from receipt to sending of what came to its sockets, as samples.
@@ -215,6 +217,7 @@ impl Vitals {
             sent: Count::default(),
             dropped: Count::default(),
             bursts: Count::default(),
+            processed: Count::default(),
             taken_over: Count::default(),
             latency: Histogram::default(),
             tx_wakeups: Count::default(),

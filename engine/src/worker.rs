@@ -164,6 +164,7 @@ impl Worker {
         if !self.burst.is_empty() {
             self.stopwatch.note(sampled);
         }
+        self.vitals.processed.add(self.burst.len() as u64);
         let mut verdicts = [Verdict::Drop(DropReason::NotIp); BURST];
         self.burst.pad(self.dataplane.least_frame(now.micros));
         let mut frames: ArrayVec<&mut [u8], BURST> = self.burst.iter_mut().collect();
@@ -244,9 +245,9 @@ impl Worker {
         let mut ports = ArrayVec::<PortId, BURST>::new();
         let mut frames = ArrayVec::<&mut [u8], BURST>::new();
         let least = self.dataplane.least_frame(now.micros);
-        for (frame, what) in &mut given {
-            if let Given::Packet { port, .. } = what {
-                ports.push(*port);
+        for frame in &mut given {
+            if let Given::Packet { port, .. } = Given::of(frame) {
+                ports.push(port);
                 frame.pad(least);
                 frames.push(frame.bytes_mut());
             }
@@ -263,8 +264,8 @@ impl Worker {
 
         let (mut outcome, mut next) = (Outcome::default(), verdicts.into_iter());
         let mut taken = 0;
-        for (mut frame, what) in given.drain(..) {
-            let (port, timed, verdict) = match what {
+        for mut frame in given.drain(..) {
+            let (port, timed, verdict) = match Given::of(&frame) {
                 // There is a verdict for each packet.
                 Given::Packet { port, timed } => (port, timed, next.next()),
                 Given::Session(port) => (port, false, Some(Verdict::Local)),
@@ -298,6 +299,7 @@ impl Worker {
             self.links.handover.settle(place, frame, settled);
         }
         outcome.count(&self.vitals);
+        self.vitals.processed.add(taken);
         self.vitals.taken_over.add(taken);
         taken as usize
     }
@@ -311,8 +313,8 @@ impl Worker {
         }
         self.stopwatch.note(timed);
         let (mut outcome, count) = (Outcome::default(), settled.len());
-        for (frame, what) in settled.drain(..) {
-            match what {
+        for frame in settled.drain(..) {
+            match Settled::of(&frame) {
                 Settled::Forward { port, length, .. } | Settled::Loan { port, length } => {
                     let done = self.links.forward(port, length, frame);
                     outcome.sent += u64::from(done.is_ok());

@@ -51,8 +51,8 @@ fn a_worker_without_sockets_processes_for_another_and_allocates_nothing() {
         near.publish();
         let mut settled = SettledBurst::new();
         near.take_back(0, &mut settled);
-        for (frame, what) in settled.drain(..) {
-            match what {
+        for frame in settled.drain(..) {
+            match Settled::of(&frame) {
                 Settled::Forward { port, length, .. } => {
                     assert_eq!((port, usize::from(length)), (PortId(3), frame.len()));
                     forwarded += 1;
@@ -144,6 +144,7 @@ fn tables() -> Tables {
         vips: vec!["203.0.113.10:53/udp".parse().unwrap()],
         mode: Mode::TUNNEL,
         backends: vec![backend],
+        unserved: lockstep_plan::Unserved::Drop,
         table_size: TableSize::DEFAULT,
         idle: IdleTimeouts::DEFAULT,
         scheduler: Scheduler::default(),

@@ -123,8 +123,8 @@ const HANDOVER: &str = "handover";
 /// Packets per round: enough that 1,000,000 flows each see two.
 const PACKETS: usize = 2_000_000;
 
-/// Measures every path and writes the results.
-pub fn run(output: &Path, rounds: usize, instructions: bool) -> anyhow::Result<()> {
+/// Measures every path with `only` in its name and writes the results.
+pub fn run(output: &Path, rounds: usize, instructions: bool, only: &str) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     println!(
         "{:<20} {:>9} {:>12} {:>20}",
@@ -134,7 +134,7 @@ pub fn run(output: &Path, rounds: usize, instructions: bool) -> anyhow::Result<(
         name: path,
         traffic,
         flows: sizes,
-    } in PATHS
+    } in PATHS.iter().filter(|case| case.name.contains(only))
     {
         for &flows in sizes {
             let mut bench = Bench::new(traffic, flows);
@@ -159,7 +159,11 @@ pub fn run(output: &Path, rounds: usize, instructions: bool) -> anyhow::Result<(
             rows.push(row);
         }
     }
-    for (path, ns_per_packet) in handover_bench::run(rounds.max(1))? {
+    let handovers = match HANDOVER.contains(only) {
+        true => handover_bench::run(rounds.max(1))?.to_vec(),
+        false => Vec::new(),
+    };
+    for (path, ns_per_packet) in handovers {
         let flows = handover_bench::FLOWS;
         let counts = instructions && path == HANDOVER;
         let counted = counts.then(|| count_handover(flows)).transpose()?;
@@ -276,6 +280,7 @@ impl Bench {
                     .collect(),
                 ports: Some(1_024..=65_535),
                 mtus: vec![1_600],
+                cookie_key: [0xc0, 0x0c1e],
             },
         });
         dataplane.adopt(Arc::new(tables(traffic.mode)));
@@ -434,6 +439,7 @@ fn service(name: &str, vips: &[&str], mode: Mode, address: impl Fn(u8) -> IpAddr
         vips: vips.iter().map(|v| v.parse().expect("a VIP")).collect(),
         mode,
         backends,
+        unserved: lockstep_plan::Unserved::Drop,
         table_size: TableSize::DEFAULT,
         idle: IdleTimeouts::DEFAULT,
         scheduler: lockstep_plan::Scheduler::default(),

@@ -24,10 +24,8 @@ const FRAMES: u32 = 4_096;
 /// Frames that may be with the other worker: sixteen bursts, as in the engine.
 const LIMIT: usize = 1_024;
 
-/// As large as what the engine says of a frame, and of what shall become of it.
-type Given = (PortId, bool);
-type Settled = (PortId, u16, bool);
-type End = Exchange<Given, Settled>;
+/// What is said of a frame that is given: the interface that it came in by.
+const PORT: u32 = 0;
 
 /// Bursts whose instructions are counted.
 pub const COUNTED: usize = 1_000;
@@ -141,7 +139,7 @@ impl Bench {
 
     /// Two workers, in turn on one thread.
     fn one_core(&mut self, bursts: usize) -> f64 {
-        let (mut near, mut far) = End::pair(LIMIT);
+        let (mut near, mut far) = Exchange::pair(LIMIT);
         let mut spent = Times::default();
         for _ in 0..bursts {
             let mut frames = self.arrive();
@@ -157,7 +155,7 @@ impl Bench {
 
     /// Two workers on two cores.
     fn two_cores(&mut self) -> f64 {
-        let (mut near, mut far) = End::pair(LIMIT);
+        let (mut near, mut far) = Exchange::pair(LIMIT);
         let done = AtomicBool::new(false);
         let mut processor = std::mem::replace(
             &mut self.processor,
@@ -213,11 +211,11 @@ impl Bench {
 
 /// What the worker does that receives: asks whose each packet is, and hands it over.
 #[inline(never)]
-fn give(receiver: &Dataplane, near: &mut End, frames: &mut ArrayVec<Frame, BURST>) {
+fn give(receiver: &Dataplane, near: &mut Exchange, frames: &mut ArrayVec<Frame, BURST>) {
     for frame in frames.drain(..) {
         let owner = receiver.owner(frame.bytes());
         assert_eq!(owner, Some(1));
-        let given = near.give(frame, (PortId(0), false));
+        let given = near.give(frame, PORT);
         assert!(given.is_ok(), "the limit was looked at");
     }
     near.publish();
@@ -225,13 +223,14 @@ fn give(receiver: &Dataplane, near: &mut End, frames: &mut ArrayVec<Frame, BURST
 
 /// What the worker does that processes.
 #[inline(never)]
-fn work(processor: &mut Dataplane, far: &mut End) -> usize {
-    let mut taken = ArrayVec::<(Frame, Given), BURST>::new();
+fn work(processor: &mut Dataplane, far: &mut Exchange) -> usize {
+    let mut taken = ArrayVec::<Frame, BURST>::new();
     far.take_given(&mut taken);
     let count = taken.len();
-    let verdicts = process(processor, taken.iter_mut().map(|(frame, _)| frame));
-    for ((frame, (port, timed)), verdict) in taken.drain(..).zip(verdicts) {
-        far.settle(frame, (port, length(verdict), timed));
+    let verdicts = process(processor, taken.iter_mut());
+    for (frame, verdict) in taken.drain(..).zip(verdicts) {
+        let port = frame.word();
+        far.settle(frame, port << 16 | u32::from(length(verdict)));
     }
     far.publish();
     count
@@ -239,11 +238,12 @@ fn work(processor: &mut Dataplane, far: &mut End) -> usize {
 
 /// What the first one does with what comes back.
 #[inline(never)]
-fn take_back(pool: &mut FramePool, near: &mut End) -> usize {
-    let mut settled = ArrayVec::<(Frame, Settled), BURST>::new();
+fn take_back(pool: &mut FramePool, near: &mut Exchange) -> usize {
+    let mut settled = ArrayVec::<Frame, BURST>::new();
     near.take_settled(&mut settled);
     let count = settled.len();
-    for (mut frame, (_, length, _)) in settled.drain(..) {
+    for mut frame in settled.drain(..) {
+        let length = frame.word() as u16;
         finish(&mut frame, length);
         pool.put(frame);
     }

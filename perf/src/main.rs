@@ -41,6 +41,9 @@ enum Command {
         /// Leave the instruction counts out (they need valgrind and some minutes).
         #[arg(long)]
         no_instructions: bool,
+        /// Only the paths whose names have this in them: to compare two versions in turns.
+        #[arg(long, default_value = "")]
+        only: String,
     },
     /// The engine beside nftables and nginx in a lab of network namespaces: packets a second.
     Lab(lab::Arguments),
@@ -104,7 +107,8 @@ fn main() -> anyhow::Result<()> {
             output,
             rounds,
             no_instructions,
-        } => core_bench::run(&output, rounds, !no_instructions),
+            only,
+        } => core_bench::run(&output, rounds, !no_instructions, &only),
         Command::Lab(arguments) => lab::run(&arguments),
         Command::Http(arguments) => http::run(&arguments),
         Command::Session(arguments) => session_bench::run(&arguments),

@@ -371,6 +371,7 @@ fn tables(replicas: usize) -> Result<Tables> {
         vips: vec![format!("{VIP}/tcp").parse()?],
         mode: Mode::Replicate(Arc::new(Replicate::DEFAULT)),
         backends,
+        unserved: lockstep_plan::Unserved::Drop,
         table_size: TableSize::DEFAULT,
         idle: IdleTimeouts::DEFAULT,
         scheduler: lockstep_plan::Scheduler::default(),

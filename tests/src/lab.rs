@@ -20,10 +20,12 @@ mod balancer;
 mod binaries;
 
 mod builder;
+mod captures;
 mod client;
 mod content;
 mod counters;
 mod curl;
+mod datagrams;
 mod dice;
 mod download;
 mod fault;
@@ -53,15 +55,17 @@ mod wait;
 mod wrk;
 
 pub use address::{CLIENT_V4, CLIENT_V6, VIP_V4, VIP_V6, balancer_v4, balancer_v6, router_rack_v4};
-pub use address::{router_rack_v6, server_v4, server_v6};
+pub use address::{engine_v4, engine_v6, router_rack_v6, server_v4, server_v6};
 pub use balancer::{Balancer, Spread};
 pub use binaries::find as find_binary;
 
 pub use builder::{Lab, LabBuilder};
+pub use captures::{Capture, Captured};
 pub use client::Client;
 pub use content::Content;
 pub use counters::Counters;
 pub use curl::Answer;
+pub use datagrams::{Datagrams, Heard, while_echoing};
 pub use dice::Dice;
 pub use download::Arrived;
 pub use fault::Fault;

@@ -309,6 +309,7 @@ fn dataplane(server: IpAddr, vlan: Option<u16>) -> Dataplane {
             port: None,
             health: Health::UNKNOWN,
         }],
+        unserved: lockstep_plan::Unserved::Drop,
         table_size: TableSize::DEFAULT,
         idle: IdleTimeouts::DEFAULT,
         scheduler: lockstep_plan::Scheduler::default(),

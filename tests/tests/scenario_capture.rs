@@ -3,19 +3,11 @@
 
 use anyhow::{Context, Result, ensure};
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
-use lockstep_tests::lab::{Balancer, Lab, Process, Version, scenario, service, wait_until};
-use nix::sys::signal::Signal;
-use std::fs;
+use lockstep_tests::lab::{Capture, Captured, Lab, Version, scenario, service, wait_until};
 use std::net::SocketAddrV4;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(10);
-/// Of pcapng's section header, interface description and enhanced packet blocks.
-const SECTION: u32 = 0x0a0d_0d0a;
-const INTERFACE: u32 = 1;
-const PACKET: u32 = 6;
 
 #[test]
 fn scenario_a_capture_says_of_each_packet_where_it_went() {
@@ -25,7 +17,7 @@ fn scenario_a_capture_says_of_each_packet_where_it_went() {
         let balancer = &lab.balancers[0];
         // No new flow finds a backend any more.
         balancer.cli(&["drain", "s3", "--deadline", "0s"])?;
-        let (mut capture, file) = begin(balancer, "all", &[])?;
+        let mut capture = Capture::begin(balancer, "all", &[])?;
         let second = balancer.run(&["capture", "--count", "1"])?;
         let says = String::from_utf8_lossy(&second.stderr);
         ensure!(
@@ -41,8 +33,7 @@ fn scenario_a_capture_says_of_each_packet_where_it_went() {
         let args = ["-sS", "--max-time", "1", &refused];
         ensure!(lab.client.netns().output("curl", &args).is_err());
 
-        end(&mut capture)?;
-        let packets = read(&file)?;
+        let packets = end(&mut capture)?;
         let connections = connections(&packets)?;
         let went: Vec<String> = connections
             .iter()
@@ -62,7 +53,7 @@ fn scenario_a_capture_says_of_each_packet_where_it_went() {
                 "{packet:?}"
             );
         }
-        tcpdump_reads(&file, packets.len())
+        tcpdump_reads(&capture, packets.len())
     });
 }
 
@@ -78,10 +69,9 @@ fn scenario_a_capture_is_filtered_and_bounded_and_leaves_nothing_behind() {
             ["--reason", "any"],
         ];
         for filter in nothing {
-            let (mut capture, file) = begin(balancer, filter[0], &filter)?;
+            let mut capture = Capture::begin(balancer, filter[0], &filter)?;
             get()?;
-            end(&mut capture)?;
-            let packets = read(&file)?;
+            let packets = end(&mut capture)?;
             ensure!(packets.is_empty(), "{filter:?}: {packets:?}");
         }
         let exact = [
@@ -92,12 +82,13 @@ fn scenario_a_capture_is_filtered_and_bounded_and_leaves_nothing_behind() {
             "--count",
             "3",
         ];
-        let (mut capture, file) = begin(balancer, "exact", &exact)?;
+        let mut capture = Capture::begin(balancer, "exact", &exact)?;
         get()?;
         // By itself, after three packets.
-        ensure!(capture.wait(SOON)?.success(), "{}", capture.log());
-        ensure!(capture.log().contains("3 packets"), "{}", capture.log());
-        let packets = read(&file)?;
+        let process = capture.process();
+        ensure!(process.wait(SOON)?.success(), "{}", process.log());
+        ensure!(process.log().contains("3 packets"), "{}", process.log());
+        let packets: Vec<Packet> = capture.read()?.iter().map(packet).collect::<Result<_>>()?;
         ensure!(packets.len() == 3, "{packets:?}");
         ensure!(
             packets.iter().all(|p| p
@@ -107,38 +98,13 @@ fn scenario_a_capture_is_filtered_and_bounded_and_leaves_nothing_behind() {
         );
 
         // A client that is killed says nothing: the engine sees to it that the next one can.
-        let (mut capture, _) = begin(balancer, "killed", &[])?;
-        capture.kill()?;
+        let mut capture = Capture::begin(balancer, "killed", &[])?;
+        capture.process().kill()?;
         wait_until("a capture after one that was killed", SOON, || {
             let next = balancer.run(&["capture", "--time", "100ms"])?;
             Ok(next.status.success().then_some(()))
         })
     });
-}
-
-/// Starts a capture into a file, and waits until every worker shows its packets.
-fn begin(balancer: &Balancer, name: &str, args: &[&str]) -> Result<(Process, PathBuf)> {
-    let name = name.trim_start_matches('-');
-    let file = balancer
-        .services_file()
-        .with_file_name(format!("{name}.pcapng"));
-    let path = file.display().to_string();
-    let args = [&["capture", "--write", &path], args].concat();
-    let mut capture = balancer.start(&format!("capture-{name}"), &args)?;
-    wait_until("the capture has begun", SOON, || {
-        capture.must_run()?;
-        // Its head is written when the workers have their orders.
-        Ok(fs::metadata(&file).is_ok_and(|m| m.len() > 0).then_some(()))
-    })?;
-    Ok((capture, file))
-}
-
-/// Ends it as Ctrl-C does.
-fn end(capture: &mut Process) -> Result<()> {
-    capture.signal(Signal::SIGINT)?;
-    let status = capture.wait(SOON)?;
-    ensure!(status.success(), "{status}: {}", capture.log());
-    Ok(())
 }
 
 /// A packet of the file.
@@ -190,45 +156,13 @@ fn server(packets: &[&Packet]) -> Result<String> {
     Ok(server)
 }
 
-/// Reads the file block by block (draft-ietf-opsawg-pcapng, section 3.1), which shares nothing with
-/// what wrote it.
-fn read(file: &Path) -> Result<Vec<Packet>> {
-    let bytes = fs::read(file)?;
-    let word = |at: usize| -> Result<u32> {
-        let word = bytes
-            .get(at..at + 4)
-            .with_context(|| format!("the file ends at {at}"))?;
-        Ok(u32::from_le_bytes(word.try_into()?))
-    };
-    let (mut at, mut packets, mut interfaces) = (0, Vec::new(), 0);
-    while at < bytes.len() {
-        let (kind, length) = (word(at)?, word(at + 4)? as usize);
-        ensure!(
-            length >= 12 && length.is_multiple_of(4),
-            "a block of {length} bytes"
-        );
-        ensure!(
-            word(at + length - 4)? as usize == length,
-            "a block that ends otherwise"
-        );
-        match kind {
-            SECTION => ensure!(at == 0),
-            INTERFACE => interfaces += 1,
-            PACKET => {
-                ensure!(word(at + 8)? < interfaces, "a packet of no interface");
-                let captured = word(at + 20)? as usize;
-                let frame = &bytes[at + 28..at + 28 + captured];
-                let options = &bytes[at + 28 + captured.next_multiple_of(4)..at + length - 4];
-                packets.push(packet(frame, options)?);
-            }
-            other => anyhow::bail!("a block of type {other}"),
-        }
-        at += length;
-    }
-    Ok(packets)
+/// The packets of a capture that ends now.
+fn end(capture: &mut Capture) -> Result<Vec<Packet>> {
+    capture.end()?.iter().map(packet).collect()
 }
 
-fn packet(frame: &[u8], options: &[u8]) -> Result<Packet> {
+fn packet(captured: &Captured) -> Result<Packet> {
+    let frame = &captured.frame;
     let sliced = SlicedPacket::from_ethernet(frame)?;
     let Some(NetSlice::Ipv4(ip)) = &sliced.net else {
         anyhow::bail!("no IPv4: {frame:?}");
@@ -237,29 +171,18 @@ fn packet(frame: &[u8], options: &[u8]) -> Result<Packet> {
         anyhow::bail!("no TCP: {frame:?}");
     };
     let header = ip.header();
-    // The first option is the comment: code 1, its length, its text.
-    let [1, 0, low, high, text @ ..] = options else {
-        anyhow::bail!("no comment: {options:?}");
-    };
-    let length = usize::from(u16::from_le_bytes([*low, *high]));
     Ok(Packet {
         from: SocketAddrV4::new(header.source_addr(), tcp.source_port()),
         to: SocketAddrV4::new(header.destination_addr(), tcp.destination_port()),
         is_syn: tcp.syn(),
-        comment: String::from_utf8(text[..length].to_vec())?,
+        comment: captured.comment.clone(),
     })
 }
 
-fn tcpdump_reads(file: &Path, packets: usize) -> Result<()> {
-    let output = Command::new("tcpdump")
-        .args(["-n", "-r"])
-        .arg(file)
-        .output()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let seen = text
-        .lines()
-        .filter(|line| line.contains(" > 203.0.113.10."))
-        .count();
-    ensure!(seen == packets, "{seen} of {packets}: {text}");
+fn tcpdump_reads(capture: &Capture, packets: usize) -> Result<()> {
+    let lines = capture.by_tcpdump()?;
+    let ours = |line: &&String| line.contains(" > 203.0.113.10.");
+    let seen = lines.iter().filter(ours).count();
+    ensure!(seen == packets, "{seen} of {packets}: {lines:?}");
     Ok(())
 }

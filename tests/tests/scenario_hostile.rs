@@ -121,6 +121,13 @@ fn hostile(from: [u8; 6], to: [u8; 6]) -> Result<Vec<Hostile>> {
             }),
         ),
         row(
+            "a fragment that would overwrite a TCP header",
+            "malformed",
+            ipv4(&good4, |ip| {
+                ip[6..8].copy_from_slice(&0x0001_u16.to_be_bytes())
+            }),
+        ),
+        row(
             "a later fragment of an IPv6 packet whose first never came",
             "fragment",
             extensions(&good6, &[44]),

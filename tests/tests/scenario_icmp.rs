@@ -1,34 +1,17 @@
 //! Pings, path MTU discovery in both directions, and fragments, with the kernel's own IP stacks at
 //! both ends.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
+use etherparse::PacketBuilder;
 use lockstep_tests::lab::{
-    CLIENT_V4, CLIENT_V6, Content, Direction, Lab, Netns, Version, scenario, service, web,
+    Content, Datagrams, Direction, KeepAlive, Lab, Replicated, Server, Version, scenario, service,
+    wait_until, web, while_echoing,
 };
-use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+const SOON: Duration = Duration::from_secs(10);
 const VERSIONS: [Version; 2] = [Version::V4, Version::V6];
-
-fn client(version: Version) -> IpAddr {
-    match version {
-        Version::V4 => CLIENT_V4.into(),
-        Version::V6 => CLIENT_V6.into(),
-    }
-}
-
-/// What a host has learned of the MTU on the way to an address.
-fn learned(netns: &Netns, to: IpAddr, from: IpAddr) -> Result<Option<u16>> {
-    let (to, from) = (to.to_string(), from.to_string());
-    let route = netns.output("ip", &["route", "get", &to, "from", &from])?;
-    let mut words = route.split_whitespace().skip_while(|word| *word != "mtu");
-    match words.nth(1) {
-        Some(mtu) => Ok(Some(mtu.parse().with_context(|| route.clone())?)),
-        None => Ok(None),
-    }
-}
 
 #[test]
 fn scenario_icmp_a_ping_to_a_vip_is_answered_by_the_balancer() {
@@ -75,11 +58,7 @@ fn downloads(lab: &mut Lab, each: usize) -> Result<()> {
         for _ in 0..each {
             // Each connection needs an error of its own.
             for server in &lab.servers {
-                for family in ["-4", "-6"] {
-                    server
-                        .netns()
-                        .output("ip", &[family, "route", "flush", "cache"])?;
-                }
+                server.netns().forget_mtus()?;
             }
             ensure!(told(lab, version)? == 0, "the servers have forgotten");
             let arrived = lab.client.download(version.web(), &content, |_| Ok(()))?;
@@ -100,7 +79,9 @@ fn downloads(lab: &mut Lab, each: usize) -> Result<()> {
 fn told(lab: &Lab, version: Version) -> Result<usize> {
     let mut knows = 0;
     for server in &lab.servers {
-        let mtu = learned(server.netns(), client(version), version.vip())?;
+        let mtu = server
+            .netns()
+            .learned_mtu(version.client(), version.vip())?;
         ensure!(matches!(mtu, None | Some(1_400)), "{mtu:?}");
         knows += usize::from(mtu.is_some());
     }
@@ -132,7 +113,10 @@ fn uploads(lab: &mut Lab, version: Version) -> Result<()> {
         Version::V4 => 1_500 - 20,
         Version::V6 => 1_500 - 40,
     };
-    let mtu = learned(lab.client.netns(), version.vip(), client(version))?;
+    let mtu = lab
+        .client
+        .netns()
+        .learned_mtu(version.vip(), version.client())?;
     ensure!(mtu == Some(inside), "{mtu:?}");
     Ok(())
 }
@@ -151,66 +135,111 @@ fn fragments(lab: &mut Lab, version: Version) -> Result<()> {
     let ports = ["5300/udp"];
     lab.start_lockstep(&service("echo", version, &ports, version, &[0, 1, 2]))?;
     let at = SocketAddr::new(version.vip(), 5_300);
-    let echoes = lab
-        .servers
-        .iter()
-        .map(|server| server.netns().within(|| bound(at)))
-        .collect::<Result<Vec<_>>>()?;
-    let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let servers: Vec<_> = echoes
-            .iter()
-            .map(|socket| scope.spawn(|| echo(socket, &done)))
-            .collect();
-        let asked = (0..20).try_for_each(|n| ask(lab, at, client(version), n));
-        done.store(true, Ordering::Relaxed);
-        let counts: Vec<usize> = servers
-            .into_iter()
-            .filter_map(|server| server.join().ok())
-            .collect();
-        asked?;
-        ensure!(
-            counts.iter().filter(|count| **count > 0).count() > 1,
-            "the datagrams are spread over the servers: {counts:?}"
-        );
+    let servers = lab.servers.iter();
+    let servers = servers.map(|server| Datagrams::bind(server.netns(), at));
+    let servers = servers.collect::<Result<Vec<_>>>()?;
+    let counts = while_echoing(&servers, || {
+        (0..20).try_for_each(|number| {
+            // From a port of its own each.
+            let from = SocketAddr::new(version.client(), 0);
+            let client = Datagrams::bind(lab.client.netns(), from)?;
+            let datagram: Vec<u8> = (0..4_000_u16).map(|at| at as u8 ^ number).collect();
+            let answer = client.ask(&datagram, at)?;
+            ensure!(answer == datagram, "the same {number} comes back");
+            Ok(())
+        })
+    })?;
+    ensure!(
+        counts.iter().filter(|count| **count > 0).count() > 1,
+        "the datagrams are spread over the servers: {counts:?}"
+    );
+    Ok(())
+}
+
+/// No kernel of the lab has a problem with another one's headers: the error is made up here.
+#[test]
+fn scenario_icmp_a_parameter_problem_of_the_client_reaches_the_server() {
+    scenario(&Lab::builder(), |lab| {
+        let services = VERSIONS.map(|version| {
+            let name = format!("echo-{version:?}").to_lowercase();
+            service(&name, version, &["5300/udp"], version, &[0, 1, 2])
+        });
+        lab.start_lockstep(&services.concat())?;
+        let port = lab.client.injector()?;
+        for version in VERSIONS {
+            let at = SocketAddr::new(version.vip(), 5_300);
+            let server = |server: &Server| Datagrams::bind(server.netns(), at);
+            let servers = lab.servers.iter().map(server).collect::<Result<Vec<_>>>()?;
+            let from = SocketAddr::new(version.client(), 0);
+            let client = Datagrams::bind(lab.client.netns(), from)?;
+            while_echoing(&servers, || client.ask(b"question", at).map(drop))?;
+            port.send(&problem(lab, version, client.at()?.port(), 5_300)?)?;
+            let heard = wait_until("a server hears of it", SOON, || {
+                let heard = servers.iter().map(Datagrams::heard);
+                let heard = heard.collect::<Result<Vec<_>>>()?;
+                Ok(heard.into_iter().flatten().next())
+            })?;
+            ensure!(
+                (heard.kind, heard.from) == (kind(version), version.client()),
+                "{heard:?}"
+            );
+        }
         Ok(())
-    })
+    });
 }
 
-fn bound(at: SocketAddr) -> Result<UdpSocket> {
-    let socket = UdpSocket::bind(at)?;
-    socket.set_read_timeout(Some(Duration::from_millis(200)))?;
-    Ok(socket)
+#[test]
+fn scenario_icmp_an_error_about_a_replicated_session_is_dropped() {
+    scenario(&Lab::builder(), |lab| {
+        lab.start_lockstep(&Replicated::web(&[0, 1, 2]).to_string())?;
+        let balancer = &lab.balancers[0];
+        let mut open = KeepAlive::open(lab.client.netns(), Version::V4.vip())?;
+        let port = lab.client.injector()?;
+        port.send(&problem(lab, Version::V4, open.client()?.port(), 80)?)?;
+        wait_until("it is counted", SOON, || {
+            Ok((balancer.status()?.drops("icmp_session")? == 1).then_some(()))
+        })?;
+        open.must_stay()
+    });
 }
 
-/// Sends back what comes, until it is over. The result is how much came.
-fn echo(socket: &UdpSocket, done: &AtomicBool) -> usize {
-    let mut buffer = vec![0; 65_536];
-    let mut count = 0;
-    while !done.load(Ordering::Relaxed) {
-        if let Ok((length, from)) = socket.recv_from(&mut buffer) {
-            count += 1;
-            // What is too long for the way back is learned of by sending it.
-            let _ = socket.send_to(&buffer[..length], from);
-        }
+fn kind(version: Version) -> u8 {
+    match version {
+        Version::V4 => 12,
+        Version::V6 => 4,
     }
-    count
 }
 
-/// A datagram of 4,000 bytes from a port of its own, and back.
-fn ask(lab: &Lab, to: SocketAddr, from: IpAddr, n: u8) -> Result<()> {
-    let from = SocketAddr::new(from, 0);
-    let socket = lab.client.netns().within(|| bound(from))?;
-    socket.connect(to)?;
-    let datagram: Vec<u8> = (0..4_000_u16).map(|at| at as u8 ^ n).collect();
-    let mut answer = vec![0; 65_536];
-    // UDP may lose some, and the server's first one teaches it the MTU of the client's link.
-    for _ in 0..10 {
-        socket.send(&datagram)?;
-        if let Ok(length) = socket.recv(&mut answer) {
-            ensure!(answer[..length] == datagram, "the same {n} comes back");
-            return Ok(());
+/// A frame of the client's with a parameter problem, about what comes from `port` of the VIP: to the
+/// client's port `to`, in UDP over 1,024 and in TCP below.
+fn problem(lab: &Lab, version: Version, to: u16, port: u16) -> Result<Vec<u8>> {
+    let builder = |from: IpAddr, to: IpAddr| match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            Ok(PacketBuilder::ipv4(from.octets(), to.octets(), 60))
         }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            Ok(PacketBuilder::ipv6(from.octets(), to.octets(), 60))
+        }
+        _ => bail!("{from} and {to}"),
+    };
+    let (client, vip) = (version.client(), version.vip());
+    let answer = builder(vip, client)?;
+    let mut quoted = Vec::new();
+    match port {
+        ..1_024 => answer.tcp(port, to, 1, 1).write(&mut quoted, b"answer")?,
+        _ => answer.udp(port, to).write(&mut quoted, b"question")?,
     }
-    bail!("no answer to datagram {n}")
+    let error = builder(client, vip)?;
+    let ethernet = [lab.router.client_mac()?, lab.client.netns().mac("eth0")?];
+    let ethertype: [u8; 2] = match version {
+        Version::V4 => [0x08, 0x00],
+        Version::V6 => [0x86, 0xdd],
+    };
+    let mut frame = [ethernet.concat(), ethertype.to_vec()].concat();
+    let kind = kind(version);
+    match version {
+        Version::V4 => (error.icmpv4_raw(kind, 0, [0; 4])).write(&mut frame, &quoted)?,
+        Version::V6 => (error.icmpv6_raw(kind, 0, [0; 4])).write(&mut frame, &quoted)?,
+    }
+    Ok(frame)
 }

@@ -55,6 +55,30 @@ fn scenario_two_hundred_random_changes_are_in_the_router_within_a_second() {
     });
 }
 
+#[test]
+fn scenario_a_balancer_that_is_cut_off_or_frozen_leaves_frr_within_a_second_by_bfd() {
+    scenario(&Lab::builder().balancers(2), |lab| bfd(lab, Program::Frr));
+}
+
+#[test]
+fn scenario_a_balancer_that_is_cut_off_or_frozen_leaves_bird_within_a_second_by_bfd() {
+    scenario(&Lab::builder().balancers(2), |lab| bfd(lab, Program::Bird));
+}
+
+#[test]
+fn scenario_a_restart_of_the_daemon_costs_no_route_of_frr_and_no_request() {
+    scenario(&Lab::builder().balancers(2), |lab| {
+        restart(lab, Program::Frr)
+    });
+}
+
+#[test]
+fn scenario_a_restart_of_the_daemon_costs_no_route_of_bird_and_no_request() {
+    scenario(&Lab::builder().balancers(2), |lab| {
+        restart(lab, Program::Bird)
+    });
+}
+
 fn four() -> lockstep_tests::lab::LabBuilder {
     Lab::builder().balancers(4)
 }
@@ -132,6 +156,65 @@ fn life(lab: &mut Lab, program: Program) -> Result<()> {
         lab.router.wait_for_balancers(vip, &[0, 1, 2], 5 * SOON)?;
     }
     Ok(())
+}
+
+/// A balancer that can say nothing any more.
+fn bfd(lab: &mut Lab, program: Program) -> Result<()> {
+    let _routing = start(lab, program, Way::Bfd, "")?;
+    let all_are = |lab: &Lab, wanted: &[usize], within: Duration| -> Result<()> {
+        let mut vips = vips().into_iter();
+        vips.try_for_each(|vip| lab.router.wait_for_balancers(vip, wanted, within))
+    };
+    lab.router.set_port("b1", false)?;
+    all_are(lab, &[0], SOON).context("b1 was cut off")?;
+    lab.router.set_port("b1", true)?;
+    all_are(lab, &[0, 1], START).context("b1 is there again")?;
+    lab.balancers[0].daemon()?.signal(Signal::SIGSTOP)?;
+    all_are(lab, &[1], SOON).context("the daemon of b0 was stopped")?;
+    lab.balancers[0].daemon()?.signal(Signal::SIGCONT)?;
+    all_are(lab, &[0, 1], START).context("the daemon of b0 goes on")
+}
+
+/// Graceful restart (RFC 4724): routers keep the routes of a daemon that comes back.
+fn restart(lab: &mut Lab, program: Program) -> Result<()> {
+    let _routing = start(lab, program, Way::Direct, "graceful_restart = \"60s\"")?;
+    let mut command = lab.router.netns().command("ip");
+    command.args(["-o", "monitor", "route"]);
+    let monitor = lab.router.netns().spawn("monitor", command)?;
+    let loads = [Version::V4, Version::V6].map(|version| {
+        let load = Wrk::new(version.url()).connections(8).seconds(6);
+        lab.client.start_wrk(&load.connection_per_request())
+    });
+    lab.balancers[0].kill_daemon()?;
+    lab.balancers[0].start_daemon()?;
+    is_up_again(lab, 0)?;
+    let ended = lab.balancers[1].end_daemon(Signal::SIGUSR1)?;
+    ensure!(ended.success(), "the daemon ended with {ended}");
+    lab.balancers[1].start_daemon()?;
+    is_up_again(lab, 1)?;
+    for load in loads {
+        let report = load?.report()?;
+        ensure!(report.errors() == 0, "{report:?}");
+    }
+    let log = monitor.log();
+    let gone: Vec<&str> = log.lines().filter(|l| l.starts_with("Deleted")).collect();
+    let of_a_vip = |line: &&&str| vips().iter().any(|vip| line.contains(&vip.to_string()));
+    let gone: Vec<_> = gone.iter().filter(of_a_vip).collect();
+    ensure!(gone.is_empty(), "routes went meanwhile: {gone:?}");
+    for vip in vips() {
+        ensure!(lab.router.balancers_of(vip)?.len() == 2, "{vip}");
+    }
+    Ok(())
+}
+
+/// Waits until the balancer's session with the router is established.
+fn is_up_again(lab: &Lab, balancer: usize) -> Result<()> {
+    wait_until(&format!("b{balancer} has its router again"), START, || {
+        let bgp = lab.balancers[balancer].cli(&["bgp"])?;
+        let peers = bgp["peers"].as_array().context("no peers")?;
+        let up = |peer: &serde_json::Value| peer["state"] == "established";
+        Ok((!peers.is_empty() && peers.iter().all(up)).then_some(()))
+    })
 }
 
 /// Changes a random balancer, again and again. Returns how long each took to be in the router's

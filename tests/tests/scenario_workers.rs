@@ -42,6 +42,10 @@ fn one_receives_and_another_processes(lab: &mut Lab, version: Version) -> Result
     let received = status.received_by_worker()?;
     let taken = balancer.metric("lockstep_worker_taken_over_packets_total")?;
     ensure!(received[0] > 10_000 && received[1] == 0, "{received:?}");
+    let processed = status.processed_by_worker()?;
+    ensure!(processed[0] == 0 && processed[1] > 10_000, "{processed:?}");
+    let text = balancer.cli_text(&["status"])?;
+    ensure!(text.contains("PROCESSED"), "{text}");
     // All of it, but for what came since.
     ensure!(taken + 1_000 > received[0], "{taken} of {received:?}");
     ensure!(status.drops("handover_full")? == 0);

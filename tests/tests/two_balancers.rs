@@ -91,6 +91,7 @@ fn compile(previous: &Tables, epoch: u64, backends: Vec<Backend>) -> Tables {
             .to_vec(),
         mode: Mode::TUNNEL,
         backends,
+        unserved: lockstep_plan::Unserved::Drop,
         table_size: TableSize::DEFAULT,
         idle: IdleTimeouts::DEFAULT,
         scheduler: lockstep_plan::Scheduler::default(),

@@ -9,6 +9,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 
+/// When an interface may have an engine address: what the warning about it says to do.
+pub const ENGINE_ADDRESS_IS_FINE: &str = "right when it is there to answer ARP or ND only";
+
 /// The largest MTU with which the kernel attaches an XDP program to a veth: one page less the
 /// head-room and what `build_skb` needs behind the packet.
 pub const VETH_MAX_MTU: u32 = 3_506;
@@ -186,11 +189,7 @@ impl Check<'_> {
                         "{name} has engine address {address} too: TCP and UDP to it go to the \
                          engine, not to this host's programs"
                     );
-                    self.warning(
-                        at,
-                        message,
-                        "right when it is there to answer ARP or ND only",
-                    );
+                    self.warning(at, message, ENGINE_ADDRESS_IS_FINE);
                 }
             }
         }

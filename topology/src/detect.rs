@@ -55,7 +55,7 @@ pub enum DetectError {
     },
     /// No engine address was named.
     #[error(
-        "name the engine's addresses: one IPv4 address, one IPv6 address, or both, extra ones that \
+        "name the engine's addresses with --address: one IPv4 address, one IPv6 address, or both, extra ones that \
          the network routes to this host"
     )]
     NoAddress,

@@ -34,7 +34,7 @@
 //! | `flows_ipv6` | entries of each worker's IPv6 flow table | 1,024 to 67,108,864 | 250,000 |
 //! | `umem_frames` | packet buffers of each worker, over all its queues | a power of two from 256 to 1,048,576, 128 a queue at least | 8,192 |
 //! | `frame_size` | bytes of a packet buffer | 2048 (MTU up to 1,734), 4096 (MTU up to 3,782) | 2048 |
-//! | `watchdog` | a worker that shows no life for this long loses its sockets, and the kernel gets its packets | 10 ms to 1 m, with a unit: `"500ms"` | `"1s"` |
+//! | `watchdog` | a worker that shows no life for this long loses its sockets: the XDP program carries the packets of tunnels then, and the kernel gets the others | 10 ms to 1 m, with a unit: `"500ms"` | `"1s"` |
 //!
 //! `[sessions]`, once or not at all: what each worker takes when the first service with `mode = "replicate"` comes.
 //!
@@ -89,7 +89,7 @@ mod rules;
 mod sessions;
 mod show;
 
-pub use check::{VETH_MAX_MTU, check};
+pub use check::{ENGINE_ADDRESS_IS_FINE, VETH_MAX_MTU, check};
 pub use detect::{DetectError, Wishes, detect};
 pub use host::{DiscoverError, Host, HostInterface, InterfaceKind};
 pub use memory::{WorkerMemory, total as total_memory};

@@ -2,11 +2,11 @@
 
 use crate::model::{Engine, Topology, Worker};
 
-/// Bytes of an IPv4 flow table for each entry: 32 for the flow, 1 of control, and 9 by which the
-/// answers to a rewritten flow find it.
-const FLOW_IPV4: u64 = 42;
-/// Bytes of an IPv6 flow table for each entry: 64 for the flow, and the same beside it.
-const FLOW_IPV6: u64 = 74;
+/// Bytes of an IPv4 flow table for each bucket: for each of 8 entries 32 for the flow, 1 of control,
+/// and 9 by which the answers to a rewritten flow find it; and 1 that says which of them give way.
+const BUCKET_IPV4: u64 = 8 * 42 + 1;
+/// Bytes of an IPv6 flow table for each bucket: 64 for each flow, and the same beside it.
+const BUCKET_IPV6: u64 = 8 * 74 + 1;
 
 /// The memory of one worker, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,10 +22,10 @@ impl WorkerMemory {
     pub fn of(engine: &Engine, worker: &Worker) -> Self {
         let frames = u64::from(engine.umem_frames.get());
         // A table is five eighths full at most, so that every flow finds room in its two buckets.
-        let table = |entries: u32, bytes: u64| u64::from(entries) * bytes * 8 / 5;
+        let table = |entries: u32, bucket: u64| u64::from(entries) * bucket / 5;
         let umem = frames * u64::from(engine.frame_size.bytes());
-        let flows =
-            table(engine.flows_ipv4.get(), FLOW_IPV4) + table(engine.flows_ipv6.get(), FLOW_IPV6);
+        let flows = table(engine.flows_ipv4.get(), BUCKET_IPV4)
+            + table(engine.flows_ipv6.get(), BUCKET_IPV6);
         WorkerMemory {
             umem: if worker.queues.is_empty() { 0 } else { umem },
             flows: if worker.process { flows } else { 0 },

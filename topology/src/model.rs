@@ -28,6 +28,11 @@ pub struct Topology {
 }
 
 impl Topology {
+    /// The file that it was read from, under the name that it was read by.
+    pub fn file(&self) -> &str {
+        &self.origin.file
+    }
+
     /// A topology from its parts, by the same rules as a file's.
     ///
     /// # Errors

@@ -97,8 +97,8 @@ fn engine(text: &mut String, engine: &Engine) {
         ),
         (
             &format!(
-                "A worker that shows no life for this long loses its sockets, and the kernel gets its\n\
-                 # packets: {}.",
+                "A worker that shows no life for this long loses its sockets: the XDP program carries\n\
+                 # the packets of tunnels then, and the kernel gets the others. {}.",
                 Watchdog::ALLOWED
             ),
             "watchdog",

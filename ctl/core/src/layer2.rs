@@ -275,6 +275,11 @@ impl Election {
         &self.owned
     }
 
+    /// What this balancer can serve, and since when it says so.
+    pub const fn offered(&self) -> &BTreeMap<IpAddr, Duration> {
+        &self.willing
+    }
+
     /// What became ours, and what no longer is, since this was last asked.
     pub fn changes(&mut self) -> Vec<(IpAddr, Change)> {
         std::mem::take(&mut self.changes)

@@ -67,7 +67,7 @@ use crate::checks::Policy;
 use crate::spread::{Priority, Spread, Spreads};
 use lockstep_plan::{
     Backend, BackendId, BackendState, Encapsulation, Guard, Health, Mode, Replicate, Scheduler,
-    Service, ServiceName, Snapshot, Weight,
+    Service, ServiceName, Snapshot, TableSize, Unserved, Weight,
 };
 use lockstep_topology::diagnostics::{Diagnostics, Source, from_toml};
 use serde::Deserialize;
@@ -176,8 +176,7 @@ struct FileService {
     scheduler: Option<Spanned<FileScheduler>>,
     sticky: Option<Spanned<FileSticky>>,
     slow_start: Option<Spanned<SlowStart>>,
-    #[serde(default)]
-    table_size: Size,
+    table_size: Option<Spanned<Size>>,
     #[serde(default)]
     idle: Idle,
     allow: Option<Spanned<Vec<PrefixText>>>,
@@ -208,10 +207,11 @@ impl FileService {
                 .iter()
                 .map(|b| b.get_ref().to_plan())
                 .collect(),
-            table_size: self.table_size.0,
+            table_size: (self.table_size.as_ref()).map_or(TableSize::DEFAULT, |s| s.get_ref().0),
             idle: self.idle.to_plan(),
             scheduler: self.scheduler(),
             guard: self.guard(),
+            unserved: self.unserved(),
         }
     }
 
@@ -246,6 +246,13 @@ impl FileService {
             new_flows: rate.and_then(|r| r.new_flows()),
             packets: rate.and_then(|r| r.packets()),
             source: self.source_rate.as_ref().map(SourceLimit::to_plan),
+        }
+    }
+
+    fn unserved(&self) -> Unserved {
+        match self.all_down.as_ref().map(|policy| policy.get_ref()) {
+            Some(health::FileAllDown::Reset) => Unserved::Reset,
+            None | Some(health::FileAllDown::Keep | health::FileAllDown::Drop) => Unserved::Drop,
         }
     }
 

@@ -24,6 +24,7 @@ pub fn service(name: &str, backends: &[&str]) -> Service {
         vips: vec![format!("203.0.113.10:{port}/tcp").parse().unwrap()],
         mode: Mode::TUNNEL,
         backends: backends.iter().map(|b| backend(b)).collect(),
+        unserved: lockstep_plan::Unserved::Drop,
         table_size: TableSize::DEFAULT,
         idle: IdleTimeouts::DEFAULT,
         scheduler: lockstep_plan::Scheduler::default(),

@@ -6,6 +6,8 @@ mod facts;
 mod judge;
 mod probe;
 mod server;
+mod sources;
+mod way;
 
 use super::output::{Out, table};
 use super::{Answer, Failure, Global};
@@ -20,17 +22,28 @@ pub struct Arguments {
     /// Look at a real server: does it take packets out of tunnels, and answer for the VIPs?
     #[arg(long)]
     server: bool,
+    /// How a balancer's packets come to this real server: with nat and full-nat its answers have to
+    /// go back by way of the balancer.
+    #[arg(
+        long,
+        value_name = "MODE",
+        default_value = "tunnel",
+        requires = "server"
+    )]
+    mode: way::Mode,
+    /// The balancer's address in this real server's network; with full-nat, an engine address.
+    #[arg(long = "balancer", value_name = "ADDRESS", requires = "server")]
+    balancers: Vec<IpAddr>,
+    /// A client, where some have a route of their own.
+    #[arg(long = "client", value_name = "ADDRESS", requires = "server")]
+    clients: Vec<IpAddr>,
     /// A VIP that this real server answers for.
     #[arg(long = "vip", value_name = "ADDRESS", requires = "server")]
     vips: Vec<IpAddr>,
-    /// The topology.toml of this balancer.
-    #[arg(
-        long,
-        value_name = "FILE",
-        default_value = "/etc/lockstep/topology.toml",
-        env = "LOCKSTEP_TOPOLOGY"
-    )]
-    topology: PathBuf,
+    /// The topology.toml of this balancer. Without it, the running engine's own; where none runs,
+    /// /etc/lockstep/topology.toml.
+    #[arg(long, value_name = "FILE", env = "LOCKSTEP_TOPOLOGY")]
+    topology: Option<PathBuf>,
     /// The longest IP packet that clients send.
     #[arg(long, value_name = "BYTES", default_value_t = 1_500, value_parser = clap::value_parser!(u32).range(576..=9_216))]
     client_mtu: u32,
@@ -143,11 +156,14 @@ impl Report {
 
 /// Looks at this host.
 pub async fn run(global: &Global, arguments: Arguments, out: &mut Out) -> Result<Answer, Failure> {
-    let findings = if arguments.server {
+    let findings = if arguments.server && arguments.mode != way::Mode::Tunnel {
+        let ways = way::look(arguments.mode, arguments.balancers, &arguments.clients);
+        way::judge(&ways)
+    } else if arguments.server {
         let facts = discover::server(arguments.vips, arguments.client_mtu)?;
         server::judge(&facts)
     } else {
-        let (topology, client_mtu) = (&arguments.topology, arguments.client_mtu);
+        let (topology, client_mtu) = (arguments.topology.as_deref(), arguments.client_mtu);
         let facts = discover::balancer(global, topology, client_mtu, !arguments.no_ping).await?;
         judge::judge(&facts)
     };

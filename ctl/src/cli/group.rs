@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(
             report.text(),
             "group east, store http://10.0.0.2:2379 answers (for 1m 0s), 2 drains\n\n\
-             BALANCER      ALIVE  HEARD     UP  DOWN  DIFFERS IN\n\
+             BALANCER     ALIVE  HEARD     UP  DOWN  DIFFERS IN\n\
              lb-1 (here)  1m 0s     1s  1,200     5  web/10.0.0.1, web/10.0.0.2, web/10.0.0.3, 2 more\n\n\
              no random numbers: lockstepd.toml has no [random]"
         );

@@ -97,7 +97,8 @@ impl Backend {
         let latency = self.latency_seconds.map(units::moment);
         let next = match self.next {
             None => "now".to_owned(),
-            Some(at) => units::moment((at - now).max(0.0)),
+            Some(at) if at <= now => "now".to_owned(),
+            Some(at) => units::moment(at - now),
         };
         vec![
             self.service.clone(),

@@ -7,6 +7,7 @@ use crate::transport::Peer;
 use lockstep_api::{DaemonStatusReply, DaemonStatusRequest, HealthRequest, StatusRequest};
 use serde::Serialize;
 
+mod back;
 mod engine;
 mod spread;
 

@@ -7,12 +7,15 @@ use super::actor::{Event, until};
 use super::clock::Clock;
 use super::parts::{Ending, Wires};
 use ask::Asker;
-use lockstep_ctl_core::checks::{Change, Checks, Order, Outcome, Ticket};
+use lockstep_ctl_core::checks::{Change, Checks, Order, Outcome, Seen, Sign, Ticket};
 use lockstep_plan::health::Verdict;
+use signs::Found;
 use std::collections::HashMap;
+use std::mem::replace;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -22,13 +25,20 @@ mod http;
 mod icmp;
 mod report;
 mod script;
+mod signs;
 mod socket;
 mod tcp;
 mod tls;
+mod tunnel;
 mod udp;
 
+/// Signs that wait to be looked at. Whoever finds more waits.
+const SIGNS: usize = 64;
+
 /// From one report for the command line to the next, where no verdict changes.
-const REPORT: Duration = Duration::from_secs(1);
+const REPORT: Duration = Duration::from_millis(200);
+/// With more backends than this a report is made a fifth as often.
+const MANY: usize = 5_000;
 
 /// Checks what it is told to, until the daemon ends.
 pub async fn run(mut wires: Wires) {
@@ -38,6 +48,10 @@ pub async fn run(mut wires: Wires) {
         // A sender that is gone means the same.
         let _ = ending.wait_for(|e| *e != Ending::Running).await;
     });
+    let (found, mut signs) = mpsc::channel(SIGNS);
+    let (watching, watched) = watch::channel(false);
+    let mut helpers = JoinSet::new();
+    helpers.spawn(signs::follow(wires.engine.clone(), watched, found));
     let mut reports = interval(REPORT);
     reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -72,7 +86,11 @@ pub async fn run(mut wires: Wires) {
                 part.changed = false;
                 part.report(&wires);
             }
-            _ = reports.tick() => part.report(&wires),
+            Some(found) = signs.recv() => part.suspect(found),
+            _ = reports.tick() => {
+                watching.send_if_modified(|w| replace(w, !part.checks.is_empty()) == part.checks.is_empty());
+                part.report_in_turn(&wires);
+            }
         }
     }
 }
@@ -88,6 +106,8 @@ struct Part {
     changed: bool,
     /// Whether anybody was checked at the last report.
     reported: bool,
+    /// Reports that were due so far.
+    ticks: u64,
 }
 
 impl Part {
@@ -100,6 +120,7 @@ impl Part {
             tickets: HashMap::new(),
             changed: false,
             reported: false,
+            ticks: 0,
         }
     }
 
@@ -141,6 +162,28 @@ impl Part {
         if let Some(change) = self.checks.note(self.clock.now(), ticket, &outcome) {
             say(&change, &outcome);
             self.changed = true;
+        }
+    }
+
+    fn suspect(&mut self, found: Found) {
+        let now = self.clock.now();
+        match found {
+            Found::Of(target, sign) => self.checks.suspect(now, &target, sign),
+            Found::OfReplica(service, name) => {
+                let of =
+                    |seen: &Seen<'_>| seen.target.service == service && seen.subject.name == name;
+                let target = self.checks.seen(now).find(of).map(|s| s.target.clone());
+                if let Some(target) = target {
+                    self.checks.suspect(now, &target, Sign::Evicted);
+                }
+            }
+        }
+    }
+
+    fn report_in_turn(&mut self, wires: &Wires) {
+        self.ticks += 1;
+        if self.checks.len() <= MANY || self.ticks.is_multiple_of(5) {
+            self.report(wires);
         }
     }
 

@@ -1,8 +1,316 @@
 //! Tells neighbors on the link which VIPs are here: ARP and neighbor discovery.
+//!
+//! The kernel does not have the VIPs' addresses and answers nothing for them; this part does,
+//! while the VIP is this balancer's turn ([`Election`]). It has a thread of its own, so that
+//! nothing else in the daemon makes it look dead to the others.
 
+use super::apart;
+use super::clock::Clock;
 use super::parts::{Ending, Wires};
+use hellos::Hellos;
+use link::{Owned, Report};
+use lockstep_api::{Layer2Interface, Layer2Peer, Layer2Reply, Layer2Vip};
+use lockstep_ctl_core::announce::Announcements;
+use lockstep_ctl_core::config::Config;
+use lockstep_ctl_core::config::layer2::Layer2;
+use lockstep_ctl_core::drains::Timestamp;
+use lockstep_ctl_core::layer2::{Change, Election, MAX_VIPS, MISSES};
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+
+mod hellos;
+mod link;
+mod neighbors;
+
+/// When what failed at the start is tried again.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// Hellos read in one go. Then timers have their turn, whatever still waits.
+const BURST: usize = 64;
+
+/// How often the others are told that this balancer leaves, and how far apart: nothing follows
+/// that could make up for a loss.
+const GOODBYES: (usize, Duration) = (3, Duration::from_millis(15));
 
 /// Owns the VIPs that are its turn, until the daemon ends.
-pub async fn run(mut wires: Wires) {
-    let _ = wires.ending.wait_for(|e| *e != Ending::Running).await;
+pub async fn run(wires: Wires) {
+    apart::run("layer2", || follow(wires)).await;
+}
+
+/// What is to be done, of the daemon's settings.
+fn wanted(config: &Config) -> Option<(String, Layer2)> {
+    let layer2 = config.layer2.clone()?;
+    let name = config.operation.name.clone().unwrap_or_else(host_name);
+    Some((name, layer2))
+}
+
+fn host_name() -> String {
+    let read = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    read.map(|name| name.trim().to_owned()).unwrap_or_default()
+}
+
+/// Takes part while there is a section for it, anew whenever it changes.
+async fn follow(mut wires: Wires) {
+    loop {
+        let now = wanted(&wires.config.borrow_and_update());
+        let Some((name, settings)) = now.clone() else {
+            wires.reports.layer2.send_replace(Layer2Reply::default());
+            tokio::select! {
+                changed = wires.config.changed() => if changed.is_err() {
+                    return;
+                },
+                _ = wires.ending.wait_for(|e| *e != Ending::Running) => return,
+            }
+            continue;
+        };
+        let hellos = match Hellos::open(&settings).await {
+            Ok(hellos) => hellos,
+            Err(problem) => {
+                tracing::error!("layer 2: {problem}");
+                wires.reports.layer2.send_replace(Layer2Reply {
+                    enabled: true,
+                    name,
+                    group: settings.group,
+                    problem,
+                    ..Layer2Reply::default()
+                });
+                tokio::select! {
+                    _ = wires.config.changed() => {}
+                    _ = wires.ending.wait_for(|e| *e != Ending::Running) => return,
+                    () = sleep(AGAIN) => {}
+                }
+                continue;
+            }
+        };
+        let mut part = Part::new(name, settings, hellos, &wires);
+        part.run(&mut wires, now).await;
+        part.leave().await;
+        if *wires.ending.borrow() != Ending::Running {
+            return;
+        }
+    }
+}
+
+struct Part {
+    settings: Layer2,
+    name: String,
+    election: Election,
+    hellos: Hellos,
+    owned: watch::Sender<Owned>,
+    /// The number of the next announcement.
+    number: u64,
+    interfaces: Vec<Report>,
+    links: JoinSet<()>,
+    tell: watch::Sender<Layer2Reply>,
+    reply: Layer2Reply,
+    clock: Clock,
+    started: Timestamp,
+    too_many: bool,
+}
+
+impl Part {
+    fn new(name: String, settings: Layer2, hellos: Hellos, wires: &Wires) -> Self {
+        let clock = Clock::start();
+        let started = clock.now();
+        let election = Election::new(
+            (&settings.group, &name),
+            settings.peers.keys().cloned(),
+            settings.timing,
+            started.0,
+            clock.uptime(),
+        );
+        let owned = watch::Sender::<Owned>::default();
+        let mut links = JoinSet::new();
+        let mut interfaces = Vec::new();
+        for interface in &settings.interfaces {
+            let report = Report::new(Mutex::new(Layer2Interface {
+                name: interface.clone(),
+                ..Layer2Interface::default()
+            }));
+            links.spawn(link::run(
+                interface.clone(),
+                owned.subscribe(),
+                report.clone(),
+            ));
+            interfaces.push(report);
+        }
+        tracing::info!(%name, group = %settings.group, peers = settings.peers.len(), "layer 2: listens");
+        Part {
+            settings,
+            name,
+            election,
+            hellos,
+            owned,
+            number: 0,
+            interfaces,
+            links,
+            tell: wires.reports.layer2.clone(),
+            reply: Layer2Reply::default(),
+            clock,
+            started,
+            too_many: false,
+        }
+    }
+
+    /// Until the settings are no longer `these`, or the daemon ends.
+    async fn run(&mut self, wires: &mut Wires, these: Option<(String, Layer2)>) {
+        loop {
+            // What has come is read before anybody is taken for dead.
+            self.hear();
+            self.offer(&wires.announcements.borrow_and_update().clone());
+            self.tick();
+            let wake = Instant::now()
+                + (self.election.next_deadline()).saturating_sub(self.clock.uptime());
+            tokio::select! {
+                () = self.hellos.readable() => {}
+                () = sleep_until(wake) => {}
+                changed = wires.announcements.changed() => if changed.is_err() {
+                    return;
+                },
+                changed = wires.config.changed() => {
+                    if changed.is_err() || wanted(&wires.config.borrow()) != these {
+                        return;
+                    }
+                }
+                _ = wires.ending.wait_for(|e| *e != Ending::Running) => return,
+            }
+        }
+    }
+
+    fn hear(&mut self) {
+        for _ in 0..BURST {
+            let now = self.clock.uptime();
+            match self.hellos.receive(&self.settings) {
+                Ok(hello) => {
+                    let taken = hello.is_some_and(|hello| self.election.receive(now, hello));
+                    self.reply.hellos_received += u64::from(taken);
+                    self.reply.hellos_refused += u64::from(!taken);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    tracing::debug!("layer 2: cannot receive: {error}");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn offer(&mut self, announcements: &Announcements) {
+        let vips = announcements.iter().filter(|(_, why)| why.is_none());
+        let vips: Vec<IpAddr> = vips.map(|(vip, _)| *vip).collect();
+        let too_many = vips.len() > MAX_VIPS;
+        if too_many && !self.too_many {
+            tracing::error!(
+                "layer 2: {} VIPs, of which the first {MAX_VIPS} are announced; share them out \
+                 among several balancers' services.toml, or use BGP",
+                vips.len()
+            );
+        }
+        self.too_many = too_many;
+        self.election.offer(self.clock.uptime(), vips);
+    }
+
+    /// Says hello where it is due, and follows what that brings about.
+    fn tick(&mut self) {
+        let hello = self.election.tick(self.clock.uptime());
+        let changes = self.election.changes();
+        for (vip, change) in &changes {
+            match change {
+                Change::Claimed => {
+                    self.reply.claims += 1;
+                    tracing::info!(%vip, "layer 2: this balancer answers for the VIP now");
+                }
+                Change::Affirmed => {
+                    tracing::warn!(%vip, "layer 2: two balancers answered for the VIP; it is ours")
+                }
+                Change::Released => tracing::info!(%vip, "layer 2: no longer answers for the VIP"),
+            }
+        }
+        if hello.is_some() || !changes.is_empty() {
+            // Others wait this long before they take over.
+            let until = Instant::now() + self.settings.timing.interval * MISSES;
+            self.owned.send_modify(|owned| {
+                owned.until = Some(until);
+                for (vip, change) in changes {
+                    self.number += 1;
+                    match change {
+                        Change::Claimed | Change::Affirmed => owned.vips.insert(vip, self.number),
+                        Change::Released => owned.vips.remove(&vip),
+                    };
+                }
+            });
+        }
+        if let Some(hello) = hello {
+            self.hellos.send(&self.settings, &hello);
+            self.reply.hellos_sent += 1;
+        }
+        self.publish();
+    }
+
+    /// Lets go of everything, and tells the others, so that they need not wait.
+    async fn leave(mut self) {
+        let (times, pause) = GOODBYES;
+        self.election.leave(self.clock.uptime());
+        for _ in 0..times {
+            self.tick();
+            sleep(pause.max(self.settings.timing.interval / 8)).await;
+        }
+        drop(self.owned);
+        while self.links.join_next().await.is_some() {}
+        self.tell.send_replace(Layer2Reply::default());
+    }
+
+    fn publish(&mut self) {
+        let seconds = |at: Duration| self.started.after(at).0 as f64 / 1e3;
+        let election = &self.election;
+        let offered = election.offered();
+        self.reply = Layer2Reply {
+            enabled: true,
+            name: self.name.clone(),
+            group: self.settings.group.clone(),
+            vips: (election.vips().into_iter())
+                .map(|vip| Layer2Vip {
+                    address: vip.to_string(),
+                    owner: election.owner(vip).unwrap_or_default().to_owned(),
+                    ours: election.owned().contains_key(&vip),
+                    willing: offered.contains_key(&vip),
+                    since: election.owned().get(&vip).map_or(0.0, |at| seconds(*at)),
+                })
+                .collect(),
+            peers: (election.peers())
+                .map(|peer| Layer2Peer {
+                    name: peer.name.to_owned(),
+                    address: (self.settings.peers.get(peer.name))
+                        .map_or_else(String::new, ToString::to_string),
+                    alive: peer.alive.is_some(),
+                    since: peer.alive.map_or(0.0, seconds),
+                    hears_us: peer.hears_us,
+                    owned: u32::try_from(peer.owned).unwrap_or(u32::MAX),
+                    willing: u32::try_from(peer.willing).unwrap_or(u32::MAX),
+                })
+                .collect(),
+            interfaces: (self.interfaces.iter())
+                .map(|report| {
+                    report
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .clone()
+                })
+                .collect(),
+            problem: String::new(),
+            ..self.reply
+        };
+        self.tell.send_if_modified(|told| {
+            let differs = *told != self.reply;
+            if differs {
+                told.clone_from(&self.reply);
+            }
+            differs
+        });
+    }
 }

@@ -50,7 +50,7 @@ pub async fn run(mut wires: Wires) {
     let (watching, paths) = bfd::start(to_watch);
     let (mut routing, mut accepted) = Routing::new(&wires, wanted, paths);
     let config = wires.config.borrow_and_update().clone();
-    routing.follow(&config.bgp).await;
+    routing.follow(&config.bgp);
     let ending = loop {
         tokio::select! {
             biased;
@@ -62,7 +62,7 @@ pub async fn run(mut wires: Wires) {
             () = until(routing.settle_at) => routing.settle(),
             Ok(()) = wires.config.changed() => {
                 let config = wires.config.borrow_and_update().clone();
-                routing.follow(&config.bgp).await;
+                routing.follow(&config.bgp);
             }
             () = until(routing.listen_at) => routing.listen(),
             Some((stream, from)) = accepted.recv() => routing.hand_over(stream, from),
@@ -93,10 +93,10 @@ struct Task {
 }
 
 impl Task {
-    async fn stop(self, why: Option<Notification>) {
+    /// Tells it to end, and what says when it has.
+    fn stop(self, why: Option<Notification>) -> JoinHandle<()> {
         self.orders.send_replace(Order::Stop(why));
-        // One that panicked has said so.
-        let _ = self.handle.await;
+        self.handle
     }
 }
 
@@ -150,7 +150,7 @@ impl Routing {
 
     /// Has the routers of the configuration, and no others. Sessions go on where only what routes
     /// have is another.
-    async fn follow(&mut self, bgp: &Bgp) {
+    fn follow(&mut self, bgp: &Bgp) {
         let changed = |address: &IpAddr, task: &Task| match bgp.peers.get(address) {
             None => Some(Notification::DECONFIGURED),
             Some(peer) if needs_session(&task.peer, peer) => Some(Notification::RECONFIGURED),
@@ -159,11 +159,13 @@ impl Routing {
         let ends: Vec<(IpAddr, Notification)> = (self.tasks.iter())
             .filter_map(|(address, task)| Some((*address, changed(address, task)?)))
             .collect();
-        let gone = ends.into_iter().filter_map(|(address, why)| {
+        let mut ending = BTreeMap::new();
+        for (address, why) in ends {
             self.listeners.forget(address);
-            Some(self.tasks.remove(&address)?.stop(Some(why)))
-        });
-        futures::future::join_all(gone.collect::<Vec<_>>()).await;
+            if let Some(task) = self.tasks.remove(&address) {
+                ending.insert(address, task.stop(Some(why)));
+            }
+        }
         self.bgp = bgp.clone();
         if self.leave.is_none() && !bgp.peers.is_empty() {
             let (leave, pending) = Leave::pending(&self.state_dir);
@@ -179,13 +181,14 @@ impl Routing {
                     task.peer = Arc::new(peer.clone());
                     task.orders.send_replace(Order::Run(task.peer.clone()));
                 }
-                None => self.start(address, peer),
+                None => self.start(address, peer, ending.remove(&address)),
             }
         }
         self.listen();
     }
 
-    fn start(&mut self, address: IpAddr, peer: &Peer) {
+    /// Has a task for a router, which begins when the one before it has ended.
+    fn start(&mut self, address: IpAddr, peer: &Peer, before: Option<JoinHandle<()>>) {
         let peer = Arc::new(peer.clone());
         let (orders, to_do) = watch::channel(Order::Run(peer.clone()));
         let (accepted, come) = mpsc::channel(ACCEPTED);
@@ -198,6 +201,10 @@ impl Routing {
         let (clock, reply) = (self.clock, self.reply.clone());
         let restarted = self.restarted;
         let handle = tokio::spawn(async move {
+            if let Some(before) = before {
+                // One that panicked has said so.
+                let _ = before.await;
+            }
             if let Some(router) = Router::new(address, ears, restarted, clock, reply) {
                 router.run().await;
             }

@@ -42,6 +42,8 @@ struct State {
     sessions: (u64, u64),
     /// Whether previews and questions for metrics are never answered.
     hangs: bool,
+    /// Connections that every backend has reset.
+    resets: u64,
     /// Packets that each VIP gets in a second, and the seconds that have passed: one with each
     /// status.
     traffic: Option<(u64, u64)>,
@@ -119,6 +121,11 @@ impl FakeEngine {
     /// Has another snapshot than the one it was told, as from another daemon.
     pub fn replace(&self, snapshot: Snapshot) {
         self.state().current = snapshot;
+    }
+
+    /// Every backend has reset so many connections.
+    pub fn reset(&self, resets: u64) {
+        self.state().resets = resets;
     }
 
     /// Stops answering previews and questions for metrics, as one that hangs.
@@ -404,6 +411,9 @@ impl Engine for Service {
             for vip in status.services.iter_mut().flat_map(|s| &mut s.vips) {
                 vip.packets += *packets * *seconds;
             }
+        }
+        for backend in status.services.iter_mut().flat_map(|s| &mut s.backends) {
+            backend.resets = state.resets;
         }
         (status.workers[0].flows, status.workers[0].stateless) = state.fill;
         (status.sessions_unprotected, status.sessions_orphaned) = state.sessions;

@@ -14,6 +14,39 @@ pub struct Etcd {
     client: u16,
     peer: u16,
     child: Option<Child>,
+    certificates: Option<Certificates>,
+}
+
+/// An authority, and a certificate of it for this host, both as server and as client.
+pub struct Certificates {
+    dir: TempDir,
+}
+
+impl Certificates {
+    /// New ones.
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "
+            openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
+                -subj /CN=authority -keyout ca.key -out ca.pem
+            openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes \
+                -subj /CN=lockstep -keyout key.pem -out request.pem
+            printf 'subjectAltName=IP:127.0.0.1\\nextendedKeyUsage=serverAuth,clientAuth' > extensions
+            openssl x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
+                -extfile extensions -out certificate.pem";
+        let done = Command::new("sh")
+            .args(["-ec", script])
+            .current_dir(dir.path())
+            .output()
+            .expect("openssl is needed: apt install openssl");
+        assert!(done.status.success(), "{done:?}");
+        Certificates { dir }
+    }
+
+    /// One of `ca.pem`, `certificate.pem` and `key.pem`.
+    pub fn file(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().unwrap().to_owned()
+    }
 }
 
 /// A port of loopback that nobody has at this moment.
@@ -37,7 +70,21 @@ impl Etcd {
             client: free_port(),
             peer: free_port(),
             child: None,
+            certificates: None,
         }
+    }
+
+    /// One that speaks TLS only, with clients that it knows.
+    pub fn secured() -> Self {
+        let mut etcd = Etcd::reserve();
+        etcd.certificates = Some(Certificates::new());
+        etcd.run();
+        etcd
+    }
+
+    /// A file of its certificates.
+    pub fn file(&self, name: &str) -> String {
+        self.certificates.as_ref().unwrap().file(name)
     }
 
     /// Starts it with what it knew.
@@ -48,7 +95,15 @@ impl Etcd {
             .append(true)
             .open(self.log())
             .unwrap();
-        let child = Command::new("etcd")
+        let mut command = Command::new("etcd");
+        if self.certificates.is_some() {
+            command
+                .arg("--client-cert-auth")
+                .args(["--trusted-ca-file", &self.file("ca.pem")])
+                .args(["--cert-file", &self.file("certificate.pem")])
+                .args(["--key-file", &self.file("key.pem")]);
+        }
+        let child = command
             .arg("--data-dir")
             .arg(self.dir.path().join("data"))
             .args(["--listen-client-urls", &client])
@@ -73,7 +128,11 @@ impl Etcd {
 
     /// Where it answers.
     pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.client)
+        let scheme = match self.certificates {
+            Some(_) => "https",
+            None => "http",
+        };
+        format!("{scheme}://127.0.0.1:{}", self.client)
     }
 
     /// Freezes it, as a host that is overloaded does.
@@ -101,7 +160,14 @@ impl Etcd {
 
     /// What `etcdctl` says; `None` where it fails.
     pub fn ask(&self, arguments: &[&str]) -> Option<String> {
-        let output = Command::new("etcdctl")
+        let mut command = Command::new("etcdctl");
+        if self.certificates.is_some() {
+            command
+                .args(["--cacert", &self.file("ca.pem")])
+                .args(["--cert", &self.file("certificate.pem")])
+                .args(["--key", &self.file("key.pem")]);
+        }
+        let output = command
             .env("ETCDCTL_API", "3")
             .args(["--endpoints", &self.endpoint()])
             .args(["--dial-timeout", "1s", "--command-timeout", "2s"])
@@ -116,6 +182,18 @@ impl Etcd {
     pub fn tell(&self, arguments: &[&str]) -> String {
         self.ask(arguments)
             .unwrap_or_else(|| panic!("{arguments:?}"))
+    }
+
+    /// Writes a key again and again, so many bytes each time.
+    pub fn churn(&self, key: &str, times: usize, bytes: usize) {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let endpoints = [self.endpoint()];
+            let mut client = etcd_client::Client::connect(endpoints, None).await.unwrap();
+            for _ in 0..times {
+                client.put(key, vec![b'x'; bytes], None).await.unwrap();
+            }
+        });
     }
 
     /// Its revision.

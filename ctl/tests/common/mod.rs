@@ -201,17 +201,12 @@ impl Daemon {
 
     /// As a host that is overloaded: it does nothing until it is thawed.
     pub fn freeze(&self) {
-        self.signal(nix::sys::signal::Signal::SIGSTOP);
+        self.signal("STOP");
     }
 
     /// Ends that.
     pub fn thaw(&self) {
-        self.signal(nix::sys::signal::Signal::SIGCONT);
-    }
-
-    fn signal(&self, signal: nix::sys::signal::Signal) {
-        let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
-        nix::sys::signal::kill(pid, signal).unwrap();
+        self.signal("CONT");
     }
 
     /// SIGTERM; returns the exit code.
@@ -230,6 +225,23 @@ impl Daemon {
         let ticks: u64 = ticks.map(|t| t.parse::<u64>().unwrap()).sum();
         // USER_HZ is 100 on every architecture we run on.
         Duration::from_millis(ticks * 10)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal by name, such as USR1.
+    pub fn signal(&self, name: &str) {
+        let mut command = Command::new("kill");
+        let status = command.args(["-s", name, &self.pid().to_string()]).status();
+        assert!(status.unwrap().success());
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
     }
 
     /// What it has logged.

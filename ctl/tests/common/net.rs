@@ -3,6 +3,7 @@
 use super::{Daemon, Place, wait_for};
 use std::fs::File;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The namespace. All addresses of 10.99.0.0/16 and of fd99::/64 are its own.
 pub struct Net {
@@ -12,7 +13,9 @@ pub struct Net {
 impl Net {
     /// Makes one; needs root.
     pub fn new(place: &Place) -> Self {
-        let marker = place.path("net-is-up");
+        static NETS: AtomicU32 = AtomicU32::new(0);
+        let marker = format!("net-{}", NETS.fetch_add(1, Ordering::Relaxed));
+        let marker = place.path(&marker);
         let script = format!(
             "ip link set lo up && ip route add local 10.99.0.0/16 dev lo && \
              ip -6 route add local fd99::/64 dev lo && touch {} && exec sleep infinity",
@@ -44,7 +47,21 @@ impl Net {
     /// The daemon in it.
     pub fn daemon(&self, place: &Place) -> Daemon {
         let real = place.daemon_command();
-        let mut command = self.command(real.get_program().to_str().unwrap());
+        let command = self.command(real.get_program().to_str().unwrap());
+        Net::start_daemon(place, command)
+    }
+
+    /// The daemon in it, without these capabilities: "net_admin,-net_raw".
+    pub fn daemon_without(&self, place: &Place, capabilities: &str) -> Daemon {
+        let mut command = self.command("setpriv");
+        command.arg(format!("--bounding-set=-{capabilities}"));
+        command.arg(format!("--inh-caps=-{capabilities}"));
+        command.arg(place.daemon_command().get_program());
+        Net::start_daemon(place, command)
+    }
+
+    fn start_daemon(place: &Place, mut command: Command) -> Daemon {
+        let real = place.daemon_command();
         command.args(real.get_args());
         let log = File::create(place.path("lockstepd.log")).unwrap();
         Daemon::start(command.stderr(log), place.path("lockstepd.log"))
@@ -59,6 +76,29 @@ impl Net {
             what()
         };
         std::thread::spawn(inside).join().unwrap()
+    }
+
+    /// Runs commands in it.
+    #[track_caller]
+    pub fn run(&self, script: &str) {
+        let status = self.command("sh").args(["-ec", script]).status().unwrap();
+        assert!(status.success(), "{script}");
+    }
+
+    /// Joins it with another: `eth0` of this one, at 10.97.0.1 and fd97::1, is on a link with
+    /// `eth0` of the other one, at 10.97.0.2 and fd97::2.
+    pub fn join(&self, other: &Net) {
+        let target = other.holder.id();
+        self.run(&format!(
+            "ip link add eth0 type veth peer name eth0 netns {target} && \
+             ip address add 10.97.0.1/24 dev eth0 && \
+             ip address add fd97::1/64 dev eth0 nodad && ip link set eth0 up"
+        ));
+        other.run(
+            "ip address add 10.97.0.2/24 dev eth0 && \
+             ip address add fd97::2/64 dev eth0 nodad && ip link set eth0 up",
+        );
+        self.run("ip -6 route add default via fd97::2");
     }
 
     /// Whether somebody listens there.

@@ -7,6 +7,54 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+/// A route reflector for everybody in 10.0.0.0/24 and 2001:db8::/64.
+pub const REFLECTOR: &str = r#"
+[global.config]
+as = 64512
+router-id = "10.0.0.2"
+local-address-list = ["10.0.0.2", "2001:db8::2"]
+
+[[peer-groups]]
+[peer-groups.config]
+peer-group-name = "balancers"
+peer-as = 64512
+[peer-groups.timers.config]
+hold-time = 9
+keepalive-interval = 3
+[peer-groups.route-reflector.config]
+route-reflector-client = true
+route-reflector-cluster-id = "10.0.0.2"
+[peer-groups.add-paths.config]
+receive = true
+send-max = 8
+[peer-groups.graceful-restart.config]
+enabled = true
+restart-time = 60
+[[peer-groups.afi-safis]]
+[peer-groups.afi-safis.config]
+afi-safi-name = "ipv4-unicast"
+[peer-groups.afi-safis.mp-graceful-restart.config]
+enabled = true
+[peer-groups.afi-safis.add-paths.config]
+receive = true
+[[peer-groups.afi-safis]]
+[peer-groups.afi-safis.config]
+afi-safi-name = "ipv6-unicast"
+[peer-groups.afi-safis.mp-graceful-restart.config]
+enabled = true
+[peer-groups.afi-safis.add-paths.config]
+receive = true
+
+[[dynamic-neighbors]]
+[dynamic-neighbors.config]
+prefix = "10.0.0.0/24"
+peer-group = "balancers"
+[[dynamic-neighbors]]
+[dynamic-neighbors.config]
+prefix = "2001:db8::/64"
+peer-group = "balancers"
+"#;
+
 /// The addresses in a namespace: .1 is the balancer's, .2 and on are routers'.
 const ADDRESSES: u8 = 6;
 
@@ -32,6 +80,17 @@ impl Net {
         net
     }
 
+    /// A link to another namespace: 10.1.0.1 here, 10.1.0.2 there.
+    pub fn link(&self, other: &Net) {
+        let (here, there) = (&self.name[..], &other.name[..]);
+        let ends = ["type", "veth", "peer", "name", "wire0", "netns", there];
+        self.ip(&[&["-n", here, "link", "add", "wire0"][..], &ends].concat());
+        for (name, address) in [(here, "10.1.0.1/24"), (there, "10.1.0.2/24")] {
+            self.ip(&["-n", name, "address", "add", address, "dev", "wire0"]);
+            self.ip(&["-n", name, "link", "set", "wire0", "up"]);
+        }
+    }
+
     fn ip(&self, arguments: &[&str]) {
         let status = Command::new("ip").args(arguments).status().unwrap();
         assert!(status.success(), "ip {arguments:?}");
@@ -42,6 +101,16 @@ impl Net {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name, program]);
         command
+    }
+
+    /// Runs a task in a thread inside. Sockets it opens stay inside.
+    pub fn within<T: Send>(&self, task: impl FnOnce() -> T + Send) -> T {
+        let file = fs::File::open(format!("/run/netns/{}", self.name)).unwrap();
+        let enter = move || {
+            nix::sched::setns(&file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            task()
+        };
+        std::thread::scope(|scope| scope.spawn(enter).join().unwrap())
     }
 
     /// What a command inside prints; empty where it fails.
@@ -116,7 +185,7 @@ impl Drop for Router {
 pub struct Lab {
     pub net: Net,
     pub place: Place,
-    pub engine: FakeEngine,
+    pub engine: Option<FakeEngine>,
 }
 
 /// Services with one VIP each.
@@ -142,7 +211,7 @@ impl Lab {
     pub fn new(vips: &[&str], config: &str) -> Self {
         let place = Place::new(&services(vips));
         place.configure(config);
-        let engine = place.engine();
+        let engine = Some(place.engine());
         let net = Net::new();
         Lab { net, place, engine }
     }
@@ -188,6 +257,13 @@ impl Lab {
         all.extend(arguments);
         let text = self.net.output("gobgp", &all);
         serde_json::from_str(&text).unwrap_or(Value::Null)
+    }
+
+    /// What gobgpd's best routes become, line by line, in the log.
+    pub fn monitor(&self) -> Router {
+        let mut command = self.net.command("gobgp");
+        command.args(["-j", "monitor", "global", "rib"]);
+        Router::start(command, self.place.path("monitor.log"))
     }
 
     /// The paths that gobgpd has to a prefix.
@@ -253,9 +329,14 @@ impl Lab {
 
     /// BIRD with this configuration.
     pub fn bird(&self, config: &str) -> Router {
+        self.bird_in(&self.net, config)
+    }
+
+    /// BIRD in another namespace.
+    pub fn bird_in(&self, net: &Net, config: &str) -> Router {
         let file = self.place.path("bird.conf");
         fs::write(&file, config).unwrap();
-        let mut command = self.net.command("bird");
+        let mut command = net.command("bird");
         command.args(["-f", "-c"]).arg(&file);
         command.arg("-s").arg(self.place.path("bird.ctl"));
         command.arg("-P").arg(self.place.path("bird.pid"));

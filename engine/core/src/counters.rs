@@ -1,5 +1,6 @@
 //! Counters: one set per worker, written by it alone, read by the agent at any time.
 
+use crate::time::Micros;
 use crate::tracking::FlowState;
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -81,7 +82,7 @@ impl VipCounters {
     }
 }
 
-/// What was sent to a backend.
+/// What was sent to a backend, and what came of it.
 #[derive(Debug, Default)]
 pub struct BackendCounters {
     /// Packets forwarded.
@@ -96,9 +97,44 @@ pub struct BackendCounters {
     pub ending: Count,
     /// Those of them that are half open: nothing came from the client behind its SYN.
     pub half_open: Count,
+    /// Its answers that were rewritten.
+    pub answers: Count,
+    /// TCP flows given to it since its last answer, where answers are rewritten.
+    pub unanswered: Count,
+    /// When the first of them was, by the worker's clock.
+    pub unanswered_since: Count,
+    /// Connections that it has reset before the client could use them.
+    pub resets: Count,
+    /// Packets in a tunnel to it that somebody refused, by ICMP.
+    pub refused: Count,
+    /// When the last of them was, by the worker's clock.
+    pub refused_at: Count,
 }
 
 impl BackendCounters {
+    /// A connection was opened whose answers have to come by here.
+    pub(crate) fn asked(&self, now: Micros) {
+        if self.unanswered.get() == 0 {
+            self.unanswered_since.set(now.get());
+        }
+        self.unanswered.add(1);
+    }
+
+    /// An answer came by here.
+    #[inline]
+    pub(crate) fn answered(&self) {
+        self.answers.add(1);
+        if self.unanswered.get() != 0 {
+            self.unanswered.set(0);
+        }
+    }
+
+    /// A packet in a tunnel did not arrive, somebody says.
+    pub(crate) fn refuse(&self, now: Micros) {
+        self.refused.add(1);
+        self.refused_at.set(now.get());
+    }
+
     /// A flow in this state got an entry.
     #[inline]
     pub(crate) fn enter(&self, state: FlowState) {
@@ -141,8 +177,17 @@ impl BackendCounters {
             flows,
             ending,
             half_open,
+            answers,
+            unanswered,
+            unanswered_since,
+            resets,
+            refused,
+            refused_at,
         } = self;
-        for count in [packets, bytes, new_flows, flows, ending, half_open] {
+        let traffic = [packets, bytes, new_flows, flows, ending, half_open];
+        let back = [answers, unanswered, unanswered_since, resets];
+        let refusals = [refused, refused_at];
+        for count in traffic.into_iter().chain(back).chain(refusals) {
             count.set(0);
         }
     }

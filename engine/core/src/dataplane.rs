@@ -1,6 +1,7 @@
 //! The one visible loop: what happens to a burst of packets.
 
 mod age;
+mod approach;
 mod forward;
 mod guard;
 mod known;
@@ -35,7 +36,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
 use guard::Guards;
-use lockstep_plan::{DropReason, Protocol};
+use lockstep_plan::{DropReason, Protocol, Unserved};
 use lockstep_wire::{FlowKey, FlowKey4, FlowKey6, HashSeed, Headers};
 use nat::Nat;
 use tracked::Tracked;
@@ -113,6 +114,8 @@ enum Refusal {
     Answer(Slot),
     /// It is answered with a SYN cookie, or may acknowledge one; the backend for a flow of it.
     Cookie(BackendRef),
+    /// Its service has no backend, and its sender is told.
+    Unserved,
     Drop(DropReason),
 }
 
@@ -201,7 +204,7 @@ impl Dataplane {
         let tables: &Tables = tables;
         flows.classify(tables, now, ports, frames, verdicts, work);
         let answers = if tables.answers().is_empty() {
-            flows.locate(work);
+            flows.locate(tables, work);
             0
         } else {
             flows.locate_both(tables, work)
@@ -286,11 +289,11 @@ impl Flows {
 
     /// Second pass: find the entries of all flows by their tags, then bring all of them into the
     /// cache at once.
-    fn locate(&self, work: &mut ArrayVec<Work, BURST>) {
+    fn locate(&self, tables: &Tables, work: &mut ArrayVec<Work, BURST>) {
         for item in work.iter_mut() {
             item.located = self.located(item);
         }
-        self.touch(work);
+        self.touch(tables, work);
     }
 
     #[inline(always)]
@@ -302,13 +305,17 @@ impl Flows {
     }
 
     #[inline(always)]
-    fn touch(&self, work: &ArrayVec<Work, BURST>) {
+    fn touch(&self, tables: &Tables, work: &ArrayVec<Work, BURST>) {
+        let mut any_new = false;
         for item in work {
             match (&item.headers.key, item.located) {
                 (FlowKey::V4(_), Some(slot)) => self.v4.touch(slot),
                 (FlowKey::V6(_), Some(slot)) => self.v6.touch(slot),
-                (FlowKey::V4(_) | FlowKey::V6(_), None) => {}
+                (FlowKey::V4(_) | FlowKey::V6(_), None) => any_new = true,
             }
+        }
+        if any_new {
+            self.approach(tables, work);
         }
     }
 
@@ -332,8 +339,8 @@ impl Flows {
         frame: &mut [u8],
     ) -> Verdict {
         let (vip, backend, slot) = match self.known(tables, now, key, item) {
-            Some((vip, backend, slot)) => {
-                if tables.is_guarded(vip) {
+            Some((vip, backend, slot, is_guarded)) => {
+                if is_guarded {
                     let (client, segment) = (key.source().0, segment(&item.headers));
                     if let Err(reason) = self.guard_packet(tables, now, vip, client, segment) {
                         return self.drop(vip, reason);
@@ -349,24 +356,27 @@ impl Flows {
                 (vip, Err(Refusal::Cookie(backend))) => {
                     return self.cookie(tables, now, (vip, backend), key, item, frame);
                 }
+                (vip, Err(Refusal::Unserved)) => return self.unserved(now, vip, item, frame),
                 (vip, Err(refusal)) => return self.refuse(vip, refusal, &item.headers),
             },
         };
+        let Some(hop) = tables.hop(backend) else {
+            return self.drop(vip, DropReason::NoBackend);
+        };
         if let Some(slot) = slot
-            && tables
-                .hop(backend)
-                .is_some_and(|hop| hop.delivery.translates())
+            && hop.delivery.translates()
         {
             return self.translate(tables, now, (vip, slot), key, item, frame);
         }
-        match self.forward(tables, vip, backend, &item.headers, frame) {
+        match self.forward(hop, vip, backend, &item.headers, frame) {
             Ok(verdict) => verdict,
             Err(DropReason::TooBig) => self.too_big(tables, now, (vip, backend), item, frame),
             Err(reason) => self.drop(vip, reason),
         }
     }
 
-    /// The VIP and the backend of a packet whose flow is in the table.
+    /// The VIP and the backend of a packet whose flow is in the table, and whether the VIP's guard
+    /// has a say on it.
     #[inline]
     fn known<K: Tracked>(
         &mut self,
@@ -374,22 +384,24 @@ impl Flows {
         now: Now,
         key: &K,
         item: &Work,
-    ) -> Option<(VipRef, BackendRef, Slot)> {
+    ) -> Option<(VipRef, BackendRef, Slot, bool)> {
         let slot = K::table(self).find(key, item.probe, item.located)?;
         let entry = K::table(self).entry_mut(slot);
         let (vip, backend) = (entry.vip, entry.backend);
-        let lives = tables.vip_slot(vip).is_some() && tables.hop(backend).is_some();
+        let vip_slot = tables.vip_slot(vip);
+        let lives = vip_slot.is_some() && tables.hop(backend).is_some();
         match tracking::next(entry.state, segment(&item.headers)) {
             Transition::To(state) if lives => {
                 // Written only when it differs: an untouched line needs no way back to memory.
-                if entry.seen != now.seconds || entry.state != state {
-                    let before = core::mem::replace(&mut entry.state, state);
+                if entry.seen != now.seconds {
                     entry.seen = now.seconds;
-                    if before != state {
-                        self.counters.backends[backend.slot()].turn(before, state);
-                    }
                 }
-                Some((vip, backend, slot))
+                if entry.state != state {
+                    let before = K::table(self).turn(slot, state);
+                    self.counters.backends[backend.slot()].turn(before, state);
+                }
+                let is_guarded = vip_slot.is_some_and(|vip| vip.guarded);
+                Some((vip, backend, slot, is_guarded))
             }
             Transition::To(_) | Transition::Restart => {
                 self.forget::<K>(tables, slot);
@@ -454,7 +466,11 @@ impl Flows {
             Some((ring, hash, picked))
         });
         let Some((ring, hash, mut backend)) = chosen else {
-            return (vip, Err(Refusal::Drop(DropReason::NoBackend)));
+            let refusal = match ring.map(|ring| ring.unserved) {
+                Some(Unserved::Reset) => Refusal::Unserved,
+                Some(Unserved::Drop) | None => Refusal::Drop(DropReason::NoBackend),
+            };
+            return (vip, Err(refusal));
         };
         if tables
             .hop(backend)
@@ -518,8 +534,9 @@ impl Flows {
     fn refuse(&self, vip: VipRef, refusal: Refusal, headers: &Headers) -> Verdict {
         match refusal {
             Refusal::Drop(reason) => self.drop(vip, reason),
-            // Both are seen to instead of being refused.
+            // These are seen to instead of being refused, see `settle`.
             Refusal::Answer(_) | Refusal::Cookie(_) => self.drop(vip, DropReason::NoFlow),
+            Refusal::Unserved => self.drop(vip, DropReason::NoBackend),
             Refusal::Session => {
                 if vip != VipRef::UNKNOWN {
                     let counters = &self.counters.vips[vip.slot()];

@@ -15,7 +15,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
-use lockstep_plan::{BackendState, Commit, DropReason, Protocol, Replicate, Scheduler};
+use lockstep_plan::{BackendState, Commit, DropReason, Protocol, Replicate, Scheduler, Unserved};
 use lockstep_wire::{FlowKey, Headers, ParseError};
 
 /// What would become of a packet.
@@ -227,9 +227,27 @@ fn walk(
                 "service {} has no backend that takes flows",
                 ring.name
             ));
+            if ring.unserved == Unserved::Reset {
+                steps.push(told(key));
+            }
             Fate::Drop(DropReason::NoBackend)
         }
     }
+}
+
+/// How the sender of a packet hears that there is no backend.
+fn told(key: &FlowKey) -> String {
+    let is_tcp = match key {
+        FlowKey::V4(key) => key.protocol == Protocol::Tcp.number(),
+        FlowKey::V6(key) => key.protocol == Protocol::Tcp.number(),
+    };
+    let how = match is_tcp {
+        true => "a RST",
+        false => "an ICMP error: port unreachable",
+    };
+    format!(
+        "all_down = \"reset\": it is dropped, and its sender gets {how}, as far as the rate allows"
+    )
 }
 
 /// The fate of what a backend of a rewriting service answers.

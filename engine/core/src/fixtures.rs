@@ -66,6 +66,7 @@ pub fn service(name: &str, vips: &[&str], backends: Vec<Backend>) -> Service {
         vips: vips.iter().map(|v| v.parse().unwrap()).collect(),
         mode: Mode::TUNNEL,
         backends,
+        unserved: lockstep_plan::Unserved::Drop,
         table_size: TableSize::new(5_003).unwrap(),
         idle: IdleTimeouts::DEFAULT,
         scheduler: lockstep_plan::Scheduler::default(),

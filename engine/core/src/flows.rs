@@ -15,6 +15,7 @@
 
 mod reverse;
 mod splices;
+mod victims;
 
 pub use reverse::Place;
 pub use splices::Splice;
@@ -122,6 +123,8 @@ pub struct Full;
 pub struct FlowTable<K> {
     tags: Vec<u64>,
     buckets: Vec<Bucket<K>>,
+    /// Which entries of each bucket are in a state that gives way.
+    yielding: Vec<u8>,
     reverse: Reverse,
     splices: Splices,
     len: usize,
@@ -147,6 +150,7 @@ impl<K: Key> FlowTable<K> {
         FlowTable {
             tags: vec![0; buckets],
             buckets: vec![Bucket([none; WAYS]); buckets],
+            yielding: vec![0; buckets],
             reverse: Reverse::new(buckets),
             splices: Splices::new(capacity),
             len: 0,
@@ -174,6 +178,7 @@ impl<K: Key> FlowTable<K> {
     pub fn memory(&self) -> usize {
         self.tags.len() * size_of::<u64>()
             + self.buckets.len() * size_of::<Bucket<K>>()
+            + self.yielding.len()
             + self.reverse.memory()
             + self.splices.memory()
     }
@@ -246,15 +251,16 @@ impl<K: Key> FlowTable<K> {
         &self.buckets[slot as usize / WAYS].0[slot as usize % WAYS]
     }
 
-    /// The flow at a slot; its key must stay as it is.
+    /// The flow at a slot; its key must stay as it is, and its state is changed by
+    /// [`turn`](Self::turn).
     #[inline]
     pub fn entry_mut(&mut self, Slot(slot): Slot) -> &mut Entry<K> {
         &mut self.buckets[slot as usize / WAYS].0[slot as usize % WAYS]
     }
 
     /// Puts a flow whose key is not in the table into it and says where. When both buckets are
-    /// full, an entry that is expired, or one that gives way and was silent for long, is forgotten
-    /// and returned.
+    /// full, or there is hardly room for answers, an entry that is expired, or one that gives way
+    /// and was silent for long, is forgotten and returned.
     pub fn insert(
         &mut self,
         probe: Probe,
@@ -262,17 +268,23 @@ impl<K: Key> FlowTable<K> {
         fate: impl Fn(&Entry<K>) -> Fate,
     ) -> Result<(Slot, Option<Entry<K>>), Full> {
         let tag = probe.tags as u8;
-        if let Some(slot) = self.free_slot(probe) {
-            self.put(slot, tag, entry);
-            self.len += 1;
-            return Ok((slot, None));
+        let free = self.free_slot(probe);
+        let victim = match free {
+            Some(_) if !self.is_tight() => None,
+            Some(_) => self.likely_victim(probe, entry.seen, &fate),
+            None => Some(self.victim(probe, entry.seen, &fate).ok_or(Full)?),
+        };
+        if let Some(victim) = victim {
+            let forgotten = *self.entry(victim);
+            self.reverse.remove(victim);
+            self.splices.remove(victim);
+            self.put(victim, tag, entry);
+            return Ok((victim, Some(forgotten)));
         }
-        let victim = self.victim(probe, entry.seen, fate).ok_or(Full)?;
-        let forgotten = *self.entry(victim);
-        self.reverse.remove(victim);
-        self.splices.remove(victim);
-        self.put(victim, tag, entry);
-        Ok((victim, Some(forgotten)))
+        let slot = free.ok_or(Full)?;
+        self.put(slot, tag, entry);
+        self.len += 1;
+        Ok((slot, None))
     }
 
     /// Whether a flow with this probe can be put in without another one being forgotten.
@@ -284,6 +296,12 @@ impl<K: Key> FlowTable<K> {
     /// forgotten. Once for each flow.
     pub fn link(&mut self, answers: Probe, slot: Slot) -> Result<(), Full> {
         self.reverse.insert(answers, slot)
+    }
+
+    /// A prefetch for [`link`](Self::link).
+    #[inline]
+    pub fn touch_answers(&self, answers: Probe) {
+        self.reverse.touch_room(answers);
     }
 
     /// The flows that take all room there is for answers with this probe, when
@@ -371,6 +389,7 @@ impl<K: Key> FlowTable<K> {
         if self.tags[bucket] & mask != 0 {
             self.tags[bucket] &= !mask;
             self.buckets[bucket].0[way].key = K::NONE;
+            self.yielding[bucket] &= !(1 << way);
             self.reverse.remove(Slot(slot));
             self.splices.remove(Slot(slot));
             self.len -= 1;
@@ -432,42 +451,11 @@ impl<K: Key> FlowTable<K> {
         ways(mask, bucket as usize).next()
     }
 
-    /// The entry to forget for a new one. Half a bucket is looked at first: under a flood nearly
-    /// every entry is the flood's own, and each pair of entries is one more access to memory.
-    fn victim(&self, probe: Probe, now: Seconds, fate: impl Fn(&Entry<K>) -> Fate) -> Option<Slot> {
-        let bucket = |bucket: u32| (bucket * WAYS as u32..(bucket + 1) * WAYS as u32).map(Slot);
-        let half = if probe.tags & 1 == 0 { 0 } else { WAYS / 2 };
-        let few = bucket(probe.first).skip(half).take(WAYS / 2);
-        let all = bucket(probe.first).chain(bucket(probe.second));
-        self.oldest(few, now, &fate)
-            .or_else(|| self.oldest(all, now, &fate))
-    }
-
-    /// Of the entries that may go, an expired one, or else the one that was silent for longest.
-    fn oldest(
-        &self,
-        slots: impl Iterator<Item = Slot>,
-        now: Seconds,
-        fate: &impl Fn(&Entry<K>) -> Fate,
-    ) -> Option<Slot> {
-        let silence = |slot: Slot| {
-            let entry = self.entry(slot);
-            match fate(entry) {
-                Fate::Keep => None,
-                Fate::GivesWay => Some((now.since(entry.seen), slot)),
-                Fate::Expired => Some((u32::MAX, slot)),
-            }
-        };
-        slots
-            .filter_map(silence)
-            .max_by_key(|&(silence, _)| silence)
-            .map(|(_, slot)| slot)
-    }
-
     fn put(&mut self, slot: Slot, tag: u8, entry: Entry<K>) {
         let (bucket, way) = (slot.0 as usize / WAYS, slot.0 as usize % WAYS);
         let shift = way * 8;
         self.tags[bucket] = self.tags[bucket] & !(0xff << shift) | u64::from(tag) << shift;
+        self.hint(slot, entry.state);
         *self.entry_mut(slot) = entry;
     }
 }

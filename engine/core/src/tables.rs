@@ -32,7 +32,7 @@ use core::num::{NonZeroU16, NonZeroU32};
 use core::ops::RangeInclusive;
 use lockstep_plan::{
     Backend, DropReason, Encapsulation, IdleTimeouts, Mode, Protocol, Replicate, Scheduler,
-    ServiceName, Snapshot, Vip,
+    ServiceName, Snapshot, Unserved, Vip,
 };
 use lockstep_wire::vlan::TAG_LENGTH;
 use lockstep_wire::{LinkHeader, Outer};
@@ -212,6 +212,8 @@ pub struct Ring {
     pub masks: Arc<Masks>,
     /// Whom it serves, and how much of it, unless it is everybody without limits.
     pub guard: Option<Arc<Rules>>,
+    /// What becomes of packets while it has no backend.
+    pub unserved: Unserved,
     /// The VIP under whose slot workers keep what its guard has let through: one of its own.
     pub guard_slot: VipRef,
     /// All backends, in the snapshot's order; draining ones have no entries.
@@ -378,12 +380,6 @@ impl Tables {
     /// a guard's rates through. Tables that are compiled in succession keep the number.
     pub fn with_workers(self, workers: NonZeroU32) -> Self {
         Tables { workers, ..self }
-    }
-
-    /// Whether a VIP's guard has a say on packets of known flows.
-    #[inline]
-    pub fn is_guarded(&self, vip: VipRef) -> bool {
-        self.vip_slot(vip).is_some_and(|slot| slot.guarded)
     }
 
     /// Whether a packet to this destination can belong to a connection to a replica.

@@ -40,6 +40,7 @@ fn tables(mode: Mode) -> Tables {
         vips: vec!["203.0.113.10:80/tcp".parse().unwrap()],
         mode,
         backends: (1..=5).map(backend).collect(),
+        unserved: lockstep_plan::Unserved::Drop,
         table_size: TableSize::DEFAULT,
         idle: IdleTimeouts::DEFAULT,
         scheduler: Scheduler::default(),

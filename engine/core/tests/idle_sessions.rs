@@ -65,6 +65,7 @@ fn tables() -> Tables {
         vips: vec!["203.0.113.10:80/tcp".parse().expect("a VIP")],
         mode: Mode::Replicate(Arc::new(Replicate::DEFAULT)),
         backends: backends.collect(),
+        unserved: lockstep_plan::Unserved::Drop,
         table_size: TableSize::new(5_003).expect("a prime"),
         idle: IdleTimeouts::DEFAULT,
         scheduler: lockstep_plan::Scheduler::default(),

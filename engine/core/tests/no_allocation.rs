@@ -29,6 +29,7 @@ fn tables(mode: Mode) -> Tables {
         vips: vec!["203.0.113.10:80/tcp".parse().unwrap()],
         mode,
         backends: vec![backend],
+        unserved: lockstep_plan::Unserved::Drop,
         table_size: TableSize::DEFAULT,
         idle: IdleTimeouts::DEFAULT,
         scheduler: lockstep_plan::Scheduler::default(),

@@ -19,6 +19,16 @@ pub enum ParsePrefixError {
     /// Not of the form `ADDRESS/LENGTH`.
     #[error("a prefix is written ADDRESS/LENGTH, such as 192.0.2.0/24 or 2001:db8::/32")]
     Form,
+    /// Longer than an address of its version.
+    #[error("a prefix of {version} has a length of 0 to {most}, and {length} is more")]
+    Length {
+        /// What was given.
+        length: u32,
+        /// The bits of an address.
+        most: u8,
+        /// The IP version.
+        version: &'static str,
+    },
     /// The address has bits behind the prefix.
     #[error("{0} has bits set behind its length; {1} is meant?")]
     HostBits(Prefix, Prefix),
@@ -28,9 +38,14 @@ impl Prefix {
     /// A prefix; refused when the length is longer than the address, or the address has bits
     /// behind it.
     pub fn new(address: IpAddr, length: u8) -> Result<Self, ParsePrefixError> {
-        let most = if address.is_ipv4() { 32 } else { 128 };
+        let (most, version) = bits(address);
         if length > most {
-            return Err(ParsePrefixError::Form);
+            let length = length.into();
+            return Err(ParsePrefixError::Length {
+                length,
+                most,
+                version,
+            });
         }
         let (given, meant) = (
             Prefix { address, length },
@@ -59,6 +74,14 @@ impl Prefix {
     /// Whether an address is in it.
     pub fn contains(&self, address: IpAddr) -> bool {
         address.is_ipv4() == self.address.is_ipv4() && masked(address, self.length) == self.address
+    }
+}
+
+/// Bits of an address, and its version's name.
+const fn bits(address: IpAddr) -> (u8, &'static str) {
+    match address {
+        IpAddr::V4(_) => (32, "IPv4"),
+        IpAddr::V6(_) => (128, "IPv6"),
     }
 }
 
@@ -91,12 +114,17 @@ impl FromStr for Prefix {
             None => (text, None),
         };
         let address: IpAddr = address.parse().map_err(|_| ParsePrefixError::Form)?;
-        let length = match length {
-            Some(length) => length.parse().map_err(|_| ParsePrefixError::Form)?,
-            None if address.is_ipv4() => 32,
-            None => 128,
+        let (most, version) = bits(address);
+        let Some(length) = length else {
+            return Prefix::new(address, most);
         };
-        Prefix::new(address, length)
+        let length: u32 = length.parse().map_err(|_| ParsePrefixError::Form)?;
+        let fits = u8::try_from(length).map_err(|_| ParsePrefixError::Length {
+            length,
+            most,
+            version,
+        });
+        Prefix::new(address, fits?)
     }
 }
 
@@ -156,13 +184,14 @@ mod tests {
     fn what_is_no_prefix_is_refused_with_the_one_that_is_meant() {
         let error = "192.0.2.1/24".parse::<Prefix>().unwrap_err();
         assert!(error.to_string().contains("192.0.2.0/24"), "{error}");
-        for text in [
-            "192.0.2.0/33",
-            "2001:db8::/129",
-            "x/8",
-            "192.0.2.0/",
-            "192.0.2.0/-1",
-        ] {
+        for text in ["192.0.2.0/33", "192.0.2.0/300", "2001:db8::/129"] {
+            let error = text.parse::<Prefix>();
+            assert!(
+                matches!(error, Err(ParsePrefixError::Length { .. })),
+                "{text}"
+            );
+        }
+        for text in ["x/8", "192.0.2.0/", "192.0.2.0/-1"] {
             assert_eq!(
                 text.parse::<Prefix>(),
                 Err(ParsePrefixError::Form),

@@ -23,6 +23,8 @@ pub use drop::{DropReason, ParseDropReasonError};
 pub use guard::{Guard, ParsePrefixError, Prefix, SourceRate};
 pub use health::Health;
 pub use replicate::{Commit, Divergence, Grouping, Replicate};
-pub use service::{Encapsulation, IdleTimeouts, Mode, Scheduler, Service, ServiceName, TableSize};
+pub use service::{
+    Encapsulation, IdleTimeouts, Mode, Scheduler, Service, ServiceName, TableSize, Unserved,
+};
 pub use snapshot::{Limits, PlanError, Snapshot};
 pub use vip::{ParseVipError, Protocol, Vip};

@@ -196,6 +196,16 @@ impl Default for IdleTimeouts {
     }
 }
 
+/// What becomes of packets for which a service has no backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Unserved {
+    /// They are dropped: clients try again, and find out by their own timeouts.
+    #[default]
+    Drop,
+    /// Connections are reset, datagrams answered as unreachable: clients know at once.
+    Reset,
+}
+
 /// A service: the VIPs it answers on and the backends that serve them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
@@ -212,6 +222,8 @@ pub struct Service {
     pub scheduler: Scheduler,
     /// Whom it serves, and how much of it.
     pub guard: Guard,
+    /// What becomes of packets while it has no backend.
+    pub unserved: Unserved,
     /// The size of its Maglev table.
     pub table_size: TableSize,
     /// When its flows are forgotten.

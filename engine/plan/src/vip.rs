@@ -139,14 +139,18 @@ impl fmt::Display for Vip {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseVipError {
     /// Not of the form `ADDRESS:PORT/PROTOCOL`.
-    #[error("a VIP is written ADDRESS:PORT/tcp or ADDRESS:PORT/udp, an IPv6 address in brackets")]
+    #[error(
+        "a VIP is written ADDRESS:PORT/tcp or ADDRESS:PORT/udp, an IPv6 address in brackets; PORT is 0 \
+         for every port, 1 to 65535, or a range such as 8000-8099"
+    )]
     Form,
     /// The address is not one that a client can reach.
     #[error("{0} is not a unicast address that clients can reach")]
     NotUnicast(IpAddr),
     /// The ports are no range.
     #[error(
-        "{first}-{last} is no range of ports: it goes from a lower one, at least 1, to a higher one"
+        "{first}-{last} is no range of ports: it goes from a lower one, at least 1, to a higher one{}",
+        meant(*first, *last)
     )]
     Range {
         /// The first port.
@@ -154,6 +158,16 @@ pub enum ParseVipError {
         /// The last port.
         last: u16,
     },
+}
+
+/// What whoever wrote these ports may have meant.
+fn meant(first: u16, last: u16) -> alloc::string::String {
+    match (first, last) {
+        (0, u16::MAX) => "; for every port write 0".into(),
+        (0, _) => alloc::format!("; did you mean 1-{last}?"),
+        _ if first > last => alloc::format!("; did you mean {last}-{first}?"),
+        _ => alloc::format!("; did you mean {first}?"),
+    }
 }
 
 impl FromStr for Vip {
@@ -225,6 +239,14 @@ mod tests {
         for text in ["198.51.100.1:200-100/udp", "198.51.100.1:0-100/udp"] {
             let error = text.parse::<Vip>();
             assert!(matches!(error, Err(ParseVipError::Range { .. })), "{text}");
+        }
+        for (text, meant) in [
+            ("203.0.113.10:90-80/tcp", "did you mean 80-90?"),
+            ("203.0.113.10:0-80/tcp", "did you mean 1-80?"),
+            ("203.0.113.10:0-65535/tcp", "for every port write 0"),
+        ] {
+            let error = text.parse::<Vip>().unwrap_err().to_string();
+            assert!(error.ends_with(meant), "{error}");
         }
     }
 

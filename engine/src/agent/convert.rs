@@ -179,6 +179,10 @@ fn service(at: usize, message: &api::Service, errors: &mut Vec<ConvertError>) ->
         },
         scheduler: scheduler?,
         guard: guard?,
+        unserved: match message.reset_unserved {
+            true => plan::Unserved::Reset,
+            false => plan::Unserved::Drop,
+        },
     })
 }
 
@@ -294,6 +298,7 @@ fn service_to_proto(service: &Service) -> api::Service {
         },
         scheduler: scheduler_to_proto(service.scheduler).into(),
         guard: guard_to_proto(&service.guard),
+        reset_unserved: service.unserved == plan::Unserved::Reset,
         ..api::Service::default()
     }
 }

@@ -132,6 +132,12 @@ impl Agent {
         );
         per_worker(
             page,
+            "lockstep_worker_processed_packets_total",
+            "Packets decided on, whosever socket they came to.",
+            vitals().map(|v| v.processed.get()),
+        );
+        per_worker(
+            page,
             "lockstep_worker_taken_over_packets_total",
             "Packets of its flows and sessions that came to another worker's socket.",
             vitals().map(|v| v.taken_over.get()),
@@ -296,7 +302,7 @@ fn service_metrics(page: &mut Page, status: &api::EngineStatus) {
         }
     }
     type Field = fn(&api::BackendStatus) -> f64;
-    let families: [(&str, &str, &str, Field); 8] = [
+    let families: [(&str, &str, &str, Field); 12] = [
         (
             "lockstep_backend_packets_total",
             "counter",
@@ -344,6 +350,30 @@ fn service_metrics(page: &mut Page, status: &api::EngineStatus) {
             "gauge",
             "1 while it takes no new flows.",
             |b| f64::from(u8::from(b.state() == api::BackendState::Draining)),
+        ),
+        (
+            "lockstep_backend_answers_total",
+            "counter",
+            "Its answers, where they come back by the engine (nat, full-nat).",
+            |b| b.answers as f64,
+        ),
+        (
+            "lockstep_backend_unanswered_flows",
+            "gauge",
+            "TCP flows opened since its last answer, after two seconds without one.",
+            |b| b.unanswered_flows as f64,
+        ),
+        (
+            "lockstep_backend_resets_total",
+            "counter",
+            "Connections that it has reset before the client could use them (nat, full-nat).",
+            |b| b.resets as f64,
+        ),
+        (
+            "lockstep_backend_refused_packets_total",
+            "counter",
+            "Packets in a tunnel to it that somebody refused, by ICMP.",
+            |b| b.refused as f64,
         ),
     ];
     for (name, kind, help, field) in families {

@@ -15,6 +15,24 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How long a worker's connections may wait for a first answer of their backend.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What came back of what a backend was sent, over all workers.
+#[derive(Debug, Default)]
+struct Back {
+    unanswered: u64,
+    waited: Duration,
+    refused: Option<Duration>,
+}
+
+/// The engine stays in the directory that it was started in.
+fn absolute(file: &str) -> String {
+    let path = std::path::absolute(file);
+    path.map_or_else(|_| file.to_owned(), |path| path.display().to_string())
+}
 
 impl Agent {
     /// The engine's status.
@@ -35,6 +53,7 @@ impl Agent {
             drops: self.drops(VipRef::UNKNOWN, true),
             sessions_unprotected: self.sessions_in(SessionState::Unprotected),
             sessions_orphaned: self.sessions_in(SessionState::Orphaned),
+            topology_file: absolute(self.topology.file()),
         }
     }
 
@@ -72,6 +91,7 @@ impl Agent {
                 epoch: counters.epoch.get(),
                 latency_p50_seconds: seconds(0.5),
                 latency_p99_seconds: seconds(0.99),
+                processed_packets: vitals.processed.get(),
                 kernel_dropped: worker
                     .sockets
                     .iter()
@@ -162,6 +182,7 @@ impl Agent {
                 .sum()
         };
         let way = ways.get(&member.backend.address);
+        let back = self.back(member);
         api::BackendStatus {
             name: member.backend.name.clone(),
             address: member.backend.address.to_string(),
@@ -179,11 +200,41 @@ impl Agent {
             replica_output_bytes: replica(|b| &b.output),
             next_hop: way.map_or("not looked up yet".to_owned(), ToString::to_string),
             reachable: matches!(self.way(way), lockstep_core::NextHop::Via(_)),
+            answers: sum(|b| &b.answers),
+            resets: sum(|b| &b.resets),
+            unanswered_flows: back.unanswered,
+            unanswered_seconds: back.waited.as_secs_f64(),
+            refused: sum(|b| &b.refused),
+            refused_seconds: back.refused.map(|since| since.as_secs_f64()),
             health: ring
                 .replicate
                 .as_ref()
                 .map(|_| health_to_proto(member.backend.health).unwrap_or_default()),
         }
+    }
+
+    /// What came back of what a backend was sent. Each worker's clock has a start of its own.
+    fn back(&self, member: &Member) -> Back {
+        let mut back = Back::default();
+        for worker in self.workers.iter().map(super::WorkerLink::handle) {
+            let slot = member.backend_ref.slot();
+            let Some(counters) = worker.vitals.counters.backends.get(slot) else {
+                continue;
+            };
+            let now = worker.epoch.elapsed();
+            let since = |moment: &Count| now.saturating_sub(Duration::from_micros(moment.get()));
+            let waited = since(&counters.unanswered_since);
+            // An answer that is on its way is no trouble.
+            if counters.unanswered.get() > 0 && waited >= PATIENCE {
+                back.unanswered += counters.unanswered.get();
+                back.waited = back.waited.max(waited);
+            }
+            if counters.refused.get() > 0 {
+                let since = since(&counters.refused_at);
+                back.refused = Some(back.refused.map_or(since, |least| least.min(since)));
+            }
+        }
+        back
     }
 
     fn interfaces(&self) -> Vec<api::InterfaceStatus> {

@@ -31,6 +31,7 @@ fn dataplane() -> Dataplane {
             port: None,
             health: Health::UNKNOWN,
         }],
+        unserved: lockstep_plan::Unserved::Drop,
         table_size: TableSize::DEFAULT,
         idle: IdleTimeouts::DEFAULT,
         scheduler: Scheduler::default(),

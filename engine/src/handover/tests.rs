@@ -40,8 +40,8 @@ fn delivered(worker: &mut Handover, place: usize) -> Vec<(Vec<u8>, Given)> {
         if given.is_empty() {
             break;
         }
-        for (frame, what) in given {
-            all.push((frame.bytes().to_vec(), what));
+        for frame in given {
+            all.push((frame.bytes().to_vec(), Given::of(&frame)));
             worker.settle(place, frame, Settled::Free { timed: false });
         }
     }
@@ -58,7 +58,7 @@ fn collect(worker: &mut Handover, place: usize, memory: &mut Memory) -> usize {
         if settled.is_empty() {
             return count;
         }
-        for (frame, _) in settled {
+        for frame in settled {
             memory.pool.put(frame);
             count += 1;
         }
@@ -151,8 +151,8 @@ fn a_worker_without_memory_sends_in_frames_that_it_was_lent() {
         assert_eq!(lender.pool.outstanding(), LOAN, "no more than that");
         let mut given = GivenBurst::new();
         b.take(0, &mut given);
-        for (frame, what) in given {
-            assert_eq!(what, Given::Loan);
+        for frame in given {
+            assert_eq!(Given::of(&frame), Given::Loan);
             guest.put(frame);
         }
     }
@@ -162,13 +162,13 @@ fn a_worker_without_memory_sends_in_frames_that_it_was_lent() {
     b.publish();
     let mut settled = SettledBurst::new();
     a.take_back(0, &mut settled);
-    let [(frame, Settled::Loan { port, length: 7 })] = settled.as_slice() else {
+    let [frame] = settled.as_slice() else {
         panic!("{settled:?}")
     };
-    assert_eq!((frame.bytes(), *port), (b"segment".as_slice(), PortId(2)));
-    settled
-        .into_iter()
-        .for_each(|(frame, _)| lender.pool.put(frame));
+    let (port, length) = (PortId(2), 7);
+    assert_eq!(Settled::of(frame), Settled::Loan { port, length });
+    assert_eq!(frame.bytes(), b"segment");
+    settled.into_iter().for_each(|frame| lender.pool.put(frame));
     // What was used is lent anew.
     a.lend(&mut lender.pool);
     assert_eq!(lender.pool.outstanding(), LOAN);
@@ -198,10 +198,10 @@ fn one_packet_at_a_time_is_timed_from_its_receipt_to_its_return() {
         workers[1].take(0, &mut given);
         let are_timed: Vec<bool> = given
             .iter()
-            .map(|(_, what)| matches!(what, Given::Packet { timed: true, .. }))
+            .map(|frame| matches!(Given::of(frame), Given::Packet { timed: true, .. }))
             .collect();
         assert_eq!(are_timed, [true, false][..packets]);
-        for ((frame, _), timed) in given.into_iter().zip(are_timed) {
+        for (frame, timed) in given.into_iter().zip(are_timed) {
             let (port, length) = (PortId(0), 1);
             let settled = match sent {
                 true => Settled::Forward {
@@ -217,5 +217,32 @@ fn one_packet_at_a_time_is_timed_from_its_receipt_to_its_return() {
         let mut settled = SettledBurst::new();
         assert_eq!(workers[0].take_back(0, &mut settled), expected);
         assert_eq!(settled.len(), packets);
+    }
+}
+
+#[test]
+fn what_is_said_of_a_frame_is_what_was_meant() {
+    let mut memory = memory();
+    let mut workers = Handover::between(&[None; 2], FRAMES as usize).unwrap();
+    let (port, length) = (PortId(255), u16::MAX);
+    for timed in [false, true] {
+        let frame = packet(&mut memory, b"x");
+        let what = Given::Packet { port, timed };
+        workers[0].give(1, frame, what).unwrap();
+        workers[0].publish();
+        let mut given = GivenBurst::new();
+        workers[1].take(0, &mut given);
+        assert_eq!(Given::of(&given[0]), what);
+        let what = Settled::Forward {
+            port,
+            length,
+            timed,
+        };
+        workers[1].settle(0, given.remove(0), what);
+        workers[1].publish();
+        let mut settled = SettledBurst::new();
+        workers[0].take_back(0, &mut settled);
+        assert_eq!(Settled::of(&settled[0]), what);
+        memory.pool.put(settled.remove(0));
     }
 }

@@ -16,6 +16,8 @@ pub mod v4 {
     pub const ECHO_REPLY: u8 = 0;
     /// Type: destination unreachable.
     pub const UNREACHABLE: u8 = 3;
+    /// Code of [`UNREACHABLE`]: nobody listens on the port.
+    pub const PORT_UNREACHABLE: u8 = 3;
     /// Code of [`UNREACHABLE`]: fragmentation needed and DF set.
     pub const FRAGMENTATION_NEEDED: u8 = 4;
     /// Type: echo request.
@@ -30,6 +32,8 @@ pub mod v4 {
 pub mod v6 {
     /// Type: destination unreachable.
     pub const UNREACHABLE: u8 = 1;
+    /// Code of [`UNREACHABLE`]: nobody listens on the port.
+    pub const PORT_UNREACHABLE: u8 = 4;
     /// Type: packet too big.
     pub const TOO_BIG: u8 = 2;
     /// Type: time exceeded.

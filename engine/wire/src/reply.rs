@@ -9,6 +9,7 @@ use crate::icmp::{self, v4, v6};
 use crate::ipv4::Ipv4Header;
 use crate::ipv6::Ipv6Header;
 use crate::parse::Headers;
+use crate::tcp::{self, TcpFlags};
 use crate::{ipv4, ipv6, protocol, vlan};
 
 /// TTL and hop limit of answers: IANA's recommended default.
@@ -115,6 +116,7 @@ pub fn echo(frame: &mut [u8], headers: &Headers, id: u16) -> Option<usize> {
     let envelope = Envelope {
         addresses,
         ds_field,
+        protocol: None,
         id,
     };
     let (end, to) = envelope.carry(frame, &back, message, 0)?;
@@ -145,6 +147,46 @@ pub fn too_big(
     mtu: u32,
     id: u16,
 ) -> Option<usize> {
+    let [high, low] = u16::try_from(mtu.max(LEAST_MTU_V4))
+        .unwrap_or(u16::MAX)
+        .to_be_bytes();
+    let [a, b, c, d] = mtu.max(LEAST_MTU_V6).to_be_bytes();
+    let code = v4::FRAGMENTATION_NEEDED;
+    let heads = Heads {
+        v4: [v4::UNREACHABLE, code, 0, 0, 0, 0, high, low],
+        v6: [v6::TOO_BIG, 0, 0, 0, a, b, c, d],
+    };
+    error(frame, back, packet, &heads, id)
+}
+
+/// Turns a frame into the error that nobody listens on the port that the packet in it is for, from
+/// there to its source (RFC 792, RFC 4443 section 3.1); otherwise as [`too_big`].
+pub fn port_unreachable(
+    frame: &mut [u8],
+    back: &Back,
+    packet: Range<usize>,
+    id: u16,
+) -> Option<usize> {
+    let heads = Heads {
+        v4: [v4::UNREACHABLE, v4::PORT_UNREACHABLE, 0, 0, 0, 0, 0, 0],
+        v6: [v6::UNREACHABLE, v6::PORT_UNREACHABLE, 0, 0, 0, 0, 0, 0],
+    };
+    error(frame, back, packet, &heads, id)
+}
+
+/// The first eight bytes of an error, over either IP version; the checksum is not in them.
+struct Heads {
+    v4: [u8; icmp::HEADER_LENGTH],
+    v6: [u8; icmp::HEADER_LENGTH],
+}
+
+fn error(
+    frame: &mut [u8],
+    back: &Back,
+    packet: Range<usize>,
+    heads: &Heads,
+    id: u16,
+) -> Option<usize> {
     let bytes = frame.get(packet.clone())?;
     let (addresses, least, most) = match bytes.first()? >> 4 {
         4 => {
@@ -169,6 +211,7 @@ pub fn too_big(
     let envelope = Envelope {
         addresses,
         ds_field: ERROR_DS_FIELD,
+        protocol: None,
         id,
     };
     let in_front = envelope.length() + icmp::HEADER_LENGTH;
@@ -181,19 +224,77 @@ pub fn too_big(
     let (end, message) = envelope.carry(frame, back, quote, icmp::HEADER_LENGTH)?;
     let header: &mut [u8; icmp::HEADER_LENGTH] = message.first_chunk_mut()?;
     *header = match addresses {
-        Addresses::V4(..) => {
-            let [high, low] = u16::try_from(mtu.max(LEAST_MTU_V4)).ok()?.to_be_bytes();
-            let code = v4::FRAGMENTATION_NEEDED;
-            [v4::UNREACHABLE, code, 0, 0, 0, 0, high, low]
-        }
-        Addresses::V6(..) => {
-            let [a, b, c, d] = mtu.max(LEAST_MTU_V6).to_be_bytes();
-            [v6::TOO_BIG, 0, 0, 0, a, b, c, d]
-        }
+        Addresses::V4(..) => heads.v4,
+        Addresses::V6(..) => heads.v6,
     };
     let sum = addresses.message_checksum(message);
     message[2..4].copy_from_slice(&sum.to_be_bytes());
     Some(end)
+}
+
+/// Turns the frame of a TCP segment into the RST that answers it where there is no such connection
+/// (RFC 9293 section 3.10.7.1), by the way `back`; the result is the frame's new length. `None`
+/// for a RST, which never has an answer, for a fragment, and for what came from no single host;
+/// the frame may be changed then.
+pub fn reset(frame: &mut [u8], headers: &Headers, back: &Back, id: u16) -> Option<usize> {
+    let network = usize::from(headers.network);
+    let start = usize::from(headers.transport);
+    let addresses = Addresses::of(&headers.key.reversed());
+    let fragment = match addresses {
+        Addresses::V4(..) => {
+            Ipv4Header::from(frame.get(network..)?.first_chunk()?).is_later_fragment()
+        }
+        Addresses::V6(..) => *frame.get(network + 6)? == ipv6::FRAGMENT,
+    };
+    if fragment || !addresses.destination_is_unicast() {
+        return None;
+    }
+    let tcp: &[u8; tcp::HEADER_LENGTH] = frame.get(start..)?.first_chunk()?;
+    let end = network + usize::from(headers.length);
+    let payload = end.checked_sub(start + usize::from(tcp[12] >> 4) * 4)?;
+    let mut segment = answering(tcp, payload)?;
+    let envelope = Envelope {
+        addresses,
+        ds_field: 0,
+        protocol: Some(protocol::TCP),
+        id,
+    };
+    let (end, to) = envelope.carry(frame, back, start..start + segment.len(), 0)?;
+    let length = segment.len() as u16;
+    let pseudo = match addresses {
+        Addresses::V4(from, to) => Sum::pseudo_v4(from, to, protocol::TCP, length),
+        Addresses::V6(from, to) => Sum::pseudo_v6(&from, &to, protocol::TCP, length.into()),
+    };
+    let sum = pseudo.add_bytes(&segment).checksum();
+    segment[16..18].copy_from_slice(&sum.to_be_bytes());
+    to.copy_from_slice(&segment);
+    Some(end)
+}
+
+/// The header of the RST for a segment with so much payload; its checksum is zero.
+fn answering(tcp: &[u8; tcp::HEADER_LENGTH], payload: usize) -> Option<[u8; tcp::HEADER_LENGTH]> {
+    let flags = TcpFlags::from_bits(tcp[13]);
+    if flags.contains(TcpFlags::RST) {
+        return None;
+    }
+    let word = |at: usize| [tcp[at], tcp[at + 1], tcp[at + 2], tcp[at + 3]];
+    let (sequence, acknowledgment, answer) = if flags.contains(TcpFlags::ACK) {
+        (word(8), [0; 4], TcpFlags::RST)
+    } else {
+        // SYN and FIN count as a byte each; no packet is longer than 65,535.
+        let more = [TcpFlags::SYN, TcpFlags::FIN].map(|flag| u32::from(flags.contains(flag)));
+        let length = payload as u32 + more[0] + more[1];
+        let next = u32::from_be_bytes(word(4)).wrapping_add(length);
+        ([0; 4], next.to_be_bytes(), TcpFlags::RST | TcpFlags::ACK)
+    };
+    let mut segment = [0; tcp::HEADER_LENGTH];
+    segment[..2].copy_from_slice(&tcp[2..4]);
+    segment[2..4].copy_from_slice(&tcp[..2]);
+    segment[4..8].copy_from_slice(&sequence);
+    segment[8..12].copy_from_slice(&acknowledgment);
+    segment[12] = (tcp::HEADER_LENGTH as u8 / 4) << 4;
+    segment[13] = answer.bits();
+    Some(segment)
 }
 
 /// Source and destination of an answer.
@@ -245,6 +346,8 @@ impl Addresses {
 struct Envelope {
     addresses: Addresses,
     ds_field: u8,
+    /// ICMP of its IP version where none is named.
+    protocol: Option<u8>,
     id: u16,
 }
 
@@ -290,7 +393,8 @@ impl Envelope {
                 let first = 6 << 28 | u32::from(self.ds_field) << 20;
                 header[..4].copy_from_slice(&first.to_be_bytes());
                 header[4..6].copy_from_slice(&length.to_be_bytes());
-                header[6..8].copy_from_slice(&[protocol::ICMPV6, TTL]);
+                let protocol = self.protocol.unwrap_or(protocol::ICMPV6);
+                header[6..8].copy_from_slice(&[protocol, TTL]);
                 header[8..24].copy_from_slice(&source);
                 header[24..40].copy_from_slice(&destination);
             }
@@ -308,7 +412,8 @@ impl Envelope {
         header[..2].copy_from_slice(&[0x45, self.ds_field]);
         header[2..4].copy_from_slice(&length.to_be_bytes());
         header[4..6].copy_from_slice(&self.id.to_be_bytes());
-        header[6..12].copy_from_slice(&[0, 0, TTL, protocol::ICMP, 0, 0]);
+        let protocol = self.protocol.unwrap_or(protocol::ICMP);
+        header[6..12].copy_from_slice(&[0, 0, TTL, protocol, 0, 0]);
         header[12..16].copy_from_slice(&source.to_be_bytes());
         header[16..20].copy_from_slice(&destination.to_be_bytes());
         let sum = checksum(header);

@@ -1,14 +1,14 @@
 //! Frames between two workers, to and fro, without copies.
 //!
 //! ```text
-//!            ─── given (frame, G) ──▶
-//!   worker                            worker
-//!            ◀── settled (frame, S) ─
+//!            ─── given (frame, word) ──▶
+//!   worker                               worker
+//!            ◀── settled (frame, word) ─
 //! ```
 //!
 //! A frame is of one worker's UMEM, and only that one can send it or receive into it again. So the
 //! other does what is to be done with its bytes and gives the frame back, with word of what shall
-//! become of it. Either may give: an [`Exchange`] has a pair of rings for each direction.
+//! become of it: a word of 32 bits, whose meaning is theirs ([`Frame::word`]). Either may give: an [`Exchange`] has a pair of rings for each direction.
 
 use std::fmt;
 
@@ -29,20 +29,20 @@ use crate::frame::Frame;
 /// When one end is dropped, with a worker that has failed, the frames given to it come home as
 /// dropped ones do ([`Frame`]), and what the other end would give or settle to it is refused or
 /// dropped. The few that are in a ring at that moment keep their UMEM until both ends are gone.
-pub struct Exchange<G, S> {
-    give: Producer<(Frame, G)>,
-    given: Consumer<(Frame, G)>,
-    settle: Producer<(Frame, S)>,
-    settled: Consumer<(Frame, S)>,
+pub struct Exchange {
+    give: Producer<Frame>,
+    given: Consumer<Frame>,
+    settle: Producer<Frame>,
+    settled: Consumer<Frame>,
     /// To be published.
-    giving: ArrayVec<(Frame, G), BURST>,
-    settling: ArrayVec<(Frame, S), BURST>,
+    giving: ArrayVec<Frame, BURST>,
+    settling: ArrayVec<Frame, BURST>,
     /// Frames of ours that the other has, or will have with the next `publish`.
     out: usize,
     limit: usize,
 }
 
-impl<G, S> Exchange<G, S> {
+impl Exchange {
     /// Both ends. At most `limit` frames of either worker are with the other one.
     pub fn pair(limit: usize) -> (Self, Self) {
         let (give, other_given) = RingBuffer::new(limit);
@@ -71,7 +71,7 @@ impl<G, S> Exchange<G, S> {
     ///
     /// Returns the frame when as many as may be are with the other worker, or that is gone.
     #[inline]
-    pub fn give(&mut self, frame: Frame, what: G) -> Result<(), Frame> {
+    pub fn give(&mut self, mut frame: Frame, word: u32) -> Result<(), Frame> {
         if self.out >= self.limit || self.give.is_abandoned() {
             return Err(frame);
         }
@@ -79,18 +79,20 @@ impl<G, S> Exchange<G, S> {
             publish(&mut self.give, &mut self.giving);
         }
         // There is room: the ring takes all that `out` counts.
-        self.giving.push((frame, what));
+        frame.say(word);
+        self.giving.push(frame);
         self.out += 1;
         Ok(())
     }
 
     /// Gives a frame of the other worker back to it, with the next [`Exchange::publish`].
     #[inline]
-    pub fn settle(&mut self, frame: Frame, what: S) {
+    pub fn settle(&mut self, mut frame: Frame, word: u32) {
         if self.settling.is_full() {
             self.publish_settled();
         }
-        self.settling.push((frame, what));
+        frame.say(word);
+        self.settling.push(frame);
     }
 
     /// Shows the other worker what was given and settled. Returns whether there was anything.
@@ -114,19 +116,17 @@ impl<G, S> Exchange<G, S> {
 
     /// Takes what the other worker has given, a burst at most.
     #[inline]
-    pub fn take_given(&mut self, into: &mut ArrayVec<(Frame, G), BURST>) {
+    pub fn take_given(&mut self, into: &mut ArrayVec<Frame, BURST>) {
         let before = into.len();
         take(&mut self.given, into);
         // Their bytes are in the other core's cache: fetched all at once, they are here when the
         // first has been looked at.
-        into[before..]
-            .iter()
-            .for_each(|(frame, _)| frame.prefetch());
+        into[before..].iter().for_each(Frame::prefetch);
     }
 
     /// Takes what the other worker has settled of ours, a burst at most.
     #[inline]
-    pub fn take_settled(&mut self, into: &mut ArrayVec<(Frame, S), BURST>) {
+    pub fn take_settled(&mut self, into: &mut ArrayVec<Frame, BURST>) {
         let before = into.len();
         take(&mut self.settled, into);
         self.out -= into.len() - before;
@@ -147,7 +147,7 @@ impl<G, S> Exchange<G, S> {
 
 /// Moves all that is staged into the ring, in one step.
 #[inline]
-fn publish<T>(ring: &mut Producer<T>, staged: &mut ArrayVec<T, BURST>) {
+fn publish(ring: &mut Producer<Frame>, staged: &mut ArrayVec<Frame, BURST>) {
     if staged.is_empty() {
         return;
     }
@@ -165,7 +165,7 @@ fn publish<T>(ring: &mut Producer<T>, staged: &mut ArrayVec<T, BURST>) {
 
 /// Moves a burst out of the ring, as far as there is room in `into`.
 #[inline]
-fn take<T>(ring: &mut Consumer<T>, into: &mut ArrayVec<T, BURST>) {
+fn take(ring: &mut Consumer<Frame>, into: &mut ArrayVec<Frame, BURST>) {
     let wanted = ring.slots().min(into.remaining_capacity());
     if wanted == 0 {
         return;
@@ -175,7 +175,7 @@ fn take<T>(ring: &mut Consumer<T>, into: &mut ArrayVec<T, BURST>) {
     }
 }
 
-impl<G, S> Drop for Exchange<G, S> {
+impl Drop for Exchange {
     fn drop(&mut self) {
         // What the other gave goes home now rather than with the other end. Bounded: the ring's size
         // is, and the other one gives no more when it sees that this end is gone.
@@ -187,7 +187,7 @@ impl<G, S> Drop for Exchange<G, S> {
     }
 }
 
-impl<G, S> fmt::Debug for Exchange<G, S> {
+impl fmt::Debug for Exchange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Exchange")
             .field("out", &self.out)

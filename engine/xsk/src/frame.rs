@@ -24,6 +24,9 @@ pub struct Frame {
     desc: FrameDesc,
     /// At most the room of `desc` in its chunk.
     len: u32,
+    /// What an [`Exchange`](crate::Exchange) says of it. Here, since a frame has four bytes to
+    /// spare: beside it, it would make what is moved to another worker longer, and cut in pieces.
+    word: u32,
     home: Home,
 }
 
@@ -40,6 +43,7 @@ impl Frame {
         Frame {
             desc,
             len: desc.lengths().data() as u32,
+            word: 0,
             home,
         }
     }
@@ -137,6 +141,17 @@ impl Frame {
         self.set_len(packet.len())?;
         self.bytes_mut().copy_from_slice(packet);
         Ok(())
+    }
+
+    /// What the worker said of it that gave or settled it last; see [`Exchange`](crate::Exchange).
+    #[inline]
+    pub fn word(&self) -> u32 {
+        self.word
+    }
+
+    #[inline]
+    pub(crate) fn say(&mut self, word: u32) {
+        self.word = word;
     }
 
     #[inline]

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -119,6 +119,24 @@ impl Netns {
             Ok(result) => result,
             Err(panic) => std::panic::resume_unwind(panic),
         }
+    }
+
+    /// What the kernel inside has learned of the MTU on the way to an address.
+    pub fn learned_mtu(&self, to: IpAddr, from: IpAddr) -> Result<Option<u16>> {
+        let (to, from) = (to.to_string(), from.to_string());
+        let route = self.output("ip", &["route", "get", &to, "from", &from])?;
+        let words = route.split_whitespace().skip_while(|word| *word != "mtu");
+        let mut words = words.filter(|word| *word != "lock");
+        let mtu = words.nth(1).map(str::parse).transpose();
+        mtu.with_context(|| route.clone())
+    }
+
+    /// The kernel inside forgets what it has learned of ways.
+    pub fn forget_mtus(&self) -> Result<()> {
+        for family in ["-4", "-6"] {
+            self.ip(&format!("{family} route flush cache"))?;
+        }
+        Ok(())
     }
 
     /// A TCP connection from inside, with time limits so that no scenario hangs on it.

@@ -11,6 +11,7 @@ use super::netns::Netns;
 use super::process::output;
 use super::run::Run;
 use anyhow::Result;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 pub(super) const CLIENT_DEVICE: &str = "client";
@@ -81,6 +82,21 @@ impl Router {
         let v6 = hops(&|index| balancer_v6(index).to_string());
         self.netns.ip(&format!("route replace {VIP_V4}/32 {v4}"))?;
         self.netns.ip(&format!("route replace {VIP_V6}/128 {v6}"))
+    }
+
+    /// Takes the VIPs for addresses in the rack: it asks there who has them.
+    pub fn vips_in_the_rack(&self) -> Result<()> {
+        let dev = format!("dev {RACK_DEVICE}");
+        self.netns.ip(&format!("route replace {VIP_V4}/32 {dev}"))?;
+        self.netns.ip(&format!("route replace {VIP_V6}/128 {dev}"))
+    }
+
+    /// The link-layer address that it has learned of an address in the rack, as `ip neigh` writes
+    /// it.
+    pub fn neighbor(&self, address: IpAddr) -> Result<Option<String>> {
+        let words = format!("neigh show {address} dev {RACK_DEVICE}");
+        let known = self.netns.ip_json(&words)?;
+        Ok(known[0]["lladdr"].as_str().map(String::from))
     }
 
     /// Takes the routes to the VIPs out: a routing protocol is to bring them.

@@ -50,8 +50,10 @@ pub enum Program {
 pub enum Way {
     /// A route reflector in the rack, with dynamic neighbors and add-path.
     Reflector,
-    /// The balancers, with BFD.
+    /// The balancers.
     Direct,
+    /// The balancers, with BFD.
+    Bfd,
 }
 
 /// What runs for routing. Dropping it ends all of it.
@@ -84,7 +86,7 @@ impl Routing {
         fs::create_dir(&dir).context("cannot make a directory for routing")?;
         let reflector = match way {
             Way::Reflector => Some(Reflector::start(run, router, &dir)?),
-            Way::Direct => None,
+            Way::Direct | Way::Bfd => None,
         };
         let (programs, follower) = match program {
             Program::Gobgp => gobgp(router, &dir, way)?,
@@ -104,7 +106,8 @@ impl Routing {
         let (v4, v6) = (balancer_v4(balancer), balancer_v6(balancer));
         let (own, peer, keys) = match self.way {
             Way::Reflector => (AS, reflector_v4(), "add_path = true\n"),
-            Way::Direct => (
+            Way::Direct => (BALANCERS_AS, router_rack_v4(), ""),
+            Way::Bfd => (
                 BALANCERS_AS,
                 router_rack_v4(),
                 "bfd = { tx = \"100ms\", rx = \"100ms\", multiplier = 3 }\n",
@@ -262,7 +265,7 @@ fn gobgp(router: &Router, dir: &Path, way: Way) -> Result<(Vec<Process>, Option<
             reflector_v4(),
             families("receive = true").replace('X', "neighbors")
         ),
-        Way::Direct => format!(
+        Way::Direct | Way::Bfd => format!(
             "[[peer-groups]]\n[peer-groups.config]\npeer-group-name = \"balancers\"\n\
              peer-as = {BALANCERS_AS}\n{}\n\
              [[dynamic-neighbors]]\n[dynamic-neighbors.config]\nprefix = \"10.0.1.0/24\"\n\
@@ -297,14 +300,19 @@ fn frr(router: &Router, dir: &Path, way: Way) -> Result<Vec<Process>> {
              neighbor {} peer-group N\n",
             reflector_v4()
         ),
-        Way::Direct => format!(
-            " neighbor N peer-group\n neighbor N remote-as {BALANCERS_AS}\n neighbor N bfd 3 100 100\n \
-             bgp listen range 10.0.1.0/24 peer-group N\n"
+        Way::Direct | Way::Bfd => format!(
+            " neighbor N peer-group\n neighbor N remote-as {BALANCERS_AS}\n{}\
+             bgp listen range 10.0.1.0/24 peer-group N\n",
+            if way == Way::Bfd {
+                " neighbor N bfd 3 100 100\n "
+            } else {
+                " "
+            }
         ),
     };
     let paths = match way {
         Way::Reflector => "maximum-paths ibgp 8",
-        Way::Direct => "maximum-paths 8",
+        Way::Direct | Way::Bfd => "maximum-paths 8",
     };
     let family = |name: &str| {
         format!(
@@ -346,11 +354,12 @@ fn frr(router: &Router, dir: &Path, way: Way) -> Result<Vec<Process>> {
 fn bird(router: &Router, dir: &Path, way: Way) -> Result<Process> {
     let neighbor = match way {
         Way::Reflector => format!("neighbor {} as {AS}", reflector_v4()),
-        Way::Direct => format!("neighbor range 10.0.1.0/24 as {BALANCERS_AS}"),
+        Way::Direct | Way::Bfd => format!("neighbor range 10.0.1.0/24 as {BALANCERS_AS}"),
     };
     let (bfd, add_paths) = match way {
         Way::Reflector => ("", "add paths rx;"),
-        Way::Direct => (
+        Way::Direct => ("", ""),
+        Way::Bfd => (
             "bfd { min rx interval 100 ms; min tx interval 100 ms; multiplier 3; };",
             "",
         ),

@@ -37,6 +37,14 @@ impl Status {
             .collect()
     }
 
+    /// Packets that each worker has decided on.
+    pub fn processed_by_worker(&self) -> Result<Vec<u64>> {
+        self.workers()?
+            .iter()
+            .map(|worker| number(worker, "processed_packets"))
+            .collect()
+    }
+
     /// Packets dropped under this reason, for any VIP or none.
     pub fn drops(&self, reason: &str) -> Result<u64> {
         let vips = self

@@ -175,11 +175,11 @@ fn every_drop_reason_is_documented() {
          Every packet that the engine takes and does not forward is counted under one of these names: in `lockstep status`,\n\
          in the metrics, and in the answers of `lockstep explain`.\n\n\
          Counted for the virtual IP: `denied`, `rate_limited`, `source_rate_limited`, `no_backend`, `no_route`, `no_neighbour`,\n\
-         `too_big`, `no_room`, what rewriting has no place for (`nat_clash`, `ports_full`, `flows_full`, `splices_full`,\n\
-         `paths_full`), and `no_port` where the route leaves by an interface that is not in topology.toml. All others have no VIP\n\
-         (`-` in `lockstep status`, empty labels in the metrics): what cannot be parsed is dropped before its VIP is looked up,\n\
-         `no_vip` and `no_session` have none, and on the way out, `tx_full` and `no_port` for want of a socket of this worker, it is\n\
-         not looked at any more.\n\n\
+         `too_big`, `no_room`, what rewriting has no place for (`nat_clash`, `ports_full`, `flows_full`, `splices_full`, `paths_full`), `no_port`\n\
+         where the route leaves by an interface that is not in topology.toml, and `icmp_tunnel` where the error shows whose packet\n\
+         was in the tunnel. All others have no VIP (`-` in `lockstep status`,\n\
+         empty labels in the metrics): what cannot be parsed is dropped before its VIP is looked up, `no_vip` and `no_session` have\n\
+         none, and on the way out, `tx_full` and `no_port` for want of a socket of this worker, it is not looked at any more.\n\n\
          What the kernel drops before a worker has it is not here: see [Drops at the sockets](metrics.md#drops-at-the-sockets).\n\n\
          This page is written from the source: `UPDATE=1 cargo test -p lockstep-tests --test conventions`.\n\n\
          | reason | what it means, and what to do |\n|---|---|\n",

@@ -351,7 +351,7 @@ fn what_cannot_be_proposed_says_what_to_name() {
     );
     assert_eq!(
         refused(&good, &[], &[]),
-        "name the engine's addresses: one IPv4 address, one IPv6 address, or both, extra ones that the network routes to this host"
+        "name the engine's addresses with --address: one IPv4 address, one IPv6 address, or both, extra ones that the network routes to this host"
     );
     assert_eq!(
         refused(&good, &[], &["2001:db8::10", "192.0.2.2"]),

@@ -30,6 +30,8 @@ pub enum Sign {
     Resets,
     /// It has not answered connections that clients began.
     Silence,
+    /// Sessions went on without it.
+    Evicted,
 }
 
 impl Sign {
@@ -38,6 +40,7 @@ impl Sign {
         match self {
             Sign::Resets => "resets new connections of clients",
             Sign::Silence => "does not answer new connections of clients",
+            Sign::Evicted => "sessions have evicted it",
         }
     }
 }

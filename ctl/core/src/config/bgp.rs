@@ -93,11 +93,14 @@ const HOLD_TIME: u16 = 9;
 const RESTART_TIME: u16 = 120;
 const LOCAL_PREF: u32 = 100;
 const PORT: u16 = 179;
+/// So that the attributes leave room for prefixes in a message.
+const MAX_COMMUNITIES: usize = 64;
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawBgp {
-    r#as: Option<Spanned<AsNumber>>,
+    #[serde(rename = "as")]
+    number: Option<Spanned<AsNumber>>,
     router_id: Option<Spanned<RouterId>>,
     hold_time: Option<HoldTime>,
     graceful_restart: Option<RestartTime>,
@@ -107,7 +110,7 @@ pub(super) struct RawBgp {
     local_pref: Option<u32>,
     med: Option<u32>,
     prepend: Option<Prepend>,
-    communities: Option<Vec<CommunityText>>,
+    communities: Option<Spanned<Vec<CommunityText>>>,
     next_hop: Option<NextHops>,
     peer: Vec<Spanned<RawPeer>>,
 }
@@ -116,7 +119,8 @@ pub(super) struct RawBgp {
 #[serde(deny_unknown_fields)]
 struct RawPeer {
     address: Spanned<Address>,
-    r#as: Spanned<AsNumber>,
+    #[serde(rename = "as")]
+    number: Spanned<AsNumber>,
     port: Option<Port>,
     description: Option<String>,
     #[serde(default)]
@@ -133,7 +137,7 @@ struct RawPeer {
     local_pref: Option<Spanned<u32>>,
     med: Option<u32>,
     prepend: Option<Spanned<Prepend>>,
-    communities: Option<Vec<CommunityText>>,
+    communities: Option<Spanned<Vec<CommunityText>>>,
     next_hop: Option<NextHops>,
     #[serde(default)]
     bfd: super::bfd::RawBfd,
@@ -153,6 +157,14 @@ impl RawBgp {
             ..Bgp::default()
         };
         let common = self.common(source, found);
+        let peers = self.peer.iter().map(|raw| &raw.get_ref().communities);
+        for list in peers.chain([&self.communities]).flatten() {
+            if list.get_ref().len() > MAX_COMMUNITIES {
+                let message = format!("{} communities are too many", list.get_ref().len());
+                let error = source.error(list.span(), message);
+                found.push(error.help(format!("up to {MAX_COMMUNITIES}")));
+            }
+        }
         for raw in &self.peer {
             let address = raw.get_ref().address.get_ref().0;
             let peer = raw.get_ref().to_peer(self, &common, source, found);
@@ -187,7 +199,7 @@ impl RawBgp {
             }
         };
         missing(
-            self.r#as.is_some(),
+            self.number.is_some(),
             "as",
             "the AS number of this balancer, such as 64512",
         );
@@ -197,7 +209,7 @@ impl RawBgp {
             "an IPv4 address of this balancer that no other router of the AS has, such as \"10.0.0.1\"",
         );
         Common {
-            number: self.r#as.as_ref().map_or(0, |n| n.get_ref().0),
+            number: self.number.as_ref().map_or(0, |n| n.get_ref().0),
             router_id: self
                 .router_id
                 .as_ref()
@@ -227,7 +239,7 @@ impl RawPeer {
         found: &mut Diagnostics,
     ) -> Peer {
         let address = self.address.get_ref().0;
-        let internal = self.r#as.get_ref().0 == common.number;
+        let internal = self.number.get_ref().0 == common.number;
         let policy = self.policy(all, internal, source, found);
         let families = self.families(address, &policy, source, found);
         if let Some(from) = &self.source
@@ -252,7 +264,7 @@ impl RawPeer {
             settings: open::Settings {
                 local_as: common.number,
                 router_id: common.router_id,
-                remote_as: self.r#as.get_ref().0,
+                remote_as: self.number.get_ref().0,
                 hold_time: hold_time.map_or(HOLD_TIME, |t| t.0),
                 families,
                 add_path: self.add_path,
@@ -287,6 +299,7 @@ impl RawPeer {
         }
         let next_hop = self.next_hop.as_ref().or(all.next_hop.as_ref());
         let communities = self.communities.as_ref().or(all.communities.as_ref());
+        let communities = communities.map_or(&[][..], |all| all.get_ref());
         let preference = self.local_pref.as_ref().map(|p| *p.get_ref());
         let prepend = self.prepend.as_ref().map(Spanned::get_ref);
         Policy {
@@ -295,7 +308,7 @@ impl RawPeer {
             local_pref: preference.or(all.local_pref).unwrap_or(LOCAL_PREF),
             med: self.med.or(all.med),
             prepend: prepend.or(all.prepend.as_ref()).map_or(0, |p| p.0),
-            communities: communities.map_or_else(Vec::new, |all| all.iter().map(|c| c.0).collect()),
+            communities: communities.iter().map(|c| c.0).collect(),
         }
     }
 

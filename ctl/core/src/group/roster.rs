@@ -60,6 +60,14 @@ impl Roster {
         self.members.remove(name).is_some()
     }
 
+    /// The store has ended the lease of a balancer that may be cut off from it still: it counts
+    /// until a time.
+    pub fn miss(&mut self, name: &str, until: Timestamp) {
+        if let Some(entry) = self.members.get_mut(name) {
+            entry.until.get_or_insert(until);
+        }
+    }
+
     /// When [`Roster::advance`] has something to do.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         self.members.values().filter_map(|e| e.until).min()

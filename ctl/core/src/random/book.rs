@@ -172,6 +172,29 @@ impl Book {
     /// # Errors
     /// When there is none.
     pub fn make_room(&mut self, record: &Record, now: Timestamp) -> Result<(), Full> {
+        self.drop_what_is_over(now);
+        let old = self.records.get(&record.id);
+        let records = self.records.len() + usize::from(old.is_none());
+        let bytes = self.bytes - old.map_or(0, |(_, c)| size(c)) + record.size();
+        match records <= MAX_RECORDS && bytes <= MAX_BYTES {
+            true => Ok(()),
+            false => Err(Full),
+        }
+    }
+
+    /// Whether there is a place for one more, of whatever. Drops what is over.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn has_room(&mut self, now: Timestamp) -> Result<(), Full> {
+        self.drop_what_is_over(now);
+        match self.records.len() < MAX_RECORDS && self.bytes < MAX_BYTES {
+            true => Ok(()),
+            false => Err(Full),
+        }
+    }
+
+    fn drop_what_is_over(&mut self, now: Timestamp) {
         while let Some((until, id)) = self.ends.pop_first() {
             if until > now {
                 self.ends.insert((until, id));
@@ -180,13 +203,6 @@ impl Book {
             if let Some((_, content)) = self.records.remove(&id) {
                 self.bytes -= size(&content);
             }
-        }
-        let old = self.records.get(&record.id);
-        let records = self.records.len() + usize::from(old.is_none());
-        let bytes = self.bytes - old.map_or(0, |(_, c)| size(c)) + record.size();
-        match records <= MAX_RECORDS && bytes <= MAX_BYTES {
-            true => Ok(()),
-            false => Err(Full),
         }
     }
 

@@ -43,10 +43,20 @@ impl FileScheduler {
 }
 
 /// Whose flows stay together.
-#[derive(Deserialize, Clone, Copy)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy)]
 pub enum FileSticky {
     Client,
+}
+
+impl FromText for FileSticky {
+    const WANTED: &str = "\"client\": all flows of a client go to one backend";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        match text {
+            "client" => Ok(FileSticky::Client),
+            _ => Err(format!("{text:?} is not known; it is \"client\"")),
+        }
+    }
 }
 
 /// How long a new backend takes to its full share.
@@ -62,7 +72,7 @@ impl FromText for SlowStart {
 
     fn from_text(text: &str) -> Result<Self, String> {
         let time = duration::parse(text)
-            .map_err(|error| format!("{text:?} is not a duration; {error}"))?;
+            .map_err(|error| format!("{text:?} is not a duration; {}", advice(text, &error)))?;
         if (SlowStart::FROM..=SlowStart::TO).contains(&time) {
             Ok(SlowStart(time))
         } else {
@@ -74,6 +84,14 @@ impl FromText for SlowStart {
                 "{text:?} is out of range; it is from {from:?} to {to:?}"
             ))
         }
+    }
+}
+
+/// A number without its unit is most likely one of seconds.
+fn advice(text: &str, error: &impl ToString) -> String {
+    match text.parse::<u32>() {
+        Ok(seconds) => format!("did you mean \"{seconds}s\"?"),
+        Err(_) => error.to_string(),
     }
 }
 
@@ -100,7 +118,7 @@ macro_rules! deserialize_from_text {
     )+};
 }
 
-deserialize_from_text!(SlowStart, PrefixText);
+deserialize_from_text!(FileSticky, SlowStart, PrefixText);
 
 /// A whole number in a range.
 struct Whole<const FROM: u32, const TO: u32>(u32);

@@ -100,6 +100,7 @@ fn choices(service: &FileService) -> Vec<Misplaced> {
         ("scheduler", service.scheduler.as_ref().map(Spanned::span)),
         ("sticky", service.sticky.as_ref().map(Spanned::span)),
         ("slow_start", service.slow_start.as_ref().map(Spanned::span)),
+        ("table_size", service.table_size.as_ref().map(Spanned::span)),
     ];
     let of_backends = service.backends.get_ref().iter().map(|backend| {
         let priority = backend.get_ref().priority.as_ref();

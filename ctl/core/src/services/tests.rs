@@ -71,6 +71,7 @@ address = "fd00::1"
             backend("web-2", "10.0.1.12", 50, BackendState::Active),
             backend("10.0.1.13", "10.0.1.13", 100, BackendState::Draining),
         ],
+        unserved: lockstep_plan::Unserved::Drop,
         table_size: TableSize::new(251).unwrap(),
         idle: IdleTimeouts {
             tcp_syn: 30,
@@ -86,6 +87,7 @@ address = "fd00::1"
         vips: vec!["203.0.113.10:53/udp".parse().unwrap()],
         mode: Mode::TUNNEL,
         backends: vec![backend("fd00::1", "fd00::1", 100, BackendState::Active)],
+        unserved: lockstep_plan::Unserved::Drop,
         table_size: TableSize::DEFAULT,
         idle: IdleTimeouts::DEFAULT,
         scheduler: lockstep_plan::Scheduler::default(),
@@ -171,7 +173,8 @@ backends = ["10.0.0.1"]
             "services.toml:2:8: `name`: \"my web\" is not a name; \
              use 1 to 63 letters, digits, `-`, `_`, `.` or `/`",
             "services.toml:3:9: `vips`: \"203.0.113.10\" is not a VIP; \
-             a VIP is written ADDRESS:PORT/tcp or ADDRESS:PORT/udp, an IPv6 address in brackets",
+             a VIP is written ADDRESS:PORT/tcp or ADDRESS:PORT/udp, an IPv6 address in brackets; \
+             PORT is 0 for every port, 1 to 65535, or a range such as 8000-8099",
             "services.toml:3:25: `vips`: \"127.0.0.1:80/tcp\" is not a VIP; \
              127.0.0.1 is not a unicast address that clients can reach",
             "services.toml:3:45: `vips` cannot be `7`; \
@@ -378,7 +381,7 @@ backends = [{ address = "10.0.0.1", priority = 16 }]"#,
             "services.toml:5:12: `gue_port` cannot be `0`; it takes a whole number from 1 to 65535",
             "services.toml:6:13: `scheduler` cannot be `rr`; did you mean `wrr`? \
              (allowed: maglev, wrr, wlc, source-hash, random)",
-            "services.toml:7:10: `sticky` cannot be `cookie`; allowed: client",
+            "services.toml:7:10: `sticky`: \"cookie\" is not known; it is \"client\"",
             "services.toml:8:14: `slow_start`: \"0s\" is out of range; it is from \"1s\" to \"12h\"",
             "services.toml:9:10: `allow`: \"192.0.2.1/24\" is not a prefix; 192.0.2.1/24 has bits set \
              behind its length; 192.0.2.0/24 is meant?",
@@ -395,12 +398,47 @@ backends = [{ address = "10.0.0.1", priority = 16 }]"#,
 }
 
 #[test]
+fn what_is_nearly_right_is_answered_with_what_is() {
+    let rows = [
+        (
+            "sticky = true",
+            "4:10: `sticky` cannot be `true`; it takes \"client\": all flows of a client go to one \
+             backend",
+        ),
+        (
+            "slow_start = \"30\"",
+            "4:14: `slow_start`: \"30\" is not a duration; did you mean \"30s\"?",
+        ),
+        (
+            "slow_start = 30",
+            "4:14: `slow_start` cannot be `30`; it takes a string such as \"30s\"",
+        ),
+        (
+            "deny = [\"10.0.0.0/33\"]",
+            "4:9: `deny`: \"10.0.0.0/33\" is not a prefix; a prefix of IPv4 has a length of 0 to 32, \
+             and 33 is more",
+        ),
+        (
+            "deny = [\"2001:db8::/1280\"]",
+            "4:9: `deny`: \"2001:db8::/1280\" is not a prefix; a prefix of IPv6 has a length of 0 to \
+             128, and 1280 is more",
+        ),
+    ];
+    for (line, expected) in rows {
+        let text = with(&format!("{line}\nbackends = []"));
+        let expected = format!("services.toml:{expected}");
+        assert_reports(&[(&text, &[expected.as_str()])]);
+    }
+}
+
+#[test]
 fn keys_that_mean_nothing_in_a_mode_are_errors_that_say_what_to_do() {
     let all = r#"encapsulation = "ipip"
 gue_port = 6080
 scheduler = "wrr"
 sticky = "client"
 slow_start = "30s"
+table_size = 5003
 rate = {}
 backends = [{ address = "10.0.0.1", priority = 1 }, { address = "10.0.0.2", priority = 0 }]"#;
     let gue_port = "services.toml:5:12: service web: `gue_port` is where backends listen for GUE, but \
@@ -408,7 +446,7 @@ backends = [{ address = "10.0.0.1", priority = 1 }, { address = "10.0.0.2", prio
     let sticky = "services.toml:7:10: service web: sticky = \"client\" needs a choice by the client's \
                   address alone, and scheduler = \"wrr\" chooses anew for each flow; \
                   leave one of both out";
-    let rate = "services.toml:9:8: service web: `rate` without keys limits nothing; \
+    let rate = "services.toml:10:8: service web: `rate` without keys limits nothing; \
                 write { new_flows = 1000 }, { packets = 100000 } or both";
     assert_reports(&[(&with(all), &[gue_port, sticky, rate])]);
     let tunnels = |mode: &str, at: &str, key: &str| {
@@ -443,9 +481,10 @@ backends = [{ address = "10.0.0.1", priority = 1 }, { address = "10.0.0.2", prio
             &choice("7:10", "sticky"),
             sticky,
             &choice("8:14", "slow_start"),
+            &choice("9:14", "table_size"),
             rate,
-            &choice("10:48", "priority"),
-            &choice("10:88", "priority"),
+            &choice("11:48", "priority"),
+            &choice("11:88", "priority"),
         ],
     )]);
     let twice = "sticky = \"client\"\nscheduler = \"source-hash\"\nbackends = []";
@@ -476,7 +515,7 @@ fn services_that_rewrite_have_one_ip_version_and_ranges_that_do_not_overlap() {
             ),
             &[
                 "services.toml:3:61: `vips`: \"203.0.113.10:9-5/tcp\" is not a VIP; 9-5 is no range of \
-                 ports: it goes from a lower one, at least 1, to a higher one",
+                 ports: it goes from a lower one, at least 1, to a higher one; did you mean 5-9?",
             ],
         ),
         (
@@ -694,6 +733,7 @@ fn any_service() -> impl Strategy<Value = (Service, Spread)> {
             vips: Vec::new(),
             mode,
             backends,
+            unserved: lockstep_plan::Unserved::Drop,
             table_size: TableSize::new(size).unwrap(),
             idle: IdleTimeouts {
                 tcp_syn: idle.0,

@@ -168,12 +168,6 @@ impl<'de> Deserialize<'de> for FileWeight {
 /// The size of a Maglev table.
 pub struct Size(pub TableSize);
 
-impl Default for Size {
-    fn default() -> Self {
-        Size(TableSize::DEFAULT)
-    }
-}
-
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (from, to) = (TableSize::MIN, TableSize::MAX);

@@ -13,7 +13,7 @@ use nix::sys::socket::SockaddrStorage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tokio::task::spawn_blocking;
 
@@ -25,12 +25,13 @@ const TUNNEL_V6: &str = "769";
 /// A balancer.
 pub async fn balancer(
     global: &Global,
-    topology: &Path,
+    topology: Option<&Path>,
     client_mtu: u32,
     ping: bool,
 ) -> Result<Facts, Failure> {
     let host = host()?;
     let engine = engine(global).await;
+    let topology = topology_of(topology, engine.as_ref().ok());
     let probes = match &engine {
         Ok(engine) if ping => {
             let longest = longest(&engine.snapshot, client_mtu);
@@ -49,7 +50,7 @@ pub async fn balancer(
     };
     let names: Vec<String> = host.interfaces.keys().cloned().collect();
     Ok(Facts {
-        topology: Some(read_topology(topology)),
+        topology: Some(read_topology(&topology)),
         irqs: names.iter().flat_map(|name| irqs(name)).collect(),
         irqbalance: runs("irqbalance"),
         features: names
@@ -67,6 +68,17 @@ pub async fn balancer(
         probes,
         host,
     })
+}
+
+/// The file to judge: what is asked for, else the one that the engine was started with, which need not
+/// be where files are by default.
+fn topology_of(asked: Option<&Path>, engine: Option<&Engine>) -> PathBuf {
+    let of_engine = engine.map(|engine| Path::new(&engine.status.topology_file));
+    let of_engine = of_engine.filter(|file| !file.as_os_str().is_empty());
+    asked
+        .or(of_engine)
+        .unwrap_or(Path::new("/etc/lockstep/topology.toml"))
+        .to_owned()
 }
 
 fn host() -> Result<Host, Failure> {
@@ -290,6 +302,22 @@ fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_file_that_the_engine_runs_with_is_judged() {
+        let engine = |file: &str| {
+            let mut engine = Engine::default();
+            engine.status.topology_file = file.to_owned();
+            engine
+        };
+        let (asked, own) = (Path::new("asked.toml"), engine("/srv/own.toml"));
+        let by_default = Path::new("/etc/lockstep/topology.toml");
+        assert_eq!(topology_of(Some(asked), Some(&own)), asked);
+        assert_eq!(topology_of(None, Some(&own)), Path::new("/srv/own.toml"));
+        // One from before it told.
+        assert_eq!(topology_of(None, Some(&engine(""))), by_default);
+        assert_eq!(topology_of(None, None), by_default);
+    }
 
     #[test]
     fn interrupts_are_of_a_queue_by_their_names() {

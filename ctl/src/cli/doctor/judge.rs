@@ -1,7 +1,7 @@
 //! What is wrong with a balancer: one function for each thing that can be.
 
 use super::facts::{Facts, Features, Irq, Reached};
-use super::{Finding, engine};
+use super::{Finding, engine, sources};
 use lockstep_topology::diagnostics::{self, Diagnostic};
 use lockstep_topology::{Host, Interface, InterfaceKind, Poll, Topology, check};
 use std::collections::BTreeSet;
@@ -11,7 +11,12 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     match &facts.topology {
         Some(Ok(topology)) => {
-            findings.extend(plan(topology, &facts.host));
+            let engine = facts
+                .engine
+                .as_ref()
+                .and_then(|engine| engine.as_ref().ok());
+            let plan = plan(topology, &facts.host).into_iter();
+            findings.extend(plan.filter(|finding| !sources::is_fine(finding, engine)));
             findings.extend(cores(topology, &facts.host));
             findings.extend(irqs(topology, facts));
             for interface in topology.interfaces() {
@@ -27,7 +32,10 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     }
     findings.extend(huge_pages(facts));
     match &facts.engine {
-        Some(Ok(engine)) => findings.extend(engine::judge(engine, facts)),
+        Some(Ok(engine)) => {
+            findings.extend(engine::judge(engine, facts));
+            findings.extend(sources::judge(engine, facts));
+        }
         Some(Err(error)) => findings.push(Finding::error("engine", error, "")),
         None => {}
     }

@@ -388,6 +388,50 @@ fn servers_behind_nat_need_somebody_who_forwards() {
     assert_eq!(judge::judge(&facts), []);
 }
 
+#[test]
+fn somebody_answers_for_the_engines_address_on_the_link_of_full_nat() {
+    let full_nat = |facts: &mut Facts, next_hop: &str, answers| {
+        let service = &mut running(facts).status.services[0];
+        service.mode = "full-nat".to_owned();
+        service.backends[0].next_hop = next_hop.to_owned();
+        service.backends[0].answers = answers;
+    };
+    let on_link = "52:54:00:12:34:56 dev eth0";
+    one(
+        Severity::Error,
+        &[
+            "192.0.2.10: no interface has this address",
+            "backend s1 of service web",
+            "ip addr add 192.0.2.10/32 dev eth0 preferred_lft 0",
+        ],
+        |facts| full_nat(facts, on_link, 0),
+    );
+    // By a router, which may know the way; and where answers come.
+    for (next_hop, answers) in [
+        ("52:54:00:12:34:56 via 10.0.0.254 dev eth0", 0),
+        (on_link, 1),
+    ] {
+        let mut facts = good();
+        full_nat(&mut facts, next_hop, answers);
+        assert_eq!(judge::judge(&facts), []);
+    }
+    // An interface has it: right here, worth a warning where no service sends from it.
+    let held = |facts: &mut Facts| {
+        let eth0 = facts.host.interfaces.get_mut("eth0").unwrap();
+        let addresses = ["192.0.2.9", "192.0.2.10"].map(|a| a.parse().unwrap());
+        eth0.addresses = addresses.to_vec();
+    };
+    let mut facts = good();
+    held(&mut facts);
+    full_nat(&mut facts, on_link, 0);
+    assert_eq!(judge::judge(&facts), []);
+    one(
+        Severity::Warning,
+        &["right when it is there to answer ARP"],
+        held,
+    );
+}
+
 /// A real server with nothing to say against it.
 fn good_server() -> ServerFacts {
     let vip: IpAddr = "203.0.113.10".parse().unwrap();

@@ -1,5 +1,6 @@
 //! The engine's part of `lockstep status`.
 
+use super::back::{self, Back, Refused};
 use super::spread::Spread;
 use crate::cli::flows::vip_name;
 use crate::cli::output::table;
@@ -19,6 +20,8 @@ pub struct Engine {
     pid: u64,
     uptime_seconds: f64,
     epoch: u64,
+    /// Where its topology.toml is.
+    topology_file: String,
     workers: Vec<Worker>,
     interfaces: Vec<Interface>,
     services: Vec<Service>,
@@ -37,6 +40,8 @@ struct Worker {
     queues: Vec<String>,
     state: String,
     rx_packets: u64,
+    /// Decided on: under RPS also what came to the sockets of others.
+    processed_packets: u64,
     tx_packets: u64,
     dropped: u64,
     /// By the kernel, at the worker's sockets.
@@ -60,12 +65,12 @@ struct Interface {
 }
 
 #[derive(Debug, Serialize)]
-struct Service {
-    name: String,
-    mode: String,
+pub(super) struct Service {
+    pub(super) name: String,
+    pub(super) mode: String,
     sessions: u64,
     vips: Vec<Vip>,
-    backends: Vec<Backend>,
+    pub(super) backends: Vec<Backend>,
 }
 
 #[derive(Debug, Serialize)]
@@ -79,9 +84,9 @@ struct Vip {
 }
 
 #[derive(Debug, Serialize)]
-struct Backend {
-    name: String,
-    address: String,
+pub(super) struct Backend {
+    pub(super) name: String,
+    pub(super) address: String,
     weight: u32,
     state: &'static str,
     ring_share: f64,
@@ -89,6 +94,10 @@ struct Backend {
     bytes: u64,
     new_flows: u64,
     flows: u64,
+    /// What came back of it; null where its answers do not come by the engine.
+    pub(super) back: Option<Back>,
+    /// Of a tunnel, what was refused by ICMP; null without any.
+    pub(super) refused: Option<Refused>,
     next_hop: String,
     reachable: bool,
     /// Of a replica; null in a tunnel.
@@ -165,6 +174,7 @@ impl From<api::WorkerStatus> for Worker {
             queues: w.queues,
             state: w.state,
             rx_packets: w.rx_packets,
+            processed_packets: w.processed_packets,
             tx_packets: w.tx_packets,
             dropped: w.dropped,
             kernel_dropped: w.kernel_dropped,
@@ -208,12 +218,13 @@ impl From<api::InterfaceStatus> for Interface {
 
 impl From<api::ServiceStatus> for Service {
     fn from(s: api::ServiceStatus) -> Self {
+        let mode = s.mode;
         Service {
             name: s.name,
-            mode: s.mode,
             sessions: s.sessions,
             vips: s.vips.into_iter().map(Vip::from).collect(),
-            backends: s.backends.into_iter().map(Backend::from).collect(),
+            backends: (s.backends.into_iter().map(|b| Backend::new(b, &mode))).collect(),
+            mode,
         }
     }
 }
@@ -231,13 +242,14 @@ impl From<api::VipStatus> for Vip {
     }
 }
 
-impl From<api::BackendStatus> for Backend {
-    fn from(b: api::BackendStatus) -> Self {
+impl Backend {
+    fn new(b: api::BackendStatus, mode: &str) -> Self {
         let state = match b.state() {
             api::BackendState::Active => "active",
             api::BackendState::Draining => "draining",
             api::BackendState::Unspecified => "unknown",
         };
+        let (back, refused) = (Back::new(&b, mode), Refused::new(&b));
         Backend {
             name: b.name,
             address: b.address,
@@ -248,6 +260,8 @@ impl From<api::BackendStatus> for Backend {
             bytes: b.bytes,
             new_flows: b.new_flows,
             flows: b.flows,
+            back,
+            refused,
             next_hop: b.next_hop,
             reachable: b.reachable,
             health: b.health.map(Health::from),
@@ -264,6 +278,7 @@ impl Engine {
             pid: status.pid,
             uptime_seconds: status.uptime_seconds,
             epoch: status.epoch,
+            topology_file: status.topology_file,
             workers: status.workers.into_iter().map(Worker::from).collect(),
             interfaces: status.interfaces.into_iter().map(Interface::from).collect(),
             services: status.services.into_iter().map(Service::from).collect(),
@@ -340,7 +355,12 @@ impl Engine {
                 )
             })
         });
-        let all = workers.chain(full).chain(unreachable).chain(down);
+        let back = self.services.iter().flat_map(back::troubles);
+        let all = workers
+            .chain(full)
+            .chain(unreachable)
+            .chain(down)
+            .chain(back);
         all.chain(self.session_troubles()).collect()
     }
 
@@ -372,10 +392,13 @@ impl Engine {
         )
     }
 
-    /// What the kernel dropped has a column only where there is any.
+    /// What the kernel dropped has a column only where there is any, and what workers decided on only
+    /// where that is not what they received.
     fn workers_table(&self) -> String {
+        const PROCESSED: usize = 5;
         const KERNEL_DROPPED: usize = 7;
         let shown = self.workers.iter().any(|w| w.kernel_dropped > 0);
+        let spread = (self.workers.iter()).any(|w| w.processed_packets != w.rx_packets);
         let row = |w: &Worker| {
             let mut row = vec![
                 w.index.to_string(),
@@ -392,6 +415,9 @@ impl Engine {
             ];
             if shown {
                 row.insert(KERNEL_DROPPED, count(w.kernel_dropped));
+            }
+            if spread {
+                row.insert(PROCESSED, count(w.processed_packets));
             }
             row
         };
@@ -410,6 +436,9 @@ impl Engine {
         ];
         if shown {
             columns.insert(KERNEL_DROPPED, ">KERNEL DROPPED");
+        }
+        if spread {
+            columns.insert(PROCESSED, ">PROCESSED");
         }
         table(&columns, self.workers.iter().map(row))
     }
@@ -455,13 +484,16 @@ impl Engine {
         table(&columns, rows)
     }
 
-    /// Health has a column only where there are replicas, and so have tiers and slow starts.
+    /// Health has a column only where there are replicas, and so have tiers and slow starts; answers
+    /// where they come by the engine.
     fn backends_table(&self) -> String {
         const HEALTH: usize = 4;
         const TIER: usize = 5;
         let backends = || self.services.iter().flat_map(|s| &s.backends);
+        const ANSWERS: usize = 9;
         let shown = backends().any(|b| b.health.is_some());
         let spread = backends().any(|b| b.spread.is_some());
+        let answers = backends().any(|b| b.back.is_some());
         let rows = self.services.iter().flat_map(|s| {
             s.backends.iter().map(move |b| {
                 let mut row = vec![
@@ -477,6 +509,10 @@ impl Engine {
                     bytes(b.bytes),
                     b.next_hop.clone(),
                 ];
+                if answers {
+                    let came = b.back.as_ref().map(|back| count(back.answers));
+                    row.insert(ANSWERS, came.unwrap_or_else(|| "-".to_owned()));
+                }
                 if spread {
                     let tier = b.spread.as_ref().map_or("-".to_owned(), Spread::text);
                     row.insert(TIER, tier);
@@ -501,6 +537,9 @@ impl Engine {
             ">BYTES",
             "NEXT HOP",
         ];
+        if answers {
+            columns.insert(ANSWERS, ">ANSWERS");
+        }
         if spread {
             columns.insert(TIER, "TIER");
         }

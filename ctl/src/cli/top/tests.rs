@@ -56,6 +56,7 @@ fn status(age: u64) -> api::EngineStatus {
         queues: vec![format!("eth0:{index}")],
         state: state.to_owned(),
         rx_packets: 1_000 * age,
+        processed_packets: 900 * age,
         tx_packets: 990 * age,
         dropped: 10 * age,
         flows: 500,
@@ -279,7 +280,7 @@ fn the_plain_tables_are_the_same_view() {
     for part in [
         "5,000 packets/s, 5.0 Mbit/s, 30 new flows/s, 23 drops/s, 1,000 flows\n\nSERVICE",
         "\nno_vip        -                         20    2,040  What no_vip needs.\n",
-        "\n     1  hung     1,000   990       10         0    500  50.0 %     2  eth0:1\n",
+        "\n     1  hung     1,000          900   990       10         0    500  50.0 %     2  eth0:1\n",
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }

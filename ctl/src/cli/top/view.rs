@@ -70,6 +70,8 @@ struct Worker {
     queues: String,
     state: String,
     rx_packets_per_second: Option<f64>,
+    /// Decided on: under RPS also what came to the sockets of others.
+    processed_packets_per_second: Option<f64>,
     tx_packets_per_second: Option<f64>,
     drops_per_second: Option<f64>,
     /// By the kernel, at the worker's sockets.
@@ -140,6 +142,7 @@ impl Pane {
                 ">WORKER",
                 "STATE",
                 ">RX/S",
+                ">PROCESSED/S",
                 ">TX/S",
                 ">DROPS/S",
                 ">KERNEL/S",
@@ -441,6 +444,11 @@ impl Worker {
             queues: status.queues.join(" "),
             state: status.state.clone(),
             rx_packets_per_second: meter.rate("worker rx", &of, status.rx_packets),
+            processed_packets_per_second: meter.rate(
+                "worker processed",
+                &of,
+                status.processed_packets,
+            ),
             tx_packets_per_second: meter.rate("worker tx", &of, status.tx_packets),
             drops_per_second: meter.rate("worker drops", &of, status.dropped),
             kernel_drops_per_second: meter.rate("worker kernel drops", &of, status.kernel_dropped),
@@ -457,6 +465,7 @@ impl Worker {
                 number(self.worker.into()),
                 text(&self.state),
                 rate(self.rx_packets_per_second),
+                rate(self.processed_packets_per_second),
                 rate(self.tx_packets_per_second),
                 rate(self.drops_per_second),
                 rate(self.kernel_drops_per_second),

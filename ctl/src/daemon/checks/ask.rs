@@ -3,6 +3,7 @@
 use super::icmp::Pings;
 use super::socket::Way;
 use super::tls::Configs;
+use super::tunnel::{End, Tunnels};
 use super::{grpc, http, icmp, script, tcp, udp};
 use lockstep_ctl_core::checks::{Outcome, Probe, Subject, Via};
 use lockstep_ctl_core::config::Config;
@@ -26,6 +27,7 @@ pub struct Asker {
     pub(super) running: Arc<Semaphore>,
     pub(super) pings: Arc<Pings>,
     pub(super) tls: Arc<Configs>,
+    tunnels: Arc<Tunnels>,
 }
 
 /// Why a check did not pass.
@@ -56,6 +58,7 @@ impl Asker {
             running: Arc::new(Semaphore::new(SCRIPTS)),
             pings: Arc::default(),
             tls: Arc::default(),
+            tunnels: Arc::default(),
         }
     }
 
@@ -66,6 +69,7 @@ impl Asker {
             running: Arc::clone(&self.running),
             pings: Arc::clone(&self.pings),
             tls: Arc::clone(&self.tls),
+            tunnels: Arc::clone(&self.tunnels),
         }
     }
 
@@ -87,7 +91,14 @@ impl Asker {
     ) -> Result<Option<Duration>, Trouble> {
         let (address, way) = match subject.check.via {
             Via::Address => (target.backend.0, Way::Direct),
-            Via::Tunnel => return Err(Trouble::Here("not there yet".to_owned())),
+            Via::Tunnel => {
+                let end = End {
+                    backend: target.backend.0,
+                    encapsulation: subject.encapsulation,
+                };
+                let tunnel = self.tunnels.get().await?;
+                (subject.vip.address(), Way::Tunnel(tunnel, end))
+            }
         };
         let question = Question {
             target,

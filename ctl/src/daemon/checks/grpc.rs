@@ -21,7 +21,7 @@ pub async fn ask(
     service: &str,
     tls: Option<(&Tls, &Configs)>,
 ) -> Result<(), Trouble> {
-    let stream = connect(question).await?;
+    let (stream, _pass) = connect(question).await?;
     match tls {
         None => talk(question, service, stream).await,
         Some((tls, configs)) => {

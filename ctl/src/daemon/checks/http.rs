@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Passes when status and body are as they should be.
 pub async fn ask(question: &Question<'_>, http: &Http, configs: &Configs) -> Result<(), Trouble> {
-    let stream = connect(question).await?;
+    let (stream, _pass) = connect(question).await?;
     match &http.tls {
         None => talk(question, http, stream).await,
         Some(tls) => {

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Passes when the connection is there, and the answer as it should be.
 pub async fn ask(question: &Question<'_>, exchange: &Exchange) -> Result<(), Trouble> {
-    let mut stream = connect(question).await?;
+    let (mut stream, _pass) = connect(question).await?;
     if !exchange.send.is_empty() {
         let sending = async {
             let sent = stream.write_all(&exchange.send).await;

@@ -24,8 +24,10 @@ const LIFETIME: Duration = Duration::from_secs(60);
 /// Configurations by what a check says and the protocol in TLS.
 #[derive(Debug, Default)]
 pub struct Configs {
-    known: Mutex<BTreeMap<(Tls, &'static str), (Instant, Arc<ClientConfig>)>>,
+    known: Mutex<BTreeMap<Key, (Instant, Arc<ClientConfig>)>>,
 }
+
+type Key = (Tls, &'static str);
 
 impl Configs {
     fn get(&self, tls: &Tls, protocol: &'static str) -> Result<Arc<ClientConfig>, Trouble> {

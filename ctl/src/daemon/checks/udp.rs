@@ -10,7 +10,7 @@ use tokio::time::timeout_at;
 /// Passes when the answer is as it should be; where none is expected, when no ICMP message says
 /// that nobody listens there.
 pub async fn ask(question: &Question<'_>, exchange: &Exchange) -> Result<(), Trouble> {
-    let socket = datagrams(question).await?;
+    let (socket, _pass) = datagrams(question).await?;
     let sent = socket.send(&exchange.send).await;
     sent.map_err(|e| failed("sending", &e))?;
     let mut answer = [0; 2_048];

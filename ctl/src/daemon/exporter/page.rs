@@ -17,6 +17,7 @@ pub fn write(view: &View, reports: &Reports, answers: bool) -> String {
     announcements(&mut page, view);
     parts::health(&mut page, &reports.health.borrow());
     parts::bgp(&mut page, &reports.bgp.borrow());
+    parts::layer2(&mut page, &reports.layer2.borrow());
     parts::group(&mut page, &reports.group.borrow());
     page.into_text()
 }

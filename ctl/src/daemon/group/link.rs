@@ -1,8 +1,8 @@
 //! The store: etcd, each question with a limit of time.
 
 use etcd_client::{
-    Certificate, Client, Compare, CompareOp, ConnectOptions, Identity, PutOptions, TlsOptions, Txn,
-    TxnOp, TxnOpResponse,
+    Certificate, Client, Compare, CompareOp, ConnectOptions, Identity, KvClient, PutOptions,
+    TlsOptions, Txn, TxnOp, TxnOpResponse, WatchClient,
 };
 use lockstep_ctl_core::config::store::Store;
 use lockstep_ctl_core::group::keys::{Keys, MAX_VALUE};
@@ -16,6 +16,8 @@ use tokio::time::{Instant, timeout};
 
 /// How long an answer may take.
 pub const PATIENCE: Duration = Duration::from_secs(2);
+/// The largest answer: all members of a group with what they have found.
+const MAX_ANSWER: usize = 256 << 20;
 /// The largest password, in bytes.
 const MAX_PASSWORD: usize = 1024;
 
@@ -98,6 +100,20 @@ impl Link {
         })
     }
 
+    /// To ask for many values at a time.
+    pub fn values(&self) -> KvClient {
+        self.client
+            .kv_client()
+            .max_decoding_message_size(MAX_ANSWER)
+    }
+
+    /// To hear of changes.
+    pub fn watcher(&self) -> WatchClient {
+        self.client
+            .watch_client()
+            .max_decoding_message_size(MAX_ANSWER)
+    }
+
     /// To ask what has no function here.
     pub fn client(&self) -> Client {
         self.client.clone()
@@ -138,10 +154,8 @@ impl Link {
             );
             return Err(Unanswered(text));
         }
-        let options = match self.lease(lifetime).await? {
-            Some(lease) => Some(PutOptions::new().with_lease(lease)),
-            None => None,
-        };
+        let lease = self.lease(lifetime).await?;
+        let options = lease.map(|lease| PutOptions::new().with_lease(lease));
         let unchanged = Compare::mod_revision(key, CompareOp::Equal, revision);
         let txn = Txn::new()
             .when([unchanged])
@@ -170,7 +184,9 @@ impl Link {
             Lifetime::Exactly(time) => (time, false),
             Lifetime::About(time) => (time, true),
         };
-        let seconds = time.as_secs().max(1);
+        // A lease that is shorter than what it stands for would let others begin anew too early.
+        let seconds = time.as_millis().div_ceil(1_000);
+        let seconds = u64::try_from(seconds).unwrap_or(u64::MAX).max(1);
         let leases = || self.leases.lock().unwrap_or_else(PoisonError::into_inner);
         let known = leases().get(&seconds).copied();
         if let Some((lease, since)) = known.filter(|_| shared)
@@ -195,7 +211,8 @@ impl Link {
 fn options(store: &Store) -> Result<ConnectOptions, Unanswered> {
     let mut options = ConnectOptions::new()
         .with_connect_timeout(PATIENCE)
-        .with_keep_alive(PATIENCE, PATIENCE)
+        // A store that is slow for less than a lease is not gone.
+        .with_keep_alive(PATIENCE, store.lease)
         .with_keep_alive_while_idle(true)
         // A member that is cut off from the others would answer with what was.
         .with_require_leader(true);

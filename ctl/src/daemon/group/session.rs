@@ -3,7 +3,7 @@
 use super::super::actor::until;
 use super::super::parts::{Ending, Wires};
 use super::desk::Desk;
-use super::link::{Link, Unanswered, answer};
+use super::link::{Link, PATIENCE, Unanswered, answer};
 use super::shared::Standing;
 use super::{ending, has_changed};
 use etcd_client::{
@@ -17,6 +17,7 @@ use lockstep_ctl_core::group::keys::{MAX_VALUE, Member, SharedDrain};
 use lockstep_ctl_core::group::ledger::{MAX_DRAINS, Write};
 use lockstep_ctl_core::group::roster::MAX_MEMBERS;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -54,6 +55,8 @@ struct Session<'a> {
     lease: i64,
     seat: Seat,
     since: Timestamp,
+    /// Until when those who leave may be cut off still from a store that was lost.
+    settled: Timestamp,
     /// Why what is found here does not fit into the store; empty where it does.
     too_much: String,
 }
@@ -76,6 +79,7 @@ pub async fn run(desk: &mut Desk, wires: &mut Wires, standing: &watch::Sender<St
             lease: granted.id(),
             seat: Seat::None,
             since,
+            settled: since,
             too_much: String::new(),
         };
         session.stay(standing, &mut was_there).await
@@ -128,6 +132,9 @@ impl Session<'_> {
         let ttl = self.desk.store.lease;
         let (mut keeper, mut beats) =
             answer(self.link.client().lease_keep_alive(self.lease)).await?;
+        if self.desk.roster.iter().next().is_some() {
+            self.settled = self.desk.clock.now().after(self.grace());
+        }
         let (changes, revision) = self.list().await?;
         let mut events = self.watch(revision).await?;
         self.link.sit(self.lease);
@@ -135,7 +142,7 @@ impl Session<'_> {
         *was_there = true;
         self.desk.connected(self.wires, changes).await;
         self.complain();
-        standing.send_replace(Standing::There(self.link.clone()));
+        standing.send_replace(Standing::There(Box::new(self.link.clone())));
         self.publish().await?;
 
         let mut beat = interval(ttl / 4);
@@ -199,7 +206,7 @@ impl Session<'_> {
         let drains = TxnOp::get(keys.drains(), limited(MAX_DRAINS));
         let reply = answer(
             self.link
-                .client()
+                .values()
                 .txn(Txn::new().and_then([members, drains])),
         )
         .await?;
@@ -222,12 +229,16 @@ impl Session<'_> {
                 }
             }
         }
-        // Others come back as this one did; one more beat for those that pause between tries.
-        let grace = self.desk.store.lease + super::LAST_RETRY;
-        self.desk.roster.list(members, self.desk.clock.now(), grace);
+        let (now, grace) = (self.desk.clock.now(), self.grace());
+        self.desk.roster.list(members, now, grace);
         let changes = self.desk.ledger.list(&self.desk.instance, &drains);
         self.desk.save();
         Ok((changes, revision))
+    }
+
+    /// How long others may take to come back: as this one did, with a pause between their tries.
+    fn grace(&self) -> Duration {
+        self.desk.store.lease + super::LAST_RETRY + PATIENCE
     }
 
     async fn watch(&self, revision: i64) -> Result<WatchStream, Unanswered> {
@@ -238,7 +249,7 @@ impl Session<'_> {
                     .with_start_revision(revision + 1),
             )
         };
-        let mut client = self.link.client();
+        let mut client = self.link.watcher();
         let mut events = answer(client.watch(self.link.keys.members(), from())).await?;
         answer(events.watch(self.link.keys.drains(), from())).await?;
         Ok(events)
@@ -254,7 +265,7 @@ impl Session<'_> {
                 EventType::Delete => None,
             };
             if let Some(name) = self.link.keys.member_of(key) {
-                self.hear_of_member(&name.to_owned(), value);
+                self.hear_of_member(name, value);
             } else if let Some(target) = self.link.keys.drain_of(key) {
                 changes.extend(self.hear_of_drain(target, value, kv.mod_revision()));
             }
@@ -283,7 +294,9 @@ impl Session<'_> {
                 self.desk.roster.join(name.to_owned(), member, now);
             }
             None => {
-                if self.desk.roster.leave(name) {
+                if now < self.settled {
+                    self.desk.roster.miss(name, self.settled);
+                } else if self.desk.roster.leave(name) {
                     tracing::info!(balancer = name, "has left the group");
                 }
                 if mine {

@@ -17,7 +17,7 @@ pub enum Standing {
     /// It does not answer, for this reason.
     Away(String),
     /// It does.
-    There(Link),
+    There(Box<Link>),
 }
 
 impl Shared {

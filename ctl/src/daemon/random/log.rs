@@ -72,6 +72,20 @@ impl Log {
         &self.book
     }
 
+    /// Whether one more can be kept.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn has_room(&mut self, now: Timestamp) -> Result<(), NotKept> {
+        let room = self.book.has_room(now);
+        room.map_err(|full| NotKept(full.to_string()))
+    }
+
+    /// Counts something that the group keeps as one more thing that is kept.
+    pub fn note(&mut self, record: Record) {
+        self.book.keep(record);
+    }
+
     /// Keeps something. It is on disk when this returns.
     ///
     /// # Errors

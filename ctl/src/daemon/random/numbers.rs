@@ -9,6 +9,7 @@ use super::source::Source;
 use lockstep_api::{GroupReply, RandomStatus};
 use lockstep_ctl_core::config::Config;
 use lockstep_ctl_core::config::random::Random;
+use lockstep_ctl_core::drains::Timestamp;
 use lockstep_ctl_core::random::book::Record;
 use lockstep_ctl_core::random::derive::Secret;
 use lockstep_ctl_core::random::request::{BadRequest, Key, Name, Range, Request, Which, date_of};
@@ -17,7 +18,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 use tokio::sync::watch;
 
 /// Requests for the same numbers wait for each other; so do others that share their lock.
@@ -226,22 +226,26 @@ impl Service {
             (Standing::Alone, Some(known)) => known,
             (Standing::Alone, None) => {
                 let numbers = self.draw(which, range).await?;
-                self.keep(key, &numbers, time).await?;
+                let until = self.clock.now().after(time);
+                self.keep(key, &numbers, until).await?;
                 numbers
             }
             (Standing::Away(_), Some(known)) => known,
             (Standing::Away(why), None) => return Err(Refused::Store(why)),
             (Standing::There(link), known) => {
                 match self.of_group(&link, key, which, range).await {
-                    Ok(numbers) => {
-                        if known.as_ref() != Some(&numbers)
-                            && let Err(error) = self.keep(key, &numbers, time).await
+                    Ok(kept) => {
+                        // While the store is away nobody here knows when it would have ended:
+                        // not later than whoever began it has written, by either clock.
+                        let until = kept.until.min(self.clock.now().after(time));
+                        if known.as_ref() != Some(&kept.numbers)
+                            && let Err(error) = self.keep(key, &kept.numbers, until).await
                         {
                             // The group remembers; this balancer may need it while the store is
                             // away, and refuses then.
                             tracing::warn!("{error}");
                         }
-                        numbers
+                        kept.numbers
                     }
                     Err(Refused::Store(why)) => known.ok_or(Refused::Store(why))?,
                     Err(other) => return Err(other),
@@ -269,29 +273,26 @@ impl Service {
         key: &Key,
         which: &Which,
         range: Range,
-    ) -> Result<Numbers, Refused> {
+    ) -> Result<Kept, Refused> {
         let place = link.keys.random(&format!("numbers/{}", key.as_str()));
-        let read = |bytes: &[u8]| {
-            let kept = Kept::from_json(bytes).map(|kept| kept.numbers);
-            kept.ok_or_else(|| Refused::Damaged(place.clone()))
-        };
+        let read =
+            |bytes: &[u8]| Kept::from_json(bytes).ok_or_else(|| Refused::Damaged(place.clone()));
         if let Some(there) = link.get(&place).await? {
             return read(&there.bytes);
         }
+        self.admit().await?;
         let numbers = self.draw(which, range).await?;
-        let lifetime = match which {
-            Which::Current => Lifetime::Exactly(self.settings.ttl),
-            _ => Lifetime::About(self.settings.keep),
+        let (time, lifetime) = match which {
+            Which::Current => (self.settings.ttl, Lifetime::Exactly(self.settings.ttl)),
+            _ => (self.settings.keep, Lifetime::About(self.settings.keep)),
         };
         let kept = Kept {
-            until: self.clock.now().after(self.settings.keep),
-            numbers: numbers.clone(),
+            until: self.clock.now().after(time),
+            numbers,
         };
-        match link
-            .put_if(&place, kept.to_json().into_bytes(), 0, lifetime)
-            .await?
-        {
-            None => Ok(numbers),
+        let value = kept.to_json().into_bytes();
+        match link.put_if(&place, value, 0, lifetime).await? {
+            None => Ok(kept),
             Some(there) => read(&there.bytes),
         }
     }
@@ -327,6 +328,9 @@ impl Service {
             Standing::There(link) => {
                 let place = link.keys.random(&what);
                 let mut there = link.get(&place).await?;
+                if there.is_none() {
+                    self.admit().await?;
+                }
                 for _ in 0..TRIES {
                     let (calls, revision) = match &there {
                         None => (0, 0),
@@ -342,12 +346,30 @@ impl Service {
                     let lifetime = Lifetime::About(self.settings.keep);
                     there = link.put_if(&place, value, revision, lifetime).await?;
                     if there.is_none() {
+                        self.note(session, client).await?;
                         return Ok(call);
                     }
                 }
                 Err(Refused::Store("too many count at a time".to_owned()))
             }
         }
+    }
+
+    /// Bounds what strangers can make a group keep: each balancer adds as much as it keeps itself.
+    async fn admit(&self) -> Result<(), Refused> {
+        let now = self.clock.now();
+        self.with_log(move |log| log.has_room(now)).await
+    }
+
+    async fn note(&self, session: &Name, client: IpAddr) -> Result<(), Refused> {
+        let (session, now) = (session.clone(), self.clock.now());
+        let until = now.after(self.settings.keep);
+        self.with_log(move |log| {
+            let (_, record) = log.book().next_call(&session, client, now, until);
+            log.note(record);
+            Ok(())
+        })
+        .await
     }
 
     async fn lock(&self, what: &str) -> tokio::sync::MutexGuard<'_, ()> {
@@ -365,10 +387,10 @@ impl Service {
             .await
     }
 
-    async fn keep(&self, key: &Key, numbers: &Numbers, time: Duration) -> Result<(), Refused> {
+    async fn keep(&self, key: &Key, numbers: &Numbers, until: Timestamp) -> Result<(), Refused> {
         let now = self.clock.now();
         let kept = Kept {
-            until: now.after(time),
+            until,
             numbers: numbers.clone(),
         };
         let record = Record::answer(key.clone(), kept);

@@ -5,6 +5,7 @@
 //! are read in time. Sessions with routers die with the daemon, and are meant to: without it
 //! nobody withdraws what it announced.
 
+use crate::daemon::apart;
 use crate::daemon::clock::Clock;
 use lockstep_ctl_core::bfd::{Machine, Packet, Session, Settings, State};
 use lockstep_ctl_core::drains::Timestamp;
@@ -14,10 +15,9 @@ use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 use tokio::net::UdpSocket;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -45,25 +45,7 @@ pub fn start(
 ) -> (impl Future<Output = ()> + Send, watch::Receiver<Sessions>) {
     let sessions = watch::Sender::<Sessions>::default();
     let seen = sessions.subscribe();
-    let (done, ended) = oneshot::channel::<()>();
-    let thread = thread::Builder::new().name("bfd".to_owned());
-    let started = thread.spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        match runtime {
-            Ok(runtime) => runtime.block_on(Bfd::new(sessions).run(wanted)),
-            Err(error) => tracing::error!("bfd: cannot start a thread: {error}"),
-        }
-        drop(done);
-    });
-    if let Err(error) = started {
-        tracing::error!("bfd: cannot start a thread: {error}");
-    }
-    let future = async {
-        // The sender that is gone is the sign.
-        let _ = ended.await;
-    };
+    let future = apart::run("bfd", move || Bfd::new(sessions).run(wanted));
     (future, seen)
 }
 

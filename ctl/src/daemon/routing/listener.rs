@@ -5,6 +5,7 @@ use lockstep_ctl_core::config::bgp::Bgp;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -30,6 +31,8 @@ impl Drop for Listener {
 
 /// Connections that wait to be given to their router's task.
 const ACCEPTED: usize = 16;
+/// When to accept again after a failure.
+const AGAIN: Duration = Duration::from_millis(100);
 
 impl Listeners {
     /// None yet, and where connections come out.
@@ -84,8 +87,11 @@ fn set_passwords(on: SocketAddr, socket: &TcpListener, bgp: &Bgp) -> Vec<String>
     for (&address, peer) in bgp.peers.iter().filter(|(a, _)| family(a)) {
         let set = socket::password(peer).and_then(|password| match password {
             Some(password) => socket::set_password(socket, address, &password),
-            // There may have been none before, too.
-            None => Ok(socket::set_password(socket, address, "").unwrap_or(())),
+            None => {
+                // There may have been none before, too.
+                let _ = socket::set_password(socket, address, "");
+                Ok(())
+            }
         });
         if let Err(error) = set {
             wrong.push(format!("password of {address}: {error}"));
@@ -105,7 +111,7 @@ async fn accept(socket: Arc<TcpListener>, accepted: mpsc::Sender<(TcpStream, Soc
             // Too many open files, or a connection that was gone again.
             Err(error) => {
                 tracing::debug!("cannot accept a connection: {error}");
-                tokio::task::yield_now().await;
+                tokio::time::sleep(AGAIN).await;
             }
         }
     }

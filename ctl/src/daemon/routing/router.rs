@@ -362,7 +362,8 @@ impl Router {
         match self.machine.cause() {
             _ if state == State::Established => tracing::info!("{}: session is up", self.name()),
             Some(cause) if lost => tracing::warn!("{}: session is lost: {cause}", self.name()),
-            cause => tracing::debug!("{}: {} ({cause:?})", self.name(), state.name()),
+            Some(cause) => tracing::debug!("{}: {} ({cause})", self.name(), state.name()),
+            None => tracing::debug!("{}: {}", self.name(), state.name()),
         }
         self.report();
     }

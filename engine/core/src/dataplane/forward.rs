@@ -1,24 +1,21 @@
 //! Forwarding into tunnels: the outer header in front of the packet, in place.
 
 use super::{Flows, Verdict};
-use crate::tables::{BackendRef, Delivery, Hop, Route, Tables, VipRef};
+use crate::tables::{BackendRef, Delivery, Hop, Route, VipRef};
 use lockstep_plan::DropReason;
 use lockstep_wire::{Headers, NoRoom, Outer};
 
 impl Flows {
     /// Sends a packet to its backend, as its service's mode says.
-    // Always, so that the backend which the flow's entry was checked against is not looked up
-    // again: 1 to 2 % of a packet.
     #[inline(always)]
     pub(super) fn forward(
         &mut self,
-        tables: &Tables,
+        hop: &Hop,
         vip: VipRef,
         backend: BackendRef,
         headers: &Headers,
         frame: &mut [u8],
     ) -> Result<Verdict, DropReason> {
-        let hop = tables.hop(backend).ok_or(DropReason::NoBackend)?;
         let route = admit(hop, headers)?;
         if headers.length > self.unusual.paths.watch() {
             self.unusual.paths.admit(hop, headers)?;

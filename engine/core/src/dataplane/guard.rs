@@ -15,7 +15,7 @@ pub(super) struct Guards {
 }
 
 impl Flows {
-    /// Whether a packet of a known flow of a guarded VIP ([`Tables::is_guarded`]) goes on.
+    /// Whether a packet of a known flow of a guarded VIP ([`VipSlot::guarded`](crate::tables::VipSlot::guarded)) goes on.
     #[inline(never)]
     pub(super) fn guard_packet(
         &mut self,

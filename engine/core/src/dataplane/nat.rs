@@ -146,7 +146,7 @@ impl Flows {
             });
             answers |= 1 << item.frame;
         }
-        self.touch(work);
+        self.touch(tables, work);
         answers
     }
 
@@ -196,13 +196,24 @@ impl Flows {
         let entry = K::table(self).entry_mut(slot);
         let state = tracking::answered(entry.state, segment(&item.headers));
         let before = entry.state;
-        if entry.seen != now.seconds || before != state {
+        if entry.seen != now.seconds {
             entry.seen = now.seconds;
-            entry.state = state;
         }
         let (vip, path, to, backend) = (entry.vip, entry.path, entry.key.turned(), entry.backend);
-        if before != state && tables.hop(backend).is_some() {
-            self.counters.backends[backend.slot()].turn(before, state);
+        if before != state {
+            K::table(self).turn(slot, state);
+        }
+        let hop = tables.hop(backend);
+        if hop.is_some() {
+            let counters = &self.counters.backends[backend.slot()];
+            counters.answered();
+            if before != state {
+                counters.turn(before, state);
+                // What is half open is closed by a RST only.
+                if before.is_half_open() && state.is_closed() {
+                    counters.resets.add(1);
+                }
+            }
         }
         let spliced = K::table_ref(self).splice(slot);
         if let Some(splice) = spliced
@@ -210,10 +221,7 @@ impl Flows {
         {
             return self.answer_spliced::<K>((vip, slot), splice, item, frame);
         }
-        let limit = tables
-            .hop(backend)
-            .and_then(|hop| hop.route.ok())
-            .map(|r| r.mtu);
+        let limit = hop.and_then(|hop| hop.route.ok()).map(|r| r.mtu);
         let sent = self.send_back(path, key, &to, limit, &item.headers, frame);
         let sent = match &spliced {
             None => sent,

@@ -8,9 +8,10 @@ mod fragments;
 mod icmp;
 mod paths;
 
-use super::{Flows, Now, Verdict, Work, reason};
+use super::{Flows, Now, Verdict, Work, reason, segment};
 use crate::tables::{BackendRef, PortId, Tables, VipRef};
 use crate::time::{Micros, Seconds};
+use crate::tracking::Segment;
 use fragments::FragmentTable;
 use lockstep_plan::DropReason;
 use lockstep_wire::reply::{self, Back};
@@ -21,6 +22,12 @@ use paths::PathMtus;
 const ANSWERS_PER_SECOND: u64 = 1_000;
 /// Answers at once after a silence.
 const ANSWERS_AT_ONCE: u64 = 100;
+
+/// Connections a second and worker that are reset since their service has no backend: all those of a
+/// service that fails come within moments, and a flood of SYNs is not to be doubled.
+const RESETS_PER_SECOND: u64 = 10_000;
+/// And at once.
+const RESETS_AT_ONCE: u64 = 10_000;
 
 /// Errors of others a second and worker that are brought to whom they concern. A path that gets
 /// narrower makes one for each connection on it, all at about the same time.
@@ -35,6 +42,7 @@ pub(super) struct Unusual {
     pub(super) paths: PathMtus,
     echoes: Allowance,
     errors: Allowance,
+    resets: Allowance,
     relays: Allowance,
 }
 
@@ -53,6 +61,7 @@ impl Unusual {
             paths: PathMtus::new(),
             echoes: Allowance::new(ANSWERS_PER_SECOND, ANSWERS_AT_ONCE),
             errors: Allowance::new(ANSWERS_PER_SECOND, ANSWERS_AT_ONCE),
+            resets: Allowance::new(RESETS_PER_SECOND, RESETS_AT_ONCE),
             relays: Allowance::new(RELAYS_PER_SECOND, RELAYS_AT_ONCE),
         }
     }
@@ -125,6 +134,50 @@ impl Flows {
         let dropped = self.drop(vip, DropReason::TooBig);
         mtu.and_then(|mtu| self.tell_sender(now, item, frame, mtu))
             .unwrap_or(dropped)
+    }
+
+    /// A packet of a service that has no backend, and whose senders are to know: it is dropped, and
+    /// its connection reset (RFC 9293 section 3.10.7.1), or its datagram answered as to a port
+    /// that nobody listens on (RFC 1122 section 3.2.2.1, RFC 4443 section 3.1).
+    #[cold]
+    #[inline(never)]
+    pub(super) fn unserved(
+        &mut self,
+        now: Now,
+        vip: VipRef,
+        item: &Work,
+        frame: &mut [u8],
+    ) -> Verdict {
+        let dropped = self.drop(vip, DropReason::NoBackend);
+        self.tell_unserved(now, item, frame).unwrap_or(dropped)
+    }
+
+    fn tell_unserved(&mut self, now: Now, item: &Work, frame: &mut [u8]) -> Option<Verdict> {
+        let headers = &item.headers;
+        let back = Back::of(frame, headers)?;
+        self.identification = self.identification.wrapping_add(1);
+        let id = self.identification;
+        let length = match segment(headers) {
+            Segment::Datagram => {
+                let start = usize::from(headers.network);
+                let packet = start..start + usize::from(headers.length);
+                if !self.unusual.errors.take(now.micros) {
+                    return None;
+                }
+                reply::port_unreachable(frame, &back, packet, id)?
+            }
+            _ => {
+                if !self.unusual.resets.take(now.micros) {
+                    return None;
+                }
+                reply::reset(frame, headers, &back, id)?
+            }
+        };
+        let length = u16::try_from(length).ok()?;
+        Some(Verdict::Forward {
+            port: item.port,
+            length,
+        })
     }
 
     fn tell_sender(

@@ -410,3 +410,26 @@ fn a_choice_says_how_it_was_made_or_that_it_cannot_be_predicted() {
         assert_eq!(!steps.contains("cannot be predicted"), predicted, "{steps}");
     }
 }
+
+#[test]
+fn a_sender_that_is_told_of_no_backend_is_explained() {
+    let reset = |unserved| {
+        let service = lockstep_plan::Service {
+            unserved,
+            ..service("web", &[VIP, VIP_UDP], vec![])
+        };
+        compile(&Tables::default(), 1, vec![service])
+    };
+    let tables = reset(Unserved::Reset);
+    for (packet, how) in [
+        (tcp(CLIENT, VIP, "S"), "its sender gets a RST"),
+        (udp(CLIENT, VIP_UDP, b"?"), "port unreachable"),
+    ] {
+        let explanation = frame(&tables, &["eth0"], &packet, None);
+        assert_eq!(explanation.fate, Fate::Drop(DropReason::NoBackend));
+        let text = explanation.steps.join("\n");
+        assert!(text.contains(how), "{how} in:\n{text}");
+        let silent = frame(&reset(Unserved::Drop), &["eth0"], &packet, None);
+        assert!(!silent.steps.join("\n").contains("sender"));
+    }
+}

@@ -1,6 +1,6 @@
 //! What becomes of pings, errors and fragments, in sentences.
 
-use super::{Explanation, Fate, Tuple, choose, finish, keep, reach, refused, walk};
+use super::{Explanation, Fate, Tuple, choose, finish, keep, label, reach, refused, walk};
 use crate::dataplane::KnownFlow;
 use crate::tables::{Delivery, Tables};
 use crate::tracking::Segment;
@@ -9,7 +9,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use lockstep_plan::{DropReason, Protocol};
 use lockstep_wire::icmp::ErrorKind;
-use lockstep_wire::{Control, FlowKey, Headers, ParseError, parse_fragment, parse_icmp};
+use lockstep_wire::{Control, FlowKey, Headers, ParseError, parse_fragment, parse_icmp, protocol};
 
 /// The flow of a frame that has one though the parser refuses it: that which an error quotes, or
 /// that of a first fragment.
@@ -113,7 +113,11 @@ fn ping(tables: &Tables, headers: &Headers) -> Explanation {
 fn later(tables: &Tables, headers: &Headers) -> Explanation {
     let tuple = Tuple::of(&headers.key);
     let (from, to) = (tuple.from.ip(), tuple.to.ip());
-    let (fate, step) = if tables.has_vip(to) || tables.is_answer(from, 0, tuple.protocol) {
+    let rewritten = || {
+        let sources = tables.steered_sources();
+        tables.is_engine_address(to) || sources.iter().any(|source| source.address == from)
+    };
+    let (fate, step) = if tables.has_vip(to) || rewritten() {
         let step = format!(
             "parsed: a later fragment, which has no ports: it goes where the first one of its \
              datagram went, if that came to the same worker shortly before; dropped as {} otherwise",
@@ -123,7 +127,7 @@ fn later(tables: &Tables, headers: &Headers) -> Explanation {
     } else {
         (
             Fate::Pass,
-            format!("a fragment, and {to} has no VIP: left to the kernel"),
+            format!("a fragment, and {to} has no VIP and {from} no answers: left to the kernel"),
         )
     };
     Explanation {
@@ -134,7 +138,7 @@ fn later(tables: &Tables, headers: &Headers) -> Explanation {
     }
 }
 
-/// An error: to the backend of the flow that it quotes.
+/// An error: to whom sent the packet that it quotes.
 fn quoting(
     tables: &Tables,
     ports: &[&str],
@@ -144,26 +148,88 @@ fn quoting(
 ) -> Explanation {
     let (key, tuple) = (&headers.key, Tuple::of(&headers.key));
     let (address, port) = (tuple.to.ip(), tuple.to.port());
+    if tables.is_engine_address(address) && tables.is_tunnel_end(tuple.from.ip()) {
+        // A backend can be reached by a tunnel and by rewriting, too.
+        let tunnel = match tuple.protocol {
+            protocol::UDP => tables.is_tunnel_port(tuple.from.port()).then_some("GUE"),
+            protocol::TCP => None,
+            protocol::IPV4 => Some("IPv4 in IP"),
+            protocol::IPV6 => Some("IPv6 in IP"),
+            _ => Some("no protocol of ours"),
+        };
+        if let Some(tunnel) = tunnel {
+            return about_tunnel(tables, &tuple, tunnel, kind);
+        }
+    }
     let mut steps = alloc::vec![format!(
         "parsed: an ICMP error, {}, about the flow {tuple}",
         name(kind)
     )];
     let fate = if tables.is_session(address, port, tuple.protocol) {
         end(DropReason::IcmpSession, &mut steps)
-    } else if tables.is_engine_address(address) && tables.is_tunnel_end(tuple.from.ip()) {
-        steps.push(format!(
-            "it is about a packet of the engine's tunnel to {}: where it says \"too big\" the client \
-             is told what fits inside, and the way's MTU is remembered; dropped as {} otherwise",
-            tuple.from.ip(),
-            DropReason::IcmpTunnel
-        ));
-        Fate::Unsettled
+    } else if let Some(flow) = known.filter(|flow| flow.is_answer) {
+        to_client(tables, flow, &mut steps)
     } else {
         to_backend(tables, ports, headers, known, &mut steps)
     };
     let mut told = finish(tables, fate, key, steps);
     told.packet = format!("icmp error about {}", told.packet);
     told
+}
+
+/// An error about a tunnel: `tuple` is turned as a client's flow, from the backend to the engine.
+fn about_tunnel(tables: &Tables, tuple: &Tuple, tunnel: &str, kind: ErrorKind) -> Explanation {
+    let (engine, end) = (tuple.to.ip(), tuple.from.ip());
+    let members = tables.rings().iter().flat_map(|ring| {
+        let members = ring.members.iter();
+        members.map(move |member| (&ring.name, member))
+    });
+    let ends = members
+        .filter(|(_, member)| member.backend.address == end)
+        .map(|(service, member)| format!("backend {} of service {service}", label(member)))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let mut steps = alloc::vec![format!(
+        "parsed: an ICMP error, {}, about the engine's own packet in a tunnel ({tunnel}) from \
+         {engine} to {end}: {ends}",
+        name(kind)
+    )];
+    let fate = match kind {
+        ErrorKind::TooBig { .. } => {
+            steps.push(format!(
+                "the client whose packet was inside is told what fits, and the way's MTU is \
+                 remembered; dropped as {} where the error does not show that packet",
+                DropReason::IcmpTunnel
+            ));
+            Fate::Unsettled
+        }
+        ErrorKind::Unreachable { .. }
+        | ErrorKind::TimeExceeded { .. }
+        | ErrorKind::ParameterProblem { .. } => self::end(DropReason::IcmpTunnel, &mut steps),
+    };
+    Explanation {
+        fate,
+        service: None,
+        packet: format!("icmp error about tunnel {engine} > {end}"),
+        steps,
+    }
+}
+
+/// An error about what a client sent and the engine rewrote.
+fn to_client(tables: &Tables, flow: KnownFlow, steps: &mut Vec<String>) -> Fate {
+    let mut rings = tables.rings().iter();
+    let Some(ring) = rings.find(|ring| ring.member(flow.backend).is_some()) else {
+        return end(DropReason::IcmpUnmatched, steps);
+    };
+    steps.push(format!(
+        "the flow table has it: an error about what {} sent to {}, which it gets rewritten and from \
+         the VIP",
+        flow.client, flow.vip
+    ));
+    Fate::Answer {
+        service: ring.name.to_string(),
+        client: flow.client,
+    }
 }
 
 fn to_backend(
@@ -198,15 +264,12 @@ fn to_backend(
         None if replicates => end(DropReason::IcmpSession, steps),
         None => end(DropReason::IcmpUnmatched, steps),
         Some((ring, backend)) => match tables.hop(backend).map(|hop| &hop.delivery) {
-            Some(Delivery::Tunnel(_)) => {
-                reach(tables, ports, ring, backend, (Some(headers), known), steps)
+            Some(Delivery::FullNat(_)) if kept.is_none() => {
+                steps.push("which port the backend sees is in the flow's entry alone".to_string());
+                end(DropReason::IcmpUnmatched, steps)
             }
-            Some(Delivery::Nat(_) | Delivery::FullNat(_)) => {
-                steps.push(format!(
-                    "the service rewrites: the error follows its flow rewritten, or is dropped as {}",
-                    DropReason::IcmpUnmatched
-                ));
-                Fate::Unsettled
+            Some(Delivery::Tunnel(_) | Delivery::Nat(_) | Delivery::FullNat(_)) => {
+                reach(tables, ports, ring, backend, (Some(headers), known), steps)
             }
             Some(Delivery::Session) | None => end(DropReason::IcmpUnmatched, steps),
         },

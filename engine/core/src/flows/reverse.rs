@@ -47,8 +47,14 @@ impl Reverse {
         }
     }
 
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.len
     }
 
     pub(super) fn memory(&self) -> usize {
@@ -75,6 +81,21 @@ impl Reverse {
     #[inline]
     pub(super) fn touch(&self, place: Place) {
         black_box(self.slot(place));
+    }
+
+    /// A prefetch for [`insert`](Self::insert).
+    #[inline]
+    pub(super) fn touch_room(&self, probe: Probe) {
+        black_box(self.tags[probe.first as usize]);
+        black_box(self.tags[probe.second as usize]);
+    }
+
+    /// A prefetch for [`remove`](Self::remove).
+    #[inline]
+    pub(super) fn touch_flow(&self, Slot(slot): Slot) {
+        if let Some(place) = self.links[slot as usize].checked_sub(1) {
+            black_box(self.tags[place as usize / WAYS]);
+        }
     }
 
     /// The flow at a place.

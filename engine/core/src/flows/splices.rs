@@ -11,7 +11,7 @@ use super::{Full, Slot};
 use alloc::vec;
 use alloc::vec::Vec;
 
-/// Spliced flows of one worker and IP version at most: 786 KiB.
+/// Spliced flows of one worker and IP version at most: 640 KiB.
 const MOST: usize = 16_384;
 /// One flow in so many of a small table.
 const SHARE: usize = 4;
@@ -23,30 +23,24 @@ const FREE: u32 = u32::MAX;
 pub struct Splice {
     /// The number of the client's SYN. The backend's connection is opened with the same.
     pub client: u32,
-    /// The number of the SYN-ACK that the client got: the cookie.
+    /// The number of the SYN-ACK that the client got: the cookie, which says what the SYN did
+    /// ([`options_of`](crate::handshake::cookie::options_of)).
     pub cookie: u32,
     /// The number of the backend's SYN-ACK, once it came.
     pub backend: u32,
-    /// The largest segment that the client takes.
-    pub size: u16,
-    /// The client's window scale; with none, neither side scales.
-    pub scale: Option<u8>,
-    /// The backend's window scale.
+    /// The backend's window scale; none where the client has none.
     pub backend_scale: Option<u8>,
-    /// Whether the client takes selective acknowledgments.
-    pub sack: bool,
     /// Whether the backend's SYN-ACK came.
     pub is_open: bool,
 }
+
+const _: () = assert!(size_of::<Splice>() == 16);
 
 const NONE: Splice = Splice {
     client: 0,
     cookie: 0,
     backend: 0,
-    size: 0,
-    scale: None,
     backend_scale: None,
-    sack: false,
     is_open: false,
 };
 
@@ -187,7 +181,7 @@ mod tests {
     #[test]
     fn there_are_so_many_and_no_more() {
         let mut splices = Splices::new(1_000_000);
-        assert!(splices.memory() <= 786 << 10, "{}", splices.memory());
+        assert!(splices.memory() <= 640 << 10, "{}", splices.memory());
         for slot in 0..MOST as u32 {
             splices
                 .set(Slot(slot), splice(slot))

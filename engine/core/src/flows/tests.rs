@@ -325,3 +325,80 @@ fn a_flow_that_takes_anothers_place_does_not_take_its_answers() {
         assert_eq!(found, linked.contains(&n), "flow {n}");
     }
 }
+
+fn by_state(entry: &Entry<FlowKey4>) -> Fate {
+    if entry.state.gives_way(true) {
+        Fate::GivesWay
+    } else {
+        Fate::Keep
+    }
+}
+
+#[test]
+fn in_a_flood_of_linked_flows_hardly_any_finds_no_room_for_its_answers() {
+    let mut table = FlowTable::new(10_000);
+    let mut refused = 0;
+    for n in 0..40_000 {
+        let state = if n < 8_000 {
+            FlowState::Established
+        } else {
+            FlowState::Syn
+        };
+        let probe = table.probe(key(n).hash(&SEED));
+        let (slot, _) = table.insert(probe, entry(n, 0, state), by_state).unwrap();
+        if table.link(answers(&table, n), slot).is_err() {
+            table.remove(slot);
+            refused += 1;
+        }
+    }
+    assert!(refused < 400, "{refused} would have cost another flow");
+    assert!(table.len() > table.capacity());
+    assert!((0..8_000).all(|n| look_up(&table, n).is_some()));
+}
+
+#[test]
+fn hints_follow_the_states() {
+    let mut table = FlowTable::new(100);
+    for n in 0..100 {
+        add(&mut table, entry(n, 0, FlowState::Syn), keep).unwrap();
+    }
+    for n in (0..100).step_by(2) {
+        let slot = look_up(&table, n).unwrap();
+        assert_eq!(table.turn(slot, FlowState::Established), FlowState::Syn);
+        assert_eq!(table.entry(slot).state, FlowState::Established);
+    }
+    for n in (0..100).step_by(5) {
+        let slot = look_up(&table, n).unwrap();
+        table.remove(slot);
+    }
+    let gives_way = |n: &u32| !n.is_multiple_of(2) && !n.is_multiple_of(5);
+    let hinted: u32 = table.yielding.iter().map(|marks| marks.count_ones()).sum();
+    assert_eq!(hinted as usize, (0..100).filter(gives_way).count());
+}
+
+#[test]
+fn a_flow_that_gives_way_leaves_no_splice_to_the_one_in_its_place() {
+    let mut table = FlowTable::new(64);
+    let splice = |n| Splice {
+        client: n,
+        cookie: 0,
+        backend: 0,
+        backend_scale: None,
+        is_open: false,
+    };
+    let (mut spliced, mut given_way) = (0, 0);
+    for n in 0..2_000 {
+        let entry = entry(n, n.into(), FlowState::Syn);
+        let probe = table.probe(entry.key.hash(&SEED));
+        let (slot, forgotten) = table
+            .insert(probe, entry, |_| Fate::GivesWay)
+            .expect("all give way");
+        assert_eq!(table.splice(slot), None, "flow {n}");
+        given_way += usize::from(forgotten.is_some());
+        if table.has_splices() {
+            table.set_splice(slot, splice(n)).expect("there is room");
+            spliced += 1;
+        }
+    }
+    assert!(given_way > 1_000 && spliced > 100, "{given_way}, {spliced}");
+}

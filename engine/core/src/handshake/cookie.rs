@@ -67,15 +67,10 @@ impl Cookies {
             .into_iter()
             .flatten()
             .any(|period| self.hash(&segment.key, client, period, said) == isn >> 8);
-        let scale = said >> 1 & 0xf;
         good.then_some(Promise {
             isn,
             client,
-            options: SynOptions {
-                mss: Some(SIZES[usize::from(said >> 5)]),
-                scale: (scale != NO_SCALE).then_some(scale),
-                sack: said & 1 != 0,
-            },
+            options: options_of(isn),
         })
     }
 
@@ -96,6 +91,17 @@ impl Cookies {
         hasher.write_u32(client);
         hasher.write_u64(period << 8 | u64::from(said));
         (hasher.finish() & 0x00ff_ffff) as u32
+    }
+}
+
+/// What a SYN has said, by the cookie that answered it.
+pub fn options_of(cookie: u32) -> SynOptions {
+    let said = cookie as u8;
+    let scale = said >> 1 & 0xf;
+    SynOptions {
+        mss: Some(SIZES[usize::from(said >> 5)]),
+        scale: (scale != NO_SCALE).then_some(scale),
+        sack: said & 1 != 0,
     }
 }
 

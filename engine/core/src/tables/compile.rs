@@ -255,6 +255,7 @@ impl Tables {
             replicate,
             masks: Arc::new(masks),
             guard: None,
+            unserved: service.unserved,
             guard_slot: VipRef::UNKNOWN,
             active: takes_flows
                 .iter()

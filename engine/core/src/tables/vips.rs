@@ -5,7 +5,6 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv6Addr};
 use lockstep_plan::Vip;
-use lockstep_wire::{FlowKey6, HashSeed};
 
 /// The VIPs of a snapshot, by address, port and protocol.
 #[derive(Debug, Clone, Default)]
@@ -21,8 +20,19 @@ pub struct VipIndex {
 
 #[derive(Debug, Clone, Copy)]
 struct Cell {
-    key: FlowKey6,
+    key: Key,
     slot: u16,
+}
+
+/// A destination. Every packet of no known flow is looked up here, so it is a few words and not a
+/// flow's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Key {
+    /// The address's halves; one of IPv4 is mapped.
+    high: u64,
+    low: u64,
+    /// Port << 8 | protocol.
+    port: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -33,9 +43,6 @@ struct Range {
     last: u16,
     slot: u16,
 }
-
-/// Clients choose neither VIPs nor their order, so the seed need not be secret.
-const SEED: HashSeed = HashSeed::new(1);
 
 impl VipIndex {
     /// An index of these VIPs and their slots.
@@ -57,7 +64,7 @@ impl VipIndex {
                 continue;
             }
             index.wildcards |= vip.port() == 0;
-            let key = key(vip.address(), vip.port(), vip.protocol().number());
+            let key = Key::new(vip.address(), vip.port(), vip.protocol().number());
             let mut at = index.start(&key);
             while index.cells[at].is_some_and(|cell| cell.key != key) {
                 at = (at + 1) & (index.cells.len() - 1);
@@ -73,7 +80,7 @@ impl VipIndex {
     /// it, and this before that of every port.
     #[inline]
     pub fn find(&self, address: IpAddr, port: u16, protocol: u8) -> Option<u16> {
-        let exact = self.exact(key(address, port, protocol));
+        let exact = self.exact(Key::new(address, port, protocol));
         exact.or_else(|| self.wider(address, port, protocol))
     }
 
@@ -85,7 +92,7 @@ impl VipIndex {
             return Some(slot);
         }
         if self.wildcards {
-            self.exact(key(address, 0, protocol))
+            self.exact(Key::new(address, 0, protocol))
         } else {
             None
         }
@@ -94,9 +101,9 @@ impl VipIndex {
     /// The slots of all VIPs that a destination can belong to, in the order of [`VipIndex::find`].
     pub fn candidates(&self, address: IpAddr, port: u16, protocol: u8) -> [Option<u16>; 3] {
         [
-            self.exact(key(address, port, protocol)),
+            self.exact(Key::new(address, port, protocol)),
             self.range(address, port, protocol),
-            self.exact(key(address, 0, protocol)),
+            self.exact(Key::new(address, 0, protocol)),
         ]
     }
 
@@ -112,7 +119,7 @@ impl VipIndex {
         has.then_some(range.slot)
     }
 
-    fn exact(&self, key: FlowKey6) -> Option<u16> {
+    fn exact(&self, key: Key) -> Option<u16> {
         if self.cells.is_empty() {
             return None;
         }
@@ -127,14 +134,34 @@ impl VipIndex {
         None
     }
 
-    fn start(&self, key: &FlowKey6) -> usize {
-        key.hash(&SEED) as usize & (self.cells.len() - 1)
+    fn start(&self, key: &Key) -> usize {
+        key.hash() as usize & (self.cells.len() - 1)
     }
 }
 
-fn key(address: IpAddr, port: u16, protocol: u8) -> FlowKey6 {
-    let address = mapped(address);
-    FlowKey6::new(address, 0, address, port, protocol)
+impl Key {
+    #[inline]
+    fn new(address: IpAddr, port: u16, protocol: u8) -> Self {
+        let bits = match address {
+            IpAddr::V4(v4) => 0xffff_0000_0000 | u128::from(v4.to_bits()),
+            IpAddr::V6(v6) => v6.to_bits(),
+        };
+        Key {
+            high: (bits >> 64) as u64,
+            low: bits as u64,
+            port: u32::from(port) << 8 | u32::from(protocol),
+        }
+    }
+
+    /// Clients choose neither VIPs nor their order, so there is no secret in it: both halves of one
+    /// product, each bit of which depends on every one of the key.
+    #[inline]
+    const fn hash(&self) -> u64 {
+        let x = self.low ^ 0x9e37_79b9_7f4a_7c15;
+        let y = self.high ^ (self.port as u64) << 40 ^ 0xbf58_476d_1ce4_e5b9;
+        let product = x as u128 * y as u128;
+        (product >> 64) as u64 ^ product as u64
+    }
 }
 
 fn mapped(address: IpAddr) -> Ipv6Addr {

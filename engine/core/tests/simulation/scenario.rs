@@ -378,6 +378,7 @@ pub fn tables(
         vips: vips.map(|vip| vip.parse().unwrap()).collect(),
         mode: Mode::Replicate(Arc::new(scenario.policy.clone())),
         backends: backends.collect(),
+        unserved: lockstep_plan::Unserved::Drop,
         table_size: TableSize::new(5_003).unwrap(),
         idle: IdleTimeouts::DEFAULT,
         scheduler: lockstep_plan::Scheduler::default(),

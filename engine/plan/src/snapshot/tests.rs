@@ -26,6 +26,7 @@ fn service(name: &str, vips: &[&str], backends: &[&str]) -> Service {
         vips: vips.iter().map(|v| v.parse().unwrap()).collect(),
         mode: Mode::TUNNEL,
         backends: backends.iter().map(|b| backend(b)).collect(),
+        unserved: crate::Unserved::Drop,
         table_size: TableSize::DEFAULT,
         idle: IdleTimeouts::DEFAULT,
         scheduler: Scheduler::default(),

@@ -264,6 +264,7 @@ fn service_strategy(at: usize) -> impl Strategy<Value = Service> {
                 vips: vec![Vip::new(address, port, protocol).expect("a VIP")],
                 mode: Mode::TUNNEL,
                 backends: backends.collect(),
+                unserved: lockstep_plan::Unserved::Drop,
                 table_size: TableSize::new(size).expect("a prime"),
                 idle: IdleTimeouts {
                     tcp_syn,
@@ -354,6 +355,7 @@ fn replicated_strategy() -> impl Strategy<Value = Service> {
                 health: Health { verdict, rtt },
             })
             .collect(),
+        unserved: lockstep_plan::Unserved::Drop,
         table_size: TableSize::DEFAULT,
         idle: IdleTimeouts::DEFAULT,
         scheduler: plan::Scheduler::default(),
@@ -420,6 +422,7 @@ fn spreading_strategy() -> impl Strategy<Value = Service> {
                 vips: vec![vip],
                 mode,
                 backends: vec![backend],
+                unserved: lockstep_plan::Unserved::Drop,
                 table_size: TableSize::DEFAULT,
                 idle: IdleTimeouts::DEFAULT,
                 scheduler,

@@ -10,7 +10,7 @@ use xsk_rs::FrameDesc;
 
 const CHUNK: usize = 256;
 
-type End = Exchange<u32, u32>;
+type End = Exchange;
 
 /// One frame each of a region of its own.
 fn pools(count: usize) -> Vec<(Handle, FramePool)> {
@@ -31,13 +31,21 @@ fn frame((_, pool): &mut (Handle, FramePool), byte: u8) -> Frame {
 fn given(end: &mut End) -> ArrayVec<(Frame, u32), BURST> {
     let mut taken = ArrayVec::new();
     end.take_given(&mut taken);
-    taken
+    with_words(taken)
 }
 
 fn settled(end: &mut End) -> ArrayVec<(Frame, u32), BURST> {
     let mut taken = ArrayVec::new();
     end.take_settled(&mut taken);
-    taken
+    with_words(taken)
+}
+
+fn with_words(frames: ArrayVec<Frame, BURST>) -> ArrayVec<(Frame, u32), BURST> {
+    let with_word = |frame: Frame| {
+        let word = frame.word();
+        (frame, word)
+    };
+    frames.into_iter().map(with_word).collect()
 }
 
 #[test]

@@ -64,3 +64,20 @@ fn a_roster_is_bounded() {
     }
     assert_eq!(roster.iter().count(), MAX_MEMBERS);
 }
+
+#[test]
+fn whoever_loses_its_lease_just_after_the_store_is_back_counts_for_a_while() {
+    let mut roster = Roster::default();
+    roster.list(listed(&["a", "b"]), Timestamp(0), GRACE);
+    roster.miss("a", Timestamp(50));
+    roster.miss("c", Timestamp(50));
+    assert_eq!(
+        (names(&roster).len(), roster.next_deadline()),
+        (2, Some(Timestamp(50)))
+    );
+    roster.join("a".to_owned(), member("a"), Timestamp(20));
+    assert_eq!(roster.next_deadline(), None);
+    roster.miss("a", Timestamp(50));
+    assert!(roster.advance(Timestamp(50)));
+    assert_eq!(names(&roster), ["b"]);
+}

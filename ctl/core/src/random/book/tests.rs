@@ -81,7 +81,9 @@ fn a_full_book_takes_nothing_more_until_something_is_over() {
     }
     let next = Record::answer(key(u64::MAX), kept(1, &[]));
     assert_eq!(book.make_room(&next, Timestamp(99)), Err(Full));
+    assert_eq!(book.has_room(Timestamp(99)), Err(Full));
     assert_eq!(book.make_room(&next, Timestamp(100)), Ok(()));
+    assert_eq!(book.has_room(Timestamp(100)), Ok(()));
     assert_eq!(book.len(), MAX_RECORDS - 1);
 }
 

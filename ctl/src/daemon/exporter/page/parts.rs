@@ -2,6 +2,7 @@
 
 use lockstep_api::{
     BackendHealth, BgpCounters, BgpPeer, BgpReply, GroupReply, HealthReply, HealthVerdict,
+    Layer2Reply,
 };
 use lockstep_process::metrics::Page;
 
@@ -165,6 +166,67 @@ fn bgp_counters(page: &mut Page, reply: &BgpReply) {
     );
     for (peer, counters) in counters() {
         page.sample(&[("peer", peer)], counters.malformed_received);
+    }
+}
+
+/// Of what is announced on the link, where it is.
+pub fn layer2(page: &mut Page, reply: &Layer2Reply) {
+    if !reply.enabled {
+        return;
+    }
+    page.one(
+        "lockstep_layer2_problem",
+        "gauge",
+        "1 while something keeps this balancer from announcing VIPs on the link.",
+        u8::from(!reply.problem.is_empty()),
+    );
+    page.family(
+        "lockstep_layer2_vip_owned",
+        "gauge",
+        "1 while this balancer answers for a VIP, 0 while it could.",
+    );
+    for vip in reply.vips.iter().filter(|vip| vip.willing) {
+        page.sample(&[("vip", &vip.address)], u8::from(vip.ours));
+    }
+    page.family(
+        "lockstep_layer2_peer_alive",
+        "gauge",
+        "1 while another balancer on the link is heard.",
+    );
+    for peer in &reply.peers {
+        page.sample(&[("peer", &peer.name)], u8::from(peer.alive));
+    }
+    page.one(
+        "lockstep_layer2_claims_total",
+        "counter",
+        "How often a VIP became this balancer's.",
+        reply.claims,
+    );
+    page.family(
+        "lockstep_layer2_hellos_total",
+        "counter",
+        "Hellos among balancers on a link, by what became of them.",
+    );
+    for (result, hellos) in [
+        ("sent", reply.hellos_sent),
+        ("received", reply.hellos_received),
+        ("refused", reply.hellos_refused),
+    ] {
+        page.sample(&[("result", result)], hellos);
+    }
+    page.family(
+        "lockstep_layer2_neighbors_total",
+        "counter",
+        "What neighbors on the link were told, or not, about VIPs.",
+    );
+    for interface in &reply.interfaces {
+        for (what, times) in [
+            ("answered", interface.answers),
+            ("unanswered", interface.unanswered),
+            ("announced", interface.announcements),
+        ] {
+            page.sample(&[("interface", &interface.name), ("what", what)], times);
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::net::UdpSocket as StdSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 use tempfile::TempDir;
 use tokio::time::timeout;
 

@@ -4,7 +4,7 @@ use super::super::tracked::Tracked;
 use super::super::{Flows, Now, Work, fate, segment};
 use crate::flows::{Entry, Fate, PathId, Slot};
 use crate::tables::{BackendRef, Delivery, Ring, Tables, Translation, VipRef};
-use crate::tracking::{self, Segment};
+use crate::tracking::{self, FlowState, Segment};
 use lockstep_plan::DropReason;
 
 /// Backends that are tried for a flow which the chosen one could not tell from another.
@@ -14,9 +14,9 @@ const BACKENDS: usize = 4;
 const PORTS: usize = 64;
 
 /// A place for a flow at a backend.
-struct Place<K> {
+pub(in super::super) struct Place<K> {
     /// Its key inside.
-    inside: K,
+    pub(in super::super) inside: K,
     pool: u8,
     port: u16,
     /// A closed flow that has the place now.
@@ -56,6 +56,9 @@ impl Flows {
         let slot = self
             .remember(tables, item.probe, entry)
             .ok_or(DropReason::FlowsFull)?;
+        if entry.state == FlowState::Syn {
+            self.counters.backends[backend.slot()].asked(now.micros);
+        }
         if K::table(self).link(answers, slot).is_ok() {
             return Ok((backend, slot));
         }
@@ -158,36 +161,52 @@ impl Flows {
         key: &K,
         to: &Translation,
     ) -> Option<Place<K>> {
+        let mut closed = None;
+        for place in self.sources(key, to)? {
+            match self.holder(tables, now, &place.inside) {
+                Ok(None) => return Some(place),
+                Ok(slot) if closed.is_none() => {
+                    closed = Some(Place {
+                        closed: slot,
+                        ..place
+                    });
+                }
+                Ok(Some(_)) | Err(Lives) => {}
+            }
+        }
+        closed
+    }
+
+    /// The addresses and ports of the engine that are tried for a flow, in this order.
+    pub(in super::super) fn sources<K: Tracked>(
+        &self,
+        key: &K,
+        to: &Translation,
+    ) -> Option<impl Iterator<Item = Place<K>>> {
         let ports = self.nat.ports.as_ref()?;
         let pool = K::pool(&self.nat);
         let (first, count) = (*ports.start(), ports.len());
         let places = count * pool.len();
         let hash = key.table_hash(&self.seed);
-        let mut at = (hash >> 32) as usize % places.max(1);
+        let mut next = (hash >> 32) as usize % places.max(1);
         // Far apart, so that full stretches are left at once; of a few ports, every one.
         let step = if places > PORTS {
             1 + hash as u32 as usize % (places - 1)
         } else {
             1
         };
-        let mut closed = None;
-        for _ in 0..places.min(PORTS) {
+        let place = move |_| {
+            let at = next;
+            next = (at + step) % places;
             let (pool_at, port) = (at / count, first + (at % count) as u16);
-            let inside = key.translated(to, Some((pool[pool_at], port)))?;
-            let place = |closed| Place {
-                inside,
+            Some(Place {
+                inside: key.translated(to, Some((pool[pool_at], port)))?,
                 pool: pool_at as u8,
                 port,
-                closed,
-            };
-            match self.holder(tables, now, &inside) {
-                Ok(None) => return Some(place(None)),
-                Ok(Some(slot)) if closed.is_none() => closed = Some(place(Some(slot))),
-                Ok(Some(_)) | Err(Lives) => {}
-            }
-            at = (at + step) % places;
-        }
-        closed
+                closed: None,
+            })
+        };
+        Some((0..places.min(PORTS)).map_while(place))
     }
 
     /// The flow that has a key inside: none, or a closed one that makes way.

@@ -30,7 +30,7 @@ use super::super::{Dataplane, Flows, Now, Verdict, Work};
 use super::is_syn;
 use crate::counters::BACKEND_SLOTS;
 use crate::flows::{Slot, Splice};
-use crate::handshake::cookie::{Cookies, LIFETIME};
+use crate::handshake::cookie::{Cookies, LIFETIME, options_of};
 use crate::handshake::segment::{Bare, Segment, SynOptions};
 use crate::tables::{BackendRef, Delivery, Tables, VipRef};
 use crate::time::Micros;
@@ -247,10 +247,7 @@ impl Flows {
             client: promise.client,
             cookie: promise.isn,
             backend: 0,
-            size: promise.options.mss.unwrap_or(0),
-            scale: promise.options.scale,
             backend_scale: None,
-            sack: promise.options.sack,
             is_open: false,
         };
         if K::table(self).set_splice(slot, splice).is_err() {
@@ -308,6 +305,7 @@ impl Flows {
             self.follow::<K>(slot, path, item.port, &back)?;
         }
         let limit = largest(route.mtu.min(self.nat.mtu(item.port)), &headers.key);
+        let said = options_of(splice.cookie);
         let syn = Bare {
             source: end(inside.source()),
             destination: end(inside.destination()),
@@ -315,11 +313,10 @@ impl Flows {
             acknowledgment: 0,
             flags: TcpFlags::SYN,
             // A SYN's window is not scaled.
-            window: rescaled(window, splice.scale.unwrap_or(0) as i8),
+            window: rescaled(window, said.scale.unwrap_or(0) as i8),
             options: SynOptions {
-                mss: Some(splice.size.min(limit)),
-                scale: splice.scale,
-                sack: splice.sack,
+                mss: said.mss.map(|size| size.min(limit)),
+                ..said
             },
         };
         let length = write(frame, &route.link, &syn, Payload::None)?;
@@ -370,12 +367,13 @@ impl Flows {
             }
             let said = SynOptions::read(frame.get(headers.transport.into()..).unwrap_or(&[]));
             splice.backend = segment.sequence;
-            splice.backend_scale = splice.scale.and(said.scale);
+            let scale = options_of(splice.cookie).scale;
+            splice.backend_scale = scale.and(said.scale);
             splice.is_open = true;
             K::table(self)
                 .set_splice(slot, splice)
                 .map_err(|_| DropReason::SplicesFull)?;
-            let by = splice.scale.map_or(0, |_| -(SCALE as i8));
+            let by = scale.map_or(0, |_| -(SCALE as i8));
             let window = rescaled(segment.window, by);
             (splice.cookie, window, TcpFlags::ACK, Payload::Known)
         } else if acknowledges && reset && !splice.is_open {
@@ -422,10 +420,11 @@ fn refuse(segment: &Segment, item: &Work, frame: &mut [u8]) -> Result<Verdict, D
 /// What a spliced flow's packets become on their way to the client.
 pub(super) fn to_client(splice: &Splice) -> Shift {
     let scale = splice.backend_scale.unwrap_or(0) as i8 - SCALE as i8;
+    let clients = options_of(splice.cookie).scale;
     Shift {
         sequence: splice.cookie.wrapping_sub(splice.backend),
         acknowledgment: 0,
-        window: splice.scale.map_or(0, |_| scale),
+        window: clients.map_or(0, |_| scale),
     }
 }
 
@@ -433,7 +432,7 @@ pub(super) fn to_client(splice: &Splice) -> Shift {
 pub(super) fn to_backend(splice: &Splice) -> Shift {
     let scale = match splice.backend_scale {
         Some(_) => 0,
-        None => splice.scale.unwrap_or(0) as i8,
+        None => options_of(splice.cookie).scale.unwrap_or(0) as i8,
     };
     Shift {
         sequence: 0,

@@ -127,7 +127,7 @@ impl Flows {
             .hop(quoted.backend)
             .ok_or(DropReason::IcmpUnmatched)?;
         match &hop.delivery {
-            Delivery::Tunnel(_) => self.forward(tables, quoted.vip, quoted.backend, headers, frame),
+            Delivery::Tunnel(_) => self.forward(hop, quoted.vip, quoted.backend, headers, frame),
             Delivery::Nat(to) => {
                 let inside = match quoted.slot {
                     Some(slot) => self.inside(tables, K::table_ref(self).entry(slot)),
@@ -283,11 +283,14 @@ impl Flows {
         headers: &Headers,
         kind: ErrorKind,
     ) -> Result<Verdict, DropReason> {
-        let ErrorKind::TooBig { mtu } = kind else {
-            return Err(DropReason::IcmpTunnel);
-        };
         let end = headers.key.source_address();
         let tunnelled = Tunnelled::find(frame, headers).ok_or(DropReason::IcmpTunnel)?;
+        let proven = self.proven(tables, frame, &tunnelled, end);
+        let ErrorKind::TooBig { mtu } = kind else {
+            let (quoted, _) = proven.ok_or(DropReason::IcmpTunnel)?;
+            self.counters.backends[quoted.backend.slot()].refuse(now.micros);
+            return Ok(self.drop(quoted.vip, DropReason::IcmpTunnel));
+        };
         let mtu = match mtu {
             // From before RFC 1191, whose section 5 says what to take for it.
             0 => LEAST_PROVEN,
@@ -296,7 +299,6 @@ impl Flows {
         if mtu >= tunnelled.length {
             return Err(DropReason::IcmpTunnel);
         }
-        let proven = self.proven(tables, frame, &tunnelled, end);
         let least = match proven {
             Some(_) => LEAST_PROVEN,
             None => LEAST_UNPROVEN,
@@ -307,29 +309,30 @@ impl Flows {
         let shared = mtu.max(LEAST_SHARED);
         self.unusual.paths.learn(end, shared, now.seconds);
         let inside = proven
-            .and_then(|more| mtu.checked_sub(more))
+            .and_then(|(_, more)| mtu.checked_sub(more))
             .ok_or(DropReason::IcmpTunnel)?;
         Back::of(frame, headers)
             .and_then(|back| self.tell(now, port, frame, &back, tunnelled.packet, inside))
             .ok_or(DropReason::IcmpTunnel)
     }
 
-    /// The length of the tunnel's headers, where the packet inside is one that this engine may
-    /// have sent to that end.
+    /// Whose the packet inside is and the length of the tunnel's headers, where it is one that this
+    /// engine may have sent to that end.
     fn proven(
         &self,
         tables: &Tables,
         frame: &[u8],
         tunnelled: &Tunnelled,
         end: IpAddr,
-    ) -> Option<u16> {
+    ) -> Option<(Quoted, u16)> {
         let key = icmp::quoted(frame.get(tunnelled.packet.clone())?).ok()?;
         let quoted = match &key {
             FlowKey::V4(key) => self.quoted(tables, key),
             FlowKey::V6(key) => self.quoted(tables, key),
         };
-        match &tables.hop(quoted.ok()?.backend)?.delivery {
-            Delivery::Tunnel(outer) if outer.addresses().1 == end => Some(outer.len()),
+        let quoted = quoted.ok()?;
+        match &tables.hop(quoted.backend)?.delivery {
+            Delivery::Tunnel(outer) if outer.addresses().1 == end => Some((quoted, outer.len())),
             Delivery::Tunnel(_) | Delivery::Nat(_) | Delivery::FullNat(_) | Delivery::Session => {
                 None
             }

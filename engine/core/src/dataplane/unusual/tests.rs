@@ -20,6 +20,7 @@ mod properties;
 mod rewritten;
 mod too_big;
 mod tunnels;
+mod unserved;
 
 const T0: Micros = Micros::new(1_000_000_000);
 /// The interface that test packets come in by; the routes of the fixtures leave by 0.

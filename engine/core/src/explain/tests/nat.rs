@@ -152,3 +152,100 @@ fn packets_of_no_flow_may_meet_cookies_in_full_nat() {
         assert!(sentence.is_none_or(|s| text.contains(s)), "{text}");
     }
 }
+
+/// An error of `from` to `to`, "unreachable", about this frame's packet.
+fn unreachable(from: [u8; 4], to: [u8; 4], about: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2([2; 6], [4; 6])
+        .ipv4(from, to, 64)
+        .icmpv4_raw(3, 3, [0; 4])
+        .write(&mut frame, &about[14..14 + 28])
+        .expect("it fits");
+    frame
+}
+
+#[test]
+fn errors_about_both_ways_of_a_rewritten_flow_are_explained() {
+    for mode in [Mode::Nat, Mode::FullNat] {
+        let tables = tables(mode.clone());
+        let mut dataplane = dataplane(&tables);
+        let syn = tcp(CLIENT, VIP, "S");
+        let key = flow_of(&syn).expect("it is parsed");
+        // Of a flow that nobody has here: with nat it follows from the addresses, with full-nat not.
+        let mut back = Vec::new();
+        PacketBuilder::ethernet2([2; 6], [4; 6])
+            .ipv4([203, 0, 113, 10], [198, 51, 100, 7], 64)
+            .tcp(80, 40_000, 1, 1)
+            .write(&mut back, b"an answer")
+            .expect("it fits");
+        let about_answer = unreachable([198, 51, 100, 7], [203, 0, 113, 10], &back);
+        let (verdict, said) = pass(&mut dataplane, &tables, &about_answer);
+        let text = said.steps.join("\n");
+        match mode {
+            Mode::Nat => {
+                assert!(matches!(verdict, Verdict::Forward { .. }), "{verdict:?}");
+                assert!(matches!(said.fate, Fate::Forward { .. }), "{text}");
+            }
+            _ => {
+                assert_eq!(verdict, Verdict::Drop(DropReason::IcmpUnmatched));
+                assert_eq!(said.fate, Fate::Drop(DropReason::IcmpUnmatched), "{text}");
+            }
+        }
+
+        pass(&mut dataplane, &tables, &syn);
+        let flow = dataplane.known(Seconds::at(NOW), &key).expect("an entry");
+        let (verdict, said) = pass(&mut dataplane, &tables, &about_answer);
+        assert!(matches!(verdict, Verdict::Forward { .. }), "{verdict:?}");
+        let Fate::Forward { name, .. } = &said.fate else {
+            panic!("{said:#?}")
+        };
+        assert_eq!(name, "10.0.0.1");
+
+        // What the backend got.
+        let (from, _) = flow.inside.expect("it is rewritten");
+        let IpAddr::V4(seen) = from.ip() else {
+            panic!("{from}")
+        };
+        let mut request = Vec::new();
+        PacketBuilder::ethernet2([2; 6], [4; 6])
+            .ipv4(seen.octets(), [10, 0, 0, 1], 64)
+            .tcp(from.port(), 8_080, 1, 1)
+            .write(&mut request, b"a request")
+            .expect("it fits");
+        // Of the backend itself, and of a router before it.
+        for by in [[10, 0, 0, 1], [10, 0, 0, 254]] {
+            let error = unreachable(by, seen.octets(), &request);
+            let (verdict, said) = pass(&mut dataplane, &tables, &error);
+            assert!(matches!(verdict, Verdict::Forward { .. }), "{verdict:?}");
+            let client = "198.51.100.7:40000".parse().expect("an address");
+            let service = "web".to_string();
+            assert_eq!(said.fate, Fate::Answer { service, client }, "{said:#?}");
+        }
+    }
+}
+
+#[test]
+fn later_fragments_of_answers_come_to_the_engine() {
+    for (mode, to) in [
+        (Mode::Nat, Ipv4Addr::new(198, 51, 100, 7)),
+        (Mode::FullNat, POOL),
+    ] {
+        let fragment = |from: [u8; 4]| {
+            let mut header =
+                etherparse::Ipv4Header::new(16, 64, 17.into(), from, to.octets()).expect("it fits");
+            header.fragment_offset = 8.try_into().expect("it fits");
+            header.header_checksum = header.calc_header_checksum();
+            [&[2; 12][..], &[8, 0], &header.to_bytes(), &[0; 16]].concat()
+        };
+        let tables = tables(mode.clone());
+        let (_, said) = pass(&mut dataplane(&tables), &tables, &fragment([10, 0, 0, 1]));
+        assert_eq!(said.fate, Fate::Unsettled, "{said:#?}");
+        let (_, said) = pass(&mut dataplane(&tables), &tables, &fragment([10, 0, 0, 2]));
+        let ours = if mode == Mode::Nat {
+            Fate::Pass
+        } else {
+            Fate::Unsettled
+        };
+        assert_eq!(said.fate, ours, "{said:#?}");
+    }
+}

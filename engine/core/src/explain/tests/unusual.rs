@@ -125,3 +125,43 @@ fn fragments_go_with_the_first_one() {
     };
     assert_eq!(seen(&tables(), &["eth0"], &last, &sent).fate, Fate::Sent);
 }
+
+/// An error about a packet that the engine sent in a tunnel.
+fn about_tunnel(kind: u8, code: u8, protocol: u8) -> Vec<u8> {
+    let (engine, end) = ([192, 0, 2, 1], [10, 0, 0, 2]);
+    let quoted = etherparse::Ipv4Header::new(1_400, 64, protocol.into(), engine, end);
+    let mut quoted = quoted.expect("it fits");
+    quoted.header_checksum = quoted.calc_header_checksum();
+    let mut message = Vec::new();
+    PacketBuilder::ethernet2([2; 6], [4; 6])
+        .ipv4(end, engine, 60)
+        .icmpv4_raw(kind, code, [0, 0, 4, 0])
+        .write(&mut message, &[&quoted.to_bytes()[..], &[0; 8]].concat())
+        .expect("it fits");
+    message
+}
+
+#[test]
+fn an_error_about_a_tunnel_says_which_and_whose() {
+    let rows = [
+        (3, 2, 4, "unreachable (code 2)", "(IPv4 in IP)", true),
+        (11, 0, 41, "time exceeded (code 0)", "(IPv6 in IP)", true),
+        (3, 4, 4, "too big (MTU 1024)", "(IPv4 in IP)", false),
+    ];
+    for (kind, code, protocol, what, how, dropped) in rows {
+        let said = explain(&about_tunnel(kind, code, protocol));
+        assert_eq!(said.packet, "icmp error about tunnel 192.0.2.1 > 10.0.0.2");
+        let fate = match dropped {
+            true => Fate::Drop(DropReason::IcmpTunnel),
+            false => Fate::Unsettled,
+        };
+        assert_eq!(said.fate, fate, "{said:#?}");
+        for part in [
+            what,
+            how,
+            "from 192.0.2.1 to 10.0.0.2: backend 10.0.0.2 of service web",
+        ] {
+            assert!(said.steps[0].contains(part), "{part} in {said:#?}");
+        }
+    }
+}

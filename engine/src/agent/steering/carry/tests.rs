@@ -49,6 +49,7 @@ fn service(name: &str, mode: Mode, backends: &[String]) -> Service {
         vips: vips.iter().map(|vip| vip.parse().unwrap()).collect(),
         mode,
         backends: backends.iter().map(|address| backend(address)).collect(),
+        unserved: lockstep_plan::Unserved::Drop,
         table_size: TableSize::new(5_003).unwrap(),
         idle: IdleTimeouts::DEFAULT,
         scheduler: Scheduler::default(),

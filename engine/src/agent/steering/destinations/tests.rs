@@ -23,6 +23,7 @@ fn service(name: &str, vips: &[&str], mode: Mode, backend: &str, port: Option<u1
             port: port.map(|port| port.try_into().unwrap()),
             health: Health::UNKNOWN,
         }],
+        unserved: lockstep_plan::Unserved::Drop,
         table_size: TableSize::new(251).unwrap(),
         idle: IdleTimeouts::DEFAULT,
         scheduler: Scheduler::default(),

@@ -235,3 +235,68 @@ fn a_draining_backend_keeps_its_flows_both_ways() {
     assert_eq!(to_backend(&mut d, &data).from, out.from);
     assert_eq!(to_client(&mut d, &out.answer("SA")).to, syn.from);
 }
+
+#[test]
+fn connections_that_a_backend_resets_at_once_are_counted() {
+    for mode in [Mode::Nat, Mode::FullNat] {
+        let services = vec![rewriting(mode, &[WEB], vec![backend("10.0.0.1")])];
+        let mut d = dataplane(compile(&Tables::default(), 1, services));
+        let resets = |d: &Dataplane| -> u64 {
+            let backends = d.counters().backends.iter();
+            backends.map(|b| b.resets.get()).sum()
+        };
+        let syn = |port: u16| {
+            let client = format!("198.51.100.7:{port}");
+            Packet::tcp(&client, "203.0.113.10:80", "S")
+        };
+        let refused = to_backend(&mut d, &syn(40_000));
+        to_client(&mut d, &refused.answer("RA"));
+        assert_eq!(resets(&d), 1);
+        // One that was used and is reset then is the application's business.
+        let used = to_backend(&mut d, &syn(40_001));
+        to_client(&mut d, &used.answer("SA"));
+        to_backend(
+            &mut d,
+            &Packet {
+                flags: "A".into(),
+                ..syn(40_001)
+            },
+        );
+        to_client(&mut d, &used.answer("RA"));
+        assert_eq!(resets(&d), 1);
+    }
+}
+
+#[test]
+fn answers_are_counted_and_so_are_connections_that_have_none() {
+    for mode in [Mode::Nat, Mode::FullNat] {
+        let services = vec![rewriting(mode, &[WEB], vec![backend("10.0.0.1")])];
+        let mut d = dataplane(compile(&Tables::default(), 1, services));
+        let counts = |d: &Dataplane| {
+            let backends = d.counters().backends.iter();
+            let count =
+                |b: &crate::counters::BackendCounters| [b.answers.get(), b.unanswered.get()];
+            let counts: Vec<_> = backends.map(count).filter(|c| *c != [0, 0]).collect();
+            counts.first().copied().unwrap_or_default()
+        };
+        let open = |port: u16| {
+            let client = format!("198.51.100.7:{port}");
+            Packet::tcp(&client, "203.0.113.10:80", "S")
+        };
+        let first = to_backend(&mut d, &open(40_000));
+        // Said once more, it is no other connection.
+        to_backend(&mut d, &open(40_000));
+        assert_eq!(counts(&d), [0, 1]);
+        to_backend(&mut d, &open(40_001));
+        assert_eq!(counts(&d), [0, 2]);
+        let asked = d.counters().backends.iter();
+        let since = asked.map(|b| b.unanswered_since.get()).max();
+        assert_eq!(since, Some(T0.get()));
+        to_client(&mut d, &first.answer("SA"));
+        assert_eq!(counts(&d), [1, 0]);
+        to_client(&mut d, &first.answer("A"));
+        assert_eq!(counts(&d), [2, 0]);
+        to_backend(&mut d, &open(40_002));
+        assert_eq!(counts(&d), [2, 1]);
+    }
+}

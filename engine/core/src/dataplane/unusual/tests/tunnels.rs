@@ -136,3 +136,34 @@ fn ways_that_are_remembered_are_bounded() {
     dataplane.tick(Seconds::new(1_000 + 200 + 600), 1);
     assert_eq!(dataplane.flows.unusual.paths.watch(), u16::MAX);
 }
+
+#[test]
+fn who_refuses_a_tunnel_is_counted_for_the_backend_and_the_vip() {
+    for net in nets() {
+        let mut dataplane = net.dataplane();
+        let quote = tunnelled(&net, 600);
+        let (unreachable, exceeded) = match net.is_v4() {
+            true => ((3, 2, [0; 4]), (11, 0, [0; 4])),
+            false => ((1, 4, [0; 4]), (3, 0, [0; 4])),
+        };
+        let header = if net.is_v4() { 20 } else { 40 };
+        // Whole, as much as routers quote, and the outer header alone: that shows nobody's packet.
+        let rows = [
+            (unreachable, 500, 1),
+            (exceeded, header + net.header() + 8, 2),
+            (exceeded, header, 2),
+        ];
+        for (at, (kind, bytes, refused)) in rows.into_iter().enumerate() {
+            let error = icmp(net.server, net.engine, kind, &quote[..bytes]);
+            let sent = send(&mut dataplane, T0, &plain(&[], &error));
+            assert_eq!(sent, Err(DropReason::IcmpTunnel));
+            assert_eq!(drops(&dataplane, DropReason::IcmpTunnel), at as u64 + 1);
+            let backends = dataplane.counters().backends.iter();
+            let counted = backends.map(|b| (b.refused.get(), b.refused_at.get()));
+            assert_eq!(counted.max(), Some((refused, T0.get())));
+            let unknown = &dataplane.counters().vips[0];
+            let nobodys = unknown.drops[DropReason::IcmpTunnel as usize].get();
+            assert_eq!(nobodys, at as u64 + 1 - refused);
+        }
+    }
+}
