@@ -7,7 +7,7 @@
 use crate::BpfError;
 use crate::abi::{BACKENDS, PINNED, SERVICES, ServiceNumber, mapped};
 use crate::mirror::Mirror;
-use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, libbpf_sys};
+use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle, MapType, libbpf_sys};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -157,8 +157,19 @@ impl Carrier {
             let Some(id) = id.and_then(|id| <[u8; 4]>::try_from(id).ok()) else {
                 continue;
             };
-            let ring = MapHandle::from_map_id(u32::from_ne_bytes(id))
-                .map_err(failed("rings", "open a service's table"))?;
+            let ring = match MapHandle::from_map_id(u32::from_ne_bytes(id)) {
+                Ok(ring) => ring,
+                // Maps are opened by number with CAP_SYS_ADMIN only. Without it nobody knows whose
+                // table this is: it stays in force under no service's name, each service gets a new
+                // one under another number, and this one is retired with those that are gone.
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                    let content = 0;
+                    self.services
+                        .insert(u64::from(number), Held { number, content });
+                    continue;
+                }
+                Err(error) => return Err(failed("rings", "open a service's table")(error)),
+            };
             if let Some((service, content)) = lookup(&ring, "ring", 0)?.and_then(|h| head_of(&h)) {
                 self.services.insert(service, Held { number, content });
             }

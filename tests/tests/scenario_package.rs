@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
+const BOOT: Duration = Duration::from_secs(90);
 /// What a container of systemd and this package needs.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,libelf1,procps,zlib1g";
 
@@ -81,16 +82,17 @@ impl Container {
         let nspawn = command.spawn().context("cannot start systemd-nspawn")?;
         let mut container = Container {
             nspawn,
-            leader: String::new(),
+            leader: "0".to_owned(),
             root,
             _folder: folder,
         };
+        // Its first child only makes the one that becomes the container.
         let children = format!("/proc/{0}/task/{0}/children", container.nspawn.id());
-        container.leader = wait_until("the container has a process", SOON, || {
+        wait_until("the container has booted", BOOT, || {
             let children = fs::read_to_string(&children).unwrap_or_default();
-            Ok(children.split_whitespace().next().map(str::to_owned))
+            container.leader = children.split_whitespace().next().unwrap_or("0").to_owned();
+            Ok(container.sh("systemctl is-system-running").ok())
         })?;
-        container.until("it has booted", "systemctl is-system-running")?;
         Ok(container)
     }
 
@@ -122,11 +124,11 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        // Its first process takes the others with it, and nspawn ends after it.
-        let _ = Command::new("kill").args(["-KILL", &self.leader]).status();
-        if self.leader.is_empty() {
-            let _ = self.nspawn.kill();
+        // Its first process takes all others with it.
+        if self.leader != "0" {
+            let _ = Command::new("kill").args(["-KILL", &self.leader]).status();
         }
+        let _ = self.nspawn.kill();
         let _ = self.nspawn.wait();
     }
 }
