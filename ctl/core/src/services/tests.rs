@@ -733,7 +733,6 @@ fn any_service() -> impl Strategy<Value = (Service, Spread)> {
             vips: Vec::new(),
             mode,
             backends,
-            unserved: lockstep_plan::Unserved::Drop,
             table_size: TableSize::new(size).unwrap(),
             idle: IdleTimeouts {
                 tcp_syn: idle.0,
