@@ -339,7 +339,7 @@ fn a_store_that_forgets_its_history_is_read_anew() {
     two.daemon.as_ref().unwrap().freeze();
     one.drain(&["undrain", "10.0.0.2"]);
     // More than the store and the sockets keep for a balancer that does not read.
-    etcd.churn("/lockstep/lb/members/nobody", 3_000, 4_096);
+    etcd.churn("/lockstep/lb/members/nobody", 12_000, 4_096);
     one.drain(&["drain", "10.0.0.3", "--deadline", "0s"]);
     wait_for("the other drain in the store", || {
         let drains = etcd.tell(&["get", "--prefix", "/lockstep/lb/drains/", "--keys-only"]);
