@@ -61,6 +61,9 @@ const CONFIG: &str = "/etc/lockstep/lockstepd.toml";
 /// How long routers and neighbors may take to be told that the daemon ends.
 const FAREWELL: Duration = Duration::from_secs(3);
 
+/// How long the actor may take to withdraw what is announced.
+const TOLD: Duration = Duration::from_secs(3);
+
 /// How long open connections are waited for at the end.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -177,7 +180,13 @@ async fn serve(options: Options, log: Log) -> anyhow::Result<()> {
     };
     tracing::info!("lockstepd ends; the engine goes on forwarding");
     drop((watcher, of_config));
-    say_goodbye(&wires, &ending, ending_as, parts).await;
+    let again = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    say_goodbye(&wires, &ending, ending_as, parts, again).await;
     let _ = stop.send(());
     // A client that holds its connection open does not hold up the end.
     let _ = tokio::time::timeout(GOODBYE, server).await;
@@ -187,20 +196,24 @@ async fn serve(options: Options, log: Log) -> anyhow::Result<()> {
 
 /// Withdraws what is announced, waits until what is under way to this balancer has come, and ends
 /// the parts.
-async fn say_goodbye(wires: &Wires, ending: &Sender<Ending>, how: Ending, mut parts: JoinSet<()>) {
+async fn say_goodbye(
+    wires: &Wires,
+    ending: &Sender<Ending>,
+    how: Ending,
+    mut parts: JoinSet<()>,
+    again: impl Future<Output = ()>,
+) {
     let announces = wires.announcements.borrow().values().any(Option::is_none)
         && wires.config.borrow().announces();
     let (done, told) = oneshot::channel();
-    let said = wires.events.send(Event::Ending(how, done)).await;
-    if said.is_ok() && told.await.is_ok() && how == Ending::Shutdown && announces {
+    // An actor that waits for an engine that hangs does not hold up the end for long.
+    let said = async {
+        let sent = wires.events.send(Event::Ending(how, done)).await;
+        sent.is_ok() && told.await.is_ok()
+    };
+    let said = tokio::time::timeout(TOLD, said).await == Ok(true);
+    if said && how == Ending::Shutdown && announces {
         let deadline = wires.config.borrow().shutdown.deadline;
-        let mut again = signal(SignalKind::terminate()).ok();
-        let second = async {
-            match &mut again {
-                Some(again) => again.recv().await,
-                None => std::future::pending().await,
-            }
-        };
         tracing::info!(
             "VIPs are withdrawn; waiting for their traffic to end, {deadline:?} at most"
         );
@@ -209,7 +222,7 @@ async fn say_goodbye(wires: &Wires, ending: &Sender<Ending>, how: Ending, mut pa
             () = tokio::time::sleep(deadline) => {
                 tracing::warn!("traffic still comes after {deadline:?}: some router has not followed");
             }
-            _ = second => tracing::warn!("told to end twice: not waiting for traffic to end"),
+            () = again => tracing::warn!("told to end twice: not waiting for traffic to end"),
         }
     }
     ending.send_replace(how);

@@ -486,3 +486,53 @@ fn a_drained_balancer_announces_nothing_also_after_a_restart() {
         .expect(0, &["203.0.113.10", "announced", "back"]);
     wait_for("a calm status", || place.lockstep(&["status"]).code == 0);
 }
+
+#[test]
+fn a_file_that_the_engine_can_never_have_holds_up_no_drain() {
+    let place = Place::new(&web(TWO));
+    let engine = place.engine();
+    let _daemon = place.daemon();
+    wait_for("the file in force", || engine.has(TWO));
+    engine.refuse_for_ever("it has no IPv6 address");
+    place.edit(&web(&["10.0.0.7"]));
+    wait_for("the refusal", || {
+        let error = place.status("/daemon/file_error").to_string();
+        error.contains("the engine refuses: it has no IPv6 address")
+    });
+    engine.refuse(None);
+    place
+        .lockstep(&["drain", "10.0.0.1", "--deadline", "0s"])
+        .expect(0, &["draining"]);
+    let backends = engine.current().services[0].backends.clone();
+    let addresses: Vec<&str> = backends.iter().map(|b| b.address.as_str()).collect();
+    assert_eq!(addresses, TWO, "what was in force, with the drain");
+    place.edit(&web(ONE));
+    wait_for("the next file", || engine.has(ONE));
+    assert!(place.status("/daemon/file_error").is_null());
+}
+
+#[test]
+fn nothing_is_announced_that_the_engine_does_not_have() {
+    let place = Place::new(&web(ONE));
+    let withheld = || {
+        let answer = place.lockstep(&["bgp", "--output", "json"]);
+        let json = serde_json::from_str(&answer.out).unwrap_or(serde_json::Value::Null);
+        json["withheld"].as_array().cloned().unwrap_or_default()
+    };
+    let engine = place.engine();
+    engine.refuse(Some("no memory for the tables"));
+    let _daemon = place.daemon();
+    wait_for("the VIP held back", || withheld().len() == 1);
+    assert_eq!(withheld()[0]["reason"], "no_engine");
+    engine.refuse(None);
+    wait_for("the file in force", || engine.has(ONE));
+    wait_for("the VIP announced", || withheld().is_empty());
+    engine.refuse(Some("no memory for the tables"));
+    let more = web(ONE).replace(
+        "203.0.113.10:80/tcp",
+        "203.0.113.10:80/tcp\", \"203.0.113.99:80/tcp",
+    );
+    place.edit(&more);
+    wait_for("the new VIP held back", || withheld().len() == 1);
+    assert_eq!(withheld()[0]["reason"], "not_in_force");
+}

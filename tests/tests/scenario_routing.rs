@@ -165,10 +165,13 @@ fn bfd(lab: &mut Lab, program: Program) -> Result<()> {
         let mut vips = vips().into_iter();
         vips.try_for_each(|vip| lab.router.wait_for_balancers(vip, wanted, within))
     };
+    is_up_again(lab, 0)?;
+    is_up_again(lab, 1)?;
     lab.router.set_port("b1", false)?;
     all_are(lab, &[0], SOON).context("b1 was cut off")?;
     lab.router.set_port("b1", true)?;
     all_are(lab, &[0, 1], START).context("b1 is there again")?;
+    is_up_again(lab, 0)?;
     lab.balancers[0].daemon()?.signal(Signal::SIGSTOP)?;
     all_are(lab, &[1], SOON).context("the daemon of b0 was stopped")?;
     lab.balancers[0].daemon()?.signal(Signal::SIGCONT)?;
@@ -207,12 +210,15 @@ fn restart(lab: &mut Lab, program: Program) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the balancer's session with the router is established.
+/// Waits until the balancer's session with the router is established, and watched where it is to be.
 fn is_up_again(lab: &Lab, balancer: usize) -> Result<()> {
     wait_until(&format!("b{balancer} has its router again"), START, || {
         let bgp = lab.balancers[balancer].cli(&["bgp"])?;
         let peers = bgp["peers"].as_array().context("no peers")?;
-        let up = |peer: &serde_json::Value| peer["state"] == "established";
+        let up = |peer: &serde_json::Value| {
+            let watched = peer["bfd"].is_null() || peer["bfd"] == "up";
+            peer["state"] == "established" && watched
+        };
         Ok((!peers.is_empty() && peers.iter().all(up)).then_some(()))
     })
 }

@@ -14,6 +14,8 @@ pub enum Withheld {
     Drained,
     /// The daemon ends.
     Ending,
+    /// The engine does not have its service (yet).
+    NotInForce,
     /// No service of the VIP has a backend that serves; one of these services.
     NoBackend(ServiceName),
 }
@@ -25,6 +27,7 @@ impl Withheld {
             Withheld::NoEngine => "no_engine",
             Withheld::Drained => "drained",
             Withheld::Ending => "ending",
+            Withheld::NotInForce => "not_in_force",
             Withheld::NoBackend(_) => "no_backend",
         }
     }
@@ -46,8 +49,8 @@ pub enum Balancer {
 /// Every address of a VIP: `None` where it is announced, else why not.
 pub type Announcements = BTreeMap<IpAddr, Option<Withheld>>;
 
-/// What to announce. `services` are those that the engine has, with drains and health laid over
-/// them; an address that several services have is announced as long as one of them serves.
+/// What to announce. `services` are those that the engine has, without the backends that are down;
+/// an address that several services have is announced as long as one of them serves.
 pub fn announcements(services: &[Service], balancer: Balancer) -> Announcements {
     let whole = match balancer {
         Balancer::Forwards => None,

@@ -16,7 +16,7 @@ use lockstep_api::{
     ApplyFileReply, ApplyFileRequest, DrainBalancerReply, DrainReply, DrainRequest, FileKind,
     UndrainRequest,
 };
-use lockstep_ctl_core::announce::{Announcements, Balancer, announcements};
+use lockstep_ctl_core::announce::{Announcements, Balancer, Withheld, announcements};
 use lockstep_ctl_core::checks::{Verdicts, subjects};
 use lockstep_ctl_core::config::Config;
 use lockstep_ctl_core::drains::{Drains, Target};
@@ -35,10 +35,15 @@ mod files;
 
 /// How long the engine may take to answer. Applying waits for every worker.
 const ENGINE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it may take to say what it has.
+const CURRENT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The first wait before the engine is told again what it did not take.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 /// The longest one.
-const LAST_RETRY: Duration = Duration::from_secs(30);
+const LAST_RETRY: Duration = Duration::from_secs(10);
+/// How long a backend that the engine was left without before this daemon started is held to be
+/// down without a check that says so.
+const GUESS: Duration = Duration::from_secs(30);
 /// How long VIPs stay announced without an engine: one that takes over from another is there
 /// sooner.
 const WITHOUT_ENGINE: Duration = Duration::from_millis(200);
@@ -94,6 +99,10 @@ pub struct Actor {
     services_file: String,
     config_file: String,
     wanted: Wanted,
+    /// The text of them.
+    text: String,
+    /// Why the engine can never do what it was told last.
+    impossible: Option<String>,
     config: Arc<Config>,
     /// The text of it.
     config_text: String,
@@ -115,8 +124,11 @@ pub struct Actor {
     engine: Option<EngineClient<Channel>>,
     /// When VIPs are withdrawn because there is no engine, while there is none.
     withdraw: Option<Instant>,
-    /// Whether the engine that is there has what it should.
-    in_force: bool,
+    /// What the engine that is there has in force; `None` until it has said so.
+    has: Option<Snapshot>,
+    /// Backends that are held to be down because the engine was left without them, until a check
+    /// says something or this moment comes.
+    guessed: Option<(BTreeSet<Target>, Instant)>,
     engine_error: String,
     /// The last epoch that the engine is known to have in force.
     epoch: u64,
@@ -159,6 +171,8 @@ impl Actor {
             services_file: options.services.display().to_string(),
             config_file: options.config().display().to_string(),
             wanted: Wanted::default(),
+            text: String::new(),
+            impossible: None,
             config: Arc::default(),
             config_text: String::new(),
             seen: Seen::default(),
@@ -173,7 +187,8 @@ impl Actor {
             orders,
             engine: None,
             withdraw: Some(Instant::now() + FIRST_ENGINE),
-            in_force: false,
+            has: None,
+            guessed: None,
             engine_error: String::new(),
             epoch: 0,
             highest: 0,
@@ -206,6 +221,7 @@ impl Actor {
                 () = until(self.retry.map(|(at, _)| at)) => self.sync_or_retry().await,
                 // What is announced is found by publishing.
                 () = until(self.withdraw) => self.withdraw = None,
+                () = until(self.guessed.as_ref().map(|(_, at)| *at)) => self.stop_guessing().await,
             }
             self.publish();
         }
@@ -217,34 +233,44 @@ impl Actor {
                 tracing::info!(socket = self.engine_socket, "connected to the engine");
                 self.orders.engine.send_replace(Some(client.clone()));
                 self.engine = Some(client);
+                self.has = None;
+                self.retry = None;
                 self.advance().await;
             }
             Event::EngineDown => {
                 tracing::warn!("the engine has gone; it gets its services when it is back");
                 self.orders.engine.send_replace(None);
                 self.engine = None;
-                self.in_force = false;
+                self.has = None;
                 self.withdraw = Some(Instant::now() + WITHOUT_ENGINE);
                 self.engine_error.clear();
                 self.retry = None;
             }
             Event::FileChanged => {
                 self.read_config();
+                let before = (self.wanted.clone(), self.text.clone());
                 if self.read_services() {
+                    // VIPs that the file has no more are withdrawn before they go.
+                    self.publish();
+                    self.retry = None;
                     self.sync_or_retry().await;
+                    self.go_back_where_it_cannot_be(before).await;
                 }
             }
             Event::Health(found) => {
                 self.replicas.hear(found);
-                self.sync_or_retry().await;
+                self.sync_in_turn().await;
             }
             Event::Checked(verdicts) => {
+                if let Some((guessed, _)) = &mut self.guessed {
+                    guessed.retain(|target| !verdicts.contains_key(target));
+                }
                 self.verdicts.extend(verdicts);
-                self.sync_or_retry().await;
+                self.sync_in_turn().await;
             }
             Event::Group(group) => {
                 self.hear_of_group(group);
-                self.sync_or_retry().await;
+                self.sync_in_turn().await;
             }
             Event::Ending(ending, done) => {
                 self.ending = ending;
@@ -309,7 +335,7 @@ impl Actor {
         tell(
             &self.orders.own,
             Own {
-                verdicts: self.verdicts.clone(),
+                verdicts: self.found(),
                 drains: self.drains.clone(),
                 backends: backends(self.wanted.services()),
                 heard: self.group.generation,
@@ -345,21 +371,50 @@ impl Actor {
         if unknown || self.ending == Ending::Restart {
             return None;
         }
-        Some(announcements(&self.laid_over(), self.balancer()))
+        let has = self.has.as_ref().map_or(&[][..], Snapshot::services);
+        let mut announced = announcements(has, self.balancer());
+        if !self.wanted.is_unknown() {
+            let wanted = announcements(self.wanted.services(), self.balancer());
+            announced.retain(|address, _| wanted.contains_key(address));
+            for (address, state) in wanted {
+                let missing = state.or(Some(Withheld::NotInForce));
+                announced.entry(address).or_insert(missing);
+            }
+        }
+        Some(announced)
     }
 
     /// What the balancer as a whole does.
     fn balancer(&self) -> Balancer {
+        let serves = self.has.as_ref().is_some_and(|has| has.epoch() > 0);
         match self.ending {
             Ending::Shutdown => Balancer::Ends,
             Ending::Running | Ending::Restart if self.drained => Balancer::Drained,
-            Ending::Running | Ending::Restart if self.in_force => Balancer::Forwards,
-            // It answers, and forwards by what it had.
-            Ending::Running | Ending::Restart if self.engine.is_some() && self.sent.epoch() > 0 => {
-                Balancer::Forwards
-            }
+            Ending::Running | Ending::Restart if serves => Balancer::Forwards,
             Ending::Running | Ending::Restart => Balancer::WithoutEngine,
         }
+    }
+
+    /// What checks have found, without what is only guessed.
+    fn found(&self) -> Verdicts {
+        let mut found = self.verdicts.clone();
+        if let Some((guessed, _)) = &self.guessed {
+            found.retain(|target, _| !guessed.contains(target));
+        }
+        found
+    }
+
+    /// Forgets what no check has said anything about.
+    async fn stop_guessing(&mut self) {
+        for target in self
+            .guessed
+            .take()
+            .into_iter()
+            .flat_map(|(guessed, _)| guessed)
+        {
+            self.verdicts.remove(&target);
+        }
+        self.sync_in_turn().await;
     }
 }
 

@@ -75,7 +75,7 @@ fn to_status(refusal: &Refusal) -> Status {
     match refusal {
         Refusal::Request(_) => Status::invalid_argument(text),
         Refusal::NoEngine(_) | Refusal::Silent(_) => Status::unavailable(text),
-        Refusal::Engine(_) => Status::failed_precondition(text),
+        Refusal::Engine(_) | Refusal::Impossible(_) => Status::failed_precondition(text),
         Refusal::Store(_) => Status::internal(text),
     }
 }

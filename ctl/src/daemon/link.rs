@@ -16,7 +16,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(10);
 const ANSWER: Duration = Duration::from_secs(2);
 /// The longest one. An engine that starts has its snapshot this much later; connecting to a Unix
 /// socket that nobody listens on costs a few microseconds.
-const LONGEST_WAIT: Duration = Duration::from_millis(160);
+const LONGEST_WAIT: Duration = Duration::from_millis(40);
 
 /// Connects to the engine for ever, and tells the actor when there is one and when it is gone.
 /// Ends with the actor.

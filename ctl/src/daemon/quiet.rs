@@ -10,6 +10,8 @@ use tonic::transport::Channel;
 
 /// From one look to the next.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long the engine may take to answer.
+const ANSWER: Duration = Duration::from_secs(1);
 /// Looks in a row that must see nothing.
 const LOOKS: u8 = 10;
 
@@ -24,14 +26,16 @@ pub async fn wait(engine: &watch::Receiver<Option<EngineClient<Channel>>>) {
             return;
         };
         let now = packets(client).await;
-        same = if now == before { same + 1 } else { 0 };
+        // An engine that does not answer in time says nothing about traffic.
+        let is_same = now.is_some() && now == before;
+        same = if is_same { same + 1 } else { 0 };
         before = now;
     }
 }
 
 /// The packets that came for VIPs so far.
 async fn packets(mut engine: EngineClient<Channel>) -> Option<u64> {
-    let status = timeout(LOOK, engine.status(StatusRequest {})).await;
+    let status = timeout(ANSWER, engine.status(StatusRequest {})).await;
     let status = status.ok()?.ok()?.into_inner();
     let vips = status.services.iter().flat_map(|s| &s.vips);
     Some(vips.map(|vip| vip.packets).sum())

@@ -15,6 +15,8 @@ pub enum Refusal {
     Silent(String),
     /// The engine refused.
     Engine(String),
+    /// The engine cannot do it, today or tomorrow.
+    Impossible(String),
     /// The daemon cannot keep it.
     Store(StoreError),
 }
@@ -26,6 +28,9 @@ impl fmt::Display for Refusal {
             Refusal::NoEngine(text) => write!(f, "{text}; nothing was changed"),
             Refusal::Silent(text) | Refusal::Engine(text) => {
                 write!(f, "{text}; nothing was changed")
+            }
+            Refusal::Impossible(text) => {
+                write!(f, "the engine refuses: {text}; nothing was changed")
             }
             Refusal::Store(error) => write!(f, "{error}; nothing was changed"),
         }

@@ -194,7 +194,9 @@ impl Store {
     pub fn replace_config(&self, text: &str) -> Result<Replacement, StoreError> {
         let path = self.config.as_deref().unwrap_or(Path::new(CONFIG));
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        replace(&path, text)
+        // It may hold passwords.
+        let mode = fs::metadata(&path).map_or(0o600, |old| old.permissions().mode() & 0o7777);
+        replace_with_mode(&path, text, mode)
     }
 
     fn read(&self, path: &Path) -> Result<Option<String>, StoreError> {

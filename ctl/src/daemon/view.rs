@@ -152,7 +152,8 @@ pub fn announcement_to_proto(
 ) -> api::Announcement {
     let service = match withheld {
         Some(Withheld::NoBackend(service)) => service.as_str().to_owned(),
-        Some(Withheld::NoEngine | Withheld::Drained | Withheld::Ending) | None => String::new(),
+        Some(Withheld::NoEngine | Withheld::Drained | Withheld::Ending | Withheld::NotInForce)
+        | None => String::new(),
     };
     api::Announcement {
         address: address.to_string(),

@@ -34,6 +34,8 @@ struct State {
     current: Snapshot,
     history: Vec<Snapshot>,
     refusal: Option<String>,
+    /// Whether what it refuses can never be.
+    never: bool,
     /// Why the workers' flows cannot be told.
     silence: Option<String>,
     /// Flows in the worker's table, and those that found no place in it.
@@ -100,7 +102,16 @@ impl FakeEngine {
 
     /// Refuses what it is told from now on, or no longer.
     pub fn refuse(&self, why: Option<&str>) {
-        self.state().refusal = why.map(str::to_owned);
+        let mut state = self.state();
+        state.refusal = why.map(str::to_owned);
+        state.never = false;
+    }
+
+    /// Refuses every snapshot as one that can never be.
+    pub fn refuse_for_ever(&self, why: &str) {
+        let mut state = self.state();
+        state.refusal = Some(why.to_owned());
+        state.never = true;
     }
 
     /// Ends lists of flows and previews with this error from now on.
@@ -359,7 +370,10 @@ impl Engine for Service {
         let snapshot = request.into_inner();
         let mut state = self.state.lock().unwrap();
         if let Some(why) = &state.refusal {
-            return Err(Status::resource_exhausted(why));
+            return Err(match state.never {
+                true => Status::invalid_argument(why),
+                false => Status::resource_exhausted(why),
+            });
         }
         if snapshot.epoch <= state.current.epoch {
             return Err(Status::failed_precondition(

@@ -185,7 +185,10 @@ impl Actor {
 
     /// Takes the whole balancer out of the routers' tables, or puts it back in.
     pub(super) fn drain_balancer(&mut self, drained: bool) -> Result<DrainBalancerReply, Refusal> {
-        self.store.save_balancer_drained(drained)?;
+        // A disk that is full must not keep clients here.
+        if let Err(error) = self.store.save_balancer_drained(drained) {
+            tracing::error!("{error}; a restart of the daemon forgets it");
+        }
         self.drained = drained;
         self.publish();
         let announced = self.orders.announcements.borrow();

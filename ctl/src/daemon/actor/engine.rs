@@ -1,6 +1,6 @@
 //! The engine: told what should be in force whenever it has something else.
 
-use super::{Actor, ENGINE_TIMEOUT, FIRST_RETRY, LAST_RETRY, show};
+use super::{Actor, CURRENT_TIMEOUT, ENGINE_TIMEOUT, FIRST_RETRY, GUESS, LAST_RETRY, show};
 use crate::convert::{snapshot_from_proto, snapshot_to_proto};
 use crate::daemon::refusal::{Refusal, refused_plan};
 use lockstep_api::CurrentRequest;
@@ -11,7 +11,8 @@ use lockstep_ctl_core::group::agreed;
 use lockstep_ctl_core::reconcile::{Action, reconcile};
 use lockstep_plan::health::Verdict;
 use lockstep_plan::{Service, ServiceName, Snapshot};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -38,8 +39,19 @@ impl Actor {
             Err(Refusal::NoEngine(_)) if self.engine.is_none() => {}
             Err(refusal) => {
                 tracing::error!("{refusal}; trying again in {wait:?}");
+                if let Refusal::Impossible(why) = &refusal {
+                    self.impossible = Some(why.clone());
+                }
                 self.retry = Some((Instant::now() + wait, (wait * 2).min(LAST_RETRY)));
             }
+        }
+    }
+
+    /// Tells the engine, unless it is to be told again in a moment anyway: what happens often does
+    /// not wait for an engine that refuses, or hangs.
+    pub(super) async fn sync_in_turn(&mut self) {
+        if self.retry.is_none() {
+            self.sync_or_retry().await;
         }
     }
 
@@ -49,7 +61,6 @@ impl Actor {
         match &done {
             Ok(_) => {
                 self.engine_error.clear();
-                self.in_force = !self.wanted.is_unknown();
                 self.withdraw = None;
             }
             Err(Refusal::NoEngine(_)) => {}
@@ -63,7 +74,13 @@ impl Actor {
         self.warn_of_others(&current);
         self.saw(current.epoch());
         self.replicas.learn(&current);
+        if self.has.is_none() && current.epoch() == 0 {
+            // It has started anew: what routers were told is not true until it has its services.
+            self.withdraw = None;
+            self.publish();
+        }
         self.learn_verdicts(&current);
+        self.has = Some(current.clone());
         if self.wanted.is_unknown() {
             return Ok(self.epoch);
         }
@@ -85,6 +102,7 @@ impl Actor {
                 let mut engine = self.client()?;
                 let reply = asked(engine.apply(message)).await?;
                 self.saw(reply.epoch);
+                self.has = Some(self.sent.clone());
                 tracing::info!(epoch = reply.epoch, workers = reply.workers, "applied");
             }
         }
@@ -110,8 +128,13 @@ impl Actor {
     }
 
     /// A backend that the engine was left without is down until a check says something else: a
-    /// daemon that was started again is not to send clients there.
+    /// daemon that was started again is not to send clients there. Once, since a backend that comes
+    /// later begins as one that serves.
     fn learn_verdicts(&mut self, current: &Snapshot) {
+        if self.guessed.is_some() || self.wanted.is_unknown() {
+            return;
+        }
+        let mut guessed = BTreeSet::new();
         let drained = self.drains.over(self.wanted.services());
         for service in drained.iter().filter(|s| self.wanted.is_checked(&s.name)) {
             let in_force = current.services().iter().find(|s| s.name == service.name);
@@ -122,10 +145,13 @@ impl Actor {
                     backend: backend.id(),
                 };
                 let there = in_force.backends.iter().any(|b| b.id() == backend.id());
-                let known = if there { Verdict::Up } else { Verdict::Down };
-                self.verdicts.entry(target).or_insert(known);
+                if !there && !self.verdicts.contains_key(&target) {
+                    self.verdicts.insert(target.clone(), Verdict::Down);
+                    guessed.insert(target);
+                }
             }
         }
+        self.guessed = Some((guessed, Instant::now() + GUESS));
     }
 
     /// Says so where the engine has what this daemon has not sent. One that was started again
@@ -163,7 +189,7 @@ impl Actor {
     /// services under its epoch, and so replaced.
     pub(super) async fn current(&self) -> Result<Snapshot, Refusal> {
         let mut engine = self.client()?;
-        let message = asked(engine.current(CurrentRequest {})).await?;
+        let message = asked_for(CURRENT_TIMEOUT, engine.current(CurrentRequest {})).await?;
         snapshot_from_proto(&message).or_else(|error| {
             tracing::warn!("the engine's snapshot: {error}");
             Snapshot::new(message.epoch, Vec::new()).map_err(|_| Refusal::Engine(error.to_string()))
@@ -175,14 +201,21 @@ impl Actor {
 pub(super) async fn asked<T>(
     call: impl Future<Output = Result<tonic::Response<T>, Status>>,
 ) -> Result<T, Refusal> {
-    let Ok(answer) = timeout(ENGINE_TIMEOUT, call).await else {
-        let text =
-            format!("the engine has not answered for {ENGINE_TIMEOUT:?}; see `lockstep status`");
+    asked_for(ENGINE_TIMEOUT, call).await
+}
+
+async fn asked_for<T>(
+    patience: Duration,
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<T, Refusal> {
+    let Ok(answer) = timeout(patience, call).await else {
+        let text = format!("the engine has not answered for {patience:?}; see `lockstep status`");
         return Err(Refusal::Silent(text));
     };
     answer
         .map(tonic::Response::into_inner)
         .map_err(|status| match status.code() {
+            Code::InvalidArgument => Refusal::Impossible(status.message().to_owned()),
             Code::Unavailable | Code::Cancelled | Code::Unknown => {
                 Refusal::NoEngine(format!("no answer from the engine ({})", status.message()))
             }

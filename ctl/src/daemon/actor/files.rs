@@ -2,6 +2,7 @@
 
 use super::{Actor, show};
 use crate::daemon::refusal::Refusal;
+use crate::daemon::wanted::Wanted;
 use lockstep_api::{ApplyFileReply, ApplyFileRequest};
 use lockstep_ctl_core::config::diff::{Difference, differences};
 use lockstep_ctl_core::config::{self, ConfigFile};
@@ -57,8 +58,31 @@ impl Actor {
         };
         if let Ok(file) = parse("the last services without errors", &text) {
             tracing::warn!("going on with the last services without errors");
+            self.text = text;
             self.wanted.replace(file);
         }
+    }
+
+    /// Goes back to the services before a new file, where the engine says that it can never do what
+    /// that asks for: drains and checks are to go on with what is in force.
+    pub(super) async fn go_back_where_it_cannot_be(&mut self, before: (Wanted, String)) {
+        let Some(why) = self.impossible.take() else {
+            return;
+        };
+        if before.0.is_unknown() {
+            return;
+        }
+        tracing::error!(
+            "{} is not applied; what is in force stays",
+            self.services_file
+        );
+        self.file_error = format!("the engine refuses: {why}");
+        (self.wanted, self.text) = before;
+        if let Err(error) = self.store.save_last_good(&self.text) {
+            tracing::warn!("{error}");
+        }
+        self.retry = None;
+        self.sync_or_retry().await;
     }
 
     /// Makes these the services that should be in force, from a text without errors.
@@ -75,6 +99,7 @@ impl Actor {
         if let Err(error) = self.store.save_last_good(text) {
             tracing::warn!("{error}; needed only if the file is damaged when the daemon restarts");
         }
+        self.text = text.to_owned();
         self.wanted.replace(file);
     }
 
