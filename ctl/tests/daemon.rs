@@ -506,8 +506,8 @@ fn a_file_that_the_engine_can_never_have_holds_up_no_drain() {
     let backends = engine.current().services[0].backends.clone();
     let addresses: Vec<&str> = backends.iter().map(|b| b.address.as_str()).collect();
     assert_eq!(addresses, TWO, "what was in force, with the drain");
-    place.edit(&web(ONE));
-    wait_for("the next file", || engine.has(ONE));
+    place.edit(&web(&["10.0.0.2"]));
+    wait_for("the next file", || engine.has(&["10.0.0.2"]));
     assert!(place.status("/daemon/file_error").is_null());
 }
 
