@@ -30,7 +30,7 @@ pub(super) fn cookies(
             ));
             None
         }
-        Segment::Data | Segment::Fin | Segment::Reset => {
+        Segment::Data | Segment::Fin | Segment::Reset | Segment::Stray => {
             steps.push(format!(
                 "it is from the middle of a connection, and which port the backend knows it by is in \
                  the flow table alone: dropped as {}, unless it acknowledges a SYN cookie and so \

@@ -35,6 +35,33 @@ fn no_cookies_below_the_limit_or_before_a_backend_has_answered() {
 }
 
 #[test]
+fn two_packets_that_nobody_has_to_hear_an_answer_for_are_no_connection() {
+    for second in ["", "F"] {
+        let mut w = World::new(V4);
+        let tables = compile(&Tables::default(), 1, vec![service(V4)]);
+        w.dataplane = with(config(2_000..=2_127), tables);
+        for n in 0..500 {
+            let syn = w.syn_of(50_000 + n);
+            let (verdict, frame) = w.send(OUTSIDE, &syn);
+            assert!(matches!(verdict, Verdict::Forward { .. }), "{verdict:?}");
+            if n == 0 {
+                let answer = w.answer(&Seg::read(&frame), 1);
+                let answer = answer.options(&[MaximumSegmentSize(1_400)]);
+                w.forwarded(INSIDE, &answer);
+            }
+            let second = Seg {
+                flags: second.to_string(),
+                sequence: CLIENT_ISN.wrapping_add(1),
+                ..syn
+            };
+            w.send(OUTSIDE, &second);
+        }
+        assert_eq!(w.flows(), 62, "{second:?}: all of them count as half open");
+        assert_eq!(w.counts(), (500 - 62, 0), "{second:?}");
+    }
+}
+
+#[test]
 fn cookies_are_not_asked_of_rewriting_that_keeps_the_client() {
     let service = Service {
         mode: Mode::Nat,
