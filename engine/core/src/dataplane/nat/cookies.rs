@@ -16,9 +16,11 @@
 //! window of 0 keeps the client from sending what nobody would take yet, as in Linux's SYNPROXY.
 //! What opens it is at the same time what the client has to acknowledge (a segment of one byte from
 //! before its window, the probe of RFC 9293 section 3.8.4), and that acknowledgment is the one that
-//! the backend waits for, also where the backend is the first to speak. Whatever of this is lost,
-//! a retransmission of one of the two ends brings again: the client's probe of the window sends the
-//! SYN again, the backend's SYN-ACK opens the window again.
+//! the backend waits for, also where the backend is the first to speak. Where the client speaks
+//! first, whatever of this is lost a retransmission of one of the two ends brings again: the
+//! client's probe of the window stands for its ACK and sends the SYN again, the backend's SYN-ACK
+//! opens the window again. A client that only listens probes nothing: without its ACK, or the SYN
+//! that is made of it, it waits in vain.
 //!
 //! Windows: the cookie has no room for what was promised, so the promise is always the same scale,
 //! and window fields move by what the backend's is different. Timestamps are not offered: the
@@ -30,7 +32,7 @@ use super::super::{Dataplane, Flows, Now, Verdict, Work};
 use super::is_syn;
 use crate::counters::BACKEND_SLOTS;
 use crate::flows::{Slot, Splice};
-use crate::handshake::cookie::{Cookies, LIFETIME, options_of};
+use crate::handshake::cookie::{Cookies, LIFETIME, Promise, options_of};
 use crate::handshake::segment::{Bare, Segment, SynOptions};
 use crate::tables::{BackendRef, Delivery, Tables, VipRef};
 use crate::time::Micros;
@@ -78,6 +80,20 @@ impl SynCookies {
     /// Whether a cookie that was sent may still come back.
     fn are_out(&self, now: Micros) -> bool {
         self.last.is_some_and(|at| now.since(at) < LIFETIME)
+    }
+
+    /// What a client was promised, if a segment acknowledges a cookie: the ACK of the handshake,
+    /// data, or where that ACK was lost the probe of the window of 0. Linux sends those from one
+    /// before the number that would be next and without a byte (`tcp_xmit_probe_skb`).
+    fn promise(&self, now: Now, segment: &Segment) -> Option<Promise> {
+        let check = |segment: &Segment| self.cookies.check(now.micros, segment);
+        check(segment).or_else(|| {
+            let next = Segment {
+                sequence: segment.sequence.wrapping_add(1),
+                ..*segment
+            };
+            check(&next).filter(|_| segment.payload == 0)
+        })
     }
 
     /// The segment size that a backend's clients can be promised.
@@ -224,7 +240,7 @@ impl Flows {
         item: &Work,
         frame: &mut [u8],
     ) -> Result<Verdict, DropReason> {
-        let promise = self.nat.cookies.cookies.check(now.micros, segment);
+        let promise = self.nat.cookies.promise(now, segment);
         let promise = promise.ok_or(DropReason::NoFlow)?;
         if !K::table_ref(self).has_splices() {
             return Err(DropReason::SplicesFull);
