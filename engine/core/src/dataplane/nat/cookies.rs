@@ -121,10 +121,12 @@ impl SynCookies {
 
 impl Dataplane {
     /// How long frames have to be that are given to [`process`](Dataplane::process), with zeros
-    /// behind shorter packets as Ethernet pads them: while cookies are out, an ACK without options
-    /// becomes a SYN with some. Else 0.
+    /// behind shorter packets as Ethernet pads them: while cookies are out, or connections that
+    /// began with one are there, an ACK without options becomes a SYN with some. Else 0.
     pub fn least_frame(&self, now: Micros) -> usize {
-        match self.flows.nat.cookies.are_out(now) {
+        let flows = &self.flows;
+        let splices = flows.v4.splices() + flows.v6.splices();
+        match flows.nat.cookies.are_out(now) || splices > 0 {
             true => LONGEST,
             false => 0,
         }

@@ -173,7 +173,7 @@ fn where_they_get_many_closed_connections_make_room_soon() {
 }
 
 #[test]
-fn frames_are_padded_only_while_cookies_are_out() {
+fn frames_are_padded_while_cookies_or_connections_by_them_are_there() {
     let mut w = World::pressed(V4);
     assert_eq!(w.dataplane.least_frame(w.now), 0);
     let cookie = w.cookie(&[]).sequence;
@@ -189,6 +189,14 @@ fn frames_are_padded_only_while_cookies_are_out() {
     let (verdict, frame) = process(&mut w.dataplane, w.now, OUTSIDE, &frame);
     assert!(matches!(verdict, Verdict::Forward { .. }));
     assert_eq!(Seg::read(&frame).flags, "S");
-    let later = Micros::new(T0.get() + 130_000_000);
-    assert_eq!(w.dataplane.least_frame(later), 0);
+    // Its client probes long after the last cookie is good.
+    w.now = Micros::new(T0.get() + 130_000_000);
+    let mut frame = ack.frame(CLIENT_MAC);
+    frame.truncate(54.max(w.dataplane.least_frame(w.now)));
+    let (verdict, frame) = process(&mut w.dataplane, w.now, OUTSIDE, &frame);
+    assert!(matches!(verdict, Verdict::Forward { .. }), "{verdict:?}");
+    assert_eq!(Seg::read(&frame).flags, "S");
+    let after = T0.get() / 1_000_000 + 130 + u64::from(IdleTimeouts::DEFAULT.tcp_established);
+    w.dataplane.tick(Seconds::new(after), usize::MAX);
+    assert_eq!((w.splices(), w.dataplane.least_frame(w.now)), (0, 0));
 }
