@@ -31,7 +31,7 @@ use super::super::tracked::Tracked;
 use super::super::{Dataplane, Flows, Now, Verdict, Work};
 use super::is_syn;
 use crate::counters::BACKEND_SLOTS;
-use crate::flows::{Slot, Splice};
+use crate::flows::{PathId, Slot, Splice};
 use crate::handshake::cookie::{Cookies, LIFETIME, Promise, options_of};
 use crate::handshake::segment::{Bare, Segment, SynOptions};
 use crate::tables::{BackendRef, Delivery, Tables, VipRef};
@@ -273,7 +273,8 @@ impl Flows {
             return Err(DropReason::SplicesFull);
         }
         self.counters.cookies_accepted.add(1);
-        self.open_backend::<K>(tables, (vip, slot), &splice, segment.window, item, frame)
+        let window = segment.window;
+        self.open_backend::<K>(tables, now, (vip, slot), &splice, window, item, frame)
     }
 
     /// A client's packet before its backend has answered: a reason to ask the backend again.
@@ -282,6 +283,7 @@ impl Flows {
     pub(super) fn open_again<K: Tracked>(
         &mut self,
         tables: &Tables,
+        now: Now,
         (vip, slot): (VipRef, Slot),
         splice: &Splice,
         item: &Work,
@@ -296,16 +298,18 @@ impl Flows {
             }
             Some(segment) => {
                 let window = segment.window;
-                self.open_backend::<K>(tables, (vip, slot), splice, window, item, frame)
+                self.open_backend::<K>(tables, now, (vip, slot), splice, window, item, frame)
             }
         };
         done.unwrap_or_else(|reason| self.drop(vip, reason))
     }
 
     /// A client's packet becomes the SYN that the backend gets.
+    #[allow(clippy::too_many_arguments, reason = "a packet, and what it is of")]
     fn open_backend<K: Tracked>(
         &mut self,
         tables: &Tables,
+        now: Now,
         (vip, slot): (VipRef, Slot),
         splice: &Splice,
         window: u16,
@@ -338,6 +342,9 @@ impl Flows {
             },
         };
         let length = write(frame, &route.link, &syn, Payload::None)?;
+        if path == PathId::NONE {
+            self.asked::<K>(now, slot);
+        }
         self.count(vip, backend, headers);
         Ok(Verdict::Forward {
             port: route.port,

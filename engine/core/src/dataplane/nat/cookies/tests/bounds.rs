@@ -147,6 +147,37 @@ fn where_no_more_connections_can_be_kept_no_more_cookies_are_sent() {
 }
 
 #[test]
+fn the_second_segment_of_a_connection_takes_no_place() {
+    for mode in [Mode::Nat, Mode::FullNat] {
+        let service = Service {
+            mode,
+            ..service(V4)
+        };
+        let mut w = World::of(V4, service);
+        w.press();
+        let flows = w.flows();
+        let segment = w.client("SA", CLIENT_ISN, 1);
+        assert_eq!(w.dropped(OUTSIDE, &segment), DropReason::NoFlow);
+        assert_eq!((w.flows(), w.counts()), (flows, (0, 0)));
+    }
+}
+
+#[test]
+fn a_connection_by_a_cookie_wants_one_answer() {
+    let mut w = World::pressed(V4);
+    let unanswered = |w: &World| -> u64 {
+        let backends = w.dataplane.counters().backends.iter();
+        backends.map(|b| b.unanswered.get()).sum()
+    };
+    let before = unanswered(&w);
+    let (_, cookie) = w.opening(&USUAL);
+    assert_eq!(unanswered(&w), before + 1);
+    let probe = w.client("A", CLIENT_ISN, cookie.wrapping_add(1));
+    w.at_backend(&probe);
+    assert_eq!(unanswered(&w), before + 1);
+}
+
+#[test]
 fn where_they_get_many_closed_connections_make_room_soon() {
     let mut w = World::pressed(V4);
     for port in 0..200 {
