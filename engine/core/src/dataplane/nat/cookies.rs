@@ -62,9 +62,9 @@ pub(in super::super) struct SynCookies {
     cookies: Cookies,
     /// When the last one was sent.
     last: Option<Micros>,
-    /// By a backend's slot, the largest segment that was announced from there last; 0 where none
-    /// was. A backend that is pressed was sent so many SYNs that it is the slot's present one.
-    sizes: Vec<u16>,
+    /// By a backend's slot, the largest segment that was announced from there last, and by whom:
+    /// of the slot's next owner nothing is known yet.
+    sizes: Vec<(BackendRef, u16)>,
 }
 
 impl SynCookies {
@@ -73,7 +73,7 @@ impl SynCookies {
         SynCookies {
             cookies: Cookies::new(key),
             last: None,
-            sizes: vec![0; BACKEND_SLOTS],
+            sizes: vec![(BackendRef::NONE, 0); BACKEND_SLOTS],
         }
     }
 
@@ -98,8 +98,8 @@ impl SynCookies {
 
     /// The segment size that a backend's clients can be promised.
     fn size(&self, backend: BackendRef) -> Option<u16> {
-        let size = self.sizes.get(backend.slot()).copied();
-        size.filter(|&size| size > 0)
+        let &(owner, size) = self.sizes.get(backend.slot())?;
+        (owner == backend && size > 0).then_some(size)
     }
 
     /// A SYN-ACK on its way to a client says what its backend takes.
@@ -114,7 +114,7 @@ impl SynCookies {
         let said = sent_segment(verdict, &item.headers).and_then(|at| frame.get(at));
         let size = said.and_then(|segment| SynOptions::read(segment).mss);
         if let (Some(size), Some(place)) = (size, self.sizes.get_mut(backend.slot())) {
-            *place = size;
+            *place = (backend, size);
         }
     }
 }

@@ -1,7 +1,9 @@
 //! When cookies are sent, and what is kept for connections that begin with one.
 
 use super::*;
-use crate::dataplane::nat::cookies::HALF_OPEN;
+use crate::dataplane::nat::cookies::{HALF_OPEN, SynCookies};
+use crate::dataplane::Work;
+use crate::tables::BackendRef;
 use crate::time::Seconds;
 use alloc::sync::Arc;
 use lockstep_plan::{Guard, IdleTimeouts};
@@ -144,6 +146,31 @@ fn where_no_more_connections_can_be_kept_no_more_cookies_are_sent() {
     assert_eq!(w.dropped(OUTSIDE, &late), DropReason::SplicesFull);
     let syn = w.syn_of(1_001);
     assert_eq!(w.at_backend(&syn).flags, "S", "as without cookies");
+}
+
+#[test]
+fn a_size_is_that_of_the_backend_that_announced_it() {
+    let w = World::new(V4);
+    let answer = Seg::new("10.0.0.1:80", V4.client, "SA", 1, 1);
+    let frame = answer
+        .options(&[MaximumSegmentSize(1_400)])
+        .frame(ROUTER_MAC);
+    let item = Work {
+        frame: 0,
+        port: INSIDE,
+        headers: lockstep_wire::parse(&frame).unwrap(),
+        probe: w.dataplane.flows_v4().probe(0),
+        located: None,
+    };
+    let verdict = Verdict::Forward {
+        port: OUTSIDE,
+        length: 14 + item.headers.length,
+    };
+    let mut cookies = SynCookies::new([1, 2]);
+    cookies.learn(BackendRef::new(5, 1), verdict, &item, &frame);
+    assert_eq!(cookies.size(BackendRef::new(5, 1)), Some(1_400));
+    assert_eq!(cookies.size(BackendRef::new(5, 2)), None, "the slot's next");
+    assert_eq!(cookies.size(BackendRef::new(6, 1)), None);
 }
 
 #[test]
