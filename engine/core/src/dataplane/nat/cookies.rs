@@ -204,6 +204,9 @@ impl Flows {
         let hop = tables.hop(backend).ok_or(DropReason::NoBackend)?;
         let route = admit(hop, headers)?;
         let back = nat::way_back(frame, headers).map_err(|_| DropReason::HeaderChain)?;
+        if !has_sender(&headers.key, &back) {
+            return Err(DropReason::Malformed);
+        }
         let said = SynOptions::read(frame.get(headers.transport.into()..).unwrap_or(&[]));
         let size = self.nat.cookies.size(backend).ok_or(DropReason::NoFlow)?;
         let limit = largest(route.mtu.min(self.nat.mtu(item.port)), &headers.key);
@@ -435,11 +438,26 @@ impl Flows {
 fn refuse(segment: &Segment, item: &Work, frame: &mut [u8]) -> Result<Verdict, DropReason> {
     let reset = Bare::reset(segment).ok_or(DropReason::NoFlow)?;
     let back = nat::way_back(frame, &item.headers).map_err(|_| DropReason::HeaderChain)?;
+    if !has_sender(&item.headers.key, &back) {
+        return Err(DropReason::Malformed);
+    }
     let length = write(frame, &back, &reset, Payload::None)?;
     Ok(Verdict::Forward {
         port: item.port,
         length,
     })
+}
+
+/// Whether a packet came from one host to one: nothing else is answered (RFC 9293 section 3.9.2.3,
+/// RFC 1122 section 3.2.2).
+fn has_sender(key: &FlowKey, back: &LinkHeader) -> bool {
+    let is_group = |mac: &[u8; 6]| mac[0] & 1 != 0;
+    let is_host = match key.source_address() {
+        // Class E with the broadcast address is no host's either.
+        IpAddr::V4(v4) => !v4.is_unspecified() && !v4.is_loopback() && v4.octets()[0] < 224,
+        IpAddr::V6(v6) => !v6.is_unspecified() && !v6.is_loopback() && !v6.is_multicast(),
+    };
+    is_host && !is_group(&back.destination) && !is_group(&back.source)
 }
 
 /// What a spliced flow's packets become on their way to the client.

@@ -149,6 +149,36 @@ fn where_no_more_connections_can_be_kept_no_more_cookies_are_sent() {
 }
 
 #[test]
+fn nobody_but_a_host_gets_a_cookie() {
+    let rows = [
+        (V4, "224.0.0.1:1"),
+        (V4, "255.255.255.255:1"),
+        (V4, "127.0.0.1:1"),
+        (V4, "0.0.0.0:1"),
+        (V6, "[ff02::1]:1"),
+        (V6, "[::1]:1"),
+        (V6, "[::]:1"),
+    ];
+    for (ends, from) in rows {
+        let mut w = World::pressed(ends);
+        let syn = Seg {
+            from: from.parse().unwrap(),
+            ..w.client("S", CLIENT_ISN, 0)
+        };
+        assert_eq!(w.dropped(OUTSIDE, &syn), DropReason::Malformed, "{from}");
+    }
+    // Nor is what came to a group of stations answered, or from one.
+    for at in [0, 6] {
+        let mut w = World::pressed(V4);
+        let mut frame = w.client("S", CLIENT_ISN, 0).frame(CLIENT_MAC);
+        frame[at] |= 1;
+        let (verdict, _) = process(&mut w.dataplane, w.now, OUTSIDE, &frame);
+        assert_eq!(verdict, Verdict::Drop(DropReason::Malformed));
+        assert_eq!(w.counts(), (0, 0));
+    }
+}
+
+#[test]
 fn a_size_is_that_of_the_backend_that_announced_it() {
     let w = World::new(V4);
     let answer = Seg::new("10.0.0.1:80", V4.client, "SA", 1, 1);
