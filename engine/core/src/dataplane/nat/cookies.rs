@@ -186,7 +186,21 @@ impl Flows {
             Some(segment) if segment.is_opening() => {
                 self.answer_syn(tables, now, backend, &segment, item, frame)
             }
-            Some(segment) => self.accept(tables, now, vip, &segment, key, item, frame),
+            Some(segment) => {
+                let done = self.accept(tables, now, vip, &segment, key, item, frame);
+                // For the client it is connected, and its ACK is not sent again: it has to hear it.
+                if let Err(
+                    reason @ (DropReason::SplicesFull
+                    | DropReason::PortsFull
+                    | DropReason::FlowsFull
+                    | DropReason::NoBackend),
+                ) = done
+                {
+                    let dropped = self.drop(vip, reason);
+                    return self.tell_unserved(now, item, frame).unwrap_or(dropped);
+                }
+                done
+            }
         };
         done.unwrap_or_else(|reason| self.drop(vip, reason))
     }

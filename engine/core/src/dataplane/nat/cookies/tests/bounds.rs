@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::dataplane::nat::cookies::{HALF_OPEN, SynCookies};
-use crate::dataplane::Work;
+use crate::dataplane::{DataplaneConfig, Work};
 use crate::tables::BackendRef;
 use crate::time::Seconds;
 use alloc::sync::Arc;
@@ -143,9 +143,61 @@ fn where_no_more_connections_can_be_kept_no_more_cookies_are_sent() {
         open += 1;
     }
     assert_eq!(open, 256, "a quarter of the table, as a power of two");
-    assert_eq!(w.dropped(OUTSIDE, &late), DropReason::SplicesFull);
+    let reset = w.back(&late);
+    assert_eq!(
+        (reset.flags.as_str(), reset.sequence),
+        ("R", late.acknowledgment)
+    );
+    assert_eq!(drops(&w, DropReason::SplicesFull), 1);
     let syn = w.syn_of(1_001);
     assert_eq!(w.at_backend(&syn).flags, "S", "as without cookies");
+}
+
+fn drops(w: &World, reason: DropReason) -> u64 {
+    let vips = w.dataplane.counters().vips.iter();
+    vips.map(|vip| vip.drops[reason as usize].get()).sum()
+}
+
+#[test]
+fn a_client_that_a_full_table_has_no_entry_for_is_reset() {
+    for ends in [V4, V6] {
+        let mut w = World::new(ends);
+        let small = DataplaneConfig {
+            flows_v4: 40,
+            flows_v6: 40,
+            ..config(1_024..=16_383)
+        };
+        w.dataplane = with(small, compile(&Tables::default(), 1, vec![service(ends)]));
+        let ack = |syn: Seg, acknowledgment: u32| Seg {
+            flags: "A".to_string(),
+            sequence: CLIENT_ISN.wrapping_add(1),
+            acknowledgment,
+            ..syn
+        };
+        let mut out = Vec::new();
+        for port in 1_000..3_000 {
+            let syn = w.syn_of(port);
+            match w.send(OUTSIDE, &syn) {
+                (Verdict::Forward { port: INSIDE, .. }, frame) => {
+                    out.push(Seg::read(&frame));
+                    w.at_backend(&ack(syn, 2));
+                }
+                (verdict, _) => assert_eq!(verdict, Verdict::Drop(DropReason::FlowsFull)),
+            }
+        }
+        let answer = w.answer(&out[0], 1).options(&[MaximumSegmentSize(1_400)]);
+        w.forwarded(INSIDE, &answer);
+        let syn = w.syn_of(3_000);
+        let cookie = w.back(&syn).sequence;
+        let ack = ack(syn, cookie.wrapping_add(1));
+        let full = drops(&w, DropReason::FlowsFull);
+        let reset = w.back(&ack);
+        assert_eq!(
+            (reset.flags.as_str(), reset.sequence),
+            ("R", ack.acknowledgment)
+        );
+        assert_eq!(drops(&w, DropReason::FlowsFull), full + 1);
+    }
 }
 
 #[test]
