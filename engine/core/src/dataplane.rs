@@ -484,7 +484,7 @@ impl Flows {
             return (vip, admitted.map_err(Refusal::Drop));
         }
         // A FIN or RST out of nowhere ends nothing that is worth remembering.
-        if matches!(segment, Segment::Fin | Segment::Reset) {
+        if matches!(segment, Segment::Fin | Segment::Reset | Segment::Stray) {
             return (vip, Ok((backend, None)));
         }
         let entry = Entry {

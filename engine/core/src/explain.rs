@@ -217,8 +217,9 @@ fn walk(
     }
     // Addresses alone, of a flow that is not known, are a new connection's.
     let first = headers.map_or(Segment::Open, |_| segment(key, headers));
+    let flags = headers.map(|h| h.tcp);
     match choose(tables, ring, key, first, steps) {
-        Some(backend) => match cookies::cookies(tables, backend, first, steps) {
+        Some(backend) => match cookies::cookies(tables, backend, (first, flags), steps) {
             Some(fate) => fate,
             None => reach(tables, ports, ring, backend, (headers, None), steps),
         },

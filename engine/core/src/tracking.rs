@@ -101,8 +101,11 @@ pub enum Segment {
     Fin,
     /// RST.
     Reset,
-    /// Anything else.
+    /// Anything else that acknowledges.
     Data,
+    /// No SYN, no RST, and nothing acknowledged: every end of a connection drops it (RFC 9293
+    /// section 3.10.7.4), so it says nothing of one.
+    Stray,
     /// Not TCP.
     Datagram,
 }
@@ -114,12 +117,18 @@ impl Segment {
         // RST beats everything: a SYN with RST opens nothing (RFC 9293, section 3.10.7).
         if flags.contains(TcpFlags::RST) {
             Segment::Reset
-        } else if flags.contains(TcpFlags::FIN) {
-            Segment::Fin
-        } else if flags.contains(TcpFlags::SYN) {
+        } else if flags.contains(TcpFlags::ACK) {
+            if flags.contains(TcpFlags::FIN) {
+                Segment::Fin
+            } else if flags.contains(TcpFlags::SYN) {
+                Segment::Open
+            } else {
+                Segment::Data
+            }
+        } else if flags.contains(TcpFlags::SYN) && !flags.contains(TcpFlags::FIN) {
             Segment::Open
         } else {
-            Segment::Data
+            Segment::Stray
         }
     }
 }
@@ -142,7 +151,7 @@ pub const fn first(segment: Segment) -> FlowState {
         // Found in the middle: another balancer or an earlier engine saw it open.
         Segment::Data => FlowState::Established,
         Segment::Fin => FlowState::Fin,
-        Segment::Reset => FlowState::Closed,
+        Segment::Reset | Segment::Stray => FlowState::Closed,
         Segment::Datagram => FlowState::Udp,
     }
 }
@@ -178,11 +187,12 @@ const STATES: [FlowState; 6] = [
     FlowState::Closed,
 ];
 
-const SEGMENTS: [Segment; 5] = [
+const SEGMENTS: [Segment; 6] = [
     Segment::Open,
     Segment::Fin,
     Segment::Reset,
     Segment::Data,
+    Segment::Stray,
     Segment::Datagram,
 ];
 
@@ -193,6 +203,9 @@ const fn client(state: FlowState, segment: Segment) -> Transition {
         // challenge ACK (RFC 5961, section 4).
         (Syn, Segment::Open) => Transition::To(Syn),
         (Established, Segment::Open) => Transition::To(Established),
+        // Else two packets of a flood would make what never gives way. That an acknowledgment is
+        // made up shows by the server's RST.
+        (Syn | Established | Fin | ServerFin | Closed, Segment::Stray) => Transition::To(state),
         (Syn | Established, Segment::Data) => Transition::To(Established),
         (Syn | Established | Fin, Segment::Fin) => Transition::To(Fin),
         // The client still acknowledges the server's data after its own FIN.
@@ -203,11 +216,9 @@ const fn client(state: FlowState, segment: Segment) -> Transition {
             Transition::To(Closed)
         }
         (Syn | Established | Fin | ServerFin | Closed, Segment::Reset) => Transition::To(Closed),
-        (
-            Udp,
-            Segment::Open | Segment::Data | Segment::Fin | Segment::Reset | Segment::Datagram,
-        )
-        | (Syn | Established | Fin | ServerFin | Closed, Segment::Datagram) => Transition::To(Udp),
+        (Udp, _) | (Syn | Established | Fin | ServerFin | Closed, Segment::Datagram) => {
+            Transition::To(Udp)
+        }
     }
 }
 
@@ -217,6 +228,7 @@ pub const fn answered(state: FlowState, segment: Segment) -> FlowState {
     match (state, segment) {
         // To a flood's SYNs there are answers too: only the client's ACK makes a connection.
         (Syn, Segment::Open | Segment::Data | Segment::Fin) => Syn,
+        (Syn | Established | Fin | ServerFin | Closed, Segment::Stray) => state,
         (Established, Segment::Open | Segment::Data) => Established,
         (Fin, Segment::Open | Segment::Data) => Fin,
         (Established | ServerFin, Segment::Fin) | (ServerFin, Segment::Open | Segment::Data) => {
@@ -225,18 +237,14 @@ pub const fn answered(state: FlowState, segment: Segment) -> FlowState {
         (Fin | Closed, Segment::Fin)
         | (Closed, Segment::Open | Segment::Data)
         | (Syn | Established | Fin | ServerFin | Closed, Segment::Reset) => Closed,
-        (
-            Udp,
-            Segment::Open | Segment::Data | Segment::Fin | Segment::Reset | Segment::Datagram,
-        )
-        | (Syn | Established | Fin | ServerFin | Closed, Segment::Datagram) => Udp,
+        (Udp, _) | (Syn | Established | Fin | ServerFin | Closed, Segment::Datagram) => Udp,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::FlowState::{Closed, Established, Fin, ServerFin, Syn, Udp};
-    use super::Segment::{Data, Datagram, Open, Reset};
+    use super::Segment::{Data, Datagram, Open, Reset, Stray};
     use super::*;
 
     #[test]
@@ -246,6 +254,8 @@ mod tests {
             (Syn, Data, Transition::To(Established)),
             (Syn, Segment::Fin, Transition::To(Fin)),
             (Syn, Reset, Transition::To(Closed)),
+            (Syn, Stray, Transition::To(Syn)),
+            (Established, Stray, Transition::To(Established)),
             (Established, Open, Transition::To(Established)),
             (Established, Data, Transition::To(Established)),
             (Established, Segment::Fin, Transition::To(Fin)),
@@ -294,6 +304,10 @@ mod tests {
             (TcpFlags::ACK, Data),
             (TcpFlags::FIN | TcpFlags::ACK, Segment::Fin),
             (TcpFlags::RST, Reset),
+            (TcpFlags::SYN | TcpFlags::FIN, Stray),
+            (TcpFlags::FIN, Stray),
+            (TcpFlags::PSH, Stray),
+            (TcpFlags::default(), Stray),
         ];
         for (flags, expected) in rows {
             assert_eq!(Segment::of_tcp(flags), expected, "{flags:?}");

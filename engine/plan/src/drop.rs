@@ -33,9 +33,10 @@ reasons! {
     /// Shorter than its headers say, or than the headers need.
     Truncated = "truncated",
         "The frame ends inside a header. Look for a broken sender or a capture limit on the way.";
-    /// A header that contradicts itself: version, header length, total length.
+    /// A header that contradicts itself: version, header length, total length; or a sender that is
+    /// no single host, where it would be answered.
     Malformed = "malformed",
-        "A header field is impossible (version, length). Often a scanner or a broken driver.";
+        "A header field is impossible (version, length), or an answer is due to an address that no single host has. Often a scanner or a broken driver.";
     /// The IPv4 header checksum is wrong.
     BadChecksum = "bad_checksum",
         "The IPv4 header checksum does not match. Check the sender's offloads: AF_XDP sees frames as sent.";

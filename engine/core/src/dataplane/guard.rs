@@ -31,7 +31,7 @@ impl Flows {
         match segment {
             // Else a made-up segment in front of each SYN would spare it the rates of new flows.
             Segment::Open => self.guard_new(ring, now, client, segment),
-            Segment::Data | Segment::Fin | Segment::Reset | Segment::Datagram => {
+            Segment::Data | Segment::Fin | Segment::Reset | Segment::Stray | Segment::Datagram => {
                 self.look_at(ring, now, client).map(drop)
             }
         }
@@ -54,7 +54,7 @@ impl Flows {
         };
         match segment {
             Segment::Open | Segment::Datagram => {}
-            Segment::Data | Segment::Fin | Segment::Reset => return Ok(()),
+            Segment::Data | Segment::Fin | Segment::Reset | Segment::Stray => return Ok(()),
         }
         let Guards { levels, sources } = &mut *self.guards;
         // The source first: what it has too much of is not taken from the others.

@@ -289,9 +289,9 @@ impl Flows {
             && !splice.is_open
             && !item.headers.tcp.contains(TcpFlags::RST)
         {
-            return self.open_again::<K>(tables, (vip, slot), splice, item, frame);
+            return self.open_again::<K>(tables, now, (vip, slot), splice, item, frame);
         }
-        let sent = self.try_translate(tables, vip, slot, key, item, frame);
+        let sent = self.try_translate(tables, now, (vip, slot), key, item, frame);
         let sent = match &spliced {
             None => sent,
             Some(splice) => sent.and_then(|verdict| {
@@ -312,8 +312,8 @@ impl Flows {
     fn try_translate<K: Tracked>(
         &mut self,
         tables: &Tables,
-        vip: VipRef,
-        slot: Slot,
+        now: Now,
+        (vip, slot): (VipRef, Slot),
         key: &K,
         item: &Work,
         frame: &mut [u8],
@@ -333,6 +333,9 @@ impl Flows {
         if is_syn(headers) {
             let limit = route.mtu.min(self.nat.mtu(item.port));
             clamp(frame, headers, route.link.len(), limit);
+            if path == PathId::NONE {
+                self.asked::<K>(now, slot);
+            }
         }
         self.count(vip, backend, headers);
         Ok(Verdict::Forward {
@@ -360,6 +363,15 @@ impl Flows {
         self.nat.paths.release(before);
         K::table(self).entry_mut(slot).path = path;
         Ok(())
+    }
+
+    /// The first packet of a flow has gone to its backend: of a connection, one that wants an
+    /// answer. Not counted before: what the engine could not send says nothing of the backend.
+    fn asked<K: Tracked>(&self, now: Now, slot: Slot) {
+        let entry = K::table_ref(self).entry(slot);
+        if entry.state.is_half_open() {
+            self.counters.backends[entry.backend.slot()].asked(now.micros);
+        }
     }
 
     /// The flow that packets with this key are answers of; only one whose VIP and backend are

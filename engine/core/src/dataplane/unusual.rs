@@ -152,7 +152,13 @@ impl Flows {
         self.tell_unserved(now, item, frame).unwrap_or(dropped)
     }
 
-    fn tell_unserved(&mut self, now: Now, item: &Work, frame: &mut [u8]) -> Option<Verdict> {
+    /// Tells a client that there is nobody for it, as far as the rate allows.
+    pub(super) fn tell_unserved(
+        &mut self,
+        now: Now,
+        item: &Work,
+        frame: &mut [u8],
+    ) -> Option<Verdict> {
         let headers = &item.headers;
         let back = Back::of(frame, headers)?;
         self.identification = self.identification.wrapping_add(1);

@@ -1,4 +1,4 @@
-//! What full NAT does with packets of no flow: SYN cookies.
+//! What rewriting does with packets of no flow: in full NAT there are SYN cookies.
 
 use super::Fate;
 use crate::dataplane::HALF_OPEN;
@@ -8,15 +8,24 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use lockstep_plan::DropReason;
+use lockstep_wire::TcpFlags;
 
 /// What is said of a packet of no flow for a backend, and its fate where that is not the backend.
 pub(super) fn cookies(
     tables: &Tables,
     backend: BackendRef,
-    segment: Segment,
+    (segment, flags): (Segment, Option<TcpFlags>),
     steps: &mut Vec<String>,
 ) -> Option<Fate> {
     let delivery = &tables.hop(backend)?.delivery;
+    let acknowledges = flags.is_some_and(|flags| flags.contains(TcpFlags::ACK));
+    if delivery.translates() && segment == Segment::Open && acknowledges {
+        steps.push(format!(
+            "it is the second segment of a connection, and nobody here sent the first: dropped as {}",
+            DropReason::NoFlow
+        ));
+        return Some(Fate::Drop(DropReason::NoFlow));
+    }
     if !matches!(delivery, Delivery::FullNat(_)) {
         return None;
     }
@@ -30,7 +39,7 @@ pub(super) fn cookies(
             ));
             None
         }
-        Segment::Data | Segment::Fin | Segment::Reset => {
+        Segment::Data | Segment::Fin | Segment::Reset | Segment::Stray => {
             steps.push(format!(
                 "it is from the middle of a connection, and which port the backend knows it by is in \
                  the flow table alone: dropped as {}, unless it acknowledges a SYN cookie and so \

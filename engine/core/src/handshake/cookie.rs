@@ -3,7 +3,7 @@
 //!
 //! 24 bits of a keyed hash over the flow, the client's initial number, the minute and the other 8
 //! bits: MSS, window scale, selective acknowledgments. Whoever guesses has one chance in 2^23 for
-//! each packet, and gains a connection.
+//! each number that is checked, and gains a connection.
 
 use super::segment::{Segment, SynOptions};
 use crate::Micros;

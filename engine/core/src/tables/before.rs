@@ -68,7 +68,7 @@ impl Tables {
     /// none where there is no such ring, where its backend is gone, and for what begins a flow.
     pub fn backend_before(&self, ring: &Ring, hash: u64, segment: Segment) -> Option<BackendRef> {
         match segment {
-            Segment::Data | Segment::Fin | Segment::Reset => {}
+            Segment::Data | Segment::Fin | Segment::Reset | Segment::Stray => {}
             Segment::Open | Segment::Datagram => return None,
         }
         let before = ring.before.as_ref()?;

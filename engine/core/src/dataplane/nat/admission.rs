@@ -4,8 +4,9 @@ use super::super::tracked::Tracked;
 use super::super::{Flows, Now, Work, fate, segment};
 use crate::flows::{Entry, Fate, PathId, Slot};
 use crate::tables::{BackendRef, Delivery, Ring, Tables, Translation, VipRef};
-use crate::tracking::{self, FlowState, Segment};
+use crate::tracking::{self, Segment};
 use lockstep_plan::DropReason;
+use lockstep_wire::TcpFlags;
 
 /// Backends that are tried for a flow which the chosen one could not tell from another.
 const BACKENDS: usize = 4;
@@ -35,6 +36,12 @@ impl Flows {
         vip: VipRef,
         chosen: BackendRef,
     ) -> Result<(BackendRef, Slot), DropReason> {
+        // The second segment of a connection begins none. Were it to be remembered, it would take
+        // a port without ever meeting a cookie.
+        let is_opening = segment(&item.headers) == Segment::Open;
+        if is_opening && item.headers.tcp.contains(TcpFlags::ACK) {
+            return Err(DropReason::NoFlow);
+        }
         let ring = tables.ring(vip).ok_or(DropReason::NoBackend)?;
         let (backend, place) = self.place(tables, now, key, item, ring, chosen)?;
         if let Some(slot) = place.closed {
@@ -56,9 +63,6 @@ impl Flows {
         let slot = self
             .remember(tables, item.probe, entry)
             .ok_or(DropReason::FlowsFull)?;
-        if entry.state == FlowState::Syn {
-            self.counters.backends[backend.slot()].asked(now.micros);
-        }
         if K::table(self).link(answers, slot).is_ok() {
             return Ok((backend, slot));
         }

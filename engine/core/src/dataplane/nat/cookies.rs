@@ -16,9 +16,11 @@
 //! window of 0 keeps the client from sending what nobody would take yet, as in Linux's SYNPROXY.
 //! What opens it is at the same time what the client has to acknowledge (a segment of one byte from
 //! before its window, the probe of RFC 9293 section 3.8.4), and that acknowledgment is the one that
-//! the backend waits for, also where the backend is the first to speak. Whatever of this is lost,
-//! a retransmission of one of the two ends brings again: the client's probe of the window sends the
-//! SYN again, the backend's SYN-ACK opens the window again.
+//! the backend waits for, also where the backend is the first to speak. Where the client speaks
+//! first, whatever of this is lost a retransmission of one of the two ends brings again: the
+//! client's probe of the window stands for its ACK and sends the SYN again, the backend's SYN-ACK
+//! opens the window again. A client that only listens probes nothing: without its ACK, or the SYN
+//! that is made of it, it waits in vain.
 //!
 //! Windows: the cookie has no room for what was promised, so the promise is always the same scale,
 //! and window fields move by what the backend's is different. Timestamps are not offered: the
@@ -29,8 +31,8 @@ use super::super::tracked::Tracked;
 use super::super::{Dataplane, Flows, Now, Verdict, Work};
 use super::is_syn;
 use crate::counters::BACKEND_SLOTS;
-use crate::flows::{Slot, Splice};
-use crate::handshake::cookie::{Cookies, LIFETIME, options_of};
+use crate::flows::{PathId, Slot, Splice};
+use crate::handshake::cookie::{Cookies, LIFETIME, Promise, options_of};
 use crate::handshake::segment::{Bare, Segment, SynOptions};
 use crate::tables::{BackendRef, Delivery, Tables, VipRef};
 use crate::time::Micros;
@@ -60,9 +62,9 @@ pub(in super::super) struct SynCookies {
     cookies: Cookies,
     /// When the last one was sent.
     last: Option<Micros>,
-    /// By a backend's slot, the largest segment that was announced from there last; 0 where none
-    /// was. A backend that is pressed was sent so many SYNs that it is the slot's present one.
-    sizes: Vec<u16>,
+    /// By a backend's slot, the largest segment that was announced from there last, and by whom:
+    /// of the slot's next owner nothing is known yet.
+    sizes: Vec<(BackendRef, u16)>,
 }
 
 impl SynCookies {
@@ -71,7 +73,7 @@ impl SynCookies {
         SynCookies {
             cookies: Cookies::new(key),
             last: None,
-            sizes: vec![0; BACKEND_SLOTS],
+            sizes: vec![(BackendRef::NONE, 0); BACKEND_SLOTS],
         }
     }
 
@@ -80,10 +82,24 @@ impl SynCookies {
         self.last.is_some_and(|at| now.since(at) < LIFETIME)
     }
 
+    /// What a client was promised, if a segment acknowledges a cookie: the ACK of the handshake,
+    /// data, or where that ACK was lost the probe of the window of 0. Linux sends those from one
+    /// before the number that would be next and without a byte (`tcp_xmit_probe_skb`).
+    fn promise(&self, now: Now, segment: &Segment) -> Option<Promise> {
+        let check = |segment: &Segment| self.cookies.check(now.micros, segment);
+        check(segment).or_else(|| {
+            let next = Segment {
+                sequence: segment.sequence.wrapping_add(1),
+                ..*segment
+            };
+            check(&next).filter(|_| segment.payload == 0)
+        })
+    }
+
     /// The segment size that a backend's clients can be promised.
     fn size(&self, backend: BackendRef) -> Option<u16> {
-        let size = self.sizes.get(backend.slot()).copied();
-        size.filter(|&size| size > 0)
+        let &(owner, size) = self.sizes.get(backend.slot())?;
+        (owner == backend && size > 0).then_some(size)
     }
 
     /// A SYN-ACK on its way to a client says what its backend takes.
@@ -98,17 +114,19 @@ impl SynCookies {
         let said = sent_segment(verdict, &item.headers).and_then(|at| frame.get(at));
         let size = said.and_then(|segment| SynOptions::read(segment).mss);
         if let (Some(size), Some(place)) = (size, self.sizes.get_mut(backend.slot())) {
-            *place = size;
+            *place = (backend, size);
         }
     }
 }
 
 impl Dataplane {
     /// How long frames have to be that are given to [`process`](Dataplane::process), with zeros
-    /// behind shorter packets as Ethernet pads them: while cookies are out, an ACK without options
-    /// becomes a SYN with some. Else 0.
+    /// behind shorter packets as Ethernet pads them: while cookies are out, or connections that
+    /// began with one are there, an ACK without options becomes a SYN with some. Else 0.
     pub fn least_frame(&self, now: Micros) -> usize {
-        match self.flows.nat.cookies.are_out(now) {
+        let flows = &self.flows;
+        let splices = flows.v4.splices() + flows.v6.splices();
+        match flows.nat.cookies.are_out(now) || splices > 0 {
             true => LONGEST,
             false => 0,
         }
@@ -168,7 +186,21 @@ impl Flows {
             Some(segment) if segment.is_opening() => {
                 self.answer_syn(tables, now, backend, &segment, item, frame)
             }
-            Some(segment) => self.accept(tables, now, vip, &segment, key, item, frame),
+            Some(segment) => {
+                let done = self.accept(tables, now, vip, &segment, key, item, frame);
+                // For the client it is connected, and its ACK is not sent again: it has to hear it.
+                if let Err(
+                    reason @ (DropReason::SplicesFull
+                    | DropReason::PortsFull
+                    | DropReason::FlowsFull
+                    | DropReason::NoBackend),
+                ) = done
+                {
+                    let dropped = self.drop(vip, reason);
+                    return self.tell_unserved(now, item, frame).unwrap_or(dropped);
+                }
+                done
+            }
         };
         done.unwrap_or_else(|reason| self.drop(vip, reason))
     }
@@ -186,6 +218,9 @@ impl Flows {
         let hop = tables.hop(backend).ok_or(DropReason::NoBackend)?;
         let route = admit(hop, headers)?;
         let back = nat::way_back(frame, headers).map_err(|_| DropReason::HeaderChain)?;
+        if !has_sender(&headers.key, &back) {
+            return Err(DropReason::Malformed);
+        }
         let said = SynOptions::read(frame.get(headers.transport.into()..).unwrap_or(&[]));
         let size = self.nat.cookies.size(backend).ok_or(DropReason::NoFlow)?;
         let limit = largest(route.mtu.min(self.nat.mtu(item.port)), &headers.key);
@@ -224,7 +259,7 @@ impl Flows {
         item: &Work,
         frame: &mut [u8],
     ) -> Result<Verdict, DropReason> {
-        let promise = self.nat.cookies.cookies.check(now.micros, segment);
+        let promise = self.nat.cookies.promise(now, segment);
         let promise = promise.ok_or(DropReason::NoFlow)?;
         if !K::table_ref(self).has_splices() {
             return Err(DropReason::SplicesFull);
@@ -255,7 +290,8 @@ impl Flows {
             return Err(DropReason::SplicesFull);
         }
         self.counters.cookies_accepted.add(1);
-        self.open_backend::<K>(tables, (vip, slot), &splice, segment.window, item, frame)
+        let window = segment.window;
+        self.open_backend::<K>(tables, now, (vip, slot), &splice, window, item, frame)
     }
 
     /// A client's packet before its backend has answered: a reason to ask the backend again.
@@ -264,6 +300,7 @@ impl Flows {
     pub(super) fn open_again<K: Tracked>(
         &mut self,
         tables: &Tables,
+        now: Now,
         (vip, slot): (VipRef, Slot),
         splice: &Splice,
         item: &Work,
@@ -278,16 +315,18 @@ impl Flows {
             }
             Some(segment) => {
                 let window = segment.window;
-                self.open_backend::<K>(tables, (vip, slot), splice, window, item, frame)
+                self.open_backend::<K>(tables, now, (vip, slot), splice, window, item, frame)
             }
         };
         done.unwrap_or_else(|reason| self.drop(vip, reason))
     }
 
     /// A client's packet becomes the SYN that the backend gets.
+    #[allow(clippy::too_many_arguments, reason = "a packet, and what it is of")]
     fn open_backend<K: Tracked>(
         &mut self,
         tables: &Tables,
+        now: Now,
         (vip, slot): (VipRef, Slot),
         splice: &Splice,
         window: u16,
@@ -320,6 +359,9 @@ impl Flows {
             },
         };
         let length = write(frame, &route.link, &syn, Payload::None)?;
+        if path == PathId::NONE {
+            self.asked::<K>(now, slot);
+        }
         self.count(vip, backend, headers);
         Ok(Verdict::Forward {
             port: route.port,
@@ -410,11 +452,26 @@ impl Flows {
 fn refuse(segment: &Segment, item: &Work, frame: &mut [u8]) -> Result<Verdict, DropReason> {
     let reset = Bare::reset(segment).ok_or(DropReason::NoFlow)?;
     let back = nat::way_back(frame, &item.headers).map_err(|_| DropReason::HeaderChain)?;
+    if !has_sender(&item.headers.key, &back) {
+        return Err(DropReason::Malformed);
+    }
     let length = write(frame, &back, &reset, Payload::None)?;
     Ok(Verdict::Forward {
         port: item.port,
         length,
     })
+}
+
+/// Whether a packet came from one host to one: nothing else is answered (RFC 9293 section 3.9.2.3,
+/// RFC 1122 section 3.2.2).
+fn has_sender(key: &FlowKey, back: &LinkHeader) -> bool {
+    let is_group = |mac: &[u8; 6]| mac[0] & 1 != 0;
+    let is_host = match key.source_address() {
+        // Class E with the broadcast address is no host's either.
+        IpAddr::V4(v4) => !v4.is_unspecified() && !v4.is_loopback() && v4.octets()[0] < 224,
+        IpAddr::V6(v6) => !v6.is_unspecified() && !v6.is_loopback() && !v6.is_multicast(),
+    };
+    is_host && !is_group(&back.destination) && !is_group(&back.source)
 }
 
 /// What a spliced flow's packets become on their way to the client.

@@ -130,6 +130,8 @@ fn packets_of_no_flow_may_meet_cookies_in_full_nat() {
             Some(DropReason::NoFlow),
             Some("a SYN cookie"),
         ),
+        (Mode::FullNat, "SA", Some(DropReason::NoFlow), None),
+        (Mode::Nat, "SA", Some(DropReason::NoFlow), None),
         (Mode::Nat, "S", None, None),
         (Mode::Nat, "A", None, None),
     ] {

@@ -628,6 +628,29 @@ fn what_is_lost_is_asked_for_again_by_who_misses_it() {
 }
 
 #[test]
+fn a_probe_of_the_window_stands_for_an_ack_that_was_lost() {
+    for ends in [V4, V6] {
+        let mut w = World::pressed(ends);
+        let cookie = w.cookie(&USUAL).sequence;
+        let probe = w.client("A", CLIENT_ISN, cookie.wrapping_add(1));
+        // Nobody sends bytes with the number of their SYN.
+        let bytes = probe.clone().payload(b"x");
+        assert_eq!(w.dropped(OUTSIDE, &bytes), DropReason::NoFlow);
+
+        let syn = w.at_backend(&probe);
+        assert_eq!((syn.flags.as_str(), syn.sequence), ("S", CLIENT_ISN));
+        assert_eq!((w.counts(), w.splices()), ((1, 1), 1));
+        let answer = w.answer(&syn, BACKEND_ISN).options(&[WindowScale(7)]);
+        let opened = w.at_client(&answer);
+        assert_eq!((opened.sequence, opened.acknowledgment), (cookie, 0));
+        let data = w.client("A", 0, cookie.wrapping_add(1)).payload(b"GET /");
+        let out = w.at_backend(&data);
+        assert_eq!(out.acknowledgment, BACKEND_ISN.wrapping_add(1));
+        assert_eq!((out.sequence, &out.payload[..]), (0, &b"GET /"[..]));
+    }
+}
+
+#[test]
 fn a_backend_that_still_has_the_connection_before_is_told_to_forget_it() {
     let mut w = World::pressed(V4);
     let (syn, _) = w.opening(&USUAL);

@@ -1,6 +1,7 @@
 //! What happens when the way, the backends or the services change.
 
 use super::*;
+use crate::fixtures::via_router;
 use crate::time::Seconds;
 
 #[test]
@@ -264,6 +265,30 @@ fn connections_that_a_backend_resets_at_once_are_counted() {
         );
         to_client(&mut d, &used.answer("RA"));
         assert_eq!(resets(&d), 1);
+    }
+}
+
+#[test]
+fn what_could_not_be_sent_wants_no_answer() {
+    for mode in [Mode::Nat, Mode::FullNat] {
+        let services = vec![rewriting(mode, &[WEB], vec![backend("10.0.0.1")])];
+        let snapshot = Snapshot::new(1, services).unwrap();
+        let none = |_| NextHop::NoRoute;
+        let tables = Tables::compile(&Tables::default(), &snapshot, addresses(), none).unwrap();
+        let mut d = dataplane(tables);
+        let syn = Packet::tcp(CLIENT, "203.0.113.10:80", "S");
+        assert_eq!(refused(&mut d, OUTSIDE, &syn), DropReason::NoRoute);
+        let unanswered = |d: &Dataplane| -> u64 {
+            let backends = d.counters().backends.iter();
+            backends.map(|b| b.unanswered.get()).sum()
+        };
+        assert_eq!(unanswered(&d), 0);
+        // Once there is a way, the client's next try is the first that wants one.
+        let there = Tables::compile(d.tables(), &snapshot, addresses(), via_router).unwrap();
+        d.adopt(Arc::new(there));
+        to_backend(&mut d, &syn);
+        to_backend(&mut d, &syn);
+        assert_eq!(unanswered(&d), 1);
     }
 }
 
