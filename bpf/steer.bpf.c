@@ -53,26 +53,49 @@ struct packet {
 	struct steer_key to;
 	struct steer_key from;
 	/* Whom a packet was for that an ICMP error may be about: what follows the message's header. */
-	__u8 quoted[16];
+	struct steer_key quoted;
 	/* The type of an ICMP message. */
 	__u8 icmp;
 };
 
 /* Whom the packet was for that an ICMP message of this version quotes (RFC 792, RFC 4443). Where the
- * message ends before, it stays nobody: the unspecified address. */
-static __always_inline void quoted(struct packet *packet, void *at, void *end, __u8 protocol)
+ * message ends before the ports, it stays nobody: the unspecified address. So does what is neither TCP
+ * nor UDP, and a fragment other than the first. Behind extension headers it counts as for every port
+ * of its address, as ICMP does: following them is the engine's. */
+static __always_inline void quoted(struct steer_key *key, void *at, void *end, __u8 protocol)
 {
+	struct iphdr *v4 = at;
+	struct ipv6hdr *v6 = at;
+	struct ports *ports;
+	__u8 next;
+
 	if (protocol == IPPROTO_ICMP) {
-		struct iphdr *ip = at;
-
-		if ((void *)(ip + 1) <= end)
-			map_v4(packet->quoted, ip->daddr);
+		if ((void *)(v4 + 1) > end || v4->frag_off & bpf_htons(0x1fff))
+			return;
+		next = v4->protocol;
+		ports = at + v4->ihl * 4;
 	} else {
-		struct ipv6hdr *ip = at;
-
-		if ((void *)(ip + 1) <= end)
-			__builtin_memcpy(packet->quoted, &ip->daddr, 16);
+		if ((void *)(v6 + 1) > end)
+			return;
+		next = v6->nexthdr;
+		ports = (void *)(v6 + 1);
 	}
+	if (next == IPPROTO_TCP || next == IPPROTO_UDP) {
+		if ((void *)(ports + 1) > end)
+			return;
+		key->port = ports->destination;
+	} else if (protocol == IPPROTO_ICMPV6 &&
+		   (next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_FRAGMENT ||
+		    next == IPPROTO_DSTOPTS || next == IPPROTO_AH)) {
+		next = IPPROTO_ICMPV6;
+	} else {
+		return;
+	}
+	key->protocol = next;
+	if (protocol == IPPROTO_ICMP)
+		map_v4(key->address, v4->daddr);
+	else
+		__builtin_memcpy(key->address, &v6->daddr, sizeof(key->address));
 }
 
 /* Puts the transport header at `at` into the keys. `left` is what the IP header says is there: an
@@ -89,7 +112,7 @@ static __always_inline enum parsed transport(struct packet *packet, void *at, vo
 		if (left < 1 || (void *)(type + 1) > end)
 			return PARSED_ADDRESS;
 		packet->icmp = *type;
-		quoted(packet, at + ICMP_HEADER, end, protocol);
+		quoted(&packet->quoted, at + ICMP_HEADER, end, protocol);
 		return PARSED_KEY;
 	}
 	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
@@ -220,7 +243,7 @@ static __always_inline struct steer_value *find(struct steer_key *key, enum pars
 
 /* The backend of a service whose answers the engine rewrites. An ICMP error can also come from a
  * router on the way to one: it is about what the engine made of a client's packet, which no client
- * would know again. */
+ * would know again. What others send there through this host, and the errors about it, are theirs. */
 static __always_inline struct steer_value *answers(struct packet *packet, enum parsed parsed)
 {
 	struct steer_key *key = &packet->from;
@@ -235,8 +258,7 @@ static __always_inline struct steer_value *answers(struct packet *packet, enum p
 		value = bpf_map_lookup_elem(&sources, key);
 		if (value)
 			return value;
-		__builtin_memcpy(key->address, packet->quoted, sizeof(key->address));
-		return bpf_map_lookup_elem(&sources, key);
+		key = &packet->quoted;
 	}
 	value = bpf_map_lookup_elem(&sources, key);
 	if (value || !key->port)

@@ -73,7 +73,7 @@ struct steer_range {
 
 /* Where a packet came from whose destination is not ours: `sources` has addresses and ports of
  * backends whose answers the engine rewrites. Looked up as destinations are, without ranges, and of
- * ICMP errors only; errors of others about packets to those backends are found by what they quote. A
+ * ICMP errors only; errors of others are found by the address, port and protocol that what they quote was for. A
  * packet to one of `locals`, the host's own addresses, is left to the kernel. */
 
 /* Which maps are worth asking. */

@@ -759,7 +759,12 @@ fn errors_of_routers_about_packets_to_backends_come_to_the_engine() {
         Ipv4Addr::new(10, 9, 9, 9),
         Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 9),
     );
-    let sources: &Map = &[(to(backend, 0, 1), 0), (to(backend6, 0, 58), 0)];
+    let sources: &Map = &[
+        (to(backend, 40_000, UDP), 0),
+        (to(backend, 0, 1), 0),
+        (to(backend6, 40_000, UDP), 0),
+        (to(backend6, 0, 58), 0),
+    ];
     program.set_sources(&destinations(sources)).unwrap();
     let error = |to: Ipv4Addr| {
         let mut quote = Ip4::new(UDP, udp(40_000));
@@ -788,4 +793,83 @@ fn errors_of_routers_about_packets_to_backends_come_to_the_engine() {
     assert!(room_of(&program, &reply.build()).is_none());
     program.set_locals(&[V4.into()].into()).unwrap();
     assert!(room_of(&program, &error(backend).build()).is_none());
+}
+
+#[test]
+fn errors_about_others_packets_to_a_backend_are_left_alone() {
+    let socket = xdp_socket();
+    let mut program = live(&socket);
+    let every = Ipv4Addr::new(10, 9, 9, 8);
+    let (one, one6) = (
+        Ipv4Addr::new(10, 9, 9, 9),
+        Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 9),
+    );
+    let sources: &Map = &[
+        (to(one, 8_080, TCP), 0),
+        (to(one, 0, 1), 0),
+        (unreadable(one), 0),
+        (to(every, 0, TCP), 0),
+        (to(every, 0, 1), 0),
+        (to(one6, 8_080, TCP), 0),
+        (to(one6, 0, 58), 0),
+        (unreadable(one6), 0),
+    ];
+    program.set_sources(&destinations(sources)).unwrap();
+    let quote = |to: Ipv4Addr, protocol, payload| Ip4 {
+        to,
+        ..Ip4::new(protocol, payload)
+    };
+    let error = |quote: &Ip4| Ip4::new(1, [vec![3; 8], quote.build()].concat()).build();
+    let mut behind_options = quote(one, TCP, tcp(8_080));
+    behind_options.options = vec![1; 40];
+    let mut first = quote(one, TCP, tcp(8_080));
+    first.fragment = 0x2000;
+    let mut later = quote(one, TCP, tcp(8_080));
+    later.fragment = 0x2010;
+    // What a router before RFC 1812 quotes: eight bytes.
+    let short = quote(one, TCP, tcp(8_080)[..8].to_vec());
+    let cut = quote(one, TCP, tcp(8_080)[..3].to_vec());
+    for (says, quote, ours) in [
+        ("the service", quote(one, TCP, tcp(8_080)), true),
+        ("eight bytes of it", short, true),
+        ("behind options", behind_options, true),
+        ("a first fragment", first, true),
+        ("another port", quote(one, TCP, tcp(22)), false),
+        ("another protocol", quote(one, UDP, udp(8_080)), false),
+        ("a ping", quote(one, 1, vec![8; 8]), false),
+        ("a tunnel", quote(one, 47, vec![0; 8]), false),
+        ("a later fragment", later, false),
+        ("without the ports", cut, false),
+        (
+            "any port of a service with all",
+            quote(every, TCP, tcp(22)),
+            true,
+        ),
+        ("its other protocol", quote(every, UDP, udp(22)), false),
+    ] {
+        let room = room_of(&program, &error(&quote));
+        assert_eq!(room.is_some(), ours, "{says}");
+    }
+
+    let quote6 = |next, payload: Vec<u8>| {
+        let quote = Ip6 {
+            to: one6,
+            ..Ip6::new(next, payload)
+        };
+        Ip6::new(58, [vec![2; 8], quote.build()].concat()).build()
+    };
+    let (options, behind) = chain(&[(60, 0)], TCP, &tcp(8_080));
+    for (says, packet, ours) in [
+        ("the service", quote6(TCP, tcp(8_080)), true),
+        ("another port", quote6(TCP, tcp(22)), false),
+        ("another protocol", quote6(UDP, udp(8_080)), false),
+        ("a ping", quote6(58, vec![128; 8]), false),
+        (
+            "behind options the engine looks",
+            quote6(options, behind),
+            true,
+        ),
+    ] {
+        assert_eq!(room_of(&program, &packet).is_some(), ours, "IPv6, {says}");
+    }
 }

@@ -166,7 +166,7 @@ impl Worker {
         }
         self.vitals.processed.add(self.burst.len() as u64);
         let mut verdicts = [Verdict::Drop(DropReason::NotIp); BURST];
-        self.burst.pad(self.dataplane.least_frame(now.micros));
+        self.burst.pad(least_frame(&self.dataplane, now));
         let mut frames: ArrayVec<&mut [u8], BURST> = self.burst.iter_mut().collect();
         if let Some(tap) = &mut self.tap {
             tap.before(now.micros, &[from; BURST], &frames, &self.dataplane);
@@ -244,7 +244,7 @@ impl Worker {
         let mut verdicts = [Verdict::Local; BURST];
         let mut ports = ArrayVec::<PortId, BURST>::new();
         let mut frames = ArrayVec::<&mut [u8], BURST>::new();
-        let least = self.dataplane.least_frame(now.micros);
+        let least = least_frame(&self.dataplane, now);
         for frame in &mut given {
             if let Given::Packet { port, .. } = Given::of(frame) {
                 ports.push(port);
@@ -411,6 +411,12 @@ impl Worker {
             Cursor::End => Cursor::End,
         };
     }
+}
+
+/// How long frames have to be that a dataplane is given.
+fn least_frame(dataplane: &Dataplane, now: Now) -> usize {
+    let for_cookies = dataplane.least_frame(now.micros);
+    for_cookies.max(dataplane.least_unserved())
 }
 
 /// Copies flows from bucket `at` on, until the page might not hold another step's or has covered

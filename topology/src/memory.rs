@@ -7,6 +7,12 @@ use crate::model::{Engine, Topology, Worker};
 const BUCKET_IPV4: u64 = 8 * 42 + 1;
 /// Bytes of an IPv6 flow table for each bucket: 64 for each flow, and the same beside it.
 const BUCKET_IPV6: u64 = 8 * 74 + 1;
+/// One flow in so many may be two connections that the engine joins, and so many at most.
+const SPLICE_SHARE: u64 = 4;
+const SPLICES: u64 = 16_384;
+/// Bytes for each of them: the table is twice as large as they are many, and a place takes 4 for
+/// its key and 16.
+const SPLICE: u64 = 2 * (4 + 16);
 
 /// The memory of one worker, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +28,11 @@ impl WorkerMemory {
     pub fn of(engine: &Engine, worker: &Worker) -> Self {
         let frames = u64::from(engine.umem_frames.get());
         // A table is five eighths full at most, so that every flow finds room in its two buckets.
-        let table = |entries: u32, bucket: u64| u64::from(entries) * bucket / 5;
+        let table = |entries: u32, bucket: u64| {
+            let entries = u64::from(entries);
+            let splices = (entries / SPLICE_SHARE).clamp(1, SPLICES);
+            entries * bucket / 5 + splices.next_power_of_two() * SPLICE
+        };
         let umem = frames * u64::from(engine.frame_size.bytes());
         let flows = table(engine.flows_ipv4.get(), BUCKET_IPV4)
             + table(engine.flows_ipv6.get(), BUCKET_IPV6);

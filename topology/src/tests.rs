@@ -417,8 +417,9 @@ fn memory_is_counted_by_the_sizes_of_the_parts() {
     let topology = Topology::parse("t.toml", &file("")).unwrap();
     let memory = WorkerMemory::of(topology.engine(), &topology.workers()[0]);
     assert_eq!(memory.umem, 16 << 20);
-    // 42 bytes for each of 1,600,000 slots, and 74 for each of 400,000; 1 for each 8 of both.
-    assert_eq!(memory.flows, 67_400_000 + 29_650_000);
+    // 42 bytes for each of 1,600,000 slots, and 74 for each of 400,000; 1 for each 8 of both; and
+    // 640 KiB for the spliced flows of each table.
+    assert_eq!(memory.flows, 67_400_000 + 29_650_000 + 2 * 655_360);
     assert_eq!(total_memory(&topology), memory.total());
     assert!(memory.flows < 128 << 20, "the assignment's limit");
 }

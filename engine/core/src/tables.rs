@@ -290,6 +290,7 @@ pub struct Tables {
     /// The far ends of all tunnels.
     tunnel_ends: Arc<AddressSet>,
     answers: Arc<Answers>,
+    tells_unserved: bool,
     vips: Vec<VipSlot>,
     rings: Arc<Vec<Ring>>,
     hops: Vec<Hop>,
@@ -416,6 +417,11 @@ impl Tables {
                 false
             }
         })
+    }
+
+    /// Whether there is a service without a backend that takes flows whose senders are to know.
+    pub fn tells_unserved(&self) -> bool {
+        self.tells_unserved
     }
 
     /// Whether an address is one of the engine's own.

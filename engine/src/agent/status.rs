@@ -223,10 +223,12 @@ impl Agent {
             };
             let now = worker.epoch.elapsed();
             let since = |moment: &Count| now.saturating_sub(Duration::from_micros(moment.get()));
+            // In this order: the worker says since when before it counts the first one.
+            let unanswered = counters.unanswered.get();
             let waited = since(&counters.unanswered_since);
             // An answer that is on its way is no trouble.
-            if counters.unanswered.get() > 0 && waited >= PATIENCE {
-                back.unanswered += counters.unanswered.get();
+            if unanswered > 0 && waited >= PATIENCE {
+                back.unanswered += unanswered;
                 back.waited = back.waited.max(waited);
             }
             if counters.refused.get() > 0 {

@@ -2,12 +2,12 @@
 
 use core::ops::Range;
 
-use crate::checksum::{Sum, checksum, update_u16};
+use crate::checksum::{Sum, checksum, segment_v4_is_valid, segment_v6_is_valid, update_u16};
 use crate::ethernet::{self, HEADER_LENGTH};
 use crate::flow::FlowKey;
 use crate::icmp::{self, v4, v6};
 use crate::ipv4::Ipv4Header;
-use crate::ipv6::Ipv6Header;
+use crate::ipv6::{Fragments, Ipv6Header, upper_layer};
 use crate::parse::Headers;
 use crate::tcp::{self, TcpFlags};
 use crate::{ipv4, ipv6, protocol, vlan};
@@ -25,6 +25,12 @@ const LONGEST_ERROR_V6: usize = LEAST_MTU_V6 as usize;
 pub const LEAST_MTU_V6: u32 = 1_280;
 /// The least MTU of IPv4 (RFC 791 section 3.2).
 pub const LEAST_MTU_V4: u32 = 68;
+/// A frame of this length has room for an error about the packet in it, with eight bytes of what is
+/// behind the quoted IP header, whatever the IP version and the tags: shorter ones may not.
+pub const LEAST_FRAME: usize =
+    LONGEST_LINK + ipv6::HEADER_LENGTH + icmp::HEADER_LENGTH + ipv6::HEADER_LENGTH + LEAST_QUOTE;
+/// Bytes behind the IP header that a quote has at least (RFC 792): the ports are in them.
+const LEAST_QUOTE: usize = 8;
 
 /// Where the VLAN tag of a steered frame is: behind the room's length. The XDP program takes the
 /// tags off and leaves the tag control information there.
@@ -217,7 +223,7 @@ fn error(
     let in_front = envelope.length() + icmp::HEADER_LENGTH;
     let room = frame.len().checked_sub(back.length + in_front)?;
     let length = packet.len().min(most - in_front).min(room);
-    if length < least + 8 {
+    if length < least + LEAST_QUOTE {
         return None;
     }
     let quote = packet.start..packet.start + length;
@@ -234,24 +240,19 @@ fn error(
 
 /// Turns the frame of a TCP segment into the RST that answers it where there is no such connection
 /// (RFC 9293 section 3.10.7.1), by the way `back`; the result is the frame's new length. `None`
-/// for a RST, which never has an answer, for a fragment, and for what came from no single host;
-/// the frame may be changed then.
+/// for a RST, which never has an answer, for a segment that is not whole or not as it was sent (its
+/// checksum says so), and for what came from no single host; the frame may be changed then.
 pub fn reset(frame: &mut [u8], headers: &Headers, back: &Back, id: u16) -> Option<usize> {
     let network = usize::from(headers.network);
     let start = usize::from(headers.transport);
     let addresses = Addresses::of(&headers.key.reversed());
-    let fragment = match addresses {
-        Addresses::V4(..) => {
-            Ipv4Header::from(frame.get(network..)?.first_chunk()?).is_later_fragment()
-        }
-        Addresses::V6(..) => *frame.get(network + 6)? == ipv6::FRAGMENT,
-    };
-    if fragment || !addresses.destination_is_unicast() {
+    if !addresses.destination_is_unicast() {
         return None;
     }
-    let tcp: &[u8; tcp::HEADER_LENGTH] = frame.get(start..)?.first_chunk()?;
-    let end = network + usize::from(headers.length);
-    let payload = end.checked_sub(start + usize::from(tcp[12] >> 4) * 4)?;
+    let packet = frame.get(network..network + usize::from(headers.length))?;
+    let sent = whole_segment(packet, headers)?;
+    let tcp: &[u8; tcp::HEADER_LENGTH] = sent.first_chunk()?;
+    let payload = sent.len().checked_sub(usize::from(tcp[12] >> 4) * 4)?;
     let mut segment = answering(tcp, payload)?;
     let envelope = Envelope {
         addresses,
@@ -269,6 +270,26 @@ pub fn reset(frame: &mut [u8], headers: &Headers, back: &Back, id: u16) -> Optio
     segment[16..18].copy_from_slice(&sum.to_be_bytes());
     to.copy_from_slice(&segment);
     Some(end)
+}
+
+/// The TCP segment of a packet; `None` where the packet is a fragment of it, or its checksum wrong.
+fn whole_segment<'a>(packet: &'a [u8], headers: &Headers) -> Option<&'a [u8]> {
+    // A later fragment has no transport header: its offset is 0.
+    let start = headers.transport.checked_sub(headers.network)?;
+    let segment = packet.get(usize::from(start)..)?;
+    let is_whole = match &headers.key {
+        FlowKey::V4(key) => {
+            let (source, destination) = (key.source, key.destination);
+            !Ipv4Header::from(packet.first_chunk()?).is_fragment()
+                && segment_v4_is_valid(source, destination, protocol::TCP, segment)
+        }
+        FlowKey::V6(key) => {
+            let (ip, payload) = Ipv6Header::split(packet).ok()?;
+            upper_layer(ip.next_header(), payload, Fragments::Refused).is_ok()
+                && segment_v6_is_valid(&key.source, &key.destination, protocol::TCP, segment)
+        }
+    };
+    is_whole.then_some(segment)
 }
 
 /// The header of the RST for a segment with so much payload; its checksum is zero.

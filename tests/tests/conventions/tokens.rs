@@ -181,9 +181,8 @@ fn every_drop_reason_is_documented() {
          empty labels in the metrics): what cannot be parsed is dropped before its VIP is looked up, `no_vip` and `no_session` have\n\
          none, and on the way out, `tx_full` and `no_port` for want of a socket of this worker, it is not looked at any more.\n\n\
          Packets that are dropped as `no_backend` are answered where the service says [`all_down = \"reset\"`](services.md#keys): TCP by a\n\
-         RST, at most 10,000 a second and worker, UDP by ICMP's or ICMPv6's \"port unreachable\", at most 1,000, errors about packets that are\n\
-         too long included. A datagram that came without room in front (`nat`, `full-nat`) and has less than 16 bytes in it is not answered:\n\
-         the error finds no place in its frame.\n\n\
+         RST, at most 10,000 a second and worker, UDP by ICMP's or ICMPv6's \"port unreachable\", at most 1,000. Segments with a wrong\n\
+         checksum, RSTs and fragments of segments are not answered.\n\n\
          What the kernel drops before a worker has it is not here: see [Drops at the sockets](metrics.md#drops-at-the-sockets).\n\n\
          This page is written from the source: `UPDATE=1 cargo test -p lockstep-tests --test conventions`.\n\n\
          | reason | what it means, and what to do |\n|---|---|\n",

@@ -161,7 +161,7 @@ fn what_the_host_cannot_do_is_named_with_its_line() {
         ),
         (
             |host| host.memory_available = 150 << 20,
-            "t.toml:3:14: the memory does not fit: 2 workers take 32.0 MiB for UMEMs and 184.6 MiB for flow tables, 216.6 MiB together, and 150.0 MiB are available; lower `flows_ipv4`, `flows_ipv6` or `umem_frames`, or have fewer workers",
+            "t.toml:3:14: the memory does not fit: 2 workers take 32.0 MiB for UMEMs and 187.6 MiB for flow tables, 219.6 MiB together, and 150.0 MiB are available; lower `flows_ipv4`, `flows_ipv6` or `umem_frames`, or have fewer workers",
         ),
     ];
     for (change, report) in rows {
@@ -379,10 +379,10 @@ fn the_table_shows_core_node_queues_and_memory() {
     assert_eq!(
         show(&topology(), &host()),
         "WORKER  CORE  NUMA  QUEUES  PROCESSES  UMEM      FLOW TABLES\n\
-         0       1     0     eth0:0  yes        16.0 MiB  92.3 MiB\n\
-         1       2     0     eth0:1  yes        16.0 MiB  92.3 MiB\n\
+         0       1     0     eth0:0  yes        16.0 MiB  93.8 MiB\n\
+         1       2     0     eth0:1  yes        16.0 MiB  93.8 MiB\n\
          \n\
-         spread rss, poll adaptive, 8192 frames of 2048 bytes a worker, 216.6 MiB together, 1.0 GiB available\n\
+         spread rss, poll adaptive, 8192 frames of 2048 bytes a worker, 219.6 MiB together, 1.0 GiB available\n\
          replicated sessions: 4096 a worker, 6.2 GiB at most for it once a service asks for them\n"
     );
 }
@@ -487,7 +487,7 @@ fn logs_of_sessions_that_do_not_fit_are_told_to_who_asks_for_them() {
     assert_eq!(
         check(&with_sessions("log_memory = 536870912"), &host()).to_string(),
         "t.toml:5:14: warning: the logs of sessions may not fit: 2 workers take up to 512.0 MiB \
-         each, 1.0 GiB together, beside 216.6 MiB for packets and flows, and 1.0 GiB are \
+         each, 1.0 GiB together, beside 219.6 MiB for packets and flows, and 1.0 GiB are \
          available; lower `log_memory`; `spill` is for what has no room in it"
     );
 }

@@ -8,7 +8,7 @@ mod fragments;
 mod icmp;
 mod paths;
 
-use super::{Flows, Now, Verdict, Work, reason, segment};
+use super::{Dataplane, Flows, Now, Verdict, Work, reason, segment};
 use crate::tables::{BackendRef, PortId, Tables, VipRef};
 use crate::time::{Micros, Seconds};
 use crate::tracking::Segment;
@@ -18,7 +18,8 @@ use lockstep_wire::reply::{self, Back};
 use lockstep_wire::{Headers, ParseError};
 use paths::PathMtus;
 
-/// Echo replies a second and worker, and as many errors besides. Linux sends 1,000 of both together.
+/// Echo replies a second and worker, and besides as many "too big", and as many other errors: a flood
+/// of one kind leaves the others theirs. Linux sends 1,000 of all together.
 const ANSWERS_PER_SECOND: u64 = 1_000;
 /// Answers at once after a silence.
 const ANSWERS_AT_ONCE: u64 = 100;
@@ -41,7 +42,9 @@ pub(super) struct Unusual {
     /// What is known of the ways to backends beyond their first link.
     pub(super) paths: PathMtus,
     echoes: Allowance,
+    /// "Too big": without them connections hang.
     errors: Allowance,
+    unreachables: Allowance,
     resets: Allowance,
     relays: Allowance,
 }
@@ -61,6 +64,7 @@ impl Unusual {
             paths: PathMtus::new(),
             echoes: Allowance::new(ANSWERS_PER_SECOND, ANSWERS_AT_ONCE),
             errors: Allowance::new(ANSWERS_PER_SECOND, ANSWERS_AT_ONCE),
+            unreachables: Allowance::new(ANSWERS_PER_SECOND, ANSWERS_AT_ONCE),
             resets: Allowance::new(RESETS_PER_SECOND, RESETS_AT_ONCE),
             relays: Allowance::new(RELAYS_PER_SECOND, RELAYS_AT_ONCE),
         }
@@ -68,6 +72,17 @@ impl Unusual {
 
     pub(super) fn tick(&mut self, now: Seconds) {
         self.paths.tick(now);
+    }
+}
+
+impl Dataplane {
+    /// As [`least_frame`](Dataplane::least_frame), for the errors about datagrams of services that
+    /// have no backend and whose senders are to know: such a frame comes without room in front.
+    pub fn least_unserved(&self) -> usize {
+        match self.tables().tells_unserved() {
+            true => reply::LEAST_FRAME,
+            false => 0,
+        }
     }
 }
 
@@ -167,17 +182,14 @@ impl Flows {
             Segment::Datagram => {
                 let start = usize::from(headers.network);
                 let packet = start..start + usize::from(headers.length);
-                if !self.unusual.errors.take(now.micros) {
-                    return None;
-                }
-                reply::port_unreachable(frame, &back, packet, id)?
+                self.unusual.unreachables.spend(now.micros, || {
+                    reply::port_unreachable(frame, &back, packet, id)
+                })?
             }
-            _ => {
-                if !self.unusual.resets.take(now.micros) {
-                    return None;
-                }
-                reply::reset(frame, headers, &back, id)?
-            }
+            _ => self
+                .unusual
+                .resets
+                .spend(now.micros, || reply::reset(frame, headers, &back, id))?,
         };
         let length = u16::try_from(length).ok()?;
         Some(Verdict::Forward {
@@ -213,12 +225,11 @@ impl Flows {
         packet: core::ops::Range<usize>,
         mtu: u16,
     ) -> Option<Verdict> {
-        if !self.unusual.errors.take(now.micros) {
-            return None;
-        }
         self.identification = self.identification.wrapping_add(1);
         let id = self.identification;
-        let length = reply::too_big(frame, back, packet, u32::from(mtu), id)?;
+        let length = self.unusual.errors.spend(now.micros, || {
+            reply::too_big(frame, back, packet, u32::from(mtu), id)
+        })?;
         let length = u16::try_from(length).ok()?;
         Some(Verdict::Forward { port, length })
     }
@@ -245,13 +256,20 @@ impl Allowance {
 
     /// Takes one, if there is one.
     fn take(&mut self, now: Micros) -> bool {
+        self.spend(now, || Some(())).is_some()
+    }
+
+    /// Takes one for what is made, if there is one: without, nothing is made, and what cannot be
+    /// made costs none.
+    fn spend<T>(&mut self, now: Micros, make: impl FnOnce() -> Option<T>) -> Option<T> {
         let earliest = now.get().saturating_sub(self.interval * self.at_once);
         let next = self.taken.get().max(earliest) + self.interval;
         if next > now.get() {
-            return false;
+            return None;
         }
+        let made = make()?;
         self.taken = Micros::new(next);
-        true
+        Some(made)
     }
 }
 

@@ -80,6 +80,7 @@ impl Tables {
             vip_addresses: Arc::default(),
             tunnel_ends: Arc::default(),
             answers: Arc::default(),
+            tells_unserved: false,
             rings: Arc::default(),
             vips: previous.vips.clone(),
             hops: previous.hops.clone(),
@@ -138,6 +139,9 @@ impl Tables {
             .map(|m| m.backend.address);
         tables.tunnel_ends = Arc::new(AddressSet::new(ends));
         tables.answers = Arc::new(Answers::new(snapshot.services()));
+        tables.tells_unserved = rings.iter().any(|ring| {
+            ring.unserved == Unserved::Reset && ring.active.is_empty() && ring.replicate.is_none()
+        });
         tables.rings = Arc::new(rings);
         Ok(tables)
     }
@@ -164,6 +168,7 @@ impl Tables {
             vip_addresses: Arc::default(),
             tunnel_ends: Arc::default(),
             answers: Arc::default(),
+            tells_unserved: false,
             // Slot 0 of both is nobody's: VipRef::UNKNOWN and BackendRef::NONE point there, with
             // another generation.
             vips: alloc::vec![VipSlot {

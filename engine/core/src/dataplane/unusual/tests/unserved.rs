@@ -1,5 +1,6 @@
 //! Services without backends whose clients are to know.
 
+use super::fragments::cut;
 use super::*;
 use etherparse::TcpSlice;
 use lockstep_plan::Unserved;
@@ -15,6 +16,12 @@ impl Net {
         };
         dataplane(compile(&Tables::default(), 1, Vec::from([service])))
     }
+}
+
+/// A frame as the worker gives it to the dataplane: filled up with zeros.
+fn filled(dataplane: &Dataplane, mut frame: Vec<u8>) -> Vec<u8> {
+    frame.resize(frame.len().max(dataplane.least_unserved()), 0);
+    frame
 }
 
 /// The RST in an answer: sequence number, acknowledgment number where it counts.
@@ -145,5 +152,135 @@ fn a_flood_is_not_doubled() {
         let answered = (0..12_000).filter(|_| send(&mut dataplane, T0, &frame).is_ok());
         assert_eq!(answered.count(), most);
         assert_eq!(drops(&dataplane, DropReason::NoBackend), 12_000);
+    }
+}
+
+#[test]
+fn the_shortest_datagrams_are_answered_too() {
+    for net in nets() {
+        for (mode, tags) in [
+            (Mode::Nat, &[][..]),
+            (Mode::FullNat, &[7]),
+            // The XDP program makes no room for a tunnel to nobody.
+            (Mode::TUNNEL, &[9, 7]),
+        ] {
+            let mut dataplane = net.unserved(Unserved::Reset, mode);
+            for bytes in [0, 1, 15] {
+                let request = net.request(UDP, bytes);
+                let frame = filled(&dataplane, plain(tags, &request));
+                let answer = send(&mut dataplane, T0, &frame).expect("an answer");
+                assert_eq!((&answer.tags[..], answer.to), (tags, net.client));
+                let (kind, code, _, quote) = answer.message();
+                let unreachable = if net.is_v4() { (3, 3) } else { (1, 4) };
+                assert_eq!((kind, code), unreachable);
+                assert!(quote.len() >= net.header() + 8);
+                assert_eq!(quote, &request[..quote.len()], "and nothing of the filling");
+            }
+        }
+    }
+}
+
+#[test]
+fn frames_are_filled_up_only_where_somebody_is_to_be_told() {
+    let [net, _] = nets();
+    assert_eq!(net.dataplane().least_unserved(), 0);
+    let silent = net.unserved(Unserved::Drop, Mode::Nat);
+    assert_eq!(silent.least_unserved(), 0);
+    let mut dataplane = net.unserved(Unserved::Reset, Mode::Nat);
+    // A tagged packet over IPv6, the error's header, and the quote.
+    assert!(dataplane.least_unserved() >= 18 + 48 + 48);
+    // With a backend it is served; one that is only draining takes no new flows.
+    for (epoch, state, least) in [
+        (2, lockstep_plan::BackendState::Active, 0),
+        (3, lockstep_plan::BackendState::Draining, 118),
+    ] {
+        let service = net.service();
+        let member = Backend {
+            state,
+            ..service.backends[0].clone()
+        };
+        let service = Service {
+            backends: Vec::from([member]),
+            unserved: Unserved::Reset,
+            ..service
+        };
+        let tables = compile(dataplane.tables(), epoch, Vec::from([service]));
+        dataplane.adopt(Arc::new(tables));
+        assert_eq!(dataplane.least_unserved(), least);
+    }
+}
+
+#[test]
+fn a_flood_of_datagrams_leaves_errors_about_the_mtu_theirs() {
+    let [net, _] = nets();
+    let [tcp, udp] = net.vips();
+    let down = Service {
+        backends: Vec::new(),
+        unserved: Unserved::Reset,
+        ..service("dns", &[&udp], Vec::new())
+    };
+    let web = service("web", &[&tcp], net.service().backends);
+    let mut dataplane = dataplane(compile(&Tables::default(), 1, Vec::from([web, down])));
+    let datagram = roomy(20, &net.request(UDP, 100));
+    let told = (0..200).filter(|_| send(&mut dataplane, T0, &datagram).is_ok());
+    assert_eq!(told.count(), 100);
+    let long = roomy(20, &net.request(TCP, 1_570));
+    let answer = send(&mut dataplane, T0, &long).expect("a \"too big\"");
+    assert_eq!(answer.to, net.client);
+}
+
+#[test]
+fn what_has_no_answer_takes_none_from_others() {
+    let [net, _] = nets();
+    let mut dataplane = net.unserved(Unserved::Reset, Mode::TUNNEL);
+    let nobody = ("0.0.0.0".parse().unwrap(), CLIENT_PORT);
+    let nobodys = roomy(20, &transport(TCP, nobody, (net.vip, 80), 10));
+    let mut changed = roomy(20, &net.opening(TCP));
+    *changed.last_mut().unwrap() ^= 1;
+    for frame in [&nobodys, &changed] {
+        for _ in 0..10_000 {
+            let answer = send(&mut dataplane, T0, frame);
+            assert_eq!(answer, Err(DropReason::NoBackend));
+        }
+    }
+    let answer = send(&mut dataplane, T0, &roomy(20, &net.opening(TCP)));
+    assert!(answer.is_ok());
+}
+
+/// A packet over IPv6 with a header of destination options in front of all others.
+fn with_options(packet: &[u8]) -> Vec<u8> {
+    let options = [packet[6], 0, 1, 4, 0, 0, 0, 0];
+    let mut packet = [&packet[..40], &options, &packet[40..]].concat();
+    packet[6] = 60;
+    let length = (packet.len() - 40) as u16;
+    packet[4..6].copy_from_slice(&length.to_be_bytes());
+    packet
+}
+
+#[test]
+fn parts_of_segments_are_not_answered() {
+    for net in nets() {
+        let mut dataplane = net.unserved(Unserved::Reset, Mode::TUNNEL);
+        let mut parts = cut(&net, &net.request(TCP, 3_000), 1, 1_400);
+        if !net.is_v4() {
+            // Of another datagram, whose first part is not the first header either.
+            let others = cut(&net, &net.request(TCP, 3_000), 2, 1_400);
+            parts.extend(others.iter().map(|part| with_options(part)));
+        }
+        for part in &parts {
+            let answer = send(&mut dataplane, T0, &roomy(48, part));
+            assert_eq!(answer, Err(DropReason::NoBackend));
+        }
+    }
+    // An atomic fragment is a whole segment (RFC 6946), and so is one behind options.
+    let [_, net] = nets();
+    let mut dataplane = net.unserved(Unserved::Reset, Mode::TUNNEL);
+    let request = net.request(TCP, 10);
+    let [atomic] = &cut(&net, &request, 1, 1_400)[..] else {
+        panic!("one part");
+    };
+    for packet in [atomic, &with_options(atomic), &with_options(&request)] {
+        let answer = send(&mut dataplane, T0, &roomy(48, packet)).expect("an answer");
+        assert_eq!(reset(&answer), (1, None));
     }
 }
