@@ -50,7 +50,7 @@ pub async fn run(mut wires: Wires) {
     let (watching, paths) = bfd::start(to_watch);
     let (mut routing, mut accepted) = Routing::new(&wires, wanted, paths);
     let config = wires.config.borrow_and_update().clone();
-    routing.follow(&config.bgp);
+    routing.follow(&config.bgp).await;
     let ending = loop {
         tokio::select! {
             biased;
@@ -62,9 +62,9 @@ pub async fn run(mut wires: Wires) {
             () = until(routing.settle_at) => routing.settle(),
             Ok(()) = wires.config.changed() => {
                 let config = wires.config.borrow_and_update().clone();
-                routing.follow(&config.bgp);
+                routing.follow(&config.bgp).await;
             }
-            () = until(routing.listen_at) => routing.listen(),
+            () = until(routing.listen_at) => routing.listen().await,
             Some((stream, from)) = accepted.recv() => routing.hand_over(stream, from),
         }
     };
@@ -150,7 +150,7 @@ impl Routing {
 
     /// Has the routers of the configuration, and no others. Sessions go on where only what routes
     /// have is another.
-    fn follow(&mut self, bgp: &Bgp) {
+    async fn follow(&mut self, bgp: &Bgp) {
         let changed = |address: &IpAddr, task: &Task| match bgp.peers.get(address) {
             None => Some(Notification::DECONFIGURED),
             Some(peer) if needs_session(&task.peer, peer) => Some(Notification::RECONFIGURED),
@@ -184,7 +184,7 @@ impl Routing {
                 None => self.start(address, peer, ending.remove(&address)),
             }
         }
-        self.listen();
+        self.listen().await;
     }
 
     /// Has a task for a router, which begins when the one before it has ended.
@@ -232,8 +232,8 @@ impl Routing {
         });
     }
 
-    fn listen(&mut self) {
-        let result = self.listeners.follow(&self.bgp);
+    async fn listen(&mut self) {
+        let result = self.listeners.follow(&self.bgp).await;
         self.listen_at = match &result {
             Ok(()) => None,
             Err(_) => Instant::now().checked_add(RETRY),
