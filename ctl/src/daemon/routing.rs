@@ -104,6 +104,8 @@ impl Task {
 struct Routing {
     bgp: Bgp,
     tasks: BTreeMap<IpAddr, Task>,
+    /// Tasks that were told to end, whose router may be there again meanwhile.
+    ending: BTreeMap<IpAddr, JoinHandle<()>>,
     listeners: Listeners,
     /// The BFD sessions to have, and how they are.
     wanted: watch::Sender<Arc<BTreeMap<IpAddr, Settings>>>,
@@ -132,6 +134,7 @@ impl Routing {
         let routing = Routing {
             bgp: Bgp::default(),
             tasks: BTreeMap::new(),
+            ending: BTreeMap::new(),
             listeners,
             wanted,
             paths,
@@ -159,11 +162,11 @@ impl Routing {
         let ends: Vec<(IpAddr, Notification)> = (self.tasks.iter())
             .filter_map(|(address, task)| Some((*address, changed(address, task)?)))
             .collect();
-        let mut ending = BTreeMap::new();
+        self.ending.retain(|_, handle| !handle.is_finished());
         for (address, why) in ends {
             self.listeners.forget(address);
             if let Some(task) = self.tasks.remove(&address) {
-                ending.insert(address, task.stop(Some(why)));
+                self.ending.insert(address, task.stop(Some(why)));
             }
         }
         self.bgp = bgp.clone();
@@ -181,14 +184,15 @@ impl Routing {
                     task.peer = Arc::new(peer.clone());
                     task.orders.send_replace(Order::Run(task.peer.clone()));
                 }
-                None => self.start(address, peer, ending.remove(&address)),
+                None => self.start(address, peer),
             }
         }
         self.listen().await;
     }
 
     /// Has a task for a router, which begins when the one before it has ended.
-    fn start(&mut self, address: IpAddr, peer: &Peer, before: Option<JoinHandle<()>>) {
+    fn start(&mut self, address: IpAddr, peer: &Peer) {
+        let before = self.ending.remove(&address);
         let peer = Arc::new(peer.clone());
         let (orders, to_do) = watch::channel(Order::Run(peer.clone()));
         let (accepted, come) = mpsc::channel(ACCEPTED);
@@ -308,6 +312,9 @@ impl Routing {
         };
         let tasks = std::mem::take(&mut self.tasks);
         let ends = tasks.into_values().map(|task| task.stop(why.clone()));
+        let ends: Vec<_> = ends
+            .chain(std::mem::take(&mut self.ending).into_values())
+            .collect();
         futures::future::join_all(ends).await;
         if ending == Ending::Shutdown
             && let Some(leave) = self.leave.take()
