@@ -281,6 +281,31 @@ fn a_store_that_is_lost_changes_nothing_and_brings_everybody_together_when_it_is
 }
 
 #[test]
+fn a_store_that_is_set_up_anew_ends_no_drain() {
+    let mut etcd = Etcd::start();
+    let [one, mut two] = balancers(&etcd, [ALL, ALL]);
+    one.drain(&["drain", "10.0.0.3", "--deadline", "0s"]);
+    wait_for("the drain on the other one", || two.drained().len() == 1);
+    // One hears of it as it runs, the other one when it starts.
+    assert_eq!(two.daemon.take().unwrap().terminate(), Some(0));
+    etcd.wipe();
+    wait_for("the drain to be written anew", || {
+        let drains = etcd.tell(&["get", "--prefix", "/lockstep/lb/drains/", "--keys-only"]);
+        drains.contains("10.0.0.3")
+    });
+    etcd.wipe();
+    two.daemon = Some(two.place.daemon());
+    for balancer in [&one, &two] {
+        wait_for("both in the new store", || {
+            balancer.members() == ["lb-1", "lb-2"]
+        });
+        assert_eq!(balancer.drained(), ["10.0.0.3"]);
+    }
+    one.drain(&["undrain", "10.0.0.3"]);
+    wait_for("its end on the other one", || two.drained().is_empty());
+}
+
+#[test]
 fn two_of_one_name_do_not_fight() {
     let etcd = Etcd::start();
     let mut first = Balancer::new("lb-1", &etcd, ALL);

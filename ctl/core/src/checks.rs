@@ -22,7 +22,7 @@ mod state;
 pub use damping::Damping;
 pub use pace::Pace;
 pub use probe::{Exchange, Http, HttpVersion, MAX_BODY, Pattern, Probe, Statuses, Tls, Via};
-pub use schedule::{Change, Checks, LIMIT, Order, Seen, Sign, Ticket};
+pub use schedule::{Change, Checks, LIMIT, Order, SCRIPTS, Seen, Sign, Ticket};
 pub use state::Outcome;
 
 /// How a service's backends are checked, as `services.toml` has it.

@@ -50,7 +50,7 @@ pub async fn run(mut wires: Wires) {
     let (watching, paths) = bfd::start(to_watch);
     let (mut routing, mut accepted) = Routing::new(&wires, wanted, paths);
     let config = wires.config.borrow_and_update().clone();
-    routing.follow(&config.bgp);
+    routing.follow(&config.bgp).await;
     let ending = loop {
         tokio::select! {
             biased;
@@ -62,9 +62,9 @@ pub async fn run(mut wires: Wires) {
             () = until(routing.settle_at) => routing.settle(),
             Ok(()) = wires.config.changed() => {
                 let config = wires.config.borrow_and_update().clone();
-                routing.follow(&config.bgp);
+                routing.follow(&config.bgp).await;
             }
-            () = until(routing.listen_at) => routing.listen(),
+            () = until(routing.listen_at) => routing.listen().await,
             Some((stream, from)) = accepted.recv() => routing.hand_over(stream, from),
         }
     };
@@ -104,6 +104,8 @@ impl Task {
 struct Routing {
     bgp: Bgp,
     tasks: BTreeMap<IpAddr, Task>,
+    /// Tasks that were told to end, whose router may be there again meanwhile.
+    ending: BTreeMap<IpAddr, JoinHandle<()>>,
     listeners: Listeners,
     /// The BFD sessions to have, and how they are.
     wanted: watch::Sender<Arc<BTreeMap<IpAddr, Settings>>>,
@@ -132,6 +134,7 @@ impl Routing {
         let routing = Routing {
             bgp: Bgp::default(),
             tasks: BTreeMap::new(),
+            ending: BTreeMap::new(),
             listeners,
             wanted,
             paths,
@@ -150,7 +153,7 @@ impl Routing {
 
     /// Has the routers of the configuration, and no others. Sessions go on where only what routes
     /// have is another.
-    fn follow(&mut self, bgp: &Bgp) {
+    async fn follow(&mut self, bgp: &Bgp) {
         let changed = |address: &IpAddr, task: &Task| match bgp.peers.get(address) {
             None => Some(Notification::DECONFIGURED),
             Some(peer) if needs_session(&task.peer, peer) => Some(Notification::RECONFIGURED),
@@ -159,11 +162,11 @@ impl Routing {
         let ends: Vec<(IpAddr, Notification)> = (self.tasks.iter())
             .filter_map(|(address, task)| Some((*address, changed(address, task)?)))
             .collect();
-        let mut ending = BTreeMap::new();
+        self.ending.retain(|_, handle| !handle.is_finished());
         for (address, why) in ends {
             self.listeners.forget(address);
             if let Some(task) = self.tasks.remove(&address) {
-                ending.insert(address, task.stop(Some(why)));
+                self.ending.insert(address, task.stop(Some(why)));
             }
         }
         self.bgp = bgp.clone();
@@ -181,14 +184,15 @@ impl Routing {
                     task.peer = Arc::new(peer.clone());
                     task.orders.send_replace(Order::Run(task.peer.clone()));
                 }
-                None => self.start(address, peer, ending.remove(&address)),
+                None => self.start(address, peer),
             }
         }
-        self.listen();
+        self.listen().await;
     }
 
     /// Has a task for a router, which begins when the one before it has ended.
-    fn start(&mut self, address: IpAddr, peer: &Peer, before: Option<JoinHandle<()>>) {
+    fn start(&mut self, address: IpAddr, peer: &Peer) {
+        let before = self.ending.remove(&address);
         let peer = Arc::new(peer.clone());
         let (orders, to_do) = watch::channel(Order::Run(peer.clone()));
         let (accepted, come) = mpsc::channel(ACCEPTED);
@@ -232,8 +236,8 @@ impl Routing {
         });
     }
 
-    fn listen(&mut self) {
-        let result = self.listeners.follow(&self.bgp);
+    async fn listen(&mut self) {
+        let result = self.listeners.follow(&self.bgp).await;
         self.listen_at = match &result {
             Ok(()) => None,
             Err(_) => Instant::now().checked_add(RETRY),
@@ -308,6 +312,9 @@ impl Routing {
         };
         let tasks = std::mem::take(&mut self.tasks);
         let ends = tasks.into_values().map(|task| task.stop(why.clone()));
+        let ends: Vec<_> = ends
+            .chain(std::mem::take(&mut self.ending).into_values())
+            .collect();
         futures::future::join_all(ends).await;
         if ending == Ending::Shutdown
             && let Some(leave) = self.leave.take()

@@ -158,6 +158,13 @@ impl Etcd {
         }
     }
 
+    /// As a store that was lost and set up anew.
+    pub fn wipe(&mut self) {
+        self.kill();
+        std::fs::remove_dir_all(self.dir.path().join("data")).unwrap();
+        self.run();
+    }
+
     /// What `etcdctl` says; `None` where it fails.
     pub fn ask(&self, arguments: &[&str]) -> Option<String> {
         let mut command = Command::new("etcdctl");

@@ -7,16 +7,18 @@
 
 use super::damping::Damping;
 use super::state::{Outcome, State};
-use super::{Subject, Subjects, Verdicts};
+use super::{Probe, Subject, Subjects, Verdicts};
 use crate::drains::{Target, Timestamp};
 use lockstep_plan::health::Verdict;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Checks under way at once, at most. Where more are due they wait for one to end.
 pub const LIMIT: usize = 1_024;
+/// Scripts of them, at most: each is a process. More wait, are late, and hold up no other check.
+pub const SCRIPTS: usize = 32;
 /// One in so many of the interval: up to as much, at random, checks come early, so that several
 /// balancers do not ask one backend in step.
 const EARLY: f64 = 20.0;
@@ -50,6 +52,7 @@ impl Sign {
 pub struct Ticket {
     slot: usize,
     number: u64,
+    script: bool,
 }
 
 /// A check to be carried out now.
@@ -134,6 +137,10 @@ pub struct Checks {
     /// By time, with slot and number.
     queue: BinaryHeap<Reverse<(Timestamp, usize, u64)>>,
     under_way: usize,
+    /// Scripts that are due and wait for one that runs, with slot and number.
+    waiting: VecDeque<(usize, u64)>,
+    /// Scripts that run.
+    scripts: usize,
     numbers: u64,
     damping: Damping,
     random: u64,
@@ -150,6 +157,8 @@ impl Checks {
             slots: BTreeMap::new(),
             queue: BinaryHeap::new(),
             under_way: 0,
+            waiting: VecDeque::new(),
+            scripts: 0,
             numbers: 0,
             damping: Damping::default(),
             random: seed,
@@ -235,15 +244,17 @@ impl Checks {
             return None;
         }
         self.drop_void();
+        if self.scripts < SCRIPTS
+            && let Some((slot, _)) = self.waiting.front()
+        {
+            return self.entries[*slot].as_ref()?.next;
+        }
         self.queue.peek().map(|Reverse((at, _, _))| *at)
     }
 
     /// The next check that is due, which is then under way.
     pub fn next(&mut self, now: Timestamp) -> Option<Order> {
-        if self.next_deadline()? > now {
-            return None;
-        }
-        let Reverse((_, slot, _)) = self.queue.pop()?;
+        let (slot, script) = self.due(now)?;
         self.numbers += 1;
         let number = self.numbers;
         let entry = self.entries[slot].as_mut()?;
@@ -251,17 +262,42 @@ impl Checks {
         entry.number = number;
         entry.asked_at = now;
         self.under_way += 1;
+        self.scripts += usize::from(script);
         Some(Order {
-            ticket: Ticket { slot, number },
+            ticket: Ticket {
+                slot,
+                number,
+                script,
+            },
             target: entry.target.clone(),
             subject: Arc::clone(&entry.subject),
         })
+    }
+
+    /// Who is asked next, and whether by a script: the first one that is due and may begin.
+    fn due(&mut self, now: Timestamp) -> Option<(usize, bool)> {
+        while self.next_deadline()? <= now {
+            if self.scripts < SCRIPTS
+                && let Some((slot, _)) = self.waiting.pop_front()
+            {
+                return Some((slot, true));
+            }
+            let Reverse((_, slot, number)) = self.queue.pop()?;
+            let probe = &self.entries[slot].as_ref()?.subject.check.probe;
+            let script = matches!(probe, Probe::Script { .. });
+            if !script || self.scripts < SCRIPTS {
+                return Some((slot, script));
+            }
+            self.waiting.push_back((slot, number));
+        }
+        None
     }
 
     /// What became of a check. Each that [`Checks::next`] gave has to come back once, also where
     /// nobody is interested any more. Returns the change, where there is one.
     pub fn note(&mut self, now: Timestamp, ticket: Ticket, outcome: &Outcome) -> Option<Change> {
         self.under_way = self.under_way.saturating_sub(1);
+        self.scripts = (self.scripts).saturating_sub(usize::from(ticket.script));
         let damping = self.damping;
         let entry = self.entries.get_mut(ticket.slot)?.as_mut()?;
         if entry.number != ticket.number {
@@ -383,12 +419,20 @@ impl Checks {
     /// Takes what is void from the head of the queue. Every entry has one place in it that is not,
     /// and each of its void ones came from a change, so that the queue stays short.
     fn drop_void(&mut self) {
-        while let Some(Reverse((_, slot, number))) = self.queue.peek() {
-            let entry = self.entries[*slot].as_ref();
-            if entry.is_some_and(|entry| entry.number == *number) {
-                return;
-            }
+        let entries = &self.entries;
+        let is_void = |slot: usize, number: u64| {
+            let entry = entries[slot].as_ref();
+            entry.is_none_or(|entry| entry.number != number)
+        };
+        while let Some(Reverse((_, slot, number))) = self.queue.peek()
+            && is_void(*slot, *number)
+        {
             self.queue.pop();
+        }
+        while let Some((slot, number)) = self.waiting.front()
+            && is_void(*slot, *number)
+        {
+            self.waiting.pop_front();
         }
     }
 

@@ -8,7 +8,7 @@ use super::keys::SharedDrain;
 use super::{Deadline, DrainChange, Own, deadline_of};
 use crate::drains::{Drains, Phase, Target};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// The most drains that are read from a store.
@@ -20,6 +20,28 @@ pub struct Ledger {
     seen: BTreeMap<Target, Deadline>,
     /// The revisions of this balancer's own writes: what it hears of earlier ones is overwritten.
     written: BTreeMap<Target, i64>,
+    /// Which store that was; `None` before any.
+    origin: Option<Origin>,
+}
+
+/// A store, and how far it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Its cluster.
+    pub cluster: u64,
+    /// What it has changed by then: it never goes back, but in one that was begun anew.
+    pub revision: i64,
+}
+
+/// Everything that a store has of drains.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// The drains.
+    pub drains: BTreeMap<Target, SharedDrain>,
+    /// Backends of which it has something that this version cannot read: what was known stays.
+    pub unreadable: BTreeSet<Target>,
+    /// Which store, and when; `None` where it does not say.
+    pub origin: Option<Origin>,
 }
 
 /// Something to be written to the store.
@@ -33,19 +55,24 @@ pub enum Write {
 
 impl Ledger {
     /// Takes everything that the store has. Returns what others have changed since it last said
-    /// something: all but what `instance` wrote itself, whose answer was lost on the way.
-    pub fn list(
-        &mut self,
-        instance: &str,
-        listed: &BTreeMap<Target, SharedDrain>,
-    ) -> Vec<DrainChange> {
-        let now: BTreeMap<Target, Deadline> = listed
+    /// something: all but what `instance` wrote itself, whose answer was lost on the way. A store
+    /// that came back empty, or from an older copy, has ended nothing: nobody did.
+    pub fn list(&mut self, instance: &str, listing: &Listing) -> Vec<DrainChange> {
+        let listed = &listing.drains;
+        let same = self.is_of(listing.origin);
+        self.origin = listing.origin.or(self.origin);
+        self.written.clear();
+        let mut now: BTreeMap<Target, Deadline> = listed
             .iter()
             .map(|(target, drain)| (target.clone(), drain.deadline_unix_ms))
             .collect();
-        self.written.clear();
+        let known = self.seen.iter();
+        let known = known.filter(|(target, _)| listing.unreadable.contains(*target));
+        now.extend(known.map(|(target, deadline)| (target.clone(), *deadline)));
         let before = std::mem::replace(&mut self.seen, now);
-        let ended = before.keys().filter(|t| !listed.contains_key(*t));
+        let ended = before
+            .keys()
+            .filter(|t| same && !self.seen.contains_key(*t));
         let ended = ended.map(|target| DrainChange {
             target: target.clone(),
             drain: None,
@@ -58,6 +85,23 @@ impl Ledger {
             drain: Some(drain.deadline_unix_ms),
         });
         ended.chain(begun).collect()
+    }
+
+    /// Whether this is the store that was there before, and not behind it.
+    pub fn is_of(&self, origin: Option<Origin>) -> bool {
+        match (self.origin, origin) {
+            (Some(known), Some(now)) => {
+                known.cluster == now.cluster && known.revision <= now.revision
+            }
+            (None, _) | (_, None) => true,
+        }
+    }
+
+    /// The store has come to a revision.
+    pub fn reach(&mut self, revision: i64) {
+        if let Some(origin) = &mut self.origin {
+            origin.revision = origin.revision.max(revision);
+        }
     }
 
     /// Hears of one change at a revision. Returns it where another balancer made it.
@@ -92,6 +136,7 @@ impl Ledger {
 
     /// Notes that a write was taken by the store, at a revision.
     pub fn wrote(&mut self, write: &Write, revision: i64) {
+        self.reach(revision);
         let target = match write {
             Write::Put(target, deadline) => {
                 self.seen.insert(target.clone(), *deadline);
@@ -149,6 +194,7 @@ impl Ledger {
         });
         let saved = Saved {
             group: group.to_owned(),
+            origin: self.origin,
             drains: drains.collect(),
         };
         serde_json::to_string_pretty(&saved).expect("strings and numbers always serialize")
@@ -171,6 +217,7 @@ impl Ledger {
         Some(Ledger {
             seen,
             written: BTreeMap::new(),
+            origin: saved.origin,
         })
     }
 }
@@ -178,6 +225,8 @@ impl Ledger {
 #[derive(Serialize, Deserialize)]
 struct Saved {
     group: String,
+    #[serde(default)]
+    origin: Option<Origin>,
     drains: Vec<SavedDrain>,
 }
 

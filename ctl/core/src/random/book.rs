@@ -9,11 +9,14 @@ use super::kept::{Kept, Numbers};
 use super::request::{Key, Name};
 use crate::drains::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// The most records.
 pub const MAX_RECORDS: usize = 200_000;
+/// The most sessions of one client in them: the others find a place.
+pub const MAX_OF_CLIENT: usize = MAX_RECORDS / 16;
 /// The most bytes of numbers in them.
 pub const MAX_BYTES: usize = 64 << 20;
 
@@ -24,12 +27,30 @@ pub struct Book {
     /// By the end of their time.
     ends: BTreeSet<(Timestamp, Id)>,
     bytes: usize,
+    /// Sessions by whose they are.
+    sessions: BTreeMap<IpAddr, usize>,
+}
+
+/// Whom an address stands for: IPv6 hosts have as many as they like of their /64.
+pub fn client_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
+        v4 => v4,
+    }
 }
 
 /// There is no place for one more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("as many random numbers are kept as can be; they are forgotten as their time ends")]
-pub struct Full;
+pub enum Full {
+    /// For anybody.
+    #[error("as many random numbers are kept as can be; they are forgotten as their time ends")]
+    All,
+    /// For this client.
+    #[error(
+        "as many sessions of this client are kept as can be ({MAX_OF_CLIENT}); they are forgotten as their time ends"
+    )]
+    Client,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Id {
@@ -174,23 +195,48 @@ impl Book {
     pub fn make_room(&mut self, record: &Record, now: Timestamp) -> Result<(), Full> {
         self.drop_what_is_over(now);
         let old = self.records.get(&record.id);
+        if let (Id::Calls(_, client), None) = (&record.id, old) {
+            self.has_share(*client)?;
+        }
         let records = self.records.len() + usize::from(old.is_none());
         let bytes = self.bytes - old.map_or(0, |(_, c)| size(c)) + record.size();
         match records <= MAX_RECORDS && bytes <= MAX_BYTES {
             true => Ok(()),
-            false => Err(Full),
+            false => Err(Full::All),
         }
     }
 
-    /// Whether there is a place for one more, of whatever. Drops what is over.
+    /// Whether there is a place for one more, of whatever; for a session, which client's it is.
+    /// Drops what is over.
     ///
     /// # Errors
     /// When there is none.
-    pub fn has_room(&mut self, now: Timestamp) -> Result<(), Full> {
+    pub fn has_room(&mut self, client: Option<IpAddr>, now: Timestamp) -> Result<(), Full> {
         self.drop_what_is_over(now);
+        client.map_or(Ok(()), |client| self.has_share(client))?;
         match self.records.len() < MAX_RECORDS && self.bytes < MAX_BYTES {
             true => Ok(()),
-            false => Err(Full),
+            false => Err(Full::All),
+        }
+    }
+
+    fn has_share(&self, client: IpAddr) -> Result<(), Full> {
+        let sessions = self.sessions.get(&client_of(client));
+        match sessions.is_none_or(|sessions| *sessions < MAX_OF_CLIENT) {
+            true => Ok(()),
+            false => Err(Full::Client),
+        }
+    }
+
+    /// Notes that a client has a session less.
+    fn end_session(&mut self, id: &Id) {
+        if let Id::Calls(_, client) = id
+            && let Entry::Occupied(mut sessions) = self.sessions.entry(client_of(*client))
+        {
+            *sessions.get_mut() -= 1;
+            if *sessions.get() == 0 {
+                sessions.remove();
+            }
         }
     }
 
@@ -202,6 +248,7 @@ impl Book {
             }
             if let Some((_, content)) = self.records.remove(&id) {
                 self.bytes -= size(&content);
+                self.end_session(&id);
             }
         }
     }
@@ -216,6 +263,8 @@ impl Book {
             if before != until {
                 self.ends.remove(&(before, id));
             }
+        } else if let Id::Calls(_, client) = id {
+            *self.sessions.entry(client_of(client)).or_insert(0) += 1;
         }
     }
 

@@ -14,17 +14,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
-
-/// Scripts that run at once, at most. More wait, and are late.
-const SCRIPTS: usize = 32;
 
 /// What questions are asked with; shared by all of them.
 #[derive(Debug)]
 pub struct Asker {
     pub(super) scripts: Option<PathBuf>,
-    pub(super) running: Arc<Semaphore>,
     pub(super) pings: Arc<Pings>,
     pub(super) tls: Arc<Configs>,
     tunnels: Arc<Tunnels>,
@@ -55,7 +50,6 @@ impl Asker {
     pub fn new(config: &Config) -> Self {
         Asker {
             scripts: config.health.scripts.clone(),
-            running: Arc::new(Semaphore::new(SCRIPTS)),
             pings: Arc::default(),
             tls: Arc::default(),
             tunnels: Arc::default(),
@@ -66,7 +60,6 @@ impl Asker {
     pub fn under(&self, config: &Config) -> Self {
         Asker {
             scripts: config.health.scripts.clone(),
-            running: Arc::clone(&self.running),
             pings: Arc::clone(&self.pings),
             tls: Arc::clone(&self.tls),
             tunnels: Arc::clone(&self.tunnels),

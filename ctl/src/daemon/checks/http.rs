@@ -14,6 +14,9 @@ use lockstep_ctl_core::checks::{Http, HttpVersion, MAX_BODY};
 use std::pin::pin;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+/// The longest body that is searched at once, in bytes: a longer one would hold up other checks.
+const AT_ONCE: usize = 4_096;
+
 /// Passes when status and body are as they should be.
 pub async fn ask(question: &Question<'_>, http: &Http, configs: &Configs) -> Result<(), Trouble> {
     let (stream, _pass) = connect(question).await?;
@@ -117,12 +120,21 @@ async fn judge(http: &Http, answer: hyper::Result<Response<Incoming>>) -> Result
             body.extend_from_slice(&data[..room]);
         }
     }
-    match pattern.is_in(&body) {
+    let length = body.len();
+    let found = match length > AT_ONCE {
+        true => {
+            let pattern = pattern.clone();
+            let searched = tokio::task::spawn_blocking(move || pattern.is_in(&body));
+            let searched = searched.await;
+            searched.map_err(|e| Trouble::Here(format!("cannot search the body: {e}")))?
+        }
+        false => pattern.is_in(&body),
+    };
+    match found {
         true => Ok(()),
         false => {
             let text = format!(
-                "HTTP status {status}, but its body of {} bytes does not match '{}'",
-                body.len(),
+                "HTTP status {status}, but its body of {length} bytes does not match '{}'",
                 pattern.as_str()
             );
             Err(Trouble::Backend(text))

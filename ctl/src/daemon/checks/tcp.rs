@@ -24,8 +24,10 @@ pub async fn ask(question: &Question<'_>, exchange: &Exchange) -> Result<(), Tro
         loop {
             let read = stream.read(&mut piece).await;
             let read = read.map_err(|e| Trouble::of_socket("reading", &e))?;
+            // What was searched already matters as the beginning of a match only.
+            let new = answer.len().saturating_sub(exchange.expect.len() - 1);
             answer.extend_from_slice(&piece[..read]);
-            if contains(&answer, &exchange.expect) {
+            if contains(&answer[new..], &exchange.expect) {
                 return Ok(());
             }
             if read == 0 || answer.len() > MAX_BODY {

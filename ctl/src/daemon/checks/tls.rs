@@ -1,6 +1,7 @@
 //! TLS of checks: any certificate, or one of an authority.
 
 use super::ask::{Question, Trouble};
+use crate::daemon::disk;
 use lockstep_ctl_core::checks::Tls;
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -100,8 +101,8 @@ fn roots(file: &Path) -> Result<RootCertStore, String> {
         format!("cannot read certificates from {file}: {error}")
     };
     let mut roots = RootCertStore::empty();
-    let certificates = CertificateDer::pem_file_iter(file).map_err(|e| failed(&e))?;
-    for certificate in certificates {
+    let bytes = disk::read_named(file).map_err(|e| failed(&e))?;
+    for certificate in CertificateDer::pem_slice_iter(&bytes) {
         let certificate = certificate.map_err(|e| failed(&e))?;
         roots.add(certificate).map_err(|e| failed(&e))?;
     }

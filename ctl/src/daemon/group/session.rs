@@ -14,7 +14,7 @@ use lockstep_ctl_core::checks::Verdicts;
 use lockstep_ctl_core::drains::{Target, Timestamp};
 use lockstep_ctl_core::group::DrainChange;
 use lockstep_ctl_core::group::keys::{MAX_VALUE, Member, SharedDrain};
-use lockstep_ctl_core::group::ledger::{MAX_DRAINS, Write};
+use lockstep_ctl_core::group::ledger::{Listing, MAX_DRAINS, Origin, Write};
 use lockstep_ctl_core::group::roster::MAX_MEMBERS;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -210,8 +210,15 @@ impl Session<'_> {
                 .txn(Txn::new().and_then([members, drains])),
         )
         .await?;
-        let revision = reply.header().map_or(0, |h| h.revision());
-        let (mut members, mut drains) = (BTreeMap::new(), BTreeMap::new());
+        let origin = reply.header().map(|header| Origin {
+            cluster: header.cluster_id(),
+            revision: header.revision(),
+        });
+        let mut members = BTreeMap::new();
+        let mut listing = Listing {
+            origin,
+            ..Listing::default()
+        };
         for op in reply.op_responses() {
             let TxnOpResponse::Get(get) = op else {
                 continue;
@@ -222,18 +229,25 @@ impl Session<'_> {
                     if let Some(member) = Member::from_json(kv.value()) {
                         members.insert(name.to_owned(), member);
                     }
-                } else if let Some(target) = keys.drain_of(key)
-                    && let Some(drain) = SharedDrain::from_json(kv.value())
-                {
-                    drains.insert(target, drain);
+                } else if let Some(target) = keys.drain_of(key) {
+                    match SharedDrain::from_json(kv.value()) {
+                        Some(drain) => drop(listing.drains.insert(target, drain)),
+                        None => drop(listing.unreadable.insert(target)),
+                    }
                 }
             }
         }
         let (now, grace) = (self.desk.clock.now(), self.grace());
         self.desk.roster.list(members, now, grace);
-        let changes = self.desk.ledger.list(&self.desk.instance, &drains);
+        if !self.desk.ledger.is_of(origin) {
+            tracing::warn!(
+                "the store is another one than before, or an older copy of it: no drain ends for \
+                 that, and this balancer writes its own"
+            );
+        }
+        let changes = self.desk.ledger.list(&self.desk.instance, &listing);
         self.desk.save();
-        Ok((changes, revision))
+        Ok((changes, origin.map_or(0, |origin| origin.revision)))
     }
 
     /// How long others may take to come back: as this one did, with a pause between their tries.
@@ -256,6 +270,9 @@ impl Session<'_> {
     }
 
     async fn hear(&mut self, response: &WatchResponse) -> Result<(), Unanswered> {
+        if let Some(header) = response.header() {
+            self.desk.ledger.reach(header.revision());
+        }
         let mut changes = Vec::new();
         for event in response.events() {
             let Some(kv) = event.kv() else { continue };

@@ -1,5 +1,6 @@
 //! Hellos on the wire: a UDP socket, and a tag of whoever has the key.
 
+use crate::daemon::disk;
 use lockstep_ctl_core::config::layer2::Layer2;
 use lockstep_ctl_core::layer2::{Hello, MAX_BYTES};
 use ring::hmac;
@@ -97,7 +98,7 @@ fn verified<'a>(key: Option<&hmac::Key>, bytes: &'a [u8]) -> Option<&'a [u8]> {
 
 fn read_key(file: &Path) -> Result<hmac::Key, String> {
     let shown = file.display();
-    let key = std::fs::read(file).map_err(|error| {
+    let key = disk::read_named(file).map_err(|error| {
         format!("cannot read key_file {shown}: {error}; write one with `openssl rand -hex 32`")
     })?;
     let key = key.trim_ascii();

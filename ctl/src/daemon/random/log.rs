@@ -8,6 +8,7 @@ use lockstep_ctl_core::drains::Timestamp;
 use lockstep_ctl_core::random::book::{Book, Record};
 use std::fs::File;
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 /// The largest log that is read, in bytes. It is written anew long before.
@@ -72,12 +73,12 @@ impl Log {
         &self.book
     }
 
-    /// Whether one more can be kept.
+    /// Whether one more can be kept; for a session, which client's it is.
     ///
     /// # Errors
     /// When it cannot.
-    pub fn has_room(&mut self, now: Timestamp) -> Result<(), NotKept> {
-        let room = self.book.has_room(now);
+    pub fn has_room(&mut self, client: Option<IpAddr>, now: Timestamp) -> Result<(), NotKept> {
+        let room = self.book.has_room(client, now);
         room.map_err(|full| NotKept(full.to_string()))
     }
 

@@ -280,7 +280,7 @@ impl Service {
         if let Some(there) = link.get(&place).await? {
             return read(&there.bytes);
         }
-        self.admit().await?;
+        self.admit(None).await?;
         let numbers = self.draw(which, range).await?;
         let (time, lifetime) = match which {
             Which::Current => (self.settings.ttl, Lifetime::Exactly(self.settings.ttl)),
@@ -329,7 +329,7 @@ impl Service {
                 let place = link.keys.random(&what);
                 let mut there = link.get(&place).await?;
                 if there.is_none() {
-                    self.admit().await?;
+                    self.admit(Some(client)).await?;
                 }
                 for _ in 0..TRIES {
                     let (calls, revision) = match &there {
@@ -356,9 +356,9 @@ impl Service {
     }
 
     /// Bounds what strangers can make a group keep: each balancer adds as much as it keeps itself.
-    async fn admit(&self) -> Result<(), Refused> {
+    async fn admit(&self, client: Option<IpAddr>) -> Result<(), Refused> {
         let now = self.clock.now();
-        self.with_log(move |log| log.has_room(now)).await
+        self.with_log(move |log| log.has_room(client, now)).await
     }
 
     async fn note(&self, session: &Name, client: IpAddr) -> Result<(), Refused> {

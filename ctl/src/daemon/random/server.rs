@@ -9,6 +9,7 @@ use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use lockstep_ctl_core::random::book::client_of;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
@@ -22,8 +23,8 @@ use tower::ServiceExt;
 
 /// The most connections at a time; more wait in the listener's queue.
 const MAX_CONNECTIONS: usize = 512;
-/// The most of one address: the others find a place.
-const MAX_PER_ADDRESS: u32 = 64;
+/// The most of one client: the others find a place.
+const MAX_PER_CLIENT: u32 = 64;
 /// How long the head of a request may take, also the first one of a connection.
 const HEAD: Duration = Duration::from_secs(5);
 /// The largest head, in bytes.
@@ -42,7 +43,7 @@ pub async fn run(listener: TcpListener, service: Arc<Service>) {
         .route("/integers/", get(integers))
         .with_state(service);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let addresses = Addresses::default();
+    let clients = Clients::default();
     let mut connections = JoinSet::new();
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
@@ -51,8 +52,7 @@ pub async fn run(listener: TcpListener, service: Arc<Service>) {
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let client = peer.ip().to_canonical();
-                if let Some(guest) = addresses.enter(client) {
+                if let Some(guest) = clients.enter(peer.ip()) {
                     connections.spawn(serve(stream, peer, router.clone(), place, guest));
                 }
             }
@@ -121,27 +121,28 @@ async fn integers(
     }
 }
 
-/// How many connections each address has.
+/// How many connections each client has.
 #[derive(Debug, Clone, Default)]
-struct Addresses(Arc<Mutex<BTreeMap<IpAddr, u32>>>);
+struct Clients(Arc<Mutex<BTreeMap<IpAddr, u32>>>);
 
 /// A connection that counts until this is dropped.
 struct Guest {
-    of: Addresses,
-    address: IpAddr,
+    of: Clients,
+    client: IpAddr,
 }
 
-impl Addresses {
+impl Clients {
     fn enter(&self, address: IpAddr) -> Option<Guest> {
+        let client = client_of(address);
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(address).or_insert(0);
-        if *count >= MAX_PER_ADDRESS {
+        let count = counts.entry(client).or_insert(0);
+        if *count >= MAX_PER_CLIENT {
             return None;
         }
         *count += 1;
         Some(Guest {
             of: self.clone(),
-            address,
+            client,
         })
     }
 }
@@ -149,11 +150,31 @@ impl Addresses {
 impl Drop for Guest {
     fn drop(&mut self) {
         let mut counts = self.of.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.address) {
+        if let Some(count) = counts.get_mut(&self.client) {
             *count -= 1;
             if *count == 0 {
-                counts.remove(&self.address);
+                counts.remove(&self.client);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_with_many_addresses_is_one_client() {
+        let clients = Clients::default();
+        let address = |text: &str| -> IpAddr { text.parse().unwrap() };
+        let many = (0..MAX_PER_CLIENT).map(|n| format!("2001:db8::{n:x}"));
+        let mut guests: Vec<Guest> = many.filter_map(|a| clients.enter(address(&a))).collect();
+        assert_eq!(guests.len(), MAX_PER_CLIENT as usize);
+        assert!(clients.enter(address("2001:db8::ffff:1")).is_none());
+        for another in ["2001:db8:0:1::1", "192.0.2.1", "192.0.2.2"] {
+            assert!(clients.enter(address(another)).is_some());
+        }
+        guests.pop();
+        assert!(clients.enter(address("2001:db8::ffff:1")).is_some());
     }
 }

@@ -1,5 +1,6 @@
 //! Numbers of another service with random.org's schema, over HTTP.
 
+use crate::daemon::disk;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
@@ -147,7 +148,8 @@ fn connector(ca: &Path) -> Result<TlsConnector, String> {
         format!("cannot read the certificates in {ca}: {error}; set `source_ca` in [random]")
     };
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(ca).map_err(|e| wrong(&e))? {
+    let bytes = disk::read_named(ca).map_err(|e| wrong(&e))?;
+    for certificate in CertificateDer::pem_slice_iter(&bytes) {
         // A bundle may have one that this library does not take.
         let _ = roots.add(certificate.map_err(|e| wrong(&e))?);
     }

@@ -75,7 +75,14 @@ impl Connection {
 
     /// Closes it, and waits until what was queued is sent, for a moment at most.
     pub async fn finish(self) {
-        let Connection { task, .. } = self;
+        let Connection {
+            writes,
+            reads,
+            task,
+            ..
+        } = self;
+        // The task ends when nothing can be said any more and nobody listens.
+        drop((writes, reads));
         let _ = timeout(LAST_WORDS * 2, task).await;
     }
 }
@@ -124,5 +131,32 @@ async fn read(mut from: OwnedReadHalf, to_read: mpsc::Sender<Incoming>) -> Owned
         if to_read.send(message).await.is_err() || last {
             return from;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+    use tokio::time::Instant;
+
+    #[tokio::test]
+    async fn the_end_of_a_connection_lasts_no_longer_than_the_router_takes() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = listener.local_addr().unwrap();
+        let (stream, accepted) = tokio::join!(TcpStream::connect(to), listener.accept());
+        let connection = Connection::start(stream.unwrap()).unwrap();
+        let (mut router, _) = accepted.unwrap();
+        assert!(connection.send(b"last words".to_vec()));
+        let router = tokio::spawn(async move {
+            let mut heard = Vec::new();
+            router.read_to_end(&mut heard).await.unwrap();
+            heard
+        });
+        let begun = Instant::now();
+        connection.finish().await;
+        let took = begun.elapsed();
+        assert!(took < LAST_WORDS, "it took {took:?}");
+        assert_eq!(router.await.unwrap(), b"last words");
     }
 }

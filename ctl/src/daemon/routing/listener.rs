@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
 /// The listeners there are.
 #[derive(Debug)]
@@ -20,7 +20,16 @@ pub struct Listeners {
 #[derive(Debug)]
 struct Listener {
     socket: Arc<TcpListener>,
-    task: AbortHandle,
+    task: JoinHandle<()>,
+}
+
+impl Listener {
+    /// Returns when its address is free.
+    async fn close(mut self) {
+        self.task.abort();
+        // It ends as aborted.
+        let _ = (&mut self.task).await;
+    }
 }
 
 impl Drop for Listener {
@@ -44,8 +53,12 @@ impl Listeners {
 
     /// Listens where the configuration says, with its passwords. Returns what is wrong; it is to
     /// be tried again then.
-    pub fn follow(&mut self, bgp: &Bgp) -> Result<(), String> {
-        self.open.retain(|on, _| bgp.listen.contains(on));
+    pub async fn follow(&mut self, bgp: &Bgp) -> Result<(), String> {
+        // A new address may be part of an old one, as every address is of `0.0.0.0`.
+        let gone = self.open.extract_if(.., |on, _| !bgp.listen.contains(on));
+        for (_, listener) in gone.collect::<Vec<_>>() {
+            listener.close().await;
+        }
         let mut wrong = Vec::new();
         for &on in &bgp.listen {
             if !self.open.contains_key(&on) {
@@ -66,7 +79,7 @@ impl Listeners {
 
     fn start(&mut self, on: SocketAddr, socket: TcpListener) {
         let socket = Arc::new(socket);
-        let task = tokio::spawn(accept(socket.clone(), self.accepted.clone())).abort_handle();
+        let task = tokio::spawn(accept(socket.clone(), self.accepted.clone()));
         self.open.insert(on, Listener { socket, task });
     }
 
@@ -113,6 +126,27 @@ async fn accept(socket: Arc<TcpListener>, accepted: mpsc::Sender<(TcpStream, Soc
                 tracing::debug!("cannot accept a connection: {error}");
                 tokio::time::sleep(AGAIN).await;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_is_part_of_the_one_before_is_listened_at_at_once() {
+        let (mut listeners, mut accepted) = Listeners::new();
+        let mut bgp = Bgp::default();
+        let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let one = free.local_addr().unwrap();
+        drop(free);
+        let all = SocketAddr::new([0, 0, 0, 0].into(), one.port());
+        for on in [all, one, all] {
+            bgp.listen = [on].into_iter().collect();
+            listeners.follow(&bgp).await.unwrap();
+            let _router = TcpStream::connect(one).await.unwrap();
+            accepted.recv().await.unwrap();
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Sockets of BGP: with passwords (RFC 2385), lifetimes of packets, and from the address wanted.
 
+use crate::daemon::disk;
 use lockstep_ctl_core::config::bgp::{Distance, MAX_PASSWORD, Password, Peer};
 use nix::sys::socket::SetSockOpt;
 use nix::{setsockopt_impl, sockopt_impl};
@@ -41,7 +42,8 @@ pub fn password(peer: &Peer) -> io::Result<Option<String>> {
         Some(Password::File(path)) => path,
     };
     let wrong = |why: String| io::Error::other(format!("password_file {}: {why}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let text = disk::read_named(path).map_err(|error| wrong(error.to_string()))?;
+    let text = String::from_utf8(text).map_err(|error| wrong(error.to_string()))?;
     let line = text.lines().next().unwrap_or_default();
     match (1..=MAX_PASSWORD).contains(&line.len()) {
         true => Ok(Some(line.to_owned())),
@@ -124,7 +126,9 @@ pub async fn connect(address: IpAddr, peer: &Peer) -> io::Result<TcpStream> {
         IpAddr::V6(_) => TcpSocket::new_v6()?,
     };
     prepare(&socket, address, peer)?;
-    if let Some(password) = password(peer)? {
+    let asked = peer.clone();
+    let read = tokio::task::spawn_blocking(move || password(&asked));
+    if let Some(password) = read.await.map_err(io::Error::other)?? {
         set_password(&socket, address, &password)?;
     }
     if let Some(source) = peer.source {

@@ -2,6 +2,7 @@ use super::*;
 use crate::checks::{Check, Exchange, Pace, Probe, Via};
 use lockstep_plan::{BackendId, ServiceName};
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 const OFF: Damping = Damping { half_life: None };
@@ -232,4 +233,46 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn scripts_that_wait_for_one_another_hold_up_no_other_check() {
+    let scripts = 2 * LIMIT as u32;
+    let mut script = subject(1_000);
+    script.check.probe = Probe::Script {
+        command: vec!["is-up".to_owned()],
+    };
+    let all = (0..scripts).map(|n| (target(n), script.clone()));
+    let all = all.chain([(target(scripts), subject(1_000))]).collect();
+    let mut checks = Checks::new(7);
+    checks.follow(Timestamp(1_000_000), &all, OFF);
+    let now = Timestamp(1_002_000);
+    let asked =
+        |checks: &mut Checks| -> Vec<Order> { std::iter::from_fn(|| checks.next(now)).collect() };
+    let (ours, other): (Vec<Order>, Vec<Order>) =
+        (asked(&mut checks).into_iter()).partition(|order| order.subject.check == script.check);
+    assert_eq!(ours.len(), SCRIPTS);
+    assert_eq!(other.len(), 1);
+    assert_eq!(checks.next_deadline(), None);
+    checks.note(now, other[0].ticket, &passed());
+    assert!(checks.next_deadline().is_some_and(|at| at > now));
+    // Each that ends makes room for the one that has waited longest, whatever became of that.
+    checks.note(now, ours[0].ticket, &passed());
+    assert!(checks.next_deadline().is_some_and(|at| at <= now));
+    let next = asked(&mut checks);
+    assert_eq!(next.len(), 1);
+    assert!(ours.iter().all(|order| order.target != next[0].target));
+    // All of them have their turn, and those that are gone meanwhile none.
+    let kept = all.range(target(0)..target(scripts / 2));
+    let kept = kept.map(|(t, s)| (t.clone(), s.clone())).collect();
+    checks.follow(now, &kept, OFF);
+    let mut seen = BTreeSet::from([ours[0].target.clone()]);
+    let mut under_way: Vec<Order> = ours.into_iter().skip(1).chain(next).collect();
+    while let Some(order) = under_way.pop() {
+        seen.insert(order.target);
+        checks.note(now, order.ticket, &passed());
+        under_way.extend(asked(&mut checks));
+        assert!(under_way.len() <= SCRIPTS);
+    }
+    assert!(kept.keys().all(|target| seen.contains(target)));
 }

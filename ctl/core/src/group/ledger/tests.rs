@@ -40,7 +40,16 @@ impl Balancer {
 
     /// Hears all of the store, and writes what is its own.
     fn sync(&mut self, store: &mut Stored) {
-        let changes = self.ledger.list(&self.instance, store);
+        self.sync_with(store, None);
+    }
+
+    fn sync_with(&mut self, store: &mut Stored, origin: Option<Origin>) {
+        let listing = Listing {
+            drains: store.clone(),
+            origin,
+            ..Listing::default()
+        };
+        let changes = self.ledger.list(&self.instance, &listing);
         self.generation += 1;
         assert_eq!(
             self.ledger.writes(&self.own, self.generation),
@@ -160,6 +169,45 @@ fn a_write_whose_answer_was_lost_does_not_come_back_as_that_of_another() {
     a.own.drains.undrain(&target(1));
     a.sync(&mut store);
     assert_eq!((a.drained(), store.len()), (set(&[]), 0));
+}
+
+#[test]
+fn a_store_that_comes_back_empty_or_from_an_older_copy_ends_no_drain() {
+    let origin = |cluster, revision| Some(Origin { cluster, revision });
+    for (anew, ends) in [
+        (origin(8, 20), false),
+        (origin(7, 19), false),
+        (origin(7, 20), true),
+    ] {
+        let (mut a, mut b, mut store) = (Balancer::new("a"), Balancer::new("b"), Stored::new());
+        a.own.drains.drain(target(1), None);
+        a.sync_with(&mut store, origin(7, 10));
+        b.sync_with(&mut store, origin(7, 12));
+        a.ledger.reach(20);
+        b.ledger.reach(20);
+        store.clear();
+        b.restart();
+        for _ in 0..2 {
+            b.sync_with(&mut store, anew);
+            a.sync_with(&mut store, anew);
+        }
+        let expected = if ends { set(&[]) } else { set(&[1]) };
+        assert_eq!((a.drained(), b.drained()), (expected.clone(), expected));
+        assert_eq!(store.is_empty(), ends);
+    }
+}
+
+#[test]
+fn a_drain_that_cannot_be_read_has_not_ended() {
+    let (mut a, mut store) = (Balancer::new("a"), Stored::new());
+    a.own.drains.drain(target(1), None);
+    a.sync(&mut store);
+    let listing = Listing {
+        unreadable: set(&[1, 2]),
+        ..Listing::default()
+    };
+    assert_eq!(a.ledger.list("a", &listing), []);
+    assert_eq!(a.ledger.writes(&a.own, a.generation), []);
 }
 
 #[test]

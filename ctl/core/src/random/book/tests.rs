@@ -69,7 +69,7 @@ fn a_full_book_takes_nothing_more_until_something_is_over() {
     let big = vec![1; MAX_BYTES / 4];
     book.keep(Record::answer(key(1), kept(100, &big)));
     let next = Record::answer(key(2), kept(200, &[1]));
-    assert_eq!(book.make_room(&next, Timestamp(99)), Err(Full));
+    assert_eq!(book.make_room(&next, Timestamp(99)), Err(Full::All));
     assert!(book.answer(&key(1), Timestamp(99)).is_some());
     // The same thing anew takes the place of what it was.
     let anew = Record::answer(key(1), kept(100, &big));
@@ -80,11 +80,38 @@ fn a_full_book_takes_nothing_more_until_something_is_over() {
         book.keep(Record::answer(key(call), kept(100 + call, &[])));
     }
     let next = Record::answer(key(u64::MAX), kept(1, &[]));
-    assert_eq!(book.make_room(&next, Timestamp(99)), Err(Full));
-    assert_eq!(book.has_room(Timestamp(99)), Err(Full));
+    assert_eq!(book.make_room(&next, Timestamp(99)), Err(Full::All));
+    assert_eq!(book.has_room(None, Timestamp(99)), Err(Full::All));
     assert_eq!(book.make_room(&next, Timestamp(100)), Ok(()));
-    assert_eq!(book.has_room(Timestamp(100)), Ok(()));
+    assert_eq!(book.has_room(None, Timestamp(100)), Ok(()));
     assert_eq!(book.len(), MAX_RECORDS - 1);
+}
+
+#[test]
+fn a_client_that_makes_up_sessions_takes_no_more_than_its_share() {
+    let mut book = Book::default();
+    let next = |book: &Book, n: usize, client: &str| {
+        let name = Name::new(&format!("s{n}")).unwrap();
+        let client = client.parse().unwrap();
+        let (_, record) = book.next_call(&name, client, Timestamp(0), Timestamp(100));
+        record
+    };
+    for n in 0..MAX_OF_CLIENT {
+        // One host of IPv6 has many addresses.
+        let record = next(&book, n, &format!("2001:db8::{n:x}"));
+        assert_eq!(book.make_room(&record, Timestamp(0)), Ok(()));
+        book.keep(record);
+    }
+    let more = next(&book, MAX_OF_CLIENT, "2001:db8::1:0:0:0");
+    assert_eq!(book.make_room(&more, Timestamp(0)), Err(Full::Client));
+    let client = "2001:db8::f".parse().ok();
+    assert_eq!(book.has_room(client, Timestamp(0)), Err(Full::Client));
+    // What it has already goes on, and so does everybody else.
+    let known = next(&book, 7, "2001:db8::7");
+    assert_eq!(book.make_room(&known, Timestamp(0)), Ok(()));
+    let other = next(&book, 0, "2001:db8:0:1::1");
+    assert_eq!(book.make_room(&other, Timestamp(0)), Ok(()));
+    assert_eq!(book.has_room(client, Timestamp(100)), Ok(()));
 }
 
 fn record() -> impl Strategy<Value = Record> {
@@ -120,6 +147,8 @@ proptest! {
         prop_assert_eq!(&book, &again);
         prop_assert_eq!(book.bytes, book.records().map(|r| r.size()).sum::<usize>());
         prop_assert_eq!(book.ends.len(), book.len());
+        let sessions = book.records.keys().filter(|id| matches!(id, Id::Calls(..))).count();
+        prop_assert_eq!(book.sessions.values().sum::<usize>(), sessions);
     }
 
     #[test]
