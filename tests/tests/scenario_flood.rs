@@ -126,7 +126,8 @@ fn cookies(lab: &LabBuilder, version: Version) {
             done
         })?;
         let status = balancer.status()?;
-        ensure!(status.drops("flows_full")? == 0 && status.drops("ports_full")? == 0);
+        let full = (status.drops("flows_full")?, status.drops("ports_full")?);
+        ensure!(full == (0, 0), "flows and ports that were full: {full:?}");
         ensure!(status.flows_moved()? == 0, "a flow has moved");
         Ok(())
     });
