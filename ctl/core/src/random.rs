@@ -2,7 +2,7 @@
 //! schema of random.org's integer generator.
 //!
 //! Numbers of the operating system's source are derived and not stored: a pseudorandom function
-//! ([`derive`]) of a secret and of what was asked for gives every balancer that has the secret the
+//! ([`mod@derive`]) of a secret and of what was asked for gives every balancer that has the secret the
 //! same numbers, at any time, also after a restart. What cannot be derived (numbers of another
 //! source, and which numbers a time to live has begun with) is kept in a [`book`] before it is
 //! handed out.
