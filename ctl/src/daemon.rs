@@ -133,6 +133,7 @@ async fn serve(options: Options, log: Log) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let (listener, _listening) = listen_on(Peer::Daemon, &options.socket)?;
     let mut restart = signal(SignalKind::user_defined1()).context("cannot wait for SIGUSR1")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
     let store = Store::open(&options)?;
     let (events, inbox) = mpsc::channel(EVENTS);
     let watcher = watch::start(&options.services, events.clone())?;
@@ -169,6 +170,13 @@ async fn serve(options: Options, log: Log) -> anyhow::Result<()> {
         "lockstepd is running"
     );
 
+    // It ends a process by default, and many programs read their files again for it.
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            tracing::info!("SIGHUP: files are read by themselves when they change");
+        }
+    });
+
     let ending_as = tokio::select! {
         _ = terminate.recv() => Ending::Shutdown,
         _ = interrupt.recv() => Ending::Shutdown,
@@ -178,7 +186,14 @@ async fn serve(options: Options, log: Log) -> anyhow::Result<()> {
             Ending::Restart
         }
     };
-    tracing::info!("lockstepd ends; the engine goes on forwarding");
+    match ending_as {
+        Ending::Restart => {
+            tracing::info!("lockstepd ends to be started again; routers are not told")
+        }
+        Ending::Running | Ending::Shutdown => {
+            tracing::info!("lockstepd ends; the engine goes on forwarding");
+        }
+    }
     drop((watcher, of_config));
     let again = async {
         tokio::select! {

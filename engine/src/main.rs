@@ -243,6 +243,16 @@ fn random() -> u64 {
 fn signals() -> anyhow::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot hear SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot hear SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot hear SIGHUP")?;
+    // It ends a process by default, and many programs read their files again for it.
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            tracing::info!(
+                "SIGHUP: nothing is read again; services come from lockstepd, and another \
+                 topology.toml by `lockstep-engine --takeover`"
+            );
+        }
+    });
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}

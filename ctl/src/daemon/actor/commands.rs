@@ -12,10 +12,12 @@ use lockstep_api::{
 };
 use lockstep_ctl_core::announce::announcements;
 use lockstep_ctl_core::drains::{Drains, Target, find_targets};
+use lockstep_ctl_core::group::agreed;
 use lockstep_ctl_core::reconcile::{Action, reconcile};
 use lockstep_ctl_core::services::{ServicesFile, parse};
 use lockstep_ctl_core::spread::Spreads;
-use lockstep_plan::{Service, Snapshot};
+use lockstep_plan::health::Verdict;
+use lockstep_plan::{Backend, BackendState, Service, Snapshot};
 use std::time::Duration;
 
 impl Actor {
@@ -112,7 +114,8 @@ impl Actor {
             .for_each(|t| drains.drain(t.clone(), deadline));
         let epoch = self.put_drains(drains).await?;
         let services = self.wanted.services();
-        let warnings = without_active(&self.drains.over(services), &targets);
+        let mut warnings = without_active(&self.drains.over(services), &targets);
+        warnings.extend(self.without_healthy(&targets));
         let began = |(t, _): &(&Target, _)| targets.contains(t);
         let now = self.clock.now();
         let drains = self.drains.iter().filter(began);
@@ -175,6 +178,34 @@ impl Actor {
             self.sync_or_retry().await;
         }
         applied
+    }
+
+    /// A warning for each service concerned whose active backends are all down by their checks.
+    fn without_healthy(&self, targets: &[Target]) -> Vec<String> {
+        let verdicts = agreed(&self.verdicts, &self.group);
+        let drained = self.drains.over(self.wanted.services());
+        let concerned = |s: &&Service| targets.iter().any(|t| t.service == s.name);
+        let are_down = |s: &&Service| {
+            let is_active = |b: &&Backend| b.state == BackendState::Active;
+            let mut active = s.backends.iter().filter(is_active).peekable();
+            let is_down = |b: &Backend| {
+                let target = Target {
+                    service: s.name.clone(),
+                    backend: b.id(),
+                };
+                verdicts.get(&target) == Some(&Verdict::Down)
+            };
+            active.peek().is_some() && active.all(is_down)
+        };
+        let services = drained.iter().filter(concerned).filter(are_down);
+        services
+            .map(|s| {
+                format!(
+                    "service {}: every backend that is left is down by its checks; see `lockstep health`",
+                    s.name
+                )
+            })
+            .collect()
     }
 
     /// What is announced of services, as messages.
