@@ -28,6 +28,7 @@ mod control;
 mod disk;
 mod exporter;
 mod group;
+mod host;
 mod layer2;
 mod link;
 mod manager;

@@ -94,6 +94,12 @@ struct Withheld {
     service: Option<String>,
 }
 
+/// Milliseconds since 1970.
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    u64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}
+
 fn named(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
@@ -166,10 +172,7 @@ impl From<api::BgpCounters> for Counters {
 
 impl From<api::BgpReply> for Bgp {
     fn from(reply: api::BgpReply) -> Self {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let now = now();
         let peers = reply.peers.into_iter();
         let routes = reply.routes.into_iter().map(|route| Route {
             prefix: route.prefix,
@@ -253,6 +256,38 @@ fn text(bgp: &Bgp) -> String {
     parts.extend(error.map(|error| format!("routers cannot connect: {error}\n")));
     parts.retain(|part| !part.is_empty());
     parts.join("\n")
+}
+
+/// What needs attention of routers, a sentence each, for `lockstep status`.
+pub fn troubles(reply: &api::BgpReply) -> Vec<String> {
+    let now = now();
+    let without = reply.peers.iter().filter(|peer| peer.session.is_none());
+    let without = without.map(|peer| {
+        let time = units::time(now.saturating_sub(peer.since) as f64 / 1e3);
+        let why = match peer.last_error.as_str() {
+            "" => "nothing was heard of it",
+            error => error,
+        };
+        let (address, state) = (&peer.address, &peer.state);
+        format!("router {address} has no session, {state} for {time}: {why}; see `lockstep bgp`")
+    });
+    // What else withholds a VIP is said of the engine, the file or the drain.
+    let held = reply.withheld.iter().filter(|vip| {
+        !reply.peers.is_empty() && ["no_backend", "not_in_force"].contains(&vip.withheld.as_str())
+    });
+    let held = held.map(|vip| match vip.service.as_str() {
+        "" => format!(
+            "VIP {} is not announced: the engine does not have it",
+            vip.address
+        ),
+        name => format!(
+            "VIP {} is not announced: every backend of service {name} is down",
+            vip.address
+        ),
+    });
+    let deaf = Some(&reply.listen_error).filter(|error| !error.is_empty());
+    let deaf = deaf.map(|error| format!("routers cannot connect: {error}"));
+    without.chain(held).chain(deaf).collect()
 }
 
 /// Its description, and the last error while it counts.

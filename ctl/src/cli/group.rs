@@ -100,12 +100,20 @@ impl Report {
         }
     }
 
-    /// Whether something needs attention.
-    fn is_calm(&self) -> bool {
-        let group = self.group.as_ref();
-        let random = self.random.as_ref();
-        group.is_none_or(|g| g.connected && g.error.is_none())
-            && random.is_none_or(|r| r.listen.is_some() && r.error.is_none())
+    /// What needs attention, a sentence each.
+    fn troubles(&self) -> Vec<String> {
+        let mut troubles = Vec::new();
+        if let Some(group) = &self.group {
+            let error = group.error.clone();
+            let silent = || format!("group {}: the store does not answer", group.group);
+            troubles.extend(error.or_else(|| (!group.connected).then(silent)));
+        }
+        if let Some(random) = &self.random {
+            let error = random.error.clone();
+            let unserved = || "random numbers are not served".to_owned();
+            troubles.extend(error.or_else(|| random.listen.is_none().then(unserved)));
+        }
+        troubles
     }
 
     fn text(&self) -> String {
@@ -230,13 +238,23 @@ impl Random {
 pub async fn run(global: &Global, out: &mut Out) -> Result<Answer, Failure> {
     let mut daemon = ask::daemon(global).await?;
     let reply = ask::present(Peer::Daemon, daemon.group(GroupRequest {})).await?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let report = Report::new(reply, now.unwrap_or_default());
+    let report = Report::new(reply, now());
     out.answer(&report, || report.text())?;
-    Ok(match report.is_calm() {
+    Ok(match report.troubles().is_empty() {
         true => Answer::Yes,
         false => Answer::No,
     })
+}
+
+/// What needs attention of the group and the random numbers, for `lockstep status`.
+pub fn troubles(reply: GroupReply) -> Vec<String> {
+    Report::new(reply, now()).troubles()
+}
+
+/// Since 1970.
+fn now() -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -275,7 +293,7 @@ mod tests {
     #[test]
     fn a_group_is_shown_with_what_its_members_have_found() {
         let report = Report::new(reply(), Duration::from_secs(100));
-        assert!(report.is_calm());
+        assert!(report.troubles().is_empty());
         assert_eq!(
             report.text(),
             "group east, store http://10.0.0.2:2379 answers (for 1m 0s), 2 drains\n\n\
@@ -309,12 +327,12 @@ mod tests {
         ] {
             let report = Report::new(reply, Duration::from_secs(100));
             assert!(
-                !report.is_calm() && report.text().contains(says),
+                !report.troubles().is_empty() && report.text().contains(says),
                 "{}",
                 report.text()
             );
         }
         let nothing = Report::new(GroupReply::default(), Duration::ZERO);
-        assert!(nothing.is_calm());
+        assert!(nothing.troubles().is_empty());
     }
 }

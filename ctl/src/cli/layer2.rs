@@ -178,7 +178,28 @@ pub async fn run(global: &Global, out: &mut Out) -> Result<Answer, Failure> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let answer = Layer2::new(reply, now.unwrap_or_default().as_secs_f64());
     out.answer(&answer, || answer.text())?;
-    Ok(Answer::Yes)
+    Ok(match answer.problem.is_empty() {
+        true => Answer::Yes,
+        false => Answer::No,
+    })
+}
+
+/// What needs attention on the link, a sentence each, for `lockstep status`.
+pub fn troubles(reply: &api::Layer2Reply) -> Vec<String> {
+    if !reply.problem.is_empty() {
+        return vec![format!(
+            "layer 2: this balancer takes no part: {}",
+            reply.problem
+        )];
+    }
+    let silent = reply.peers.iter().filter(|peer| !peer.alive);
+    let silent = silent.map(|peer| {
+        let (name, address) = (&peer.name, &peer.address);
+        format!("layer 2: nothing is heard of {name} ({address}); see `lockstep layer2`")
+    });
+    let missing = reply.interfaces.iter().filter(|i| i.mac.is_empty());
+    let missing = missing.map(|i| format!("layer 2: there is no interface {}", i.name));
+    silent.chain(missing).collect()
 }
 
 #[cfg(test)]

@@ -2,9 +2,12 @@
 
 use super::drain::{Entry as Drain, drains_table};
 use super::output::Out;
-use super::{Answer, Failure, Global, ask, health, units};
+use super::{Answer, Failure, Global, ask, bgp, group, health, layer2, units};
 use crate::transport::Peer;
-use lockstep_api::{DaemonStatusReply, DaemonStatusRequest, HealthRequest, StatusRequest};
+use lockstep_api::{
+    BgpRequest, DaemonStatusReply, DaemonStatusRequest, GroupRequest, HealthRequest, Layer2Request,
+    StatusRequest,
+};
 use serde::Serialize;
 
 mod back;
@@ -44,10 +47,12 @@ struct Daemon {
     drains: Vec<Drain>,
     /// The backends that are down, a sentence each.
     down: Vec<String>,
+    /// What stands in the way of announcing VIPs, of the group and of random numbers, likewise.
+    hindered: Vec<String>,
 }
 
 impl Daemon {
-    fn new(reply: DaemonStatusReply, down: Vec<String>) -> Self {
+    fn new(reply: DaemonStatusReply, down: Vec<String>, hindered: Vec<String>) -> Self {
         let some = |text: String| Some(text).filter(|t| !t.is_empty());
         Daemon {
             version: reply.version,
@@ -63,6 +68,7 @@ impl Daemon {
             epoch: reply.epoch,
             drains: reply.drains.into_iter().map(Drain::new).collect(),
             down,
+            hindered,
         }
     }
 
@@ -97,7 +103,7 @@ impl Daemon {
             troubles.push(format!("the engine does not have what it should: {error}"));
         }
         troubles.extend(self.metrics_error.clone());
-        troubles.extend(self.down.iter().cloned());
+        troubles.extend(self.down.iter().chain(&self.hindered).cloned());
         troubles
     }
 }
@@ -194,7 +200,15 @@ pub async fn run(global: &Global, out: &mut Out) -> Result<Answer, Failure> {
         let spreads = reply.spreads.clone();
         let health = ask::present(Peer::Daemon, daemon.health(HealthRequest {})).await?;
         let down = health::troubles(&health);
-        Ok((Daemon::new(reply, down), spreads))
+        let routers = ask::present(Peer::Daemon, daemon.bgp(BgpRequest {})).await?;
+        let link = ask::present(Peer::Daemon, daemon.layer2(Layer2Request {})).await?;
+        let others = ask::present(Peer::Daemon, daemon.group(GroupRequest {})).await?;
+        let hindered = [
+            bgp::troubles(&routers),
+            layer2::troubles(&link),
+            group::troubles(others),
+        ];
+        Ok((Daemon::new(reply, down, hindered.concat()), spreads))
     };
     // The daemon after the engine: what it tells the engine in between is no other's.
     let (engine, mut daemon) = (engine.await, ask_daemon().await);

@@ -202,8 +202,8 @@ fn say(change: &Change, outcome: &Outcome) {
     let (service, backend) = (&change.target.service, change.target.backend);
     match (change.after, outcome) {
         (Verdict::Down, Outcome::Failed(why)) => {
-            tracing::warn!(%service, %backend, "is down: {why}");
+            tracing::warn!(%service, %backend, "backend is down: {why}");
         }
-        (after, _) => tracing::info!(%service, %backend, "is {}", after.name()),
+        (after, _) => tracing::info!(%service, %backend, "backend is {}", after.name()),
     }
 }

@@ -6,6 +6,7 @@
 
 use super::apart;
 use super::clock::Clock;
+use super::host;
 use super::parts::{Ending, Wires};
 use hellos::Hellos;
 use link::{Owned, Report};
@@ -45,17 +46,14 @@ pub async fn run(wires: Wires) {
 /// What is to be done, of the daemon's settings.
 fn wanted(config: &Config) -> Option<(String, Layer2)> {
     let layer2 = config.layer2.clone()?;
-    let name = config.operation.name.clone().unwrap_or_else(host_name);
+    let name = config.operation.name.clone();
+    let name = name.unwrap_or_else(|| host::name().unwrap_or_default());
     Some((name, layer2))
-}
-
-fn host_name() -> String {
-    let read = std::fs::read_to_string("/proc/sys/kernel/hostname");
-    read.map(|name| name.trim().to_owned()).unwrap_or_default()
 }
 
 /// Takes part while there is a section for it, anew whenever it changes.
 async fn follow(mut wires: Wires) {
+    let mut said = String::new();
     loop {
         let now = wanted(&wires.config.borrow_and_update());
         let Some((name, settings)) = now.clone() else {
@@ -71,7 +69,11 @@ async fn follow(mut wires: Wires) {
         let hellos = match Hellos::open(&settings).await {
             Ok(hellos) => hellos,
             Err(problem) => {
-                tracing::error!("layer 2: {problem}");
+                // Once a reason, not once a try.
+                if problem != said {
+                    tracing::error!("layer 2: {problem}");
+                    said.clone_from(&problem);
+                }
                 wires.reports.layer2.send_replace(Layer2Reply {
                     enabled: true,
                     name,
@@ -87,6 +89,7 @@ async fn follow(mut wires: Wires) {
                 continue;
             }
         };
+        said.clear();
         let mut part = Part::new(name, settings, hellos, &wires);
         part.run(&mut wires, now).await;
         part.leave().await;

@@ -63,17 +63,23 @@ async fn ended(mut ending: watch::Receiver<Ending>) {
 async fn serve(wires: &Wires, settings: &Random, shared: Shared) {
     let service = Service::new(wires, settings, shared);
     let service = Arc::new(service);
+    let mut said = String::new();
     loop {
         match TcpListener::bind(settings.listen).await {
             Ok(listener) => {
                 let at = listener.local_addr().unwrap_or(settings.listen);
                 tracing::info!(listen = %at, "serving random numbers");
+                said.clear();
                 service.listening(Ok(at));
                 server::run(listener, Arc::clone(&service)).await;
             }
             Err(error) => {
                 let text = cannot_listen(settings, &error);
-                tracing::error!("{text}");
+                // Once a reason, not once a try.
+                if text != said {
+                    tracing::error!("{text}");
+                    said.clone_from(&text);
+                }
                 service.listening(Err(text));
             }
         }

@@ -231,7 +231,7 @@ fn files_of_tests_are_known_by_their_place() {
         ("engine/xsk/benches/ring.rs", true),
         ("engine/wire/examples/ns.rs", true),
         ("tests/src/lab.rs", false),
-        ("tests/tests/scenario_http.rs", true),
+        ("tests/tests/scenarios/http.rs", true),
         ("topology/src/tests/against_host.rs", true),
     ];
     for (path, test) in rows {

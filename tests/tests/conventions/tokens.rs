@@ -15,7 +15,7 @@ const SKELETONS_CRATE: &str = "bpf/";
 const MAX_LINES: usize = 600;
 const MAX_TEST_LINES: usize = 1_000;
 /// The lab's wait-until helper sleeps between two looks at its condition.
-const WAITS: [&str; 2] = ["tests/src/lab/wait.rs", "ctl/tests/common/mod.rs"];
+const WAITS: [&str; 2] = ["tests/src/lab/wait.rs", "ctl/tests/programs/common/mod.rs"];
 
 fn at(file: &SourceFile, line: usize, what: &str) -> String {
     format!("{}:{line}: {what}", file.path)

@@ -1,7 +1,7 @@
 //! What the command line asks for.
 
-use super::Actor;
 use super::engine::asked;
+use super::{Actor, show};
 use crate::convert::{described, snapshot_to_proto};
 use crate::daemon::refusal::{Refusal, refused_plan};
 use crate::daemon::view::{DrainView, announcement_to_proto};
@@ -117,6 +117,9 @@ impl Actor {
         let mut warnings = without_active(&self.drains.over(services), &targets);
         warnings.extend(self.without_healthy(&targets));
         let began = |(t, _): &(&Target, _)| targets.contains(t);
+        targets
+            .iter()
+            .for_each(|t| tracing::info!("{} drains, as an operator says", show(t)));
         let now = self.clock.now();
         let drains = self.drains.iter().filter(began);
         let drains = drains.map(|(t, phase)| DrainView::new(t, phase, services).to_proto(now));
@@ -150,6 +153,9 @@ impl Actor {
             drains.undrain(t);
         });
         let epoch = self.put_drains(drains).await?;
+        targets
+            .iter()
+            .for_each(|t| tracing::info!("{} is undrained, as an operator says", show(t)));
         Ok(DrainReply {
             epoch,
             drains: ended,
@@ -220,6 +226,7 @@ impl Actor {
         if let Err(error) = self.store.save_balancer_drained(drained) {
             tracing::error!("{error}; a restart of the daemon forgets it");
         }
+        tracing::info!(drained, "the balancer as a whole, as an operator says");
         self.drained = drained;
         self.publish();
         let announced = self.orders.announcements.borrow();

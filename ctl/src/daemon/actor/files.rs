@@ -149,6 +149,7 @@ impl Actor {
                 let warnings = file.warnings.iter();
                 warnings.for_each(|warning| tracing::warn!("{warning}"));
                 self.config_error.clear();
+                tracing::info!("read {}", self.config_file);
                 self.adopt_config(&text, file);
                 true
             }

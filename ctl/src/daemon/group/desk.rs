@@ -3,6 +3,7 @@
 use super::super::actor::Event;
 use super::super::clock::Clock;
 use super::super::disk;
+use super::super::host;
 use super::super::parts::Wires;
 use lockstep_api::{GroupMember, GroupTarget};
 use lockstep_ctl_core::checks::Verdicts;
@@ -45,7 +46,7 @@ impl Desk {
     pub fn new(wires: &Wires, config: &Config, store: &Store) -> Result<Self, String> {
         let name = match &config.operation.name {
             Some(name) => name.clone(),
-            None => host_name()?,
+            None => host::name()?,
         };
         if !keys::is_name(&name) {
             return Err(format!(
@@ -232,12 +233,6 @@ pub fn refuse(wires: &Wires, store: &Store, error: String) {
         reply.endpoints.clone_from(&store.endpoints);
         reply.error = error;
     });
-}
-
-fn host_name() -> Result<String, String> {
-    let read = std::fs::read_to_string("/proc/sys/kernel/hostname");
-    let name = read.map_err(|error| format!("cannot read this host's name: {error}"))?;
-    Ok(name.trim().to_owned())
 }
 
 /// What the last daemon of this state directory was known by; a new one where there was none.

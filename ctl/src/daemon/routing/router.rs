@@ -71,6 +71,8 @@ pub struct Router {
     path: Option<bfd::State>,
     clock: Clock,
     state: (State, Timestamp),
+    /// Why there is no session, as the log has it.
+    said: Option<String>,
     reply: watch::Sender<BgpReply>,
     report_at: Option<tokio::time::Instant>,
 }
@@ -118,6 +120,7 @@ impl Router {
             path: None,
             clock,
             state: (State::Idle, now),
+            said: None,
             reply,
             report_at: None,
         })
@@ -360,9 +363,19 @@ impl Router {
         let lost = self.state.0 == State::Established;
         self.state = (state, self.clock.now());
         match self.machine.cause() {
-            _ if state == State::Established => tracing::info!("{}: session is up", self.name()),
+            _ if state == State::Established => {
+                self.said = None;
+                tracing::info!("{}: session is up", self.name());
+            }
             Some(cause) if lost => tracing::warn!("{}: session is lost: {cause}", self.name()),
-            Some(cause) => tracing::debug!("{}: {} ({cause})", self.name(), state.name()),
+            Some(cause) => {
+                let cause = cause.to_string();
+                // Once a reason, not once a try.
+                if self.said.as_ref() != Some(&cause) {
+                    tracing::warn!("{}: no session: {cause}", self.name());
+                }
+                self.said = Some(cause);
+            }
             None => tracing::debug!("{}: {}", self.name(), state.name()),
         }
         self.report();

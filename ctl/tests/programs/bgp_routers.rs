@@ -1,11 +1,7 @@
 //! BGP with FRR and BIRD: other ASes, both families, passwords, short AS numbers.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
-
-mod common;
-
-use common::routers::{Lab, services};
-use common::wait_for;
+use crate::common::routers::{Lab, services};
+use crate::common::wait_for;
 use serde_json::json;
 
 const V4: &str = "203.0.113.10";
@@ -279,7 +275,7 @@ hold_time = "3s"
 
 /// A block of the page about routers, by its language.
 fn documented(language: &str) -> String {
-    let page = include_str!("../../docs/src/operations/routing.md");
+    let page = include_str!("../../../docs/src/operations/routing.md");
     let start = format!("```{language}\n");
     let (_, block) = page.split_once(&start).unwrap();
     block.split_once("```").unwrap().0.to_owned()

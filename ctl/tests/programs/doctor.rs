@@ -1,10 +1,6 @@
 //! `lockstep doctor` as a process, on this host.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
-
-mod common;
-
-use common::{Place, web};
+use crate::common::{Place, web};
 
 #[test]
 fn a_host_without_engine_and_topology_has_errors_with_their_mends() {

@@ -1,10 +1,6 @@
 //! The metrics over HTTP, the log and what systemd is told, with the daemon as a process.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
-
-mod common;
-
-use common::{Place, wait_for, web};
+use crate::common::{Place, wait_for, web};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
@@ -36,7 +32,7 @@ fn get(address: SocketAddr, path: &str) -> Option<String> {
 }
 
 /// A daemon that serves metrics, and its engine, when both are up.
-fn served(place: &Place) -> (SocketAddr, common::FakeEngine, common::Daemon) {
+fn served(place: &Place) -> (SocketAddr, crate::common::FakeEngine, crate::common::Daemon) {
     let address = free();
     place.configure(&listen_at(address));
     let engine = place.engine();
@@ -266,7 +262,7 @@ fn systemd_is_told_of_readiness_life_and_the_end() {
         .env("NOTIFY_SOCKET", &path)
         .env("WATCHDOG_USEC", "200000");
     command.stderr(std::fs::File::create(&log).unwrap());
-    let daemon = common::Daemon::start(&mut command, log);
+    let daemon = crate::common::Daemon::start(&mut command, log);
     let until = |word: &str| {
         let mut buffer = [0; 4096];
         loop {

@@ -1,12 +1,8 @@
 //! BGP with routers of the test's own: they reset, flood, and send what is no BGP. Sessions begin
 //! again, and nothing else happens. And how long a change takes to the wire.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
-
-mod common;
-
-use common::routers::{Lab, REFLECTOR, services};
-use common::wait_for;
+use crate::common::routers::{Lab, REFLECTOR, services};
+use crate::common::wait_for;
 use lockstep_ctl_core::bgp::open::{Settings, offer};
 use lockstep_ctl_core::bgp::{Families, Family, wire};
 use netgauze_bgp_pkt::BgpMessage;

@@ -1,10 +1,6 @@
 //! `lockstep top` as a process: without a terminal, and on one.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
-
-mod common;
-
-use common::{FakeEngine, Place, wait_for, web};
+use crate::common::{FakeEngine, Place, wait_for, web};
 use nix::pty::{OpenptyResult, Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{LocalFlags, tcgetattr};
@@ -20,7 +16,7 @@ const ENTER: &str = "\x1b[?1049h";
 const LEAVE: &str = "\x1b[?1049l";
 
 /// An engine with one service and traffic, under a daemon.
-fn running(place: &Place) -> (FakeEngine, common::Daemon) {
+fn running(place: &Place) -> (FakeEngine, crate::common::Daemon) {
     let engine = place.engine();
     let daemon = place.daemon();
     wait_for("the file in force", || place.status("/daemon/epoch") == 1);

@@ -1,8 +1,6 @@
 //! Two balancers that share nothing but their snapshot choose the same backend for every flow, so
 //! that a router may send a connection to either.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket};
 use lockstep_core::{
     BURST, Dataplane, DataplaneConfig, EngineAddresses, Micros, NextHop, PortId, Route, Tables,

@@ -1,7 +1,5 @@
 //! The lab itself, without Lockstep: what the other scenarios build on.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
 use anyhow::ensure;
 use lockstep_tests::lab::{KeepAlive, Lab, Version, Wrk, leftovers, scenario, wait_until};
 use nix::sys::signal::{Signal, kill};

@@ -1,11 +1,7 @@
 //! BGP with gobgpd, as route reflector and as a router of another AS.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
-
-mod common;
-
-use common::routers::{Lab, REFLECTOR, services};
-use common::wait_for;
+use crate::common::routers::{Lab, REFLECTOR, services};
+use crate::common::wait_for;
 use serde_json::Value;
 
 const CONFIG: &str = r#"

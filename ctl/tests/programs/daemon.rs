@@ -1,10 +1,6 @@
 //! The daemon as a process, with a fake engine: what the engine is told, and when.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
-
-mod common;
-
-use common::{Place, wait_for, web, write};
+use crate::common::{Place, wait_for, web, write};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::mpsc;
@@ -297,7 +293,7 @@ fn applying_a_file_replaces_the_daemons() {
     let _daemon = place.daemon();
     wait_for("the file in force", || engine.has(ONE));
     fs::set_permissions(place.services(), fs::Permissions::from_mode(0o640)).unwrap();
-    let new = common::write(&place.path("new.toml"), &web(TWO));
+    let new = crate::common::write(&place.path("new.toml"), &web(TWO));
     place
         .lockstep(&["apply", &new])
         .expect(0, &["in force as epoch 2"]);
@@ -307,7 +303,7 @@ fn applying_a_file_replaces_the_daemons() {
     assert_eq!(mode & 0o777, 0o640, "the file's mode stays");
 
     engine.refuse(Some("busy"));
-    let third = common::write(&place.path("third.toml"), &web(&["10.0.0.3"]));
+    let third = crate::common::write(&place.path("third.toml"), &web(&["10.0.0.3"]));
     place
         .lockstep(&["apply", &third])
         .expect(1, &["refuses: busy; nothing was changed"]);
@@ -454,7 +450,7 @@ fn a_configuration_is_compared_and_applied_like_the_services() {
     let _engine = place.engine();
     let _daemon = place.daemon();
     wait_for("a calm status", || place.lockstep(&["status"]).code == 0);
-    let new = common::write(
+    let new = crate::common::write(
         &place.path("lockstepd.toml"),
         "[shutdown]\ndeadline = \"3s\"\n",
     );

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use lockstep_tests::lab::{Lab, Netns, Version, find_binary, scenario};
 use std::path::Path;
 
-const PAGE: &str = include_str!("../../docs/src/quick-start.md");
+const PAGE: &str = include_str!("../../../docs/src/quick-start.md");
 
 #[test]
 fn scenario_the_quick_start_of_nat() {

@@ -1,8 +1,6 @@
 //! Packet tables: a frame as the XDP program hands it over, and the frame that leaves, both built
 //! field by field with etherparse, which shares no code with the engine.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
 use etherparse::{
     EtherType, Ethernet2Header, IpDscp, IpEcn, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header,
     TcpHeader, UdpHeader,

@@ -1,11 +1,7 @@
 //! What routers keep, and what they drop, when the daemon or the router goes away.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
-
-mod common;
-
-use common::routers::{Lab, Net, REFLECTOR};
-use common::wait_for;
+use crate::common::routers::{Lab, Net, REFLECTOR};
+use crate::common::wait_for;
 use std::time::{Duration, Instant};
 
 const V4: &str = "203.0.113.10";

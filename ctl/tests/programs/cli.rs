@@ -1,17 +1,13 @@
 //! The commands as processes: what they print, and their exit codes.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
-
-mod common;
-
-use common::{FakeEngine, Place, wait_for, web, write};
+use crate::common::{FakeEngine, Place, wait_for, web, write};
 use serde_json::json;
 
 const ONE: &[&str] = &["10.0.0.1"];
 const TWO: &[&str] = &["10.0.0.1", "10.0.0.2"];
 
 /// An engine, and a daemon that has put a file in force.
-fn running(place: &Place) -> (FakeEngine, common::Daemon) {
+fn running(place: &Place) -> (FakeEngine, crate::common::Daemon) {
     let engine = place.engine();
     let daemon = place.daemon();
     wait_for("the file in force", || place.status("/daemon/epoch") == 1);

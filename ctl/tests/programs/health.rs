@@ -1,11 +1,7 @@
 //! The daemon as a process in a network namespace of its own: replicas that answer pings, stop
 //! answering, and a daemon that may not ping. Needs root.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
-
-mod common;
-
-use common::{Daemon, FakeEngine, Place, wait_for};
+use crate::common::{Daemon, FakeEngine, Place, wait_for};
 use lockstep_api::HealthVerdict;
 use std::fs::File;
 use std::process::Command;

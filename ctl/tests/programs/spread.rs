@@ -1,10 +1,6 @@
 //! Tiers and slow starts: what the engine is told of them, and what the operator.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
-
-mod common;
-
-use common::{Place, wait_for, write};
+use crate::common::{Place, wait_for, write};
 
 fn file(lines: &str) -> String {
     format!("[[service]]\nname = \"web\"\nvips = [\"203.0.113.10:80/tcp\"]\n{lines}\n")

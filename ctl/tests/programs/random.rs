@@ -1,15 +1,11 @@
 //! Random numbers, asked for by curl: the same for every replica, balancer and restart.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
-
-mod common;
-
+use crate::common::etcd::{Certificates, Etcd, free_port};
+use crate::common::{Daemon, Place, wait_for, web};
 use axum::Router;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::routing::get;
-use common::etcd::{Certificates, Etcd, free_port};
-use common::{Daemon, Place, wait_for, web};
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;

@@ -1,11 +1,7 @@
 //! Several daemons with one etcd: verdicts, drains, and a store that comes and goes.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
-
-mod common;
-
-use common::etcd::Etcd;
-use common::{Daemon, FakeEngine, Place, wait_for};
+use crate::common::etcd::Etcd;
+use crate::common::{Daemon, FakeEngine, Place, wait_for};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,10 +1,6 @@
 //! `lockstep capture` as a process: lines, JSON, and files that another program reads.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
-
-mod common;
-
-use common::{Place, web};
+use crate::common::{Place, web};
 use std::process::Command;
 
 #[test]

@@ -1,12 +1,8 @@
 //! The daemon as a process, and backends that are really there, in a network namespace: what the
 //! engine is told when they are stopped, frozen, slow, refuse or answer wrongly. Needs root.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
-
-mod common;
-
-use common::net::{Net, Server};
-use common::{Daemon, FakeEngine, Place, wait_for};
+use crate::common::net::{Net, Server};
+use crate::common::{Daemon, FakeEngine, Place, wait_for};
 use nix::sys::signal::Signal;
 use std::fs;
 use std::net::{TcpListener, UdpSocket};

@@ -1,10 +1,6 @@
 //! The commands about replicated sessions, against an engine with canned answers.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
-use common::Place;
+use crate::common::Place;
 use serde_json::json;
 
 const WEB: &str = "[[service]]\nname = \"web\"\nvips = [\"203.0.113.10:80/tcp\"]\n\
