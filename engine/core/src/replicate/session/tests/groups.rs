@@ -1,5 +1,7 @@
 //! Rule 9 over several connections of one client: a control connection, and one for data.
 
+mod resets;
+
 use super::world::{World, millis, policy};
 use crate::replicate::event::{EventKind, EvictCause};
 use crate::replicate::group::{Group, MAX_MEMBERS};
@@ -174,9 +176,11 @@ fn a_replica_lost_on_one_connection_is_lost_on_all() {
     let data = client.connect();
     client.say(control, b"abc");
     client.worlds[data].servers[0].up = false;
-    client.worlds[data].reset(0);
+    if let Some(leg) = &mut client.worlds[data].legs[0] {
+        leg.phase = Phase::Lost(Loss::TimedOut);
+    }
     client.settle();
-    let cause = EvictCause::Lost(Loss::Reset);
+    let cause = EvictCause::Lost(Loss::TimedOut);
     assert!(client.worlds[data].has(EventKind::Evicted { replica: 0, cause }));
     let cause = EvictCause::Group;
     assert!(client.worlds[control].has(EventKind::Evicted { replica: 0, cause }));
