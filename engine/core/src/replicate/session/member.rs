@@ -148,12 +148,10 @@ impl Session {
         };
         match cause {
             EvictCause::Group => {}
-            EvictCause::Lost(Loss::Reset) if replica.accepted => {
-                match group.reset(member, backend, ends) {
-                    Some(generation) => replica.generation = generation,
-                    None => replica.reset_at = Some(drive.now),
-                }
-            }
+            EvictCause::Lost(Loss::Reset) => match group.reset(member, backend, ends) {
+                Some(generation) => replica.generation = generation,
+                None => replica.reset_at = Some(drive.now),
+            },
             EvictCause::Lost(_) if ends => group.uncover(member, backend),
             _ => replica.generation = group.evict(backend),
         }

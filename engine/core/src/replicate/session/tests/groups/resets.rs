@@ -226,7 +226,10 @@ fn what_the_servers_have_said_arrives_before_the_reset() {
     world.reset(1);
     world.drive();
     for _ in 0..grace().as_millis() / 10 {
-        client.worlds.iter_mut().for_each(|w| w.now = w.now + millis(10));
+        client
+            .worlds
+            .iter_mut()
+            .for_each(|w| w.now = w.now + millis(10));
         client.drive();
     }
     assert!(!client.worlds[data].client.outbox.is_empty());
