@@ -42,6 +42,9 @@ struct Member {
     address: String,
     alive: bool,
     hears_us: bool,
+    heard: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    other_version: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     for_seconds: Option<f64>,
     owned: u32,
@@ -73,6 +76,8 @@ impl Layer2 {
             address: peer.address,
             alive: peer.alive,
             hears_us: peer.hears_us,
+            heard: peer.heard,
+            other_version: (peer.other_version > 0).then_some(peer.other_version),
             for_seconds: ago(peer.since),
             owned: peer.owned,
             willing: peer.willing,
@@ -123,15 +128,16 @@ impl Layer2 {
             ]
         };
         let member = |peer: &Member| {
-            let state = match (peer.alive, peer.hears_us) {
-                (false, _) => "silent",
-                (true, true) => "alive",
-                (true, false) => "does not hear us",
+            let state = match (peer.other_version, peer.alive, peer.hears_us, peer.heard) {
+                (Some(version), ..) => format!("speaks version {version}"),
+                (None, true, true, _) => "alive".to_owned(),
+                (None, true, false, _) | (None, false, _, true) => "does not hear us".to_owned(),
+                (None, false, _, false) => "silent".to_owned(),
             };
             vec![
                 peer.name.clone(),
                 peer.address.clone(),
-                state.to_owned(),
+                state,
                 time(peer.for_seconds),
                 units::count(peer.owned.into()),
                 units::count(peer.willing.into()),
@@ -192,14 +198,27 @@ pub fn troubles(reply: &api::Layer2Reply) -> Vec<String> {
             reply.problem
         )];
     }
-    let silent = reply.peers.iter().filter(|peer| !peer.alive);
-    let silent = silent.map(|peer| {
-        let (name, address) = (&peer.name, &peer.address);
-        format!("layer 2: nothing is heard of {name} ({address}); see `lockstep layer2`")
+    let peers = reply.peers.iter().filter_map(|peer| {
+        let said = format!("{} ({})", peer.name, peer.address);
+        let what = match (peer.other_version, peer.hears_us, peer.heard) {
+            (version @ 1.., ..) => format!(
+                "{said} speaks version {version} of the hellos and this balancer another: nothing \
+                 of it is understood until both run the same version of Lockstep"
+            ),
+            (0, true, _) => return None,
+            (0, false, true) => format!(
+                "{said} is heard and does not hear this balancer: both may answer for the same \
+                 VIPs; let this balancer's hellos through to it, and see `lockstep layer2`"
+            ),
+            (0, false, false) => {
+                format!("nothing is heard of {said}; see `lockstep layer2`")
+            }
+        };
+        Some(format!("layer 2: {what}"))
     });
     let missing = reply.interfaces.iter().filter(|i| i.mac.is_empty());
     let missing = missing.map(|i| format!("layer 2: there is no interface {}", i.name));
-    silent.chain(missing).collect()
+    peers.chain(missing).collect()
 }
 
 #[cfg(test)]
@@ -215,6 +234,11 @@ mod tests {
             willing: true,
             since,
         };
+        let peer = |name: &str, host: u8| api::Layer2Peer {
+            name: name.to_owned(),
+            address: format!("10.0.0.{host}:26667"),
+            ..api::Layer2Peer::default()
+        };
         let reply = api::Layer2Reply {
             enabled: true,
             name: "lb1".to_owned(),
@@ -223,15 +247,25 @@ mod tests {
                 vip("203.0.113.10", "lb1", 940.0),
                 vip("203.0.113.11", "", 0.0),
             ],
-            peers: vec![api::Layer2Peer {
-                name: "lb2".to_owned(),
-                address: "10.0.0.2:26667".to_owned(),
-                alive: true,
-                since: 990.0,
-                owned: 3,
-                willing: 1_234,
-                ..api::Layer2Peer::default()
-            }],
+            peers: vec![
+                api::Layer2Peer {
+                    alive: true,
+                    since: 990.0,
+                    owned: 3,
+                    willing: 1_234,
+                    heard: true,
+                    ..peer("lb2", 2)
+                },
+                api::Layer2Peer {
+                    other_version: 1,
+                    ..peer("lb3", 3)
+                },
+                api::Layer2Peer {
+                    heard: true,
+                    ..peer("lb4", 4)
+                },
+                peer("lb5", 5),
+            ],
             interfaces: vec![api::Layer2Interface {
                 name: "eth0".to_owned(),
                 answers: 7,
@@ -239,6 +273,17 @@ mod tests {
             }],
             ..api::Layer2Reply::default()
         };
+        let said = troubles(&reply);
+        for (said, what) in said.iter().zip([
+            "lb2 (10.0.0.2:26667) is heard and does not hear this balancer",
+            "lb3 (10.0.0.3:26667) speaks version 1",
+            "lb4 (10.0.0.4:26667) is heard and does not hear",
+            "nothing is heard of lb5 (10.0.0.5:26667)",
+            "there is no interface eth0",
+        ]) {
+            assert!(said.starts_with(&format!("layer 2: {what}")), "{said}");
+        }
+        assert_eq!(said.len(), 5);
         assert_eq!(
             Layer2::new(reply, 1_000.0).text(),
             "lb1 in group default\n\n\
@@ -246,7 +291,10 @@ mod tests {
              203.0.113.10  lb1 (here)  1m 0s     yes\n\
              203.0.113.11  nobody      -         yes\n\n\
              BALANCER  ADDRESS         STATE             FOR  OWNS  WILLING\n\
-             lb2       10.0.0.2:26667  does not hear us  10s     3    1,234\n\n\
+             lb2       10.0.0.2:26667  does not hear us  10s     3    1,234\n\
+             lb3       10.0.0.3:26667  speaks version 1  -       0        0\n\
+             lb4       10.0.0.4:26667  does not hear us  -       0        0\n\
+             lb5       10.0.0.5:26667  silent            -       0        0\n\n\
              INTERFACE  MAC        ANSWERS  ANNOUNCEMENTS\n\
              eth0       not there        7              0\n"
         );

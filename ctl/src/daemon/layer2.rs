@@ -8,14 +8,16 @@ use super::apart;
 use super::clock::Clock;
 use super::host;
 use super::parts::{Ending, Wires};
-use hellos::Hellos;
+use hellos::{Heard, Hellos};
 use link::{Owned, Report};
 use lockstep_api::{Layer2Interface, Layer2Peer, Layer2Reply, Layer2Vip};
 use lockstep_ctl_core::announce::Announcements;
 use lockstep_ctl_core::config::Config;
 use lockstep_ctl_core::config::layer2::Layer2;
 use lockstep_ctl_core::drains::Timestamp;
-use lockstep_ctl_core::layer2::{Change, Election, MAX_VIPS, MISSES};
+use lockstep_ctl_core::layer2::{Change, Election, MAX_VIPS, MISSES, VERSION};
+use ring::rand::{SecureRandom, SystemRandom};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
@@ -111,6 +113,8 @@ struct Part {
     links: JoinSet<()>,
     tell: watch::Sender<Layer2Reply>,
     reply: Layer2Reply,
+    /// Peers whose last hello was of another version.
+    versions: BTreeMap<String, u8>,
     clock: Clock,
     started: Timestamp,
     too_many: bool,
@@ -124,7 +128,7 @@ impl Part {
             (&settings.group, &name),
             settings.peers.keys().cloned(),
             settings.timing,
-            started.0,
+            life(started),
             clock.uptime(),
         );
         let owned = watch::Sender::<Owned>::default();
@@ -154,6 +158,7 @@ impl Part {
             links,
             tell: wires.reports.layer2.clone(),
             reply: Layer2Reply::default(),
+            versions: BTreeMap::new(),
             clock,
             started,
             too_many: false,
@@ -189,8 +194,8 @@ impl Part {
         for _ in 0..BURST {
             let now = self.clock.uptime();
             match self.hellos.receive(&self.settings) {
-                Ok(hello) => {
-                    let taken = hello.is_some_and(|hello| self.election.receive(now, hello));
+                Ok(heard) => {
+                    let taken = self.take(now, heard);
                     self.reply.hellos_received += u64::from(taken);
                     self.reply.hellos_refused += u64::from(!taken);
                 }
@@ -200,6 +205,27 @@ impl Part {
                     return;
                 }
             }
+        }
+    }
+
+    fn take(&mut self, now: Duration, heard: Heard) -> bool {
+        match heard {
+            Heard::Hello(hello) => {
+                self.versions.remove(&hello.name);
+                self.election.receive(now, hello)
+            }
+            Heard::OtherVersion(name, version) => {
+                if self.versions.get(&name) != Some(&version) {
+                    tracing::error!(
+                        "layer 2: {name} speaks version {version} of the hellos, this balancer \
+                         {VERSION}: both may answer for the same VIPs until both run the same \
+                         version of Lockstep"
+                    );
+                    self.versions.insert(name, version);
+                }
+                false
+            }
+            Heard::Nothing => false,
         }
     }
 
@@ -285,7 +311,7 @@ impl Part {
                     since: election.owned().get(&vip).map_or(0.0, |at| seconds(*at)),
                 })
                 .collect(),
-            peers: (election.peers())
+            peers: (election.peers(self.clock.uptime()))
                 .map(|peer| Layer2Peer {
                     name: peer.name.to_owned(),
                     address: (self.settings.peers.get(peer.name))
@@ -293,6 +319,8 @@ impl Part {
                     alive: peer.alive.is_some(),
                     since: peer.alive.map_or(0.0, seconds),
                     hears_us: peer.hears_us,
+                    heard: peer.heard,
+                    other_version: self.versions.get(peer.name).copied().map_or(0, u32::from),
                     owned: u32::try_from(peer.owned).unwrap_or(u32::MAX),
                     willing: u32::try_from(peer.willing).unwrap_or(u32::MAX),
                 })
@@ -315,5 +343,15 @@ impl Part {
             }
             differs
         });
+    }
+}
+
+/// A number that no life had before. Without random numbers the time of the start, which others
+/// may guess, and have no record of.
+fn life(started: Timestamp) -> u64 {
+    let mut bytes = [0; 8];
+    match SystemRandom::new().fill(&mut bytes) {
+        Ok(()) => u64::from_be_bytes(bytes),
+        Err(_) => started.0,
     }
 }
