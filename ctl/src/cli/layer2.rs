@@ -31,6 +31,11 @@ struct Vip {
     owner: String,
     ours: bool,
     willing: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    withheld: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    service: String,
     /// Seconds since it became ours.
     #[serde(skip_serializing_if = "Option::is_none")]
     for_seconds: Option<f64>,
@@ -60,6 +65,18 @@ struct Interface {
     announcements: u64,
 }
 
+impl Vip {
+    fn can_be_here(&self) -> String {
+        let why = self.withheld.replace('_', " ");
+        match (self.willing, why.as_str(), self.service.as_str()) {
+            (true, ..) => "yes".to_owned(),
+            (false, "", _) => "no".to_owned(),
+            (false, why, "") => format!("no: {why}"),
+            (false, why, service) => format!("no: {why}: {service}"),
+        }
+    }
+}
+
 impl Layer2 {
     /// `now` in seconds since 1970.
     fn new(reply: api::Layer2Reply, now: f64) -> Self {
@@ -69,6 +86,8 @@ impl Layer2 {
             owner: vip.owner,
             ours: vip.ours,
             willing: vip.willing,
+            withheld: vip.withheld,
+            service: vip.service,
             for_seconds: ago(vip.since),
         };
         let member = |peer: api::Layer2Peer| Member {
@@ -113,7 +132,6 @@ impl Layer2 {
             return text + &format!("takes no part: {}\n", self.problem);
         }
         let time = |seconds: Option<f64>| seconds.map_or_else(|| "-".to_owned(), units::time);
-        let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
         let vip = |vip: &Vip| {
             let owner = match (vip.ours, vip.owner.as_str()) {
                 (true, owner) => format!("{owner} (here)"),
@@ -124,7 +142,7 @@ impl Layer2 {
                 vip.vip.clone(),
                 owner,
                 time(vip.for_seconds),
-                yes(vip.willing),
+                vip.can_be_here(),
             ]
         };
         let member = |peer: &Member| {
@@ -216,9 +234,14 @@ pub fn troubles(reply: &api::Layer2Reply) -> Vec<String> {
         };
         Some(format!("layer 2: {what}"))
     });
+    let cut_off = (reply.vips.iter()).filter(|vip| vip.withheld == "cut_off");
+    let cut_off = cut_off.map(|vip| {
+        let why = super::bgp::cut_off(&vip.service);
+        format!("layer 2: VIP {} cannot be here: {why}", vip.address)
+    });
     let missing = reply.interfaces.iter().filter(|i| i.mac.is_empty());
     let missing = missing.map(|i| format!("layer 2: there is no interface {}", i.name));
-    peers.chain(missing).collect()
+    peers.chain(cut_off).chain(missing).collect()
 }
 
 #[cfg(test)]
@@ -233,6 +256,7 @@ mod tests {
             ours: owner == "lb1",
             willing: true,
             since,
+            ..api::Layer2Vip::default()
         };
         let peer = |name: &str, host: u8| api::Layer2Peer {
             name: name.to_owned(),
@@ -246,6 +270,12 @@ mod tests {
             vips: vec![
                 vip("203.0.113.10", "lb1", 940.0),
                 vip("203.0.113.11", "", 0.0),
+                api::Layer2Vip {
+                    willing: false,
+                    withheld: "cut_off".to_owned(),
+                    service: "web".to_owned(),
+                    ..vip("203.0.113.12", "lb2", 0.0)
+                },
             ],
             peers: vec![
                 api::Layer2Peer {
@@ -279,17 +309,19 @@ mod tests {
             "lb3 (10.0.0.3:26667) speaks version 1",
             "lb4 (10.0.0.4:26667) is heard and does not hear",
             "nothing is heard of lb5 (10.0.0.5:26667)",
+            "VIP 203.0.113.12 cannot be here: this balancer reaches no backend of service web",
             "there is no interface eth0",
         ]) {
             assert!(said.starts_with(&format!("layer 2: {what}")), "{said}");
         }
-        assert_eq!(said.len(), 5);
+        assert_eq!(said.len(), 6);
         assert_eq!(
             Layer2::new(reply, 1_000.0).text(),
             "lb1 in group default\n\n\
              VIP           OWNER       HERE FOR  CAN BE HERE\n\
              203.0.113.10  lb1 (here)  1m 0s     yes\n\
-             203.0.113.11  nobody      -         yes\n\n\
+             203.0.113.11  nobody      -         yes\n\
+             203.0.113.12  lb2         -         no: cut off: web\n\n\
              BALANCER  ADDRESS         STATE             FOR  OWNS  WILLING\n\
              lb2       10.0.0.2:26667  does not hear us  10s     3    1,234\n\
              lb3       10.0.0.3:26667  speaks version 1  -       0        0\n\

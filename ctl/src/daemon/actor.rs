@@ -20,6 +20,7 @@ use lockstep_ctl_core::announce::{Announcements, Balancer, Withheld, announcemen
 use lockstep_ctl_core::checks::{Verdicts, subjects};
 use lockstep_ctl_core::config::Config;
 use lockstep_ctl_core::drains::{Drains, Target};
+use lockstep_ctl_core::group::reach::Reach;
 use lockstep_ctl_core::group::{Group, Own, absorb};
 use lockstep_plan::{Backend, Service, Snapshot};
 use std::collections::BTreeSet;
@@ -119,6 +120,8 @@ pub struct Actor {
     verdicts: Verdicts,
     /// What other balancers have.
     group: Group,
+    /// Whether this balancer alone is cut off from backends.
+    reach: Reach,
     /// What the other parts of the daemon are told.
     orders: Orders,
     engine: Option<EngineClient<Channel>>,
@@ -184,6 +187,7 @@ impl Actor {
             replicas,
             verdicts: Verdicts::new(),
             group: Group::default(),
+            reach: Reach::default(),
             orders,
             engine: None,
             withdraw: Some(Instant::now() + FIRST_ENGINE),
@@ -210,7 +214,9 @@ impl Actor {
     pub async fn run(mut self, mut inbox: mpsc::Receiver<Event>) {
         loop {
             let ramp = self.wanted.next_deadline(self.clock.now());
-            let deadline = self.drains.next_deadline().into_iter().chain(ramp).min();
+            let reach = self.reach.next_deadline(self.clock.now());
+            let deadlines = self.drains.next_deadline().into_iter();
+            let deadline = deadlines.chain(ramp).chain(reach).min();
             let deadline = deadline.and_then(|d| self.clock.instant(d));
             tokio::select! {
                 event = inbox.recv() => match event {
@@ -331,16 +337,16 @@ impl Actor {
         let checked = subjects(services, policies, &self.config.health);
         self.verdicts
             .retain(|target, _| checked.contains_key(target));
+        let own = Own {
+            verdicts: self.found(),
+            drains: self.drains.clone(),
+            backends: backends(self.wanted.services()),
+            heard: self.group.generation,
+        };
+        let now = self.clock.now();
+        self.reach.follow(now, &checked, &own, &self.group);
         tell(&self.orders.subjects, checked);
-        tell(
-            &self.orders.own,
-            Own {
-                verdicts: self.found(),
-                drains: self.drains.clone(),
-                backends: backends(self.wanted.services()),
-                heard: self.group.generation,
-            },
-        );
+        tell(&self.orders.own, own);
         let announced = self.announced();
         if let Some(announced) = &announced {
             tell(&self.orders.announcements, announced.clone());
@@ -372,9 +378,10 @@ impl Actor {
             return None;
         }
         let has = self.has.as_ref().map_or(&[][..], Snapshot::services);
-        let mut announced = announcements(has, self.balancer());
+        let cut_off = self.reach.cut_off(self.clock.now());
+        let mut announced = announcements(has, self.balancer(), &cut_off);
         if !self.wanted.is_unknown() {
-            let wanted = announcements(self.wanted.services(), self.balancer());
+            let wanted = announcements(self.wanted.services(), self.balancer(), &cut_off);
             announced.retain(|address, _| wanted.contains_key(address));
             for (address, state) in wanted {
                 let missing = state.or(Some(Withheld::NotInForce));

@@ -11,7 +11,7 @@ use super::parts::{Ending, Wires};
 use hellos::{Heard, Hellos};
 use link::{Owned, Report};
 use lockstep_api::{Layer2Interface, Layer2Peer, Layer2Reply, Layer2Vip};
-use lockstep_ctl_core::announce::Announcements;
+use lockstep_ctl_core::announce::{Announcements, Withheld};
 use lockstep_ctl_core::config::Config;
 use lockstep_ctl_core::config::layer2::Layer2;
 use lockstep_ctl_core::drains::Timestamp;
@@ -118,6 +118,8 @@ struct Part {
     clock: Clock,
     started: Timestamp,
     too_many: bool,
+    /// VIPs that this balancer has and does not offer, and why.
+    withheld: BTreeMap<IpAddr, Withheld>,
 }
 
 impl Part {
@@ -162,6 +164,7 @@ impl Part {
             clock,
             started,
             too_many: false,
+            withheld: BTreeMap::new(),
         }
     }
 
@@ -232,6 +235,10 @@ impl Part {
     fn offer(&mut self, announcements: &Announcements) {
         let vips = announcements.iter().filter(|(_, why)| why.is_none());
         let vips: Vec<IpAddr> = vips.map(|(vip, _)| *vip).collect();
+        let withheld = announcements.iter();
+        self.withheld = withheld
+            .filter_map(|(vip, why)| why.clone().map(|why| (*vip, why)))
+            .collect();
         let too_many = vips.len() > MAX_VIPS;
         if too_many && !self.too_many {
             tracing::error!(
@@ -298,17 +305,25 @@ impl Part {
         let seconds = |at: Duration| self.started.after(at).0 as f64 / 1e3;
         let election = &self.election;
         let offered = election.offered();
+        let mut vips = election.vips();
+        vips.extend(self.withheld.keys());
         self.reply = Layer2Reply {
             enabled: true,
             name: self.name.clone(),
             group: self.settings.group.clone(),
-            vips: (election.vips().into_iter())
-                .map(|vip| Layer2Vip {
-                    address: vip.to_string(),
-                    owner: election.owner(vip).unwrap_or_default().to_owned(),
-                    ours: election.owned().contains_key(&vip),
-                    willing: offered.contains_key(&vip),
-                    since: election.owned().get(&vip).map_or(0.0, |at| seconds(*at)),
+            vips: (vips.into_iter())
+                .map(|vip| {
+                    let withheld = self.withheld.get(&vip);
+                    let service = withheld.and_then(Withheld::service);
+                    Layer2Vip {
+                        address: vip.to_string(),
+                        owner: election.owner(vip).unwrap_or_default().to_owned(),
+                        ours: election.owned().contains_key(&vip),
+                        willing: offered.contains_key(&vip),
+                        since: election.owned().get(&vip).map_or(0.0, |at| seconds(*at)),
+                        withheld: withheld.map_or("", Withheld::name).to_owned(),
+                        service: service.map_or_else(String::new, |s| s.as_str().to_owned()),
+                    }
                 })
                 .collect(),
             peers: (election.peers(self.clock.uptime()))
