@@ -524,6 +524,7 @@ fn scripts_say_what_they_find_and_are_ended_with_all_they_started() {
         fs::create_dir(&dir).unwrap();
         let script = format!(
             "#!/bin/sh\ncd {0}\nenv | sort > env-$LOCKSTEP_ADDRESS.new && mv env-$LOCKSTEP_ADDRESS.new env-$LOCKSTEP_ADDRESS\n\
+             grep ^Cap /proc/self/status > may-$LOCKSTEP_ADDRESS\n\
              if [ -e hang-$LOCKSTEP_ADDRESS ]; then sleep 4711 & wait; fi\n\
              if [ -e fail-$LOCKSTEP_ADDRESS ]; then echo \"the queue is $1\"; exit 3; fi\n",
             dir.display()
@@ -558,6 +559,11 @@ fn scripts_say_what_they_find_and_are_ended_with_all_they_started() {
         );
     }
     assert!(!environment.contains("HOME="), "{environment}");
+    // None that root usually has.
+    let may = fs::read_to_string(dir.join("may-10.99.0.1")).unwrap();
+    assert_eq!(may.lines().count(), 5, "{may}");
+    let nothing = |line: &str| line.ends_with("\t0000000000000000");
+    assert!(may.lines().all(nothing), "{may}");
     fs::write(dir.join("fail-10.99.0.1"), "").unwrap();
     bench.wait_in_force("script", &[B]);
     bench.wait_for_error("script", A, "exit status: 3: the queue is x y");
