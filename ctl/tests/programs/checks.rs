@@ -189,6 +189,14 @@ fn nginx_that_answers_500_freezes_refuses_and_is_stopped_is_out_until_it_is_back
         1,
         &["service web: backend 10.99.0.1 (10.99.0.1) is down for"],
     );
+    // The engine does not have it, and it has a row all the same.
+    let status = bench.place.lockstep(&["status", "--output", "json"]).json();
+    let backends = &status["engine"]["services"][0]["backends"];
+    let rows = backends.as_array().unwrap().iter();
+    let rows: Vec<_> = rows
+        .map(|b| (b["address"].as_str().unwrap(), b["state"].as_str().unwrap()))
+        .collect();
+    assert_eq!(rows, [(B, "active"), (A, "down")]);
     fs::remove_file(nginx.broken()).unwrap();
     bench.wait_in_force("web", &[A, B]);
 
