@@ -1,6 +1,6 @@
 //! Hellos on the wire: a UDP socket, and a tag of whoever has the key.
 
-use crate::daemon::disk;
+use crate::daemon::{disk, privileges};
 use lockstep_ctl_core::config::layer2::Layer2;
 use lockstep_ctl_core::layer2::{Hello, HelloError, MAX_BYTES};
 use ring::hmac;
@@ -40,8 +40,13 @@ impl Hellos {
     /// With what to do about it. Without hellos no balancer may own anything.
     pub async fn open(settings: &Layer2) -> Result<Self, String> {
         let key = settings.key_file.as_deref().map(read_key).transpose()?;
-        let socket = UdpSocket::bind(settings.listen).await.map_err(|error| {
-            let listen = settings.listen;
+        let listen = settings.listen;
+        let opened = privileges::with(privileges::LOW_PORT, move || {
+            let socket = std::net::UdpSocket::bind(listen)?;
+            socket.set_nonblocking(true)?;
+            UdpSocket::from_std(socket)
+        });
+        let socket = opened.map_err(|error| {
             format!(
                 "cannot listen on {listen}: {error}; `listen` is an address of this host, and no \
                  other program has the port"
