@@ -6,7 +6,7 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(10);
 /// What two CPUs carry to ten replicas without being the limit.
-const MEGABITS: u32 = 100;
+const MEGABITS: u32 = 200;
 
 #[test]
 fn scenario_sessions_iperf3_uploads_to_one_replica() {

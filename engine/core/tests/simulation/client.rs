@@ -232,6 +232,10 @@ impl Client {
         if self.model.is_complete() && self.expected.is_empty() {
             return Ok(());
         }
+        // A killed process may say FIN where the others have said RST.
+        if self.may_be_reset() {
+            return Ok(());
+        }
         Err(format!(
             "FIN after {} bytes, before the end: sent {} of {}, FIN {}, {:?}, {} unread; {:?}",
             self.got,
