@@ -115,7 +115,7 @@ impl Session {
             self.serve(drive);
         } else if possible < self.needed()
             || drive.now >= self.began_at + self.policy.open_timeout
-            || self.is_given_up(drive.now)
+            || self.is_given_up(drive.now, false)
         {
             self.refuse(drive);
         }
