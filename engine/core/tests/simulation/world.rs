@@ -323,6 +323,13 @@ impl World {
         }
     }
 
+    /// Whether no server resets what others go on with: where all of them reset in the end, the
+    /// last words of those that are not primary may be lost.
+    fn resets_alike(&self) -> bool {
+        let servers = &self.scenario.servers;
+        servers.iter().all(|server| server.temper.resets == 0)
+    }
+
     /// The second connection of a group is opened once the first one is.
     fn may_start(&mut self, session: u32) -> bool {
         if !self.scenario.grouped || session.is_multiple_of(2) {
@@ -350,7 +357,7 @@ impl World {
         let is_control = grouped && session.is_multiple_of(2);
         let script = if is_control {
             Script::echo(&mut dice, session, most)
-        } else if grouped && dice.chance(6_000) {
+        } else if grouped && self.resets_alike() && dice.chance(6_000) {
             Script::part(&mut dice, session, most)
         } else {
             Script::write(&mut dice, session, most)
