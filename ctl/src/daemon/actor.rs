@@ -250,7 +250,9 @@ impl Actor {
                     Some(event) => self.handle(event),
                     None => return,
                 },
-                landed = self.line.landed() => self.land(landed),
+                landed = self.line.landed() => if !self.land(landed) {
+                    continue;
+                },
                 () = until(deadline) => self.advance(),
                 () = until(retry) => self.tell_engine(),
                 () = until(patience) => self.end_patience(),
@@ -381,7 +383,11 @@ impl Actor {
             Own {
                 verdicts: self.found(),
                 drains: self.drains.clone(),
-                backends: backends(self.wanted.services()),
+                // Nobody else asks for them, and there may be many.
+                backends: match self.config.store {
+                    Some(_) => backends(self.wanted.services()),
+                    None => BTreeSet::new(),
+                },
                 heard: self.group.generation,
             },
         );
@@ -391,6 +397,10 @@ impl Actor {
             tell(&self.orders.announcements, announced.clone());
         }
         let services = self.wanted.services();
+        let shares = match self.wanted.spreads_evenly() {
+            true => Vec::new(),
+            false => self.wanted.shares(self.laid_over(), self.clock.now()),
+        };
         self.view.send_replace(View {
             clock: self.clock,
             services_file: self.services_file.clone(),
@@ -405,7 +415,7 @@ impl Actor {
             announcements: announced
                 .unwrap_or_else(|| self.orders.announcements.borrow().as_ref().clone()),
             drains: DrainView::all(&self.drains, services),
-            shares: self.wanted.shares(self.laid_over(), self.clock.now()),
+            shares,
         });
     }
 
