@@ -256,7 +256,9 @@ impl Actor {
                     Some(event) => self.handle(event),
                     None => return,
                 },
-                landed = self.line.landed() => self.land(landed),
+                landed = self.line.landed() => if !self.land(landed) {
+                    continue;
+                },
                 () = until(deadline) => self.advance(),
                 () = until(retry) => self.tell_engine(),
                 () = until(patience) => self.end_patience(),
@@ -276,6 +278,7 @@ impl Actor {
         };
         tracing::info!("the clock was set by {:?}", shift.size());
         self.wanted.shift(shift);
+        self.line.shift(shift);
         for (target, deadline) in std::mem::take(&mut self.begun) {
             let same = Phase::Draining {
                 deadline: Some(deadline),
@@ -383,7 +386,11 @@ impl Actor {
         let own = Own {
             verdicts: self.found(),
             drains: self.drains.clone(),
-            backends: backends(self.wanted.services()),
+            // Nobody else asks for them, and there may be many.
+            backends: match self.config.store {
+                Some(_) => backends(self.wanted.services()),
+                None => BTreeSet::new(),
+            },
             heard: self.group.generation,
         };
         let now = self.clock.now();
@@ -396,6 +403,10 @@ impl Actor {
             tell(&self.orders.announcements, announced.clone());
         }
         let services = self.wanted.services();
+        let shares = match self.wanted.spreads_evenly() {
+            true => Vec::new(),
+            false => self.wanted.shares(self.laid_over(), self.clock.now()),
+        };
         self.view.send_replace(View {
             clock: self.clock,
             services_file: self.services_file.clone(),
@@ -410,7 +421,7 @@ impl Actor {
             announcements: announced
                 .unwrap_or_else(|| self.orders.announcements.borrow().as_ref().clone()),
             drains: DrainView::all(&self.drains, services),
-            shares: self.wanted.shares(self.laid_over(), self.clock.now()),
+            shares,
         });
     }
 

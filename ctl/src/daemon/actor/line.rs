@@ -11,6 +11,7 @@ use super::{Actor, FIRST_RETRY, LAST_RETRY, show};
 use crate::convert::{snapshot_from_proto, snapshot_to_proto};
 use crate::daemon::refusal::{Refusal, refused_plan};
 use lockstep_api::engine_client::EngineClient;
+use lockstep_ctl_core::drains::Shift;
 use lockstep_ctl_core::reconcile::{Action, reconcile};
 use lockstep_ctl_core::services::sources::{Placed, Sources};
 use lockstep_ctl_core::spread::Ramps;
@@ -118,6 +119,13 @@ impl Line {
         self.wait = FIRST_RETRY;
     }
 
+    /// The clock has been set.
+    pub(super) fn shift(&mut self, shift: Shift) {
+        if let Some(UnderWay::Telling(told)) = &mut self.under_way {
+            told.ramps.shift(shift);
+        }
+    }
+
     fn spawn(&mut self, task: impl Future<Output = What> + Send + 'static) {
         let link = self.link;
         self.tasks.spawn(async move {
@@ -172,13 +180,14 @@ impl Actor {
         }
     }
 
-    /// Something that was under way has come to its end.
-    pub(super) fn land(&mut self, landed: Result<Landed, JoinError>) {
+    /// Something that was under way has come to its end. Returns whether anybody is to be told.
+    pub(super) fn land(&mut self, landed: Result<Landed, JoinError>) -> bool {
         let Landed { link, what } = match landed {
             Ok(landed) => landed,
             Err(error) => {
                 let refusal = Refusal::Engine(format!("the daemon has failed: {error}"));
-                return self.not_taken(refusal);
+                self.not_taken(refusal);
+                return true;
             }
         };
         if let What::Told(Some(snapshot), _) = &what {
@@ -186,13 +195,20 @@ impl Actor {
             self.sent = snapshot.clone();
         }
         if link != self.line.link {
-            return;
+            return false;
         }
+        let mut tells = true;
         match what {
-            What::Found(Ok(current)) => self.answered(current),
+            What::Found(Ok(current)) => {
+                let has = self.has.as_ref().map(Snapshot::epoch);
+                // What it is told now ends in an event, too.
+                tells = has != Some(current.epoch()) || self.wanted.is_unknown();
+                self.answered(current);
+            }
             What::Told(_, Ok(epoch)) => self.taken(epoch),
             What::Found(Err(refusal)) | What::Told(_, Err(refusal)) => self.not_taken(refusal),
         }
+        tells
     }
 
     /// The engine has said what it has: it is told what differs.
