@@ -66,7 +66,7 @@ pub struct ConfigFile {
 /// value that alone.
 pub fn parse(file: &str, text: &str) -> Result<ConfigFile, Diagnostics> {
     let source = Source::new(file, text);
-    let judge = |document: Document, found: &mut Diagnostics| document.to_config(source, found);
+    let judge = |document: Document, found: &mut Diagnostics| document.into_config(source, found);
     let (config, warnings) = read_toml(file, text, judge)?;
     Ok(ConfigFile { config, warnings })
 }
@@ -94,7 +94,7 @@ struct Document {
 }
 
 impl Document {
-    fn to_config(self, source: Source<'_>, found: &mut Diagnostics) -> Option<Config> {
+    fn into_config(self, source: Source<'_>, found: &mut Diagnostics) -> Option<Config> {
         let config = Config {
             operation: operation::read(self.node, self.log, self.metrics, source, found),
             process: self.process.to_process(),
