@@ -209,7 +209,12 @@ async fn serve(options: Options, log: Log) -> anyhow::Result<()> {
     say_goodbye(&wires, &ending, ending_as, parts, again).await;
     let _ = stop.send(());
     // A client that holds its connection open does not hold up the end.
-    let _ = tokio::time::timeout(GOODBYE, server).await;
+    let patience = match ending_as {
+        // The next daemon is waited for, on the link too.
+        Ending::Restart => GOODBYE / 10,
+        Ending::Running | Ending::Shutdown => GOODBYE,
+    };
+    let _ = tokio::time::timeout(patience, server).await;
     actor.abort();
     Ok(())
 }
@@ -226,7 +231,6 @@ async fn say_goodbye(
     let announces = wires.announcements.borrow().values().any(Option::is_none)
         && wires.config.borrow().announces();
     let (done, told) = oneshot::channel();
-    // An actor that waits for an engine that hangs does not hold up the end for long.
     let said = async {
         let sent = wires.events.send(Event::Ending(how, done)).await;
         sent.is_ok() && told.await.is_ok()
