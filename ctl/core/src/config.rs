@@ -14,13 +14,14 @@ pub mod diff;
 pub mod health;
 pub mod layer2;
 pub mod operation;
+pub mod process;
 pub mod random;
 pub mod shutdown;
 pub mod store;
 
 /// The sections there are, by their keys.
-pub const SECTIONS: [&str; 9] = [
-    "node", "log", "metrics", "shutdown", "health", "bgp", "layer2", "store", "random",
+pub const SECTIONS: [&str; 10] = [
+    "node", "log", "metrics", "process", "shutdown", "health", "bgp", "layer2", "store", "random",
 ];
 
 /// What `lockstepd.toml` says, each part with its defaults where the file is silent.
@@ -28,6 +29,8 @@ pub const SECTIONS: [&str; 9] = [
 pub struct Config {
     /// The name of this balancer, the log, the metrics.
     pub operation: operation::Operation,
+    /// What the daemon itself may do.
+    pub process: process::Process,
     /// How the daemon ends.
     pub shutdown: shutdown::Shutdown,
     /// What checks of services that say less are like.
@@ -80,6 +83,7 @@ pub fn parse(file: &str, text: &str) -> Result<ConfigFile, Diagnostics> {
             source,
             &mut found,
         ),
+        process: document.process.to_process(),
         shutdown: document.shutdown.to_shutdown(),
         health: document.health.to_defaults(source, &mut found),
         bgp: document.bgp.to_bgp(source, &mut found),
@@ -87,6 +91,7 @@ pub fn parse(file: &str, text: &str) -> Result<ConfigFile, Diagnostics> {
         store: document.store.map(|raw| raw.to_store(source, &mut found)),
         random: document.random.map(|raw| raw.to_random(source, &mut found)),
     };
+    document.process.check(&config, source, &mut found);
     if found.has_errors() {
         return Err(found);
     }
@@ -105,6 +110,8 @@ struct Document {
     log: operation::RawLog,
     #[serde(default)]
     metrics: operation::RawMetrics,
+    #[serde(default)]
+    process: process::RawProcess,
     #[serde(default)]
     shutdown: shutdown::RawShutdown,
     #[serde(default)]

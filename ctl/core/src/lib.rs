@@ -13,6 +13,7 @@ pub mod diff;
 pub mod drains;
 pub mod group;
 pub mod health;
+pub mod kubernetes;
 pub mod layer2;
 pub mod policy;
 pub mod random;

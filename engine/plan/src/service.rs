@@ -7,14 +7,14 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU16;
 
-/// The name of a service: 1 to 63 letters, digits, `-`, `_`, `.` or `/`.
+/// The name of a service: 1 to 253 letters, digits, `-`, `_`, `.` or `/`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceName(String);
 
 impl ServiceName {
-    /// A name, or `None` when it is empty, longer than 63 bytes or has another character in it.
+    /// A name, or `None` when it is empty, longer than 253 bytes or has another character in it.
     pub fn new(name: &str) -> Option<Self> {
-        let fits = (1..=63).contains(&name.len());
+        let fits = (1..=253).contains(&name.len());
         let plain = name
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b));
@@ -246,7 +246,7 @@ mod tests {
     #[test]
     fn a_name_is_short_and_plain() {
         assert!(ServiceName::new("default/web-1").is_some());
-        for name in ["", "a b", "ü", &"x".repeat(64)] {
+        for name in ["", "a b", "ü", &"x".repeat(254)] {
             assert!(ServiceName::new(name).is_none(), "{name}");
         }
     }

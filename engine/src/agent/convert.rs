@@ -40,7 +40,7 @@ pub enum ConvertError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// No service name.
-    #[error("{0:?} is not 1 to 63 letters, digits, `-`, `_`, `.` or `/`")]
+    #[error("{0:?} is not 1 to 253 letters, digits, `-`, `_`, `.` or `/`")]
     Name(String),
     /// No IP address.
     #[error("{0:?} is not an IPv4 or IPv6 address")]

@@ -6,13 +6,14 @@ use spdx::{Expression, LicenseReq, ParseMode};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The tiers of the architecture. Imports go down only.
-const TIERS: [(&str, u8); 13] = [
+const TIERS: [(&str, u8); 14] = [
     ("lockstep-wire", 0),
     ("lockstep-bpf", 0),
     ("lockstep-plan", 1),
     ("lockstep-xsk", 1),
     ("lockstep-topology", 1),
     ("lockstep-api", 1),
+    ("lockstep-kubernetes", 1),
     ("lockstep-process", 1),
     ("lockstep-core", 2),
     ("lockstep-ctl-core", 2),

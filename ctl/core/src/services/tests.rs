@@ -171,7 +171,7 @@ backends = ["10.0.0.1"]
 "#,
         &[
             "services.toml:2:8: `name`: \"my web\" is not a name; \
-             use 1 to 63 letters, digits, `-`, `_`, `.` or `/`",
+             use 1 to 253 letters, digits, `-`, `_`, `.` or `/`",
             "services.toml:3:9: `vips`: \"203.0.113.10\" is not a VIP; \
              a VIP is written ADDRESS:PORT/tcp or ADDRESS:PORT/udp, an IPv6 address in brackets; \
              PORT is 0 for every port, 1 to 65535, or a range such as 8000-8099",
@@ -218,7 +218,7 @@ backends = [
                 "services.toml:10:36: `weight` cannot be \"5\"; \
                  it takes a whole number from 1 to 10000, or 0 to drain",
                 "services.toml:11:34: `name`: \"a b\" is not a name; \
-                 use 1 to 63 letters, digits, `-`, `_`, `.`, `/` or `:`",
+                 use 1 to 253 letters, digits, `-`, `_`, `.`, `/` or `:`",
             ],
         ),
         (
@@ -708,7 +708,7 @@ fn any_service() -> impl Strategy<Value = (Service, Spread)> {
     let seconds = || 1..=IdleTimeouts::MAX;
     let idle = (seconds(), seconds(), seconds(), seconds());
     let size = prop_oneof![Just(251), Just(65_537), Just(655_373)];
-    let name = "[A-Za-z0-9_./-]{1,63}";
+    let name = "[A-Za-z0-9_./-]{1,253}";
     let mode = prop_oneof![
         Just(Mode::TUNNEL),
         any::<NonZeroU16>().prop_map(|port| Mode::Tunnel(Encapsulation::Gue { port })),

@@ -54,7 +54,7 @@ impl FromText for Name {
 
     fn from_text(text: &str) -> Result<Self, String> {
         ServiceName::new(text).map(Name).ok_or_else(|| {
-            format!("{text:?} is not a name; use 1 to 63 letters, digits, `-`, `_`, `.` or `/`")
+            format!("{text:?} is not a name; use 1 to 253 letters, digits, `-`, `_`, `.` or `/`")
         })
     }
 }
@@ -71,7 +71,7 @@ impl FromText for BackendName {
             Ok(BackendName(text.to_owned()))
         } else {
             Err(format!(
-                "{text:?} is not a name; use 1 to 63 letters, digits, `-`, `_`, `.`, `/` or `:`"
+                "{text:?} is not a name; use 1 to 253 letters, digits, `-`, `_`, `.`, `/` or `:`"
             ))
         }
     }

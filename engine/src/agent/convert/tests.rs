@@ -65,7 +65,7 @@ fn each_wrong_field_is_named_with_its_service() {
     let table: [(Spoil, &str); 14] = [
         (
             |s| s.name = "a b".into(),
-            "service #1: name: \"a b\" is not 1 to 63 letters, digits, `-`, `_`, `.` or `/`",
+            "service #1: name: \"a b\" is not 1 to 253 letters, digits, `-`, `_`, `.` or `/`",
         ),
         (|s| s.mode = 0, "service web: mode: is missing"),
         (

@@ -1,0 +1,1 @@
+//! Which addresses are announced, by what way and with which attributes.

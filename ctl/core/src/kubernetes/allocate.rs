@@ -1,0 +1,1 @@
+//! Addresses for Services: those they have, those they ask for, those that are free.

@@ -1,0 +1,1 @@
+//! The backends of a Service's port: its slices as one.

@@ -1,0 +1,1 @@
+//! A `Dire`: its pods, its service, its status.

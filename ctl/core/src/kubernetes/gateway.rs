@@ -1,0 +1,1 @@
+//! TCPRoutes and UDPRoutes of the Gateway API.

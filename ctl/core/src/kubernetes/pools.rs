@@ -1,0 +1,1 @@
+//! Pools: the addresses they have, and which of them contradict each other.

@@ -1,0 +1,1 @@
+//! What the leader writes to Services, pools and advertisements.

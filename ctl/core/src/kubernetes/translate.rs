@@ -1,0 +1,1 @@
+//! A Service as services of the engine.

@@ -1,0 +1,113 @@
+//! The objects of a cluster, as far as they decide something.
+
+use lockstep_kubernetes::facts::{Deployment, Name, Namespace, Node, Pod, Service, Slice};
+use lockstep_kubernetes::resources::{AddressPool, Advertisement, Dire};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// An object that is there, is another one now, or is gone (`None`).
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// A Service.
+    Service(Name, Option<Arc<Service>>),
+    /// An EndpointSlice.
+    Slice(Name, Option<Arc<Slice>>),
+    /// A pool.
+    Pool(String, Option<Arc<AddressPool>>),
+    /// An advertisement.
+    Advertisement(String, Option<Arc<Advertisement>>),
+    /// A namespace.
+    Namespace(String, Option<Arc<Namespace>>),
+    /// A node.
+    Node(String, Option<Arc<Node>>),
+    /// A `Dire`.
+    Dire(Name, Option<Arc<Dire>>),
+    /// A Deployment.
+    Deployment(Name, Option<Arc<Deployment>>),
+    /// A pod.
+    Pod(Name, Option<Arc<Pod>>),
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct World {
+    /// Services, ours or not.
+    pub services: BTreeMap<Name, Arc<Service>>,
+    /// The slices of each Service.
+    pub slices: BTreeMap<Name, BTreeMap<Name, Arc<Slice>>>,
+    /// Whose slice each one is, so that one that changes hands leaves the other.
+    owners: BTreeMap<Name, Name>,
+    /// Pools.
+    pub pools: BTreeMap<String, Arc<AddressPool>>,
+    /// Advertisements.
+    pub advertisements: BTreeMap<String, Arc<Advertisement>>,
+    /// Namespaces.
+    pub namespaces: BTreeMap<String, Arc<Namespace>>,
+    /// Nodes.
+    pub nodes: BTreeMap<String, Arc<Node>>,
+    /// `Dire`s.
+    pub dires: BTreeMap<Name, Arc<Dire>>,
+    /// Deployments.
+    pub deployments: BTreeMap<Name, Arc<Deployment>>,
+    /// Pods.
+    pub pods: BTreeMap<Name, Arc<Pod>>,
+    /// Services whose translation may be another one since it was last asked for.
+    dirty: BTreeSet<Name>,
+}
+
+impl World {
+    /// Takes what has changed.
+    pub fn apply(&mut self, change: Change) {
+        match change {
+            Change::Service(name, object) => {
+                self.dirty.insert(name.clone());
+                put(&mut self.services, name, object);
+            }
+            Change::Slice(name, object) => self.apply_slice(name, object),
+            Change::Pool(name, object) => put(&mut self.pools, name, object),
+            Change::Advertisement(name, object) => put(&mut self.advertisements, name, object),
+            Change::Namespace(name, object) => put(&mut self.namespaces, name, object),
+            Change::Node(name, object) => put(&mut self.nodes, name, object),
+            Change::Dire(name, object) => put(&mut self.dires, name, object),
+            Change::Deployment(name, object) => put(&mut self.deployments, name, object),
+            Change::Pod(name, object) => put(&mut self.pods, name, object),
+        }
+    }
+
+    fn apply_slice(&mut self, name: Name, object: Option<Arc<Slice>>) {
+        if let Some(owner) = self.owners.remove(&name)
+            && let Some(slices) = self.slices.get_mut(&owner)
+        {
+            slices.remove(&name);
+            if slices.is_empty() {
+                self.slices.remove(&owner);
+            }
+            self.dirty.insert(owner);
+        }
+        let Some((slice, owner)) = object.and_then(|slice| {
+            let owner = slice.service.clone()?;
+            Some((slice, owner))
+        }) else {
+            return;
+        };
+        self.dirty.insert(owner.clone());
+        self.owners.insert(name.clone(), owner.clone());
+        self.slices.entry(owner).or_default().insert(name, slice);
+    }
+
+    /// The Services to translate anew, once.
+    pub fn take_dirty(&mut self) -> BTreeSet<Name> {
+        std::mem::take(&mut self.dirty)
+    }
+}
+
+fn put<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
+    match value {
+        Some(value) => {
+            map.insert(key, value);
+        }
+        None => {
+            map.remove(&key);
+        }
+    }
+}

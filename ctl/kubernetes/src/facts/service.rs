@@ -1,0 +1,163 @@
+//! A Service.
+
+use super::{Family, Name, Protocol};
+use crate::annotations;
+use k8s_openapi::api::core::v1 as api;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// What of a Service decides something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Its name.
+    pub name: Name,
+    /// So that events are about this one and no later one of the name.
+    pub uid: String,
+    /// When it was made, in seconds since 1970: of two that want one address the older one has it.
+    pub created: i64,
+    /// Whether it is about to go.
+    pub deleting: bool,
+    /// Whether it is of type LoadBalancer.
+    pub load_balancer: bool,
+    /// Its `loadBalancerClass`.
+    pub class: Option<String>,
+    /// Annotations that begin with [`annotations::PREFIX`].
+    pub annotations: BTreeMap<String, String>,
+    /// Its labels, which pools select by.
+    pub labels: BTreeMap<String, String>,
+    /// `spec.loadBalancerIP`, as it stands there.
+    pub address: Option<String>,
+    /// The families it asks for; the first one is the preferred one.
+    pub families: Vec<Family>,
+    /// Whether it may have, or has to have, both.
+    pub family_policy: FamilyPolicy,
+    /// Its ports.
+    pub ports: Vec<ServicePort>,
+    /// `externalTrafficPolicy: Local`: only backends on the balancer's own node.
+    pub local: bool,
+    /// Where others ask whether this node has backends of it.
+    pub health_check_port: Option<u16>,
+    /// `sessionAffinity: ClientIP`, and for how long.
+    pub affinity: Option<Duration>,
+    /// `loadBalancerSourceRanges`, as they stand there.
+    pub source_ranges: Vec<String>,
+    /// Whether endpoints that are not ready serve too.
+    pub publish_not_ready: bool,
+    /// The addresses in its status.
+    pub ingress: Vec<Ingress>,
+    /// Conditions of its status: type to (status, reason, message).
+    pub conditions: BTreeMap<String, (String, String, String)>,
+}
+
+/// Which families a Service may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FamilyPolicy {
+    /// One.
+    #[default]
+    Single,
+    /// Both where there are both.
+    Prefer,
+    /// Both or nothing.
+    Require,
+}
+
+/// A port of a Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Its name; empty where it is the only one.
+    pub name: String,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// The port clients connect to.
+    pub port: u16,
+}
+
+/// An address in the status of a Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ingress {
+    /// The address.
+    pub address: IpAddr,
+    /// `VIP` or `Proxy`.
+    pub mode: Option<String>,
+    /// Ports with what is wrong with them.
+    pub ports: Vec<(u16, Protocol, Option<String>)>,
+}
+
+impl From<&api::Service> for Service {
+    fn from(object: &api::Service) -> Self {
+        let meta = &object.metadata;
+        let spec = object.spec.clone().unwrap_or_default();
+        let status = object.status.clone().unwrap_or_default();
+        let name = Name::new(
+            meta.namespace.as_deref().unwrap_or_default(),
+            meta.name.as_deref().unwrap_or_default(),
+        );
+        let ours = |(key, _): &(&String, &String)| key.starts_with(annotations::PREFIX);
+        let annotations = meta.annotations.iter().flatten().filter(ours);
+        let ports = spec.ports.unwrap_or_default();
+        let ports = ports.into_iter().filter_map(|port| {
+            Some(ServicePort {
+                protocol: Protocol::of(port.protocol.as_deref()),
+                port: u16::try_from(port.port).ok()?,
+                name: port.name.unwrap_or_default(),
+            })
+        });
+        let families = spec.ip_families.unwrap_or_default();
+        let families = families.iter().map(|family| match family.as_str() {
+            "IPv6" => Family::V6,
+            _ => Family::V4,
+        });
+        let affinity = spec.session_affinity_config.and_then(|c| c.client_ip);
+        let seconds = affinity.and_then(|c| c.timeout_seconds).unwrap_or(10_800);
+        let sticks = spec.session_affinity.as_deref() == Some("ClientIP");
+        let conditions = status.conditions.unwrap_or_default().into_iter();
+        let balancer = status.load_balancer.and_then(|b| b.ingress);
+        Service {
+            uid: meta.uid.clone().unwrap_or_default(),
+            created: meta
+                .creation_timestamp
+                .as_ref()
+                .map_or(0, |time| time.0.as_second()),
+            deleting: meta.deletion_timestamp.is_some(),
+            load_balancer: spec.type_.as_deref() == Some("LoadBalancer"),
+            class: spec.load_balancer_class,
+            annotations: annotations.map(|(k, v)| (k.clone(), v.clone())).collect(),
+            labels: meta.labels.clone().unwrap_or_default(),
+            address: spec.load_balancer_ip.filter(|text| !text.is_empty()),
+            families: families.collect(),
+            family_policy: match spec.ip_family_policy.as_deref() {
+                Some("PreferDualStack") => FamilyPolicy::Prefer,
+                Some("RequireDualStack") => FamilyPolicy::Require,
+                _ => FamilyPolicy::Single,
+            },
+            ports: ports.collect(),
+            local: spec.external_traffic_policy.as_deref() == Some("Local"),
+            health_check_port: spec
+                .health_check_node_port
+                .and_then(|port| u16::try_from(port).ok())
+                .filter(|port| *port != 0),
+            affinity: sticks.then(|| Duration::from_secs(u64::try_from(seconds).unwrap_or(0))),
+            source_ranges: spec.load_balancer_source_ranges.unwrap_or_default(),
+            publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
+            ingress: balancer.iter().flatten().filter_map(ingress).collect(),
+            conditions: conditions
+                .map(|c| (c.type_, (c.status, c.reason, c.message)))
+                .collect(),
+            name,
+        }
+    }
+}
+
+fn ingress(object: &api::LoadBalancerIngress) -> Option<Ingress> {
+    let ports = object.ports.iter().flatten().filter_map(|port| {
+        let number = u16::try_from(port.port).ok()?;
+        let protocol = Protocol::of(Some(&port.protocol));
+        Some((number, protocol, port.error.clone()))
+    });
+    Some(Ingress {
+        address: object.ip.as_ref()?.parse().ok()?,
+        mode: object.ip_mode.clone(),
+        ports: ports.collect(),
+    })
+}

@@ -1,0 +1,39 @@
+//! Kubernetes' objects as the daemon sees them, and the resources that are Lockstep's own.
+//!
+//! An object comes from the API server as its generated type and is kept as a fact ([`facts`]): the
+//! few fields that decide something, parsed once. What follows from all of them is found by
+//! `lockstep-ctl-core`; this crate knows no client.
+
+pub mod facts;
+pub mod resources;
+
+/// The API group of our resources and annotations.
+pub const GROUP: &str = "lockstep.dev";
+
+/// The class of Services that are ours, where the configuration names no other.
+pub const CLASS: &str = "lockstep.dev/xdp";
+
+/// Who writes what we write, for server-side apply.
+pub const FIELD_MANAGER: &str = "lockstepd";
+
+/// Annotations of Services. The first ones are an operator's, the last one is ours.
+pub mod annotations {
+    /// The pool to take addresses from.
+    pub const ADDRESS_POOL: &str = "lockstep.dev/address-pool";
+    /// The addresses to take, separated by commas: one, or one of each family.
+    pub const LOAD_BALANCER_IPS: &str = "lockstep.dev/load-balancer-ips";
+    /// Services with the same key may share an address where their ports differ.
+    pub const ALLOW_SHARED_IP: &str = "lockstep.dev/allow-shared-ip";
+    /// `full-nat` (the default), `nat`, `tunnel` or `replicate`.
+    pub const MODE: &str = "lockstep.dev/mode";
+    /// As in `services.toml`.
+    pub const SCHEDULER: &str = "lockstep.dev/scheduler";
+    /// The size of the Maglev table.
+    pub const TABLE_SIZE: &str = "lockstep.dev/table-size";
+    /// The policy of `replicate`: the keys of `[service.replicate]` of `services.toml`, as TOML.
+    pub const REPLICATE: &str = "lockstep.dev/replicate";
+    /// Written by us: the pool an address came from.
+    pub const ALLOCATED_FROM: &str = "lockstep.dev/ip-allocated-from-pool";
+    /// What all of them begin with.
+    pub const PREFIX: &str = "lockstep.dev/";
+}

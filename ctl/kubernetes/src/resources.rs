@@ -1,0 +1,10 @@
+//! The resources of our own group, `lockstep.dev/v1alpha1`. Their schemas are generated from these
+//! types.
+
+mod address_pool;
+mod advertisement;
+mod dire;
+
+pub use address_pool::{AddressPool, AddressPoolSpec, AddressPoolStatus, Selector};
+pub use advertisement::{Advertisement, AdvertisementSpec, AdvertisementStatus, AdvertisementType};
+pub use dire::{Dire, DireReplica, DireSpec, DireStatus};
