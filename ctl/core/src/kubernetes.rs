@@ -12,6 +12,7 @@ pub mod gateway;
 pub mod names;
 pub mod pools;
 pub mod selector;
+mod settle;
 pub mod status;
 pub mod translate;
 pub mod world;
