@@ -3,8 +3,10 @@
 //! Every section may be left out, and so may the file: the daemon then tells its engine what
 //! `services.toml` says, and does nothing else.
 
+use crate::services::sources::Provider;
 use lockstep_topology::diagnostics::{Diagnostics, Source, from_toml};
 use serde::Deserialize;
+use std::collections::BTreeSet;
 
 pub mod bfd;
 pub mod bgp;
@@ -56,6 +58,12 @@ impl Config {
     /// Whether there is anybody to announce VIPs to.
     pub fn announces(&self) -> bool {
         self.bgp != bgp::Bgp::default() || self.layer2.is_some()
+    }
+
+    /// Who has services beside `services.toml`.
+    pub fn providers(&self) -> BTreeSet<Provider> {
+        // There is no section of one yet.
+        BTreeSet::new()
     }
 }
 
