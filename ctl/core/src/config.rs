@@ -62,8 +62,10 @@ impl Config {
 
     /// Who has services beside `services.toml`.
     pub fn providers(&self) -> BTreeSet<Provider> {
-        // There is no section of one yet.
-        BTreeSet::new()
+        self.kubernetes
+            .iter()
+            .map(|_| Provider::Kubernetes)
+            .collect()
     }
 }
 

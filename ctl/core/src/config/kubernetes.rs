@@ -14,9 +14,6 @@ pub const LEASE: &str = "lockstep";
 /// The namespace of the Lease, where neither the file nor the pod says another.
 pub const NAMESPACE: &str = "lockstep-system";
 
-/// The `controllerName` of GatewayClasses that are ours, where the file has no other.
-pub const GATEWAY_CONTROLLER: &str = "lockstep.dev/gateway";
-
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kubernetes {
@@ -24,8 +21,9 @@ pub struct Kubernetes {
     pub class: String,
     /// Also Services without a class.
     pub default_class: bool,
-    /// The `controllerName` of GatewayClasses that are ours.
-    pub gateway_controller: String,
+    /// The `controllerName` of GatewayClasses that are ours; the Gateway API is not looked at
+    /// where the file has nothing.
+    pub gateway_controller: Option<String>,
     /// How the API server is reached; by the pod's own account where the file has nothing.
     pub kubeconfig: Option<PathBuf>,
     /// The context of it; its current one where the file has nothing.
@@ -37,7 +35,7 @@ pub struct Kubernetes {
     /// The Lease's name.
     pub lease: String,
     /// Whether this daemon may be the one that decides and writes.
-    pub leader: bool,
+    pub lead: bool,
     /// Where `healthCheckNodePort`s are answered; nowhere where the file has nothing.
     pub health_checks: Option<IpAddr>,
 }
@@ -49,7 +47,7 @@ impl Kubernetes {
             class: self.class.clone(),
             default_class: self.default_class,
             node,
-            gateway_controller: self.gateway_controller.clone(),
+            gateway_controller: self.gateway_controller.clone().unwrap_or_default(),
         }
     }
 }
@@ -67,7 +65,7 @@ pub(super) struct RawKubernetes {
     namespace: Option<Spanned<String>>,
     lease: Option<Spanned<String>>,
     #[serde(default = "yes")]
-    leader: bool,
+    lead: bool,
     health_checks: Option<Spanned<String>>,
 }
 
@@ -110,13 +108,13 @@ impl RawKubernetes {
         Kubernetes {
             class: class.unwrap_or_else(|| CLASS.to_owned()),
             default_class: self.default_class,
-            gateway_controller: controller.unwrap_or_else(|| GATEWAY_CONTROLLER.to_owned()),
+            gateway_controller: controller,
             kubeconfig: file.map(PathBuf::from),
             context,
             node,
             namespace,
             lease: lease.unwrap_or_else(|| LEASE.to_owned()),
-            leader: self.leader,
+            lead: self.lead,
             health_checks: health_checks.and_then(|text| text.parse().ok()),
         }
     }
@@ -157,12 +155,12 @@ mod tests {
         let kubernetes = file.config.kubernetes.unwrap();
         assert_eq!(kubernetes.class, "lockstep.dev/xdp");
         assert_eq!(kubernetes.lease, "lockstep");
-        assert!(kubernetes.leader && !kubernetes.default_class);
+        assert!(kubernetes.lead && !kubernetes.default_class);
         assert_eq!(kubernetes.kubeconfig, None);
         assert_eq!(kubernetes.health_checks, None);
         let settings = kubernetes.settings(Some("n1".to_owned()));
         assert_eq!(settings.node.as_deref(), Some("n1"));
-        assert_eq!(settings.gateway_controller, "lockstep.dev/gateway");
+        assert_eq!(settings.gateway_controller, "", "no Gateway API");
     }
 
     #[test]
@@ -170,7 +168,7 @@ mod tests {
         let text = "[kubernetes]\nclass = \"example.org/lb\"\ndefault_class = true\n\
                     kubeconfig = \"/etc/lockstep/kubeconfig\"\ncontext = \"admin@home\"\n\
                     node = \"worker-1.example\"\nnamespace = \"network\"\nlease = \"lb\"\n\
-                    leader = false\nhealth_checks = \"::\"\n";
+                    lead = false\nhealth_checks = \"::\"\n";
         let file = parse("lockstepd.toml", text).unwrap();
         let kubernetes = file.config.kubernetes.unwrap();
         assert_eq!(kubernetes.class, "example.org/lb");
@@ -178,7 +176,7 @@ mod tests {
         assert_eq!(kubernetes.kubeconfig, Some(path));
         assert_eq!(kubernetes.context.as_deref(), Some("admin@home"));
         assert_eq!(kubernetes.namespace.as_deref(), Some("network"));
-        assert!(!kubernetes.leader && kubernetes.default_class);
+        assert!(!kubernetes.lead && kubernetes.default_class);
         assert_eq!(kubernetes.health_checks, Some("::".parse().unwrap()));
     }
 
