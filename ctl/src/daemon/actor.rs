@@ -19,11 +19,11 @@ use lockstep_api::{
 use lockstep_ctl_core::announce::{Announcements, Balancer, Withheld, announcements};
 use lockstep_ctl_core::checks::{Verdicts, subjects};
 use lockstep_ctl_core::config::Config;
-use lockstep_ctl_core::drains::{Drains, Target};
+use lockstep_ctl_core::drains::{Drains, Phase, Target, Timestamp};
 use lockstep_ctl_core::group::{Group, Own, absorb};
 use lockstep_ctl_core::services::sources::{Provided, Provider};
 use lockstep_plan::{Backend, Service, Snapshot};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -57,6 +57,8 @@ const WITHOUT_ENGINE: Duration = Duration::from_millis(200);
 /// that kept routes over the restart of the daemon are not to lose them for it (RFC 4724).
 const FIRST_ENGINE: Duration = Duration::from_secs(2);
 
+/// How often the wall clock is looked at while a backend is to be removed at some time of it.
+const LOOK: Duration = Duration::from_secs(1);
 /// The most files that are compared with what is in force at a time.
 const PREVIEWS: usize = 4;
 
@@ -126,6 +128,9 @@ pub struct Actor {
     file_error: String,
     config_error: String,
     drains: Drains,
+    /// The deadlines of those that were begun here: each as long after the beginning as the
+    /// operator said, whatever the wall clock is set to meanwhile.
+    begun: BTreeMap<Target, Timestamp>,
     /// Whether the whole balancer is drained.
     drained: bool,
     ending: Ending,
@@ -198,6 +203,7 @@ impl Actor {
             file_error: String::new(),
             config_error: String::new(),
             drains,
+            begun: BTreeMap::new(),
             drained,
             ending: Ending::Running,
             replicas,
@@ -231,9 +237,12 @@ impl Actor {
     /// Handles events until nobody can send one.
     pub async fn run(mut self, mut inbox: mpsc::Receiver<Event>) {
         loop {
+            self.follow_wall_clock(Clock::wall());
             let ramp = self.wanted.next_deadline(self.clock.now());
             let deadline = self.drains.next_deadline().into_iter().chain(ramp).min();
             let deadline = deadline.and_then(|d| self.clock.instant(d));
+            // Nothing wakes when the wall clock is set.
+            let look = self.drains.next_deadline().map(|_| Instant::now() + LOOK);
             let (retry, patience) = (self.line.retry, self.patience());
             let guess = self.guessed.as_ref().map(|(_, at)| *at);
             tokio::select! {
@@ -248,9 +257,33 @@ impl Actor {
                 // What is announced is found by publishing.
                 () = until(self.withdraw) => self.withdraw = None,
                 () = until(guess) => self.stop_guessing(),
+                () = until(look) => continue,
             }
             self.publish();
         }
+    }
+
+    /// Deadlines that others have given, or that were saved, are those of the wall clock.
+    fn follow_wall_clock(&mut self, wall: Timestamp) {
+        let Some(shift) = self.clock.follow(wall) else {
+            return;
+        };
+        tracing::info!("the clock was set by {:?}", shift.size());
+        self.wanted.shift(shift);
+        for (target, deadline) in std::mem::take(&mut self.begun) {
+            let same = Phase::Draining {
+                deadline: Some(deadline),
+            };
+            if self.drains.phase(&target) == Some(same) {
+                let deadline = shift.of(deadline);
+                self.drains.drain(target.clone(), Some(deadline));
+                self.begun.insert(target, deadline);
+            }
+        }
+        if !self.begun.is_empty() {
+            self.save_drains_or_warn();
+        }
+        self.publish();
     }
 
     fn handle(&mut self, event: Event) {

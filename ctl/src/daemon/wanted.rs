@@ -1,7 +1,7 @@
 //! The services that should be in force: those of all sources, and how they spread new flows.
 
 use lockstep_ctl_core::checks::Policy;
-use lockstep_ctl_core::drains::{Target, Timestamp};
+use lockstep_ctl_core::drains::{Shift, Target, Timestamp};
 use lockstep_ctl_core::services::sources::{Offer, Sources};
 use lockstep_ctl_core::spread::{Ramps, Share, Spreads, lay_over, shares};
 use lockstep_plan::{Backend, BackendState, Service, ServiceName};
@@ -90,6 +90,11 @@ impl Wanted {
     /// The engine has it so.
     pub fn set_ramps(&mut self, ramps: Ramps) {
         self.ramps = ramps;
+    }
+
+    /// The clock has been set.
+    pub fn shift(&mut self, shift: Shift) {
+        self.ramps.shift(shift);
     }
 
     /// When [`Wanted::over`] has something else to say.

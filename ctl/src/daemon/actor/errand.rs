@@ -274,8 +274,13 @@ impl Actor {
                     ..ApplyFileReply::default()
                 }));
             }
-            Task::Drain { targets, reply, .. } => {
+            Task::Drain {
+                targets,
+                deadline,
+                reply,
+            } => {
                 let warnings = self.put_drains(drains);
+                self.note_begun(&targets, deadline);
                 let answer = self.drained(&targets, warnings);
                 self.publish();
                 let _ = reply.send(Ok(answer));
@@ -329,6 +334,19 @@ impl Actor {
                 tracing::error!("{text}");
                 vec![text]
             }
+        }
+    }
+
+    /// What an operator has said here.
+    pub(super) fn note_begun(&mut self, targets: &[Target], deadline: Option<Timestamp>) {
+        let drains = &self.drains;
+        self.begun
+            .retain(|target, _| drains.phase(target).is_some());
+        for target in targets {
+            match deadline {
+                Some(deadline) => self.begun.insert(target.clone(), deadline),
+                None => self.begun.remove(target),
+            };
         }
     }
 

@@ -1,6 +1,8 @@
 //! The actor without an engine, with one that never answers, and with services of providers.
 
 use super::*;
+use lockstep_ctl_core::drains::find_targets;
+use lockstep_ctl_core::group::DrainChange;
 use lockstep_ctl_core::services::parse;
 use lockstep_ctl_core::services::sources::Offer;
 use std::fs;
@@ -184,4 +186,40 @@ async fn more_commands_than_wait_are_refused() {
         "{refusal}"
     );
     assert!(answers.iter_mut().all(|answer| answer.try_recv().is_err()));
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_moves_the_deadlines_of_others_and_none_that_was_given_here() {
+    let mut desk = desk(WEB);
+    let actor = &mut desk.actor;
+    let target = |backend: &str| {
+        let mut targets = find_targets(actor.wanted.services(), backend, None).unwrap();
+        targets.remove(0)
+    };
+    let (mine, others) = (target("10.0.0.1"), target("10.0.0.2"));
+    let minute = Duration::from_secs(60);
+    let deadline = actor.clock.now().after(minute);
+    actor.drains.drain(mine.clone(), Some(deadline));
+    actor.note_begun(std::slice::from_ref(&mine), Some(deadline));
+    // What another balancer has begun, whose clock is right: this one is ten minutes late.
+    actor.handle(Event::Group(Group {
+        changes: vec![DrainChange {
+            target: others.clone(),
+            drain: Some(Some(deadline.after(minute * 5))),
+        }],
+        ..Group::default()
+    }));
+    actor.follow_wall_clock(Clock::wall());
+    assert_eq!(actor.begun[&mine], deadline, "not set");
+    actor.follow_wall_clock(Clock::wall().after(minute * 10));
+    actor.advance();
+    assert_eq!(actor.drains.phase(&others), Some(Phase::Removed));
+    let Some(Phase::Draining {
+        deadline: Some(deadline),
+    }) = actor.drains.phase(&mine)
+    else {
+        panic!("{:?}", actor.drains);
+    };
+    let left = deadline.since(actor.clock.now());
+    assert!(left > minute - minute / 10 && left <= minute, "{left:?}");
 }
