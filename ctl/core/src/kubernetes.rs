@@ -9,6 +9,7 @@ pub mod allocate;
 pub mod backends;
 pub mod dire;
 pub mod gateway;
+pub mod lease;
 pub mod names;
 pub mod pools;
 pub mod selector;
