@@ -270,6 +270,7 @@ impl Actor {
         };
         tracing::info!("the clock was set by {:?}", shift.size());
         self.wanted.shift(shift);
+        self.line.shift(shift);
         for (target, deadline) in std::mem::take(&mut self.begun) {
             let same = Phase::Draining {
                 deadline: Some(deadline),
