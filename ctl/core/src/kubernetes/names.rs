@@ -84,7 +84,10 @@ mod tests {
         let web = Name::new("shop", "web");
         let named = |port, second| of_service(&web, &port, second);
         let text = |name: Option<ServiceName>| name.map(|n| n.to_string());
-        assert_eq!(text(named(port("http"), None)).as_deref(), Some("shop/web/http"));
+        assert_eq!(
+            text(named(port("http"), None)).as_deref(),
+            Some("shop/web/http")
+        );
         assert_eq!(text(named(port(""), None)).as_deref(), Some("shop/web/80"));
         assert_eq!(
             text(named(port("http"), Some(Family::V6))).as_deref(),
