@@ -222,7 +222,6 @@ async fn say_goodbye(
     let announces = wires.announcements.borrow().values().any(Option::is_none)
         && wires.config.borrow().announces();
     let (done, told) = oneshot::channel();
-    // An actor that waits for an engine that hangs does not hold up the end for long.
     let said = async {
         let sent = wires.events.send(Event::Ending(how, done)).await;
         sent.is_ok() && told.await.is_ok()

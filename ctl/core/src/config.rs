@@ -3,13 +3,16 @@
 //! Every section may be left out, and so may the file: the daemon then tells its engine what
 //! `services.toml` says, and does nothing else.
 
+use crate::services::sources::Provider;
 use lockstep_topology::diagnostics::{Diagnostics, Source, from_toml};
 use serde::Deserialize;
+use std::collections::BTreeSet;
 
 pub mod bfd;
 pub mod bgp;
 pub mod diff;
 pub mod health;
+pub mod kubernetes;
 pub mod layer2;
 pub mod operation;
 pub mod random;
@@ -17,8 +20,17 @@ pub mod shutdown;
 pub mod store;
 
 /// The sections there are, by their keys.
-pub const SECTIONS: [&str; 9] = [
-    "node", "log", "metrics", "shutdown", "health", "bgp", "layer2", "store", "random",
+pub const SECTIONS: [&str; 10] = [
+    "node",
+    "log",
+    "metrics",
+    "shutdown",
+    "health",
+    "bgp",
+    "layer2",
+    "store",
+    "random",
+    "kubernetes",
 ];
 
 /// What `lockstepd.toml` says, each part with its defaults where the file is silent.
@@ -38,12 +50,22 @@ pub struct Config {
     pub store: Option<store::Store>,
     /// The random numbers for replicas; `None` where they are not served.
     pub random: Option<random::Random>,
+    /// The cluster whose Services are served; `None` where there is none.
+    pub kubernetes: Option<kubernetes::Kubernetes>,
 }
 
 impl Config {
     /// Whether there is anybody to announce VIPs to.
     pub fn announces(&self) -> bool {
         self.bgp != bgp::Bgp::default() || self.layer2.is_some()
+    }
+
+    /// Who has services beside `services.toml`.
+    pub fn providers(&self) -> BTreeSet<Provider> {
+        self.kubernetes
+            .iter()
+            .map(|_| Provider::Kubernetes)
+            .collect()
     }
 }
 
@@ -78,6 +100,7 @@ pub fn parse(file: &str, text: &str) -> Result<ConfigFile, Diagnostics> {
         layer2: document.layer2.map(|raw| raw.to_layer2(source, &mut found)),
         store: document.store.map(|raw| raw.to_store(source, &mut found)),
         random: document.random.map(|raw| raw.to_random(source, &mut found)),
+        kubernetes: (document.kubernetes).map(|raw| raw.to_kubernetes(source, &mut found)),
     };
     if found.has_errors() {
         return Err(found);
@@ -106,6 +129,7 @@ struct Document {
     layer2: Option<layer2::RawLayer2>,
     store: Option<store::RawStore>,
     random: Option<random::RawRandom>,
+    kubernetes: Option<kubernetes::RawKubernetes>,
 }
 
 #[cfg(test)]

@@ -30,6 +30,36 @@ impl Timestamp {
     }
 }
 
+/// What a clock was set by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shift {
+    before: Timestamp,
+    after: Timestamp,
+}
+
+impl Shift {
+    /// From one time to another, earlier or later.
+    pub const fn between(before: Timestamp, after: Timestamp) -> Self {
+        Shift { before, after }
+    }
+
+    /// How far that is.
+    pub fn size(self) -> Duration {
+        let (before, after) = (self.before, self.after);
+        after.since(before).max(before.since(after))
+    }
+
+    /// A time that is as far from the later one as it was from the earlier one.
+    pub fn of(self, time: Timestamp) -> Timestamp {
+        let shifted = time.after(self.after.since(self.before));
+        Timestamp(
+            shifted
+                .0
+                .saturating_sub(self.before.0.saturating_sub(self.after.0)),
+        )
+    }
+}
+
 /// A backend of a service.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Target {
@@ -69,6 +99,11 @@ impl Drains {
             Phase::Draining { .. } => *phase = Phase::Draining { deadline },
             Phase::Removed => {}
         }
+    }
+
+    /// Where the drain of a backend stands.
+    pub fn phase(&self, target: &Target) -> Option<Phase> {
+        self.phases.get(target).copied()
     }
 
     /// Ends a drain. `false` when there was none.

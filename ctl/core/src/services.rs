@@ -82,6 +82,7 @@ mod flows;
 pub(crate) mod health;
 mod meaningless;
 mod replicate;
+pub mod sources;
 pub(crate) mod values;
 
 use flows::{FileEncapsulation, FilePriority, FileScheduler, FileSticky, SlowStart};

@@ -9,7 +9,7 @@ mod slice;
 
 pub use namespace::{Namespace, Node};
 pub use pod::{Deployment, Pod};
-pub use service::{FamilyPolicy, Ingress, Service, ServicePort};
+pub use service::{Condition, FamilyPolicy, Ingress, Service, ServicePort};
 pub use slice::{Endpoint, Slice, SlicePort};
 
 use std::fmt;

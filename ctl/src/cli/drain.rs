@@ -105,6 +105,12 @@ impl Report {
             warnings: reply.warnings,
         }
     }
+
+    fn warn(&self) {
+        for warning in &self.warnings {
+            super::output::say(format!("lockstep: warning: {warning}"));
+        }
+    }
 }
 
 /// Begins a drain.
@@ -123,9 +129,7 @@ pub async fn drain(
     };
     let mut daemon = ask::daemon(global).await?;
     let report = Report::new(ask::answer(Peer::Daemon, daemon.drain(request)).await?);
-    for warning in &report.warnings {
-        super::output::say(format!("lockstep: warning: {warning}"));
-    }
+    report.warn();
     out.answer(&report, || {
         format!(
             "{}\nin force as epoch {}",
@@ -151,6 +155,7 @@ pub async fn undrain(
     };
     let mut daemon = ask::daemon(global).await?;
     let report = Report::new(ask::answer(Peer::Daemon, daemon.undrain(request)).await?);
+    report.warn();
     out.answer(&report, || {
         let active = |d: &Entry| {
             vec![

@@ -1,7 +1,8 @@
 //! The one task that decides: which services should be in force, and what the engine is told.
 //!
 //! Everything that happens comes to it as an [`Event`], one after the other, so that there is no
-//! order of events in which a file, a drain and a restarting engine disagree.
+//! order of events in which a file, a drain and a restarting engine disagree. None of them waits
+//! for the engine: what that answers is an event too.
 
 use super::Options;
 use super::clock::Clock;
@@ -13,25 +14,30 @@ use super::view::{DrainView, View};
 use super::wanted::Wanted;
 use lockstep_api::engine_client::EngineClient;
 use lockstep_api::{
-    ApplyFileReply, ApplyFileRequest, DrainBalancerReply, DrainReply, DrainRequest, FileKind,
-    UndrainRequest,
+    ApplyFileReply, ApplyFileRequest, DrainBalancerReply, DrainReply, DrainRequest, UndrainRequest,
 };
 use lockstep_ctl_core::announce::{Announcements, Balancer, Withheld, announcements};
 use lockstep_ctl_core::checks::{Verdicts, subjects};
 use lockstep_ctl_core::config::Config;
-use lockstep_ctl_core::drains::{Drains, Target};
+use lockstep_ctl_core::drains::{Drains, Phase, Target, Timestamp};
 use lockstep_ctl_core::group::{Group, Own, absorb};
+use lockstep_ctl_core::services::sources::{Provided, Provider};
 use lockstep_plan::{Backend, Service, Snapshot};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tonic::transport::Channel;
 
 mod commands;
 mod engine;
+mod errand;
 mod files;
+mod line;
+
+use errand::{Errand, Queue};
+use line::Line;
 
 /// How long the engine may take to answer. Applying waits for every worker.
 const ENGINE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,6 +57,11 @@ const WITHOUT_ENGINE: Duration = Duration::from_millis(200);
 /// that kept routes over the restart of the daemon are not to lose them for it (RFC 4724).
 const FIRST_ENGINE: Duration = Duration::from_secs(2);
 
+/// How often the wall clock is looked at while a backend is to be removed at some time of it.
+const LOOK: Duration = Duration::from_secs(1);
+/// The most files that are compared with what is in force at a time.
+const PREVIEWS: usize = 4;
+
 /// Something that happened.
 #[derive(Debug)]
 pub enum Event {
@@ -60,6 +71,12 @@ pub enum Event {
     EngineDown,
     /// A file may have changed.
     FileChanged,
+    /// A provider has other services: all of them.
+    #[cfg_attr(
+        not(test),
+        allow(dead_code, reason = "for providers, of which there is none yet")
+    )]
+    Provided(Provider, Provided),
     /// The health of replicas is another one.
     Health(Healths),
     /// What the checks of backends have found is another thing: all of it.
@@ -77,11 +94,13 @@ pub enum Event {
 /// Where the answer to a command goes. Somebody who no longer waits for it is no error.
 type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 
+type ApplyReply = Reply<ApplyFileReply>;
+
 /// Something that somebody wants.
 #[derive(Debug)]
 pub enum Command {
     /// Put a file's services in force, or show what that would change.
-    ApplyFile(ApplyFileRequest, Reply<ApplyFileReply>),
+    ApplyFile(ApplyFileRequest, ApplyReply),
     /// Drain a backend, until a deadline.
     Drain(DrainRequest, Option<Duration>, Reply<DrainReply>),
     /// End drains.
@@ -99,10 +118,8 @@ pub struct Actor {
     services_file: String,
     config_file: String,
     wanted: Wanted,
-    /// The text of them.
-    text: String,
-    /// Why the engine can never do what it was told last.
-    impossible: Option<String>,
+    /// The text of the file among them.
+    text: Arc<str>,
     config: Arc<Config>,
     /// The text of it.
     config_text: String,
@@ -111,6 +128,9 @@ pub struct Actor {
     file_error: String,
     config_error: String,
     drains: Drains,
+    /// The deadlines of those that were begun here: each as long after the beginning as the
+    /// operator said, whatever the wall clock is set to meanwhile.
+    begun: BTreeMap<Target, Timestamp>,
     /// Whether the whole balancer is drained.
     drained: bool,
     ending: Ending,
@@ -136,8 +156,13 @@ pub struct Actor {
     highest: u64,
     /// What was found or put in force last.
     sent: Snapshot,
-    /// When the engine is told again, and the wait after that one.
-    retry: Option<(Instant, Duration)>,
+    /// What is under way to the engine.
+    line: Line,
+    /// What an operator waits for.
+    errand: Option<Errand>,
+    /// What comes after it.
+    queue: Queue,
+    previews: Arc<Semaphore>,
     view: watch::Sender<View>,
 }
 
@@ -171,14 +196,14 @@ impl Actor {
             services_file: options.services.display().to_string(),
             config_file: options.config().display().to_string(),
             wanted: Wanted::default(),
-            text: String::new(),
-            impossible: None,
+            text: "".into(),
             config: Arc::default(),
             config_text: String::new(),
             seen: Seen::default(),
             file_error: String::new(),
             config_error: String::new(),
             drains,
+            begun: BTreeMap::new(),
             drained,
             ending: Ending::Running,
             replicas,
@@ -193,7 +218,10 @@ impl Actor {
             epoch: 0,
             highest: 0,
             sent: Snapshot::empty(),
-            retry: None,
+            line: Line::default(),
+            errand: None,
+            queue: Queue::default(),
+            previews: Arc::new(Semaphore::new(PREVIEWS)),
             view: watch::Sender::new(View::new(clock)),
         };
         let reader = actor.view.subscribe();
@@ -209,33 +237,64 @@ impl Actor {
     /// Handles events until nobody can send one.
     pub async fn run(mut self, mut inbox: mpsc::Receiver<Event>) {
         loop {
+            self.follow_wall_clock(Clock::wall());
             let ramp = self.wanted.next_deadline(self.clock.now());
             let deadline = self.drains.next_deadline().into_iter().chain(ramp).min();
             let deadline = deadline.and_then(|d| self.clock.instant(d));
+            // Nothing wakes when the wall clock is set.
+            let look = self.drains.next_deadline().map(|_| Instant::now() + LOOK);
+            let (retry, patience) = (self.line.retry, self.patience());
+            let guess = self.guessed.as_ref().map(|(_, at)| *at);
             tokio::select! {
                 event = inbox.recv() => match event {
-                    Some(event) => self.handle(event).await,
+                    Some(event) => self.handle(event),
                     None => return,
                 },
-                () = until(deadline) => self.advance().await,
-                () = until(self.retry.map(|(at, _)| at)) => self.sync_or_retry().await,
+                landed = self.line.landed() => self.land(landed),
+                () = until(deadline) => self.advance(),
+                () = until(retry) => self.tell_engine(),
+                () = until(patience) => self.end_patience(),
                 // What is announced is found by publishing.
                 () = until(self.withdraw) => self.withdraw = None,
-                () = until(self.guessed.as_ref().map(|(_, at)| *at)) => self.stop_guessing().await,
+                () = until(guess) => self.stop_guessing(),
+                () = until(look) => continue,
             }
             self.publish();
         }
     }
 
-    async fn handle(&mut self, event: Event) {
+    /// Deadlines that others have given, or that were saved, are those of the wall clock.
+    fn follow_wall_clock(&mut self, wall: Timestamp) {
+        let Some(shift) = self.clock.follow(wall) else {
+            return;
+        };
+        tracing::info!("the clock was set by {:?}", shift.size());
+        self.wanted.shift(shift);
+        for (target, deadline) in std::mem::take(&mut self.begun) {
+            let same = Phase::Draining {
+                deadline: Some(deadline),
+            };
+            if self.drains.phase(&target) == Some(same) {
+                let deadline = shift.of(deadline);
+                self.drains.drain(target.clone(), Some(deadline));
+                self.begun.insert(target, deadline);
+            }
+        }
+        if !self.begun.is_empty() {
+            self.save_drains_or_warn();
+        }
+        self.publish();
+    }
+
+    fn handle(&mut self, event: Event) {
         match event {
             Event::EngineUp(client) => {
                 tracing::info!(socket = self.engine_socket, "connected to the engine");
                 self.orders.engine.send_replace(Some(client.clone()));
                 self.engine = Some(client);
                 self.has = None;
-                self.retry = None;
-                self.advance().await;
+                self.line.relink();
+                self.advance();
             }
             Event::EngineDown => {
                 tracing::warn!("the engine has gone; it gets its services when it is back");
@@ -244,33 +303,37 @@ impl Actor {
                 self.has = None;
                 self.withdraw = Some(Instant::now() + WITHOUT_ENGINE);
                 self.engine_error.clear();
-                self.retry = None;
+                self.line.relink();
+                self.tell_engine();
             }
             Event::FileChanged => {
                 self.read_config();
-                let before = (self.wanted.clone(), self.text.clone());
                 if self.read_services() {
-                    // VIPs that the file has no more are withdrawn before they go.
-                    self.publish();
-                    self.retry = None;
-                    self.sync_or_retry().await;
-                    self.go_back_where_it_cannot_be(before).await;
+                    self.line.calm();
+                    self.tell_engine();
                 }
+            }
+            Event::Provided(provider, provided) => {
+                self.wanted
+                    .change(|sources| sources.provide(provider, provided));
+                self.end_drains_of_others();
+                self.line.calm();
+                self.tell_engine();
             }
             Event::Health(found) => {
                 self.replicas.hear(found);
-                self.sync_in_turn().await;
+                self.tell_engine_in_turn();
             }
             Event::Checked(verdicts) => {
                 if let Some((guessed, _)) = &mut self.guessed {
                     guessed.retain(|target| !verdicts.contains_key(target));
                 }
                 self.verdicts.extend(verdicts);
-                self.sync_in_turn().await;
+                self.tell_engine_in_turn();
             }
             Event::Group(group) => {
                 self.hear_of_group(group);
-                self.sync_in_turn().await;
+                self.tell_engine_in_turn();
             }
             Event::Ending(ending, done) => {
                 self.ending = ending;
@@ -280,28 +343,7 @@ impl Actor {
             Event::Alive(reply) => {
                 let _ = reply.send(());
             }
-            Event::Command(Command::ApplyFile(request, reply)) => {
-                let answer = match request.kind() {
-                    FileKind::Services => self.apply_file(&request).await,
-                    FileKind::Config => self.apply_config(&request),
-                };
-                self.publish();
-                let _ = reply.send(answer);
-            }
-            Event::Command(Command::Drain(request, deadline, reply)) => {
-                let answer = self.drain(&request, deadline).await;
-                self.publish();
-                let _ = reply.send(answer);
-            }
-            Event::Command(Command::Undrain(request, reply)) => {
-                let answer = self.undrain(&request).await;
-                self.publish();
-                let _ = reply.send(answer);
-            }
-            Event::Command(Command::DrainBalancer(drained, reply)) => {
-                let answer = self.drain_balancer(drained);
-                let _ = reply.send(answer);
-            }
+            Event::Command(command) => self.command(command),
         }
     }
 
@@ -314,12 +356,13 @@ impl Actor {
         self.group = group;
     }
 
-    /// Ends the drains of backends that a file does not have, and returns them. In a group none
-    /// ends by that: the others' files may have the backend still.
+    /// Ends the drains of backends that services do not have, and returns them. In a group none
+    /// ends by that: the others' files may have the backend still. Nor does one while a provider
+    /// has yet to say what it has.
     fn end_unlisted(&self, drains: &mut Drains, services: &[Service]) -> Vec<Target> {
-        match self.config.store {
-            Some(_) => Vec::new(),
-            None => drains.retain_in(services),
+        match self.config.store.is_some() || self.wanted.sources().awaits() {
+            true => Vec::new(),
+            false => drains.retain_in(services),
         }
     }
 
@@ -341,6 +384,7 @@ impl Actor {
                 heard: self.group.generation,
             },
         );
+        tell(&self.orders.placed, self.placed());
         let announced = self.announced();
         if let Some(announced) = &announced {
             tell(&self.orders.announcements, announced.clone());
@@ -405,7 +449,7 @@ impl Actor {
     }
 
     /// Forgets what no check has said anything about.
-    async fn stop_guessing(&mut self) {
+    fn stop_guessing(&mut self) {
         for target in self
             .guessed
             .take()
@@ -414,7 +458,7 @@ impl Actor {
         {
             self.verdicts.remove(&target);
         }
-        self.sync_in_turn().await;
+        self.tell_engine_in_turn();
     }
 }
 
@@ -452,3 +496,6 @@ pub async fn until(time: Option<Instant>) {
 fn show(target: &Target) -> String {
     format!("backend {} of service {}", target.backend, target.service)
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,8 +9,8 @@ use lockstep_api::control_server::Control;
 use lockstep_api::{
     AnnouncementsReply, AnnouncementsRequest, ApplyFileReply, ApplyFileRequest, BgpReply,
     BgpRequest, DaemonStatusReply, DaemonStatusRequest, DrainBalancerReply, DrainBalancerRequest,
-    DrainReply, DrainRequest, GroupReply, GroupRequest, HealthReply, HealthRequest, Layer2Reply,
-    Layer2Request, MetricsReply, MetricsRequest, UndrainRequest,
+    DrainReply, DrainRequest, FileKind, GroupReply, GroupRequest, HealthReply, HealthRequest,
+    Layer2Reply, Layer2Request, MetricsReply, MetricsRequest, UndrainRequest,
 };
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -47,7 +47,6 @@ impl ControlService {
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Command,
     ) -> Result<Response<T>, Status> {
-        self.link().await;
         let gone = || Status::unavailable("lockstepd is ending; ask again when it is back");
         let (reply, answer) = oneshot::channel();
         let sent = self.events.send(Event::Command(command(reply))).await;
@@ -87,6 +86,9 @@ impl Control for ControlService {
         request: Request<ApplyFileRequest>,
     ) -> Result<Response<ApplyFileReply>, Status> {
         let request = request.into_inner();
+        if request.kind() == FileKind::Services {
+            self.link().await;
+        }
         self.ask(|reply| Command::ApplyFile(request, reply)).await
     }
 
@@ -118,6 +120,7 @@ impl Control for ControlService {
                 return Err(Status::invalid_argument(text));
             }
         };
+        self.link().await;
         self.ask(|reply| Command::Drain(request, deadline, reply))
             .await
     }
@@ -127,6 +130,7 @@ impl Control for ControlService {
         request: Request<UndrainRequest>,
     ) -> Result<Response<DrainReply>, Status> {
         let request = request.into_inner();
+        self.link().await;
         self.ask(|reply| Command::Undrain(request, reply)).await
     }
 

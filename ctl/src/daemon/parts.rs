@@ -9,6 +9,7 @@ use lockstep_ctl_core::announce::Announcements;
 use lockstep_ctl_core::checks::Subjects;
 use lockstep_ctl_core::config::Config;
 use lockstep_ctl_core::group::Own;
+use lockstep_ctl_core::services::sources::Placed;
 use lockstep_process::log::Log;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub struct Orders {
     pub announcements: watch::Sender<Arc<Announcements>>,
     /// What other balancers are told.
     pub own: watch::Sender<Arc<Own>>,
+    /// What became of the services of providers.
+    pub placed: watch::Sender<Arc<Placed>>,
     /// The engine, while there is one.
     pub engine: watch::Sender<Option<EngineClient<Channel>>>,
     /// Whether the daemon ends.
@@ -52,6 +55,7 @@ impl Orders {
             subjects: watch::Sender::default(),
             announcements: watch::Sender::default(),
             own: watch::Sender::default(),
+            placed: watch::Sender::default(),
             engine: watch::Sender::new(None),
             ending: watch::Sender::new(Ending::Running),
         }
@@ -85,6 +89,9 @@ pub struct Wires {
     /// See [`Orders`].
     pub own: watch::Receiver<Arc<Own>>,
     /// See [`Orders`].
+    #[allow(dead_code, reason = "for providers, of which there is none yet")]
+    pub placed: watch::Receiver<Arc<Placed>>,
+    /// See [`Orders`].
     pub engine: watch::Receiver<Option<EngineClient<Channel>>>,
     /// See [`Orders`]. A part that has something to end returns after it has.
     pub ending: watch::Receiver<Ending>,
@@ -109,6 +116,7 @@ impl Wires {
             subjects: orders.subjects.subscribe(),
             announcements: orders.announcements.subscribe(),
             own: orders.own.subscribe(),
+            placed: orders.placed.subscribe(),
             engine: orders.engine.subscribe(),
             ending: orders.ending.subscribe(),
             events,

@@ -5,7 +5,7 @@ use lockstep_plan::PlanError;
 use std::fmt;
 
 /// Why nothing was done.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Refusal {
     /// What was asked for cannot be.
     Request(String),

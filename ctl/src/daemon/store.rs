@@ -14,7 +14,7 @@ use tempfile::NamedTempFile;
 const MAX_FILE: u64 = 64 << 20;
 
 /// Why something on disk cannot be read or written.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The system refuses.
     #[error("cannot {what} {}: {reason}", .path.display())]

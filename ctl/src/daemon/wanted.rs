@@ -1,77 +1,117 @@
-//! The services that should be in force: those of the file, and how they spread new flows.
+//! The services that should be in force: those of all sources, and how they spread new flows.
 
 use lockstep_ctl_core::checks::Policy;
-use lockstep_ctl_core::drains::{Target, Timestamp};
-use lockstep_ctl_core::services::ServicesFile;
+use lockstep_ctl_core::drains::{Shift, Target, Timestamp};
+use lockstep_ctl_core::services::sources::{Offer, Sources};
 use lockstep_ctl_core::spread::{Ramps, Share, Spreads, lay_over, shares};
 use lockstep_plan::{Backend, BackendState, Service, ServiceName};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// See the module.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
-    /// The services of the last file without errors; `None` until there is one.
-    services: Option<Vec<Service>>,
-    spreads: Spreads,
-    health: BTreeMap<ServiceName, Policy>,
+    sources: Sources,
+    /// What stands together of them.
+    together: Arc<Offer>,
+    /// Services of providers that are left out, and why.
+    left_out: BTreeMap<ServiceName, String>,
     ramps: Ramps,
 }
 
 impl Wanted {
-    /// Puts the services of another file in the place of these.
-    pub fn replace(&mut self, file: ServicesFile) {
-        self.services = Some(file.services);
-        self.spreads = file.spreads;
-        self.health = file.health;
+    /// Changes what sources say. Services that are left out by it are told of.
+    pub fn change(&mut self, change: impl FnOnce(&mut Sources)) {
+        change(&mut self.sources);
+        let union = self.sources.union();
+        for (name, why) in &union.left_out {
+            if self.left_out.get(name) != Some(why) {
+                tracing::warn!("service {name}, which a provider has, is left out: {why}");
+            }
+        }
+        self.together = Arc::new(union.offer);
+        self.left_out = union.left_out;
     }
 
-    /// Whether there never was a file without errors.
+    /// What another file would make of it, every backend with its full share.
+    pub fn with_file(&self, file: Arc<Offer>) -> Self {
+        let mut sources = self.sources.clone();
+        sources.set_file(file);
+        let union = sources.union();
+        Wanted {
+            sources,
+            together: Arc::new(union.offer),
+            left_out: union.left_out,
+            ramps: Ramps::default(),
+        }
+    }
+
+    /// What each source says.
+    pub fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    /// Services of providers that are left out, and why.
+    pub fn left_out(&self) -> &BTreeMap<ServiceName, String> {
+        &self.left_out
+    }
+
+    /// Whether nobody has ever said which services there are.
     pub fn is_unknown(&self) -> bool {
-        self.services.is_none()
+        self.sources.is_unknown()
     }
 
-    /// The services as the file has them.
+    /// The services as their sources have them.
     pub fn services(&self) -> &[Service] {
-        self.services.as_deref().unwrap_or_default()
+        &self.together.services
     }
 
     /// How they spread new flows.
-    pub fn spreads(&self) -> Spreads {
-        self.spreads.clone()
+    pub fn spreads(&self) -> &Spreads {
+        &self.together.spreads
     }
 
     /// How their backends are checked.
     pub fn health(&self) -> &BTreeMap<ServiceName, Policy> {
-        &self.health
+        &self.together.health
     }
 
     /// Whether the backends of a service are checked.
     pub fn is_checked(&self, service: &ServiceName) -> bool {
-        let policy = self.health.get(service);
+        let policy = self.health().get(service);
         policy.is_some_and(|policy| policy.check.is_some())
     }
 
-    /// Takes note of which backends are active from now on, of services with drains and health
-    /// laid over them: those that become so begin slowly.
-    pub fn follow(&mut self, services: &[Service], now: Timestamp) {
-        self.ramps.follow(services, now);
+    /// How far backends that begin slowly are.
+    pub fn ramps(&self) -> &Ramps {
+        &self.ramps
+    }
+
+    /// The engine has it so.
+    pub fn set_ramps(&mut self, ramps: Ramps) {
+        self.ramps = ramps;
+    }
+
+    /// The clock has been set.
+    pub fn shift(&mut self, shift: Shift) {
+        self.ramps.shift(shift);
     }
 
     /// When [`Wanted::over`] has something else to say.
     pub fn next_deadline(&self, now: Timestamp) -> Option<Timestamp> {
-        self.ramps.next_deadline(&self.spreads, now)
+        self.ramps.next_deadline(self.spreads(), now)
     }
 
     /// The services, with drains and health laid over them, as an engine is to have them.
     pub fn over(&self, mut services: Vec<Service>, now: Timestamp) -> Vec<Service> {
-        let (file, spreads) = (self.services(), &self.spreads);
-        lay_over(&mut services, file, spreads, &self.ramps, now);
+        let (said, spreads) = (self.services(), self.spreads());
+        lay_over(&mut services, said, spreads, &self.ramps, now);
         services
     }
 
     /// What became of backends with a tier or a slow start.
     pub fn shares(&self, services: Vec<Service>, now: Timestamp) -> Vec<Share> {
-        shares(&services, self.services(), &self.spreads, &self.ramps, now)
+        shares(&services, self.services(), self.spreads(), &self.ramps, now)
     }
 }
 

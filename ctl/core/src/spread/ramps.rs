@@ -3,7 +3,7 @@
 //! No clock in here: the caller passes the time and waits for [`Ramps::next_deadline`].
 
 use super::Spreads;
-use crate::drains::{Target, Timestamp};
+use crate::drains::{Shift, Target, Timestamp};
 use lockstep_plan::{BackendId, BackendState, Service, ServiceName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -43,6 +43,13 @@ impl Ramps {
             }
         }
         self.active = active;
+    }
+
+    /// The clock has been set: nobody has more or less by that.
+    pub fn shift(&mut self, shift: Shift) {
+        for began in self.began.values_mut() {
+            *began = shift.of(*began);
+        }
     }
 
     /// How many tenths of its weight a backend has.
@@ -112,6 +119,20 @@ mod tests {
     fn share(ramps: &Ramps, backend: &str, now: Timestamp) -> u8 {
         let name = ServiceName::new("a").unwrap();
         ramps.tenths(&name, BackendId(backend.parse().unwrap()), Some(TIME), now)
+    }
+
+    #[test]
+    fn a_clock_that_is_set_changes_no_share() {
+        let mut ramps = Ramps::default();
+        ramps.follow(&[service("a", &["10.0.0.1"])], T0);
+        ramps.follow(&[service("a", &["10.0.0.1", "10.0.0.2"])], at(10));
+        let before = share(&ramps, "10.0.0.2", at(50));
+        assert!(before > 1 && before < WHOLE);
+        for set in [T0.after(TIME * 1_000), Timestamp(500_000)] {
+            let mut shifted = ramps.clone();
+            shifted.shift(Shift::between(at(50), set));
+            assert_eq!(share(&shifted, "10.0.0.2", set), before);
+        }
     }
 
     fn at(seconds: u64) -> Timestamp {

@@ -1,14 +1,13 @@
-//! The engine: told what should be in force whenever it has something else.
+//! The engine: what it has, and what is laid over services before it gets them.
 
-use super::{Actor, CURRENT_TIMEOUT, ENGINE_TIMEOUT, FIRST_RETRY, GUESS, LAST_RETRY, show};
-use crate::convert::{snapshot_from_proto, snapshot_to_proto};
-use crate::daemon::refusal::{Refusal, refused_plan};
+use super::{Actor, CURRENT_TIMEOUT, ENGINE_TIMEOUT, GUESS};
+use crate::convert::snapshot_from_proto;
+use crate::daemon::refusal::Refusal;
 use lockstep_api::CurrentRequest;
 use lockstep_api::engine_client::EngineClient;
 use lockstep_ctl_core::checks::{self, Policy};
 use lockstep_ctl_core::drains::{Drains, Target};
 use lockstep_ctl_core::group::agreed;
-use lockstep_ctl_core::reconcile::{Action, reconcile};
 use lockstep_plan::health::Verdict;
 use lockstep_plan::{Service, ServiceName, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,98 +17,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 impl Actor {
-    /// Removes the backends whose deadline has come, and tells the engine.
-    pub(super) async fn advance(&mut self) {
-        let removed = self.drains.advance(self.clock.now());
-        if !removed.is_empty() {
-            removed
-                .iter()
-                .for_each(|t| tracing::info!("{} is drained and removed", show(t)));
-            self.save_drains_or_warn();
-        }
-        self.sync_or_retry().await;
-    }
-
-    /// Tells the engine, and plans to tell it again when it does not take it.
-    pub(super) async fn sync_or_retry(&mut self) {
-        let wait = self.retry.take().map_or(FIRST_RETRY, |(_, next)| next);
-        match self.sync().await {
-            Ok(_) => {}
-            // The link says when there is one again.
-            Err(Refusal::NoEngine(_)) if self.engine.is_none() => {}
-            Err(refusal) => {
-                tracing::error!("{refusal}; trying again in {wait:?}");
-                if let Refusal::Impossible(why) = &refusal {
-                    self.impossible = Some(why.clone());
-                }
-                self.retry = Some((Instant::now() + wait, (wait * 2).min(LAST_RETRY)));
-            }
-        }
-    }
-
-    /// Tells the engine, unless it is to be told again in a moment anyway: what happens often does
-    /// not wait for an engine that refuses, or hangs.
-    pub(super) async fn sync_in_turn(&mut self) {
-        if self.retry.is_none() {
-            self.sync_or_retry().await;
-        }
-    }
-
-    /// Brings the engine to what should be in force. Returns the epoch in force then.
-    pub(super) async fn sync(&mut self) -> Result<u64, Refusal> {
-        let done = self.try_sync().await;
-        match &done {
-            Ok(_) => {
-                self.engine_error.clear();
-                self.withdraw = None;
-            }
-            Err(Refusal::NoEngine(_)) => {}
-            Err(refusal) => self.engine_error = refusal.to_string(),
-        }
-        done
-    }
-
-    pub(super) async fn try_sync(&mut self) -> Result<u64, Refusal> {
-        let current = self.current().await?;
-        self.warn_of_others(&current);
-        self.saw(current.epoch());
-        self.replicas.learn(&current);
-        if self.has.is_none() && current.epoch() == 0 {
-            // It has started anew: what routers were told is not true until it has its services.
-            self.withdraw = None;
-            self.publish();
-        }
-        self.learn_verdicts(&current);
-        self.has = Some(current.clone());
-        if self.wanted.is_unknown() {
-            return Ok(self.epoch);
-        }
-        let now = self.clock.now();
-        let services = self.laid_over();
-        self.wanted.follow(&services, now);
-        let desired = self.wanted.over(services, now);
-        let action =
-            reconcile(&desired, &current, self.highest).map_err(|errors| refused_plan(&errors))?;
-        match action {
-            Action::Nothing => {
-                tracing::debug!(epoch = self.epoch, "the engine is up to date");
-                self.sent = current;
-            }
-            Action::Apply(snapshot) => {
-                // Also when no answer comes: the engine may have taken it.
-                let message = snapshot_to_proto(&snapshot);
-                self.sent = snapshot_from_proto(&message).unwrap_or(snapshot);
-                let mut engine = self.client()?;
-                let reply = asked(engine.apply(message)).await?;
-                self.saw(reply.epoch);
-                self.has = Some(self.sent.clone());
-                tracing::info!(epoch = reply.epoch, workers = reply.workers, "applied");
-            }
-        }
-        Ok(self.epoch)
-    }
-
-    /// The services of the file with their drains and their health.
+    /// The services with their drains and their health.
     pub(super) fn laid_over(&self) -> Vec<Service> {
         self.lay_over(self.wanted.services(), &self.drains, self.wanted.health())
     }
@@ -130,7 +38,7 @@ impl Actor {
     /// A backend that the engine was left without is down until a check says something else: a
     /// daemon that was started again is not to send clients there. Once, since a backend that comes
     /// later begins as one that serves.
-    fn learn_verdicts(&mut self, current: &Snapshot) {
+    pub(super) fn learn_verdicts(&mut self, current: &Snapshot) {
         if self.guessed.is_some() || self.wanted.is_unknown() {
             return;
         }
@@ -184,17 +92,16 @@ impl Actor {
             .clone()
             .ok_or_else(|| Refusal::NoEngine(missing()))
     }
+}
 
-    /// The snapshot in force. One that this version cannot read is taken for one without
-    /// services under its epoch, and so replaced.
-    pub(super) async fn current(&self) -> Result<Snapshot, Refusal> {
-        let mut engine = self.client()?;
-        let message = asked_for(CURRENT_TIMEOUT, engine.current(CurrentRequest {})).await?;
-        snapshot_from_proto(&message).or_else(|error| {
-            tracing::warn!("the engine's snapshot: {error}");
-            Snapshot::new(message.epoch, Vec::new()).map_err(|_| Refusal::Engine(error.to_string()))
-        })
-    }
+/// The snapshot in force. One that this version cannot read is taken for one without services
+/// under its epoch, and so replaced.
+pub(super) async fn current(mut engine: EngineClient<Channel>) -> Result<Snapshot, Refusal> {
+    let message = asked_for(CURRENT_TIMEOUT, engine.current(CurrentRequest {})).await?;
+    snapshot_from_proto(&message).or_else(|error| {
+        tracing::warn!("the engine's snapshot: {error}");
+        Snapshot::new(message.epoch, Vec::new()).map_err(|_| Refusal::Engine(error.to_string()))
+    })
 }
 
 /// An answer of the engine.

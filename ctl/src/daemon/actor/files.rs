@@ -2,11 +2,11 @@
 
 use super::{Actor, show};
 use crate::daemon::refusal::Refusal;
-use crate::daemon::wanted::Wanted;
 use lockstep_api::{ApplyFileReply, ApplyFileRequest};
 use lockstep_ctl_core::config::diff::{Difference, differences};
 use lockstep_ctl_core::config::{self, ConfigFile};
-use lockstep_ctl_core::services::{ServicesFile, parse};
+use lockstep_ctl_core::services::parse;
+use lockstep_ctl_core::services::sources::Offer;
 use std::sync::Arc;
 
 impl Actor {
@@ -35,7 +35,7 @@ impl Actor {
                     self.services_file
                 );
                 self.file_error.clear();
-                self.adopt(&text, file);
+                self.adopt(&text, Arc::new(file.into()));
                 true
             }
             Err(error) => {
@@ -58,49 +58,36 @@ impl Actor {
         };
         if let Ok(file) = parse("the last services without errors", &text) {
             tracing::warn!("going on with the last services without errors");
-            self.text = text;
-            self.wanted.replace(file);
+            self.text = text.into();
+            self.set_file(Arc::new(file.into()));
         }
-    }
-
-    /// Goes back to the services before a new file, where the engine says that it can never do what
-    /// that asks for: drains and checks are to go on with what is in force.
-    pub(super) async fn go_back_where_it_cannot_be(&mut self, before: (Wanted, String)) {
-        let Some(why) = self.impossible.take() else {
-            return;
-        };
-        if before.0.is_unknown() {
-            return;
-        }
-        tracing::error!(
-            "{} is not applied; what is in force stays",
-            self.services_file
-        );
-        self.file_error = format!("the engine refuses: {why}");
-        (self.wanted, self.text) = before;
-        if let Err(error) = self.store.save_last_good(&self.text) {
-            tracing::warn!("{error}");
-        }
-        self.retry = None;
-        self.sync_or_retry().await;
     }
 
     /// Makes these the services that should be in force, from a text without errors.
-    pub(super) fn adopt(&mut self, text: &str, file: ServicesFile) {
-        let mut drains = self.drains.clone();
-        let ended = self.end_unlisted(&mut drains, &file.services);
-        self.drains = drains;
-        if !ended.is_empty() {
-            ended
-                .iter()
-                .for_each(|t| tracing::info!("drain of {} ends: not in the file", show(t)));
-            self.save_drains_or_warn();
-        }
+    pub(super) fn adopt(&mut self, text: &str, file: Arc<Offer>) {
+        self.set_file(file);
+        self.end_drains_of_others();
         if let Err(error) = self.store.save_last_good(text) {
             tracing::warn!("{error}; needed only if the file is damaged when the daemon restarts");
         }
-        self.text = text.to_owned();
-        self.wanted.replace(file);
+        self.text = text.into();
+    }
+
+    fn set_file(&mut self, file: Arc<Offer>) {
+        self.wanted.change(|sources| sources.set_file(file));
+    }
+
+    /// Ends the drains of backends that no source has any more.
+    pub(super) fn end_drains_of_others(&mut self) {
+        let mut drains = self.drains.clone();
+        let ended = self.end_unlisted(&mut drains, self.wanted.services());
+        if !ended.is_empty() {
+            self.drains = drains;
+            ended
+                .iter()
+                .for_each(|t| tracing::info!("drain of {} ends: in no service", show(t)));
+            self.save_drains_or_warn();
+        }
     }
 
     pub(super) fn save_drains_or_warn(&self) {
@@ -199,5 +186,12 @@ impl Actor {
         self.config_text = text.to_owned();
         self.config = Arc::new(file.config);
         self.orders.config.send_replace(Arc::clone(&self.config));
+        let providers = self.config.providers();
+        let mut changed = false;
+        self.wanted
+            .change(|sources| changed = sources.expect(&providers));
+        if changed {
+            self.tell_engine();
+        }
     }
 }

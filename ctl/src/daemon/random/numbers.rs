@@ -236,8 +236,9 @@ impl Service {
                 match self.of_group(&link, key, which, range).await {
                     Ok(kept) => {
                         // While the store is away nobody here knows when it would have ended:
-                        // not later than whoever began it has written, by either clock.
-                        let until = kept.until.min(self.clock.now().after(time));
+                        // not later than whoever began it has written, by the wall clock.
+                        let left = kept.until.since(Clock::wall()).min(time);
+                        let until = self.clock.now().after(left);
                         if known.as_ref() != Some(&kept.numbers)
                             && let Err(error) = self.keep(key, &kept.numbers, until).await
                         {
@@ -287,7 +288,7 @@ impl Service {
             _ => (self.settings.keep, Lifetime::About(self.settings.keep)),
         };
         let kept = Kept {
-            until: self.clock.now().after(time),
+            until: Clock::wall().after(time),
             numbers,
         };
         let value = kept.to_json().into_bytes();

@@ -15,9 +15,11 @@ use lockstep_api::{
 use std::fs;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
@@ -26,6 +28,10 @@ use tonic::{Request, Response, Status, Streaming};
 /// An engine on a runtime of its own, so that it can be killed with all its connections.
 pub struct FakeEngine {
     state: Arc<Mutex<State>>,
+    /// Whether it hangs over what it is to apply.
+    stuck: watch::Sender<bool>,
+    /// How many snapshots it hangs over.
+    over: Arc<AtomicUsize>,
     runtime: Option<Runtime>,
 }
 
@@ -64,8 +70,11 @@ impl FakeEngine {
         let listener = runtime
             .block_on(async { UnixListener::bind(socket) })
             .unwrap();
+        let (stuck, over) = (watch::Sender::new(false), Arc::default());
         let service = EngineServer::new(Service {
             state: Arc::clone(&state),
+            stuck: stuck.subscribe(),
+            over: Arc::clone(&over),
         });
         let server = Server::builder()
             .add_service(service)
@@ -73,6 +82,8 @@ impl FakeEngine {
         runtime.spawn(server);
         FakeEngine {
             state,
+            stuck,
+            over,
             runtime: Some(runtime),
         }
     }
@@ -142,6 +153,16 @@ impl FakeEngine {
     /// Stops answering previews and questions for metrics, as one that hangs.
     pub fn hang(&self) {
         self.state().hangs = true;
+    }
+
+    /// Hangs over what it is to apply, or goes on with it.
+    pub fn stick(&self, stuck: bool) {
+        self.stuck.send_replace(stuck);
+    }
+
+    /// Whether it hangs over something.
+    pub fn is_stuck(&self) -> bool {
+        self.over.load(Ordering::SeqCst) > 0
     }
 
     /// Forwards so many packets a second for each VIP; from one status to the next it is a second.
@@ -247,6 +268,24 @@ fn sessions() -> Vec<Session> {
 
 struct Service {
     state: Arc<Mutex<State>>,
+    stuck: watch::Receiver<bool>,
+    over: Arc<AtomicUsize>,
+}
+
+/// Counts a snapshot that the engine hangs over, also when nobody waits for it any more.
+struct Over<'a>(&'a AtomicUsize);
+
+impl<'a> Over<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Over(count)
+    }
+}
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -368,6 +407,11 @@ impl Engine for Service {
 
     async fn apply(&self, request: Request<Snapshot>) -> Result<Response<ApplyReply>, Status> {
         let snapshot = request.into_inner();
+        let mut stuck = self.stuck.clone();
+        if *stuck.borrow() {
+            let _over = Over::new(&self.over);
+            stuck.wait_for(|stuck| !stuck).await.unwrap();
+        }
         let mut state = self.state.lock().unwrap();
         if let Some(why) = &state.refusal {
             return Err(match state.never {

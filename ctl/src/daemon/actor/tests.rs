@@ -1,0 +1,225 @@
+//! The actor without an engine, with one that never answers, and with services of providers.
+
+use super::*;
+use lockstep_ctl_core::drains::find_targets;
+use lockstep_ctl_core::group::DrainChange;
+use lockstep_ctl_core::services::parse;
+use lockstep_ctl_core::services::sources::Offer;
+use std::fs;
+use tempfile::TempDir;
+use tonic::transport::Endpoint;
+
+const WEB: &str = r#"
+[[service]]
+name = "web"
+vips = ["203.0.113.10:80/tcp"]
+health = { type = "tcp" }
+backends = [{ address = "10.0.0.1" }, { address = "10.0.0.2" }]
+"#;
+
+struct Desk {
+    dir: TempDir,
+    actor: Actor,
+    wires: super::super::parts::Wires,
+    view: watch::Receiver<View>,
+}
+
+/// An actor with this services file.
+fn desk(services: &str) -> Desk {
+    use super::super::parts::{Reports, Wires};
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("services.toml"), services).unwrap();
+    let options = Options {
+        services: dir.path().join("services.toml"),
+        config: Some(dir.path().join("lockstepd.toml")),
+        engine_socket: dir.path().join("engine.sock"),
+        socket: dir.path().join("lockstepd.sock"),
+        state_dir: dir.path().join("state"),
+    };
+    fs::write(options.config(), "").unwrap();
+    let store = Store::open(&options).unwrap();
+    let (events, _inbox) = mpsc::channel(1);
+    let orders = Orders::new(Config::default());
+    let wires = Wires::new(
+        &orders,
+        &Reports::default(),
+        events,
+        options.state_dir.clone(),
+    );
+    let (replicas, _) = Replicas::new();
+    let (actor, view) = Actor::new(&options, store, replicas, orders).unwrap();
+    Desk {
+        dir,
+        actor,
+        wires,
+        view,
+    }
+}
+
+fn provided(revision: u64, text: &str) -> Event {
+    let offer: Offer = parse("provided", text).unwrap().into();
+    let offer = Arc::new(offer);
+    let provided = Provided::Services { revision, offer };
+    Event::Provided(Provider::Kubernetes, provided)
+}
+
+/// An engine that takes connections and never says a word.
+fn silent() -> EngineClient<Channel> {
+    let connect = |_: tonic::transport::Uri| {
+        std::future::pending::<std::io::Result<hyper_util::rt::TokioIo<tokio::net::UnixStream>>>()
+    };
+    let endpoint = Endpoint::from_static("http://engine");
+    EngineClient::new(endpoint.connect_with_connector_lazy(tower::service_fn(connect)))
+}
+
+fn drain(backend: &str) -> (Event, oneshot::Receiver<Result<DrainReply, Refusal>>) {
+    let (reply, answer) = oneshot::channel();
+    let request = DrainRequest {
+        backend: backend.to_owned(),
+        ..DrainRequest::default()
+    };
+    (Event::Command(Command::Drain(request, None, reply)), answer)
+}
+
+#[tokio::test]
+async fn services_of_a_provider_are_checked_and_announced_beside_the_files() {
+    let mut desk = desk(WEB);
+    let other = WEB
+        .replace("web", "shop")
+        .replace("203.0.113.10", "203.0.113.11");
+    let same = WEB.replace("\"web\"", "\"same\"");
+    desk.actor.handle(provided(4, &(other.clone() + &same)));
+    desk.actor.publish();
+    let checked = desk.wires.subjects.borrow().clone();
+    let services: BTreeSet<&str> = checked.keys().map(|t| t.service.as_str()).collect();
+    assert_eq!(services, BTreeSet::from(["shop", "web"]));
+    let vips: Vec<String> = {
+        desk.actor.withdraw = None;
+        desk.actor.publish();
+        let announced = desk.wires.announcements.borrow().clone();
+        announced.keys().map(ToString::to_string).collect()
+    };
+    assert_eq!(vips, ["203.0.113.10", "203.0.113.11"]);
+    let placed = desk.wires.placed.borrow().clone();
+    assert!(placed.in_force.is_empty(), "no engine has it");
+    let (name, why) = placed.left_out.first_key_value().unwrap();
+    assert!(
+        name.as_str() == "same" && why.contains("belongs to service web"),
+        "{why}"
+    );
+
+    // A drain ends with its backend, whoever has that.
+    let target = checked
+        .keys()
+        .find(|t| t.service.as_str() == "shop")
+        .unwrap();
+    desk.actor.drains.drain(target.clone(), None);
+    desk.actor.handle(provided(5, &other));
+    assert_eq!(desk.actor.drains.iter().count(), 1);
+    desk.actor.handle(provided(6, "service = []"));
+    assert_eq!(desk.actor.drains.iter().count(), 0);
+}
+
+#[tokio::test]
+async fn an_engine_that_never_answers_holds_up_nobody_and_is_told_of_in_the_end() {
+    let (events, inbox) = mpsc::channel(8);
+    let Desk {
+        dir,
+        mut actor,
+        view,
+        wires,
+    } = desk(WEB);
+    actor.withdraw = None;
+    let running = tokio::spawn(actor.run(inbox));
+    events.send(Event::EngineUp(silent())).await.unwrap();
+    let begun = Instant::now();
+    let (first, answer) = drain("10.0.0.1");
+    let (second, other) = drain("10.0.0.2");
+    events.send(first).await.unwrap();
+    events.send(second).await.unwrap();
+    let (alive, lives) = oneshot::channel();
+    events.send(Event::Alive(alive)).await.unwrap();
+    lives.await.unwrap();
+    let (reply, drained) = oneshot::channel();
+    let command = Command::DrainBalancer(true, reply);
+    events.send(Event::Command(command)).await.unwrap();
+    assert!(drained.await.unwrap().unwrap().drained);
+    let (done, ended) = oneshot::channel();
+    events
+        .send(Event::Ending(Ending::Shutdown, done))
+        .await
+        .unwrap();
+    ended.await.unwrap();
+    assert!(begun.elapsed() < CURRENT_TIMEOUT / 2);
+    assert!(view.borrow().drained);
+
+    let refusal = answer.await.unwrap().unwrap_err().to_string();
+    assert!(
+        refusal.contains("has not answered for 3s; see `lockstep status`; nothing was"),
+        "{refusal}"
+    );
+    assert!(begun.elapsed() >= CURRENT_TIMEOUT);
+    assert!(view.borrow().drains.is_empty());
+    assert!(view.borrow().engine_error.contains("has not answered"));
+    // Those that still wait when the engine goes are not forgotten.
+    events.send(Event::EngineDown).await.unwrap();
+    let refusal = other.await.unwrap().unwrap_err();
+    assert!(matches!(refusal, Refusal::NoEngine(_)), "{refusal}");
+    drop((events, wires));
+    running.await.unwrap();
+    drop(dir);
+}
+
+#[tokio::test]
+async fn more_commands_than_wait_are_refused() {
+    let mut desk = desk(WEB);
+    desk.actor.handle(Event::EngineUp(silent()));
+    let mut answers = Vec::new();
+    for _ in 0..66 {
+        let (event, answer) = drain("10.0.0.1");
+        desk.actor.handle(event);
+        answers.push(answer);
+    }
+    let refusal = answers.pop().unwrap().await.unwrap().unwrap_err();
+    assert!(
+        refusal.to_string().contains("64 commands wait"),
+        "{refusal}"
+    );
+    assert!(answers.iter_mut().all(|answer| answer.try_recv().is_err()));
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_moves_the_deadlines_of_others_and_none_that_was_given_here() {
+    let mut desk = desk(WEB);
+    let actor = &mut desk.actor;
+    let target = |backend: &str| {
+        let mut targets = find_targets(actor.wanted.services(), backend, None).unwrap();
+        targets.remove(0)
+    };
+    let (mine, others) = (target("10.0.0.1"), target("10.0.0.2"));
+    let minute = Duration::from_secs(60);
+    let deadline = actor.clock.now().after(minute);
+    actor.drains.drain(mine.clone(), Some(deadline));
+    actor.note_begun(std::slice::from_ref(&mine), Some(deadline));
+    // What another balancer has begun, whose clock is right: this one is ten minutes late.
+    actor.handle(Event::Group(Group {
+        changes: vec![DrainChange {
+            target: others.clone(),
+            drain: Some(Some(deadline.after(minute * 5))),
+        }],
+        ..Group::default()
+    }));
+    actor.follow_wall_clock(Clock::wall());
+    assert_eq!(actor.begun[&mine], deadline, "not set");
+    actor.follow_wall_clock(Clock::wall().after(minute * 10));
+    actor.advance();
+    assert_eq!(actor.drains.phase(&others), Some(Phase::Removed));
+    let Some(Phase::Draining {
+        deadline: Some(deadline),
+    }) = actor.drains.phase(&mine)
+    else {
+        panic!("{:?}", actor.drains);
+    };
+    let left = deadline.since(actor.clock.now());
+    assert!(left > minute - minute / 10 && left <= minute, "{left:?}");
+}
