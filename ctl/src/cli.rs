@@ -85,11 +85,12 @@ enum Format {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Look for errors in a services.toml or topology.toml (exit code 1 when there are)
+    /// Look for errors in a services.toml, lockstepd.toml or topology.toml, and of several together
+    /// (exit code 1 when there are)
     Check(check::Arguments),
-    /// Show what applying a services.toml would change (exit code 1 when it would)
+    /// Show what applying a services.toml or lockstepd.toml would change (exit code 1 when it would)
     Diff(diff::Arguments),
-    /// Put a services.toml in force, in place of the daemon's
+    /// Put a services.toml or lockstepd.toml in force, in place of the daemon's
     Apply(apply::Arguments),
     /// Show the engine, its workers, services and backends, and the daemon
     Status,
@@ -124,7 +125,7 @@ enum Command {
     /// Show the balancers that share what they know, and the random numbers served (exit code 1
     /// when something needs attention)
     Group,
-    /// Print every counter of the engine in the Prometheus text format
+    /// Print the metrics of daemon and engine, in the Prometheus text format
     Metrics,
     /// Propose, check or show which queue is polled on which core
     #[command(subcommand)]
