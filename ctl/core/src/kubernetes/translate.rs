@@ -9,7 +9,7 @@ mod port;
 mod wishes;
 
 use super::settle::{Board, Draft, Wanted};
-use super::{Settings, World, names};
+use super::{Settings, World, dire, names};
 use crate::services::sources::Offer;
 use lockstep_kubernetes::annotations;
 use lockstep_kubernetes::facts::{Name, Protocol, Service, Slice};
@@ -102,7 +102,7 @@ impl Translator {
     }
 
     fn put_children(&mut self, world: &World, settings: &Settings) {
-        let services = others(world, settings);
+        let services = others(world);
         let mut of_child: BTreeMap<Name, Vec<lockstep_plan::Service>> = BTreeMap::new();
         for service in services {
             if let Some(child) = names::service_of(&service.name) {
@@ -126,8 +126,8 @@ impl Translator {
 }
 
 /// Services of `Dire`s and Gateways, at the addresses of the Services made for them.
-fn others(_world: &World, _settings: &Settings) -> Vec<lockstep_plan::Service> {
-    Vec::new()
+fn others(world: &World) -> Vec<lockstep_plan::Service> {
+    dire::services(world)
 }
 
 /// Whether it was made to get addresses for something else.
@@ -192,18 +192,24 @@ fn wanted(world: &World, service: &Service, basis: &Basis) -> Wanted {
         node: basis.settings.node.as_deref(),
         zone: basis.zone.as_deref(),
     };
-    let mut seen = BTreeSet::new();
+    let (mut ports, mut seen) = (BTreeSet::new(), BTreeSet::new());
     for port in &service.ports {
-        let twice = !seen.insert((port.port, port.protocol));
+        // A name of its own is what the API server asks for.
+        let name = names::of_service(&service.name, port, None);
+        let twice = !ports.insert((port.port, port.protocol)) || !seen.insert(name);
         let reason = wishes.as_ref().err();
-        let refused = reason.cloned().or_else(|| port::refusal(service, port, twice));
+        let refused = reason
+            .cloned()
+            .or_else(|| port::refusal(service, port, twice));
         match (&wishes, refused) {
             (Ok(wishes), None) => view.translate(port, wishes, &mut wanted),
-            (_, refused) => wanted.problems.extend(refused.map(|(reason, message)| Problem {
-                port: Some((port.port, port.protocol)),
-                reason,
-                message,
-            })),
+            (_, refused) => wanted
+                .problems
+                .extend(refused.map(|(reason, message)| Problem {
+                    port: Some((port.port, port.protocol)),
+                    reason,
+                    message,
+                })),
         }
     }
     wanted
