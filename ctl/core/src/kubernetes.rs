@@ -13,6 +13,7 @@ pub mod lease;
 pub mod names;
 pub mod pools;
 pub mod selector;
+mod settle;
 pub mod status;
 pub mod translate;
 pub mod world;

@@ -36,6 +36,8 @@ pub mod annotations {
     pub const ALLOCATED_FROM: &str = "lockstep.dev/ip-allocated-from-pool";
     /// Written by us, on the Service that gets the addresses of a `Dire`: the `Dire`'s name.
     pub const DIRE: &str = "lockstep.dev/dire";
+    /// Written by us, on the Service in front of a `Dire`'s own distributor: the `Dire`'s name.
+    pub const DISTRIBUTOR: &str = "lockstep.dev/distributor";
     /// Written by us, on the Service that gets the addresses of a Gateway: the Gateway's name.
     pub const GATEWAY: &str = "lockstep.dev/gateway";
     /// Written by us: the uid of the object that a Service belongs to.

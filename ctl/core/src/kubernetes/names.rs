@@ -4,14 +4,17 @@
 //! |---|---|
 //! | a port of a Service | `NAMESPACE/SERVICE/PORT` |
 //! | the same at addresses of the Service's second family | `NAMESPACE/SERVICE/PORT/v6` (or `/v4`) |
-//! | a port of a `Dire` | `NAMESPACE/DIRE/dire-PORT` |
-//! | a listener that a route is attached to | `NAMESPACE/ROUTE/tcp-LISTENER` (or `udp-`) |
+//! | a `Dire`, all its ports | `NAMESPACE/CHILD` |
+//! | a listener of a Gateway | `NAMESPACE/CHILD/LISTENER` |
+//!
+//! `CHILD` is the Service made for a `Dire` or a Gateway, from which it has its addresses: no other
+//! Service has its name.
 //!
 //! `PORT` of a Service is the port's name, or its number where it has none. Each family has a
 //! service of its own, since backends that packets are rewritten for have to be of the family of the
 //! address, and a pod of both families would be two replicas.
 
-use lockstep_kubernetes::facts::{Family, Name, Protocol, ServicePort};
+use lockstep_kubernetes::facts::{Family, Name, ServicePort};
 use lockstep_plan::ServiceName;
 
 /// Of a Service's port. `second` is the family of its addresses where that is not the Service's
@@ -34,20 +37,10 @@ pub fn of_service(
     below(service, &last)
 }
 
-/// Of a port of a `Dire`.
-pub fn of_dire(dire: &Name, port: u16) -> Option<ServiceName> {
-    below(dire, &format!("dire-{port}"))
-}
-
-/// Of a listener that a TCPRoute or UDPRoute is attached to.
-pub fn of_route(route: &Name, protocol: Protocol, listener: &str) -> Option<ServiceName> {
-    let kind = match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Other => return None,
-    };
-    let plain = !listener.contains('/');
-    plain.then(|| below(route, &format!("{kind}-{listener}")))?
+/// The Service that a name of the table was made of.
+pub fn service_of(name: &ServiceName) -> Option<Name> {
+    let mut parts = name.as_str().split('/');
+    Some(Name::new(parts.next()?, parts.next()?))
 }
 
 /// A slash within a part would make two names one.
@@ -64,6 +57,7 @@ fn below(object: &Name, last: &str) -> Option<ServiceName> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lockstep_kubernetes::facts::Protocol;
 
     fn port(name: &str) -> ServicePort {
         ServicePort {
@@ -76,26 +70,29 @@ mod tests {
     #[test]
     fn a_port_has_the_name_of_its_service_and_its_own() {
         let web = Name::new("shop", "web");
-        let named = |port, second| of_service(&web, &port, second).map(|n| n.to_string());
-        assert_eq!(named(port("http"), None).as_deref(), Some("shop/web/http"));
-        assert_eq!(named(port(""), None).as_deref(), Some("shop/web/80"));
+        let named = |port, second| of_service(&web, &port, second);
+        let text = |name: Option<ServiceName>| name.map(|n| n.to_string());
         assert_eq!(
-            named(port("http"), Some(Family::V6)).as_deref(),
+            text(named(port("http"), None)).as_deref(),
+            Some("shop/web/http")
+        );
+        assert_eq!(text(named(port(""), None)).as_deref(), Some("shop/web/80"));
+        assert_eq!(
+            text(named(port("http"), Some(Family::V6))).as_deref(),
             Some("shop/web/http/v6")
         );
-        assert_eq!(of_dire(&web, 5201).unwrap().as_str(), "shop/web/dire-5201");
-        let route = of_route(&web, Protocol::Udp, "dns").unwrap();
-        assert_eq!(route.as_str(), "shop/web/udp-dns");
+        let child = ServiceName::new("shop/web").unwrap();
+        for name in [child, named(port("http"), None).unwrap()] {
+            assert_eq!(service_of(&name), Some(web.clone()));
+        }
     }
 
     #[test]
     fn the_longest_names_of_kubernetes_fit() {
-        // A namespace, a Service and a port's name have 63 characters at most, other objects 253;
-        // a Dire's makes the name of a Service.
+        // A namespace, a Service and a port's name have 63 characters at most.
         let long = "x".repeat(63);
         let name = Name::new(&long, &long);
         assert!(of_service(&name, &port(&long), Some(Family::V6)).is_some());
-        assert!(of_dire(&name, u16::MAX).is_some());
     }
 
     #[test]
@@ -103,7 +100,5 @@ mod tests {
         assert_eq!(of_service(&Name::new("a/b", "c"), &port("d"), None), None);
         assert_eq!(of_service(&Name::new("a", ""), &port("d"), None), None);
         assert_eq!(of_service(&Name::new("a", "b"), &port("c/v6"), None), None);
-        assert_eq!(of_route(&Name::new("a", "b"), Protocol::Tcp, "c/d"), None);
-        assert_eq!(of_route(&Name::new("a", "b"), Protocol::Other, "c"), None);
     }
 }

@@ -51,6 +51,8 @@ pub struct Pod {
     pub deleting: bool,
     /// Whether it runs: neither waiting for a node nor over.
     pub running: bool,
+    /// Whether it is over: it has succeeded or failed, and has no address that is its own.
+    pub over: bool,
     /// The node it is on.
     pub node: Option<Arc<str>>,
 }
@@ -78,6 +80,7 @@ impl From<&ApiPod> for Pod {
             ready: conditions.any(|c| c.type_ == "Ready" && c.status == "True"),
             deleting: meta.deletion_timestamp.is_some(),
             running: status.phase.as_deref() == Some("Running"),
+            over: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
             node: node.map(Arc::from),
         }
     }
