@@ -35,6 +35,7 @@ mod link;
 mod manager;
 mod parts;
 mod pinger;
+mod privileges;
 mod quiet;
 mod random;
 mod refusal;
@@ -113,6 +114,9 @@ impl Options {
 /// could not start.
 pub fn run(options: Options) -> ExitCode {
     let log = log::start();
+    if let Err(error) = privileges::start() {
+        tracing::warn!("cannot give up capabilities, goes on with all there are: {error}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -206,7 +210,12 @@ async fn serve(options: Options, log: Log) -> anyhow::Result<()> {
     say_goodbye(&wires, &ending, ending_as, parts, again).await;
     let _ = stop.send(());
     // A client that holds its connection open does not hold up the end.
-    let _ = tokio::time::timeout(GOODBYE, server).await;
+    let patience = match ending_as {
+        // The next daemon is waited for, on the link too.
+        Ending::Restart => GOODBYE / 10,
+        Ending::Running | Ending::Shutdown => GOODBYE,
+    };
+    let _ = tokio::time::timeout(patience, server).await;
     actor.abort();
     Ok(())
 }

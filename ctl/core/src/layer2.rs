@@ -11,6 +11,15 @@
 //! dead lets go of everything before it does anything else. Where two can not hear each other both
 //! own it, which nobody can help; once they do, the lower hash lets go within an interval.
 //!
+//! Nobody is believed to live by what may be a recording. Every hello says which lives of the others
+//! the sender has heard, and their last hello. A balancer is alive once it echoes a hello that we
+//! sent in this life a moment ago: it can have said so only now. From then on its hellos count in
+//! their order, while they come without a break.
+//!
+//! A balancer whose daemon is started again keeps its VIPs, since its engine goes on: it says so with
+//! its last hello, and what it owned stays its own for the others until its next life has found out
+//! what it can serve. When that one is not there within [`RESTART`] it counts as dead.
+//!
 //! No sockets, no clock in here: hellos and time are arguments. Time is what has passed since any
 //! fixed moment, by a clock that does not jump.
 
@@ -19,12 +28,18 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 mod hello;
+mod member;
 mod rank;
 
-pub use hello::{Hello, HelloError, MAX_BYTES};
+pub use hello::{Hello, HelloError, MAX_BYTES, VERSION};
+use member::{Judgement, Member, RECOVERY};
 
 /// Hellos that must be missing before a balancer counts as dead.
 pub const MISSES: u32 = 3;
+
+/// How long the daemon of a balancer may be away for a restart before others take its VIPs: as
+/// long as a take-over may take.
+pub const RESTART: Duration = Duration::from_millis(900);
 
 /// The most balancers that share VIPs.
 pub const MAX_MEMBERS: usize = 16;
@@ -32,8 +47,9 @@ pub const MAX_MEMBERS: usize = 16;
 /// The most VIPs they share: what a hello has room for.
 pub const MAX_VIPS: usize = 1_024;
 
-/// No balancer is believed to be silent for longer than this before it counts as dead.
-const MAX_INTERVAL: Duration = Duration::from_secs(10);
+/// A hello that echoes one of ours from before so many intervals proves nothing: it may be a
+/// recording. One of ours may be lost.
+const FRESH: u32 = 2;
 
 /// Times between hellos, and before a VIP goes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,39 +71,6 @@ pub enum Change {
     Released,
 }
 
-/// Another balancer.
-#[derive(Debug, Clone, Default)]
-struct Member {
-    /// The last hello that was taken, and when.
-    heard: Option<(Duration, Hello)>,
-    /// Since when it is heard without a break; `None` while it is dead.
-    alive: Option<Duration>,
-    /// Since when it has been willing to own each VIP, as far as we know.
-    willing: BTreeMap<IpAddr, Duration>,
-    /// Hellos that were not taken: late ones, or of an earlier life.
-    stale: u64,
-}
-
-impl Member {
-    fn owns(&self, vip: IpAddr) -> bool {
-        self.said(|hello| hello.owned.contains(&vip))
-    }
-
-    fn hears(&self, name: &str) -> bool {
-        self.said(|hello| hello.heard.contains(name))
-    }
-
-    fn said(&self, what: impl Fn(&Hello) -> bool) -> bool {
-        self.alive.is_some() && self.heard.as_ref().is_some_and(|(_, hello)| what(hello))
-    }
-
-    /// When it counts as dead: after so many of its own intervals.
-    fn dies(&self) -> Option<Duration> {
-        let (at, hello) = self.heard.as_ref().filter(|_| self.alive.is_some())?;
-        Some(*at + hello.interval.min(MAX_INTERVAL) * MISSES)
-    }
-}
-
 /// What others may look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer<'a> {
@@ -97,11 +80,13 @@ pub struct Peer<'a> {
     pub alive: Option<Duration>,
     /// Whether it hears us.
     pub hears_us: bool,
+    /// Whether anything comes in its name, be it a recording.
+    pub heard: bool,
     /// VIPs that it owns.
     pub owned: usize,
     /// VIPs that it is willing to own.
     pub willing: usize,
-    /// Hellos that came too late, or from an earlier life of it.
+    /// Hellos that came too late, or again.
     pub stale: u64,
 }
 
@@ -112,8 +97,8 @@ pub struct Election {
     group: String,
     name: String,
     timing: Timing,
-    /// Higher than in any earlier life.
     life: u64,
+    /// Of the last hello: when it was sent, in microseconds.
     sequence: u64,
     members: BTreeMap<String, Member>,
     /// What we are willing to own, and since when others could know.
@@ -128,11 +113,14 @@ pub struct Election {
     /// Others should not wait for what changed.
     urgent: bool,
     leaving: bool,
+    restarting: bool,
+    /// While it is not known yet what this balancer can serve.
+    recovering: bool,
 }
 
 impl Election {
-    /// A balancer that begins to listen. `life` is higher than in any life of it before: the time
-    /// of its start by the wall clock.
+    /// A balancer that begins to listen. `life` is a random number: nobody can have recorded
+    /// answers to it.
     pub fn new(
         (group, name): (&str, &str),
         peers: impl IntoIterator<Item = String>,
@@ -155,6 +143,8 @@ impl Election {
             sent: None,
             urgent: true,
             leaving: false,
+            restarting: false,
+            recovering: true,
         }
     }
 
@@ -174,6 +164,15 @@ impl Election {
         self.settle(now);
     }
 
+    /// Says that this balancer has found out that it can serve nothing: what an earlier life of it
+    /// owned is not kept for it.
+    pub fn serves_nothing(&mut self, now: Duration) {
+        if std::mem::take(&mut self.recovering) {
+            self.urgent = true;
+            self.settle(now);
+        }
+    }
+
     /// Ends in order: lets go of everything, and says so in the hellos from now on.
     pub fn leave(&mut self, now: Duration) {
         self.leaving = true;
@@ -181,49 +180,45 @@ impl Election {
         self.urgent = true;
     }
 
-    /// Takes a hello of a balancer. `false` where it is of another group or of nobody known, and
-    /// where it is older than one that came before.
+    /// Ends for a restart: what is ours stays so for the others, which hear it from now on.
+    pub fn restart(&mut self, now: Duration) {
+        self.fence(now);
+        self.restarting = true;
+        self.urgent = true;
+    }
+
+    /// Takes a hello of a balancer. `false` where it is of another group or of nobody known, where
+    /// it is older than one that came before, and where nothing shows that it was said just now.
     pub fn receive(&mut self, now: Duration, hello: Hello) -> bool {
         if hello.group != self.group {
             return false;
         }
         self.fence(now);
         self.bury(now);
+        let echo = hello.echo(&self.name, self.life);
+        let proof = echo.filter(|sequence| {
+            let age = micros(now).saturating_sub(*sequence);
+            *sequence <= self.sequence && age <= micros(self.timing.interval * FRESH)
+        });
         let Some(member) = self.members.get_mut(&hello.name) else {
             return false;
         };
-        if let Some((_, last)) = &member.heard {
-            let newer = (hello.life, hello.sequence) > (last.life, last.sequence);
-            // A clock that was set back makes a life look older. Nobody is held to the life of
-            // one that is dead.
-            if !newer && (member.alive.is_some() || hello.life == last.life) {
-                member.stale += 1;
+        match member.judge(now, &hello, proof, self.timing.interval) {
+            Judgement::Taken => {}
+            // It is to have our answer soon, and so can prove itself.
+            Judgement::New => {
+                self.urgent = true;
                 return false;
             }
-        }
-        let let_go: Vec<IpAddr> = match &member.heard {
-            Some((_, last)) if member.alive.is_some() => {
-                last.owned.difference(&hello.owned).copied().collect()
-            }
-            _ => Vec::new(),
-        };
-        member.willing.retain(|vip, _| hello.willing.contains(vip));
-        for vip in &hello.willing {
-            member.willing.entry(*vip).or_insert(now);
-        }
-        if hello.leaving {
-            member.alive = None;
-            member.willing.clear();
-        } else if member.alive.is_none() {
-            member.alive = Some(now);
-            // It is to know as soon as we do.
-            self.urgent = true;
+            Judgement::Unproved | Judgement::Stale => return false,
         }
         // One of us is to let go. It hears at once what it has to know for that.
         self.urgent |= hello.owned.iter().any(|vip| self.owned.contains_key(vip));
-        member.heard = Some((now, hello));
+        let taken = member.take(now, hello, echo.is_some());
+        // It is to know as soon as we do.
+        self.urgent |= taken.comes;
         // Both told neighbors that it is theirs; the last word must be ours.
-        for vip in let_go {
+        for vip in taken.let_go {
             if self.owned.contains_key(&vip) {
                 self.changes.push((vip, Change::Affirmed));
             }
@@ -238,12 +233,13 @@ impl Election {
         self.fence(now);
         self.bury(now);
         self.settle(now);
+        self.recovering &= !self.has_recovered(now);
         if self.due() > now {
             return None;
         }
         self.sent = Some(now);
         self.urgent = false;
-        self.sequence += 1;
+        self.sequence = micros(now).max(self.sequence + 1);
         Some(Hello {
             group: self.group.clone(),
             name: self.name.clone(),
@@ -251,9 +247,16 @@ impl Election {
             sequence: self.sequence,
             interval: self.timing.interval,
             leaving: self.leaving,
+            restart: match self.restarting {
+                true => RESTART,
+                false => Duration::ZERO,
+            },
+            recovering: self.recovering,
             heard: (self.members.iter())
-                .filter(|(_, member)| member.alive.is_some())
-                .map(|(name, _)| name.clone())
+                .flat_map(|(name, member)| {
+                    let lives = member.lives(now);
+                    lives.map(|(life, sequence)| ((name.clone(), life), sequence))
+                })
                 .collect(),
             // Who cannot claim yet is not waited for.
             willing: match self.listened(now) {
@@ -266,8 +269,8 @@ impl Election {
 
     /// When [`Election::tick`] has something to do.
     pub fn next_deadline(&self) -> Duration {
-        let dies = self.members.values().filter_map(Member::dies);
-        dies.fold(self.due(), Duration::min)
+        let others = self.members.values().filter_map(Member::next_deadline);
+        others.fold(self.due(), Duration::min)
     }
 
     /// What is ours, and since when.
@@ -302,14 +305,15 @@ impl Election {
         self.willing.keys().copied().chain(theirs).collect()
     }
 
-    /// The other balancers.
-    pub fn peers(&self) -> impl Iterator<Item = Peer<'_>> {
-        self.members.iter().map(|(name, member)| {
+    /// The other balancers, as they are now.
+    pub fn peers(&self, now: Duration) -> impl Iterator<Item = Peer<'_>> {
+        self.members.iter().map(move |(name, member)| {
             let hello = member.heard.as_ref().filter(|_| member.alive.is_some());
             Peer {
                 name,
                 alive: member.alive,
-                hears_us: member.hears(&self.name),
+                hears_us: member.hears_us(),
+                heard: member.lives(now).next().is_some(),
                 owned: hello.map_or(0, |(_, hello)| hello.owned.len()),
                 willing: hello.map_or(0, |(_, hello)| hello.willing.len()),
                 stale: member.stale,
@@ -336,8 +340,7 @@ impl Election {
         self.sent = None;
         self.began = now;
         for member in self.members.values_mut() {
-            member.alive = None;
-            member.willing.clear();
+            member.bury();
         }
         for since in self.willing.values_mut() {
             *since = now;
@@ -350,11 +353,24 @@ impl Election {
     /// Notices who died.
     fn bury(&mut self, now: Duration) {
         for member in self.members.values_mut() {
-            if member.dies().is_some_and(|at| at <= now) {
-                member.alive = None;
-                member.willing.clear();
-            }
+            member.advance(now);
         }
+    }
+
+    /// Whether an earlier life's VIPs need not be kept for this one any more: it claims what it
+    /// serves by itself, or will not.
+    fn has_recovered(&self, now: Duration) -> bool {
+        let offered = !self.willing.is_empty();
+        let all = self
+            .willing
+            .values()
+            .all(|since| self.is_known(now, *since));
+        (offered && all && self.listened(now)) || now.saturating_sub(self.began) >= RECOVERY
+    }
+
+    /// Whether others have had the time to hear of what we are willing to own since then.
+    fn is_known(&self, now: Duration, since: Duration) -> bool {
+        now.saturating_sub(since) >= self.timing.interval
     }
 
     /// Whether we have listened long enough to know who owns what: every balancer was heard since
@@ -393,31 +409,29 @@ impl Election {
         if !self.willing.contains_key(&vip) {
             return false;
         }
-        let mine = rank::rank(vip, &self.name);
         let living = |since: Duration, time: Duration| now.saturating_sub(since) >= time;
+        let higher = |name: &str| rank::rank(vip, name) > rank::rank(vip, &self.name);
+        let highest = self.highest(vip);
         self.members.iter().all(|(name, member)| {
             let Some(alive) = member.alive else {
                 return true;
             };
-            let higher = rank::rank(vip, name) > mine;
-            let hears_us = member.hears(&self.name);
+            let hears_us = member.hears_us();
             if member.owns(vip) {
                 // One that cannot hear us will never let go. One that is heard since a moment only
                 // has not had the time to hear us.
-                return !higher && (hears_us || !living(alive, self.timing.interval * 2));
+                return !higher(name) && (hears_us || !living(alive, self.timing.interval * 2));
             }
             // Handed over to whom it belongs, once that one has proved to stay.
             let proved =
                 (member.willing.get(&vip)).is_some_and(|since| living(*since, self.timing.hold));
-            !(higher && hears_us && proved && self.highest(vip) == Some(name.as_str()))
+            !(hears_us && proved && highest == Some(name.as_str()))
         })
     }
 
     /// Whether a VIP that nobody has becomes ours.
     fn claims(&self, now: Duration, vip: IpAddr) -> bool {
-        // Others have had the time to hear that we are willing.
-        let known = (self.willing.get(&vip))
-            .is_some_and(|since| now.saturating_sub(*since) >= self.timing.interval);
+        let known = (self.willing.get(&vip)).is_some_and(|since| self.is_known(now, *since));
         known
             && !self.members.values().any(|member| member.owns(vip))
             && self.highest(vip) == Some(&self.name)
@@ -432,6 +446,11 @@ impl Election {
         all.map(String::as_str)
             .max_by_key(|name| rank::rank(vip, name))
     }
+}
+
+/// Time as hellos say it.
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -442,6 +442,9 @@ fn a_daemon_whose_first_configuration_is_wrong_says_so_and_does_not_start() {
         says.contains("lockstepd.toml:1:2") && says.contains("node"),
         "{says}"
     );
+    // Once, and then what comes of it.
+    assert_eq!(says.matches("lockstepd.toml:1:2").count(), 1, "{says}");
+    assert!(says.contains("no configuration from before"), "{says}");
 }
 
 #[test]
@@ -505,6 +508,39 @@ fn a_file_that_the_engine_can_never_have_holds_up_no_drain() {
     place.edit(&web(&["10.0.0.2"]));
     wait_for("the next file", || engine.has(&["10.0.0.2"]));
     assert!(place.status("/daemon/file_error").is_null());
+}
+
+#[test]
+fn the_status_lists_what_ails_routers_the_link_and_random_numbers() {
+    let place = Place::new(&web(ONE));
+    // Nobody listens at a port that was free a moment ago.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let key = place.path("no-such.key");
+    place.configure(&format!(
+        "[bgp]\nas = 64512\nrouter_id = \"10.0.0.1\"\n\
+         [[bgp.peer]]\naddress = \"127.0.0.1\"\nport = {port}\nas = 64513\nmultihop = 2\n\
+         [layer2]\ninterfaces = [\"lo\"]\nlisten = \"127.0.0.1\"\nkey_file = {key:?}\n\
+         [random]\nlisten = \"192.0.2.1:26666\"\n"
+    ));
+    let engine = place.engine();
+    let _daemon = place.daemon();
+    wait_for("the file in force", || engine.has(ONE));
+    let said = [
+        "router 127.0.0.1 has no session",
+        "onnection refused",
+        "layer 2: this balancer takes no part: cannot read key_file",
+        "cannot serve random numbers at 192.0.2.1:26666",
+    ];
+    wait_for("all of it in the status", || {
+        let answer = place.lockstep(&["status"]);
+        said.iter().all(|part| answer.out.contains(part))
+    });
+    place.lockstep(&["status"]).expect(1, &said);
+    place
+        .lockstep(&["layer2"])
+        .expect(1, &["takes no part: cannot read key_file", "openssl rand"]);
 }
 
 #[test]
@@ -646,4 +682,31 @@ fn a_backend_is_drained_although_nothing_can_be_written() {
         .lockstep(&["undrain", "10.0.0.1"])
         .expect(0, &["ended", forgets]);
     assert!(engine.has(TWO));
+}
+
+/// As Kubernetes does it where the files of a ConfigMap are linked to from another directory.
+#[test]
+fn a_link_that_is_moved_in_another_directory_is_followed_at_once() {
+    use std::os::unix::fs::symlink;
+    let place = Place::new("");
+    let (volume, link) = (place.path("volume"), place.path("volume/..data"));
+    let version = |name: &str, text: &str| {
+        fs::create_dir_all(volume.join(name)).unwrap();
+        fs::write(volume.join(name).join("services.toml"), text).unwrap();
+        symlink(name, place.path("volume/..new")).unwrap();
+        fs::rename(place.path("volume/..new"), &link).unwrap();
+    };
+    version("..1", &web(&["10.0.0.1"]));
+    fs::remove_file(place.services()).unwrap();
+    symlink(link.join("services.toml"), place.services()).unwrap();
+    let engine = place.engine();
+    let _daemon = place.daemon();
+    wait_for("the first", || engine.has(&["10.0.0.1"]));
+    for (name, backend) in [("..2", "10.0.0.2"), ("..3", "10.0.0.3")] {
+        let moved = Instant::now();
+        version(name, &web(&[backend]));
+        wait_for(backend, || engine.has(&[backend]));
+        // Sooner than by looking now and then.
+        assert!(moved.elapsed() < Duration::from_secs(2), "{moved:?}");
+    }
 }

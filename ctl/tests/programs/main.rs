@@ -18,6 +18,7 @@ mod group;
 mod health;
 mod kubernetes;
 mod metrics;
+mod privileges;
 mod random;
 mod sessions;
 mod spread;
