@@ -6,10 +6,10 @@
 //! translation of everything from the beginning, and always makes a snapshot.
 
 mod port;
-mod wishes;
+pub(super) mod wishes;
 
 use super::settle::{Board, Draft, Wanted};
-use super::{Settings, World, names};
+use super::{Settings, World, dire, gateway, names};
 use crate::services::sources::Offer;
 use lockstep_kubernetes::annotations;
 use lockstep_kubernetes::facts::{Name, Protocol, Service, Slice};
@@ -126,8 +126,10 @@ impl Translator {
 }
 
 /// Services of `Dire`s and Gateways, at the addresses of the Services made for them.
-fn others(_world: &World, _settings: &Settings) -> Vec<lockstep_plan::Service> {
-    Vec::new()
+fn others(world: &World, settings: &Settings) -> Vec<lockstep_plan::Service> {
+    let mut services = dire::services(world);
+    services.extend(gateway::services(world, settings));
+    services
 }
 
 /// Whether it was made to get addresses for something else.

@@ -215,11 +215,14 @@ fn is_due(there: &DireBalancer, wanted: &DireBalancer, now: Timestamp) -> bool {
         renew_time: there.renew_time.clone(),
         ..wanted.clone()
     };
+    // The API server keeps replicas by their pods, in an order of its own.
+    let mut there = there.clone();
+    there.replicas.sort_by(|a, b| a.pod.cmp(&b.pod));
     // A clock that was set back is as good as a long time.
     if age.is_negative() || age >= RENEWAL {
         return true;
     }
-    same != *there && age >= PAUSE && (age >= NUMBERS || shape(there) != shape(wanted))
+    same != there && age >= PAUSE && (age >= NUMBERS || shape(&there) != shape(wanted))
 }
 
 /// What of a part matters at once: not how many, but whether.
