@@ -67,7 +67,7 @@ pub fn gather<'a>(
     let mut candidates = candidates(slices, port, family, choice, &mut found.unusable);
     // Slices may have one endpoint twice while it moves: its best state counts, and of several
     // ports the lowest one.
-    candidates.sort_unstable_by_key(|c| (c.address, c.state, c.port, c.endpoint.pod.as_deref()));
+    candidates.sort_unstable_by(|a, b| a.order().cmp(&b.order()));
     let mut known = None;
     candidates.retain(|candidate| {
         let another = known.replace(candidate.address) != Some(candidate.address);
@@ -129,6 +129,16 @@ struct Candidate<'a> {
     state: State,
     endpoint: &'a Endpoint,
     ports_differ: bool,
+}
+
+impl Candidate<'_> {
+    /// Which of two at one address goes first, whatever slices they are in.
+    fn order(&self) -> impl Ord + '_ {
+        let Endpoint {
+            pod, node, zones, ..
+        } = self.endpoint;
+        (self.address, self.state, self.port, pod, node, zones)
+    }
 }
 
 fn candidates<'a>(

@@ -37,18 +37,7 @@ pub fn of_service(
     below(service, &last)
 }
 
-/// Of a `Dire`, by the Service made for it.
-pub fn of_dire(child: &Name) -> Option<ServiceName> {
-    below(child, "")
-}
-
-/// Of a listener of a Gateway, by the Service made for that.
-pub fn of_listener(child: &Name, listener: &str) -> Option<ServiceName> {
-    let plain = !listener.is_empty() && !listener.contains('/');
-    plain.then(|| below(child, listener))?
-}
-
-/// The Service that a name was made of.
+/// The Service that a name of the table was made of.
 pub fn service_of(name: &ServiceName) -> Option<Name> {
     let mut parts = name.as_str().split('/');
     Some(Name::new(parts.next()?, parts.next()?))
@@ -59,8 +48,7 @@ fn below(object: &Name, last: &str) -> Option<ServiceName> {
     let (namespace, name) = (&object.namespace, &object.name);
     let plain = |part: &str| !part.is_empty() && !part.contains('/');
     if plain(namespace) && plain(name) {
-        let slash = if last.is_empty() { "" } else { "/" };
-        ServiceName::new(&format!("{namespace}/{name}{slash}{last}"))
+        ServiceName::new(&format!("{namespace}/{name}/{last}"))
     } else {
         None
     }
@@ -84,17 +72,18 @@ mod tests {
         let web = Name::new("shop", "web");
         let named = |port, second| of_service(&web, &port, second);
         let text = |name: Option<ServiceName>| name.map(|n| n.to_string());
-        assert_eq!(text(named(port("http"), None)).as_deref(), Some("shop/web/http"));
+        assert_eq!(
+            text(named(port("http"), None)).as_deref(),
+            Some("shop/web/http")
+        );
         assert_eq!(text(named(port(""), None)).as_deref(), Some("shop/web/80"));
         assert_eq!(
             text(named(port("http"), Some(Family::V6))).as_deref(),
             Some("shop/web/http/v6")
         );
-        assert_eq!(of_dire(&web).unwrap().as_str(), "shop/web");
-        let listener = of_listener(&web, "dns").unwrap();
-        assert_eq!(listener.as_str(), "shop/web/dns");
-        for name in [of_dire(&web), named(port("http"), None), Some(listener)] {
-            assert_eq!(service_of(&name.unwrap()), Some(web.clone()));
+        let child = ServiceName::new("shop/web").unwrap();
+        for name in [child, named(port("http"), None).unwrap()] {
+            assert_eq!(service_of(&name), Some(web.clone()));
         }
     }
 
@@ -104,7 +93,6 @@ mod tests {
         let long = "x".repeat(63);
         let name = Name::new(&long, &long);
         assert!(of_service(&name, &port(&long), Some(Family::V6)).is_some());
-        assert!(of_listener(&name, &long).is_some());
     }
 
     #[test]
@@ -112,7 +100,5 @@ mod tests {
         assert_eq!(of_service(&Name::new("a/b", "c"), &port("d"), None), None);
         assert_eq!(of_service(&Name::new("a", ""), &port("d"), None), None);
         assert_eq!(of_service(&Name::new("a", "b"), &port("c/v6"), None), None);
-        assert_eq!(of_listener(&Name::new("a", "b"), "c/d"), None);
-        assert_eq!(of_listener(&Name::new("a", "b"), ""), None);
     }
 }

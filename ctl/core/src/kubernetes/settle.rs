@@ -148,7 +148,8 @@ impl Board {
             let claims = self.claims.entry(vip).or_default();
             let at = claims.partition_point(|other| *other < rank);
             claims.insert(at, rank.clone());
-            self.stale.extend(claims.iter().map(|rank| rank.name.clone()));
+            self.stale
+                .extend(claims.iter().map(|rank| rank.name.clone()));
             let count = self.addresses.entry(vip.address()).or_default();
             *count += 1;
             if *count == 1 {
@@ -164,7 +165,8 @@ impl Board {
         for vip in vips(&entry.wanted.drafts) {
             if let Some(claims) = self.claims.get_mut(&vip) {
                 claims.retain(|rank| rank.name != *name);
-                self.stale.extend(claims.iter().map(|rank| rank.name.clone()));
+                self.stale
+                    .extend(claims.iter().map(|rank| rank.name.clone()));
                 if claims.is_empty() {
                     self.claims.remove(&vip);
                 }
@@ -304,3 +306,6 @@ fn looping(address: IpAddr) -> Problem {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -194,18 +194,24 @@ fn wanted(world: &World, service: &Service, basis: &Basis) -> Wanted {
         node: basis.settings.node.as_deref(),
         zone: basis.zone.as_deref(),
     };
-    let mut seen = BTreeSet::new();
+    let (mut ports, mut seen) = (BTreeSet::new(), BTreeSet::new());
     for port in &service.ports {
-        let twice = !seen.insert((port.port, port.protocol));
+        // A name of its own is what the API server asks for.
+        let name = names::of_service(&service.name, port, None);
+        let twice = !ports.insert((port.port, port.protocol)) || !seen.insert(name);
         let reason = wishes.as_ref().err();
-        let refused = reason.cloned().or_else(|| port::refusal(service, port, twice));
+        let refused = reason
+            .cloned()
+            .or_else(|| port::refusal(service, port, twice));
         match (&wishes, refused) {
             (Ok(wishes), None) => view.translate(port, wishes, &mut wanted),
-            (_, refused) => wanted.problems.extend(refused.map(|(reason, message)| Problem {
-                port: Some((port.port, port.protocol)),
-                reason,
-                message,
-            })),
+            (_, refused) => wanted
+                .problems
+                .extend(refused.map(|(reason, message)| Problem {
+                    port: Some((port.port, port.protocol)),
+                    reason,
+                    message,
+                })),
         }
     }
     wanted

@@ -3,12 +3,13 @@
 use super::Name;
 use k8s_openapi::api::{apps::v1::Deployment as ApiDeployment, core::v1::Pod as ApiPod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 /// A Deployment.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Deployment {
     /// Its name.
     pub name: Name,
@@ -34,7 +35,7 @@ impl From<&ApiDeployment> for Deployment {
 }
 
 /// A pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pod {
     /// Its name.
     pub name: Name,

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::{Instant, sleep};
 use tower::{BoxError, Layer, Service};
 
 /// How long the API server may take to accept a connection.
@@ -20,6 +21,9 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 /// How long it may be silent within an answer. Watches say something more often than that.
 const SILENCE: Duration = Duration::from_secs(45);
+
+/// From one look at whether the API server knows us to the next.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A cluster, and who this daemon is in it.
 #[derive(Clone)]
@@ -173,6 +177,8 @@ pub struct Metered {
     pub failed: u64,
     /// Why the last one of those had none; empty while the API server answers.
     pub error: String,
+    /// Whether it did not know us, by its last answer.
+    pub unknown: bool,
 }
 
 impl Meter {
@@ -185,6 +191,24 @@ impl Meter {
         self.lock().clone()
     }
 
+    /// Waits until the API server has not known us for so long.
+    pub async fn is_unknown(&self, long: Duration) {
+        let mut since: Option<Instant> = None;
+        loop {
+            sleep(LOOK).await;
+            match self.lock().unknown {
+                true => since.get_or_insert_with(Instant::now),
+                false => {
+                    since = None;
+                    continue;
+                }
+            };
+            if since.is_some_and(|since| since.elapsed() >= long) {
+                return;
+            }
+        }
+    }
+
     fn count(&self, answer: Result<u16, String>) {
         let mut metered = self.lock();
         let answers = answer.is_ok();
@@ -194,6 +218,7 @@ impl Meter {
                 let usual = code < 400 || matches!(code, 404 | 409 | 410);
                 metered.refused += u64::from(!usual);
                 metered.error.clear();
+                metered.unknown = code == 401;
             }
             Err(error) => {
                 metered.failed += 1;

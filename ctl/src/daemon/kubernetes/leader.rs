@@ -199,8 +199,9 @@ impl Part {
         self.publish(None);
         if let Some(lease) = lease {
             let object = self.object(Some(&lease.version), "", lease.transitions, false);
-            let let_go = self.api.replace(&self.name, &PostParams::default(), &object);
-            if let Err(error) = let_go.await {
+            let parameters = PostParams::default();
+            let let_go = self.api.replace(&self.name, &parameters, &object).await;
+            if let Err(error) = let_go {
                 tracing::debug!("kubernetes: the Lease runs out: {}", chain(&error));
             }
         }

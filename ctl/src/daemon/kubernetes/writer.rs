@@ -187,7 +187,7 @@ impl Writer {
                 continue;
             }
             let due = match self.memory.get(target) {
-                Some(memory) if memory.write == *write => memory.again,
+                Some(memory) if is_same(&memory.write, write) => memory.again,
                 _ => now,
             };
             if due > now {
@@ -218,7 +218,7 @@ impl Writer {
             }
         }
         let known = self.memory.remove(&target);
-        let again = known.filter(|k| k.write == write && k.error.is_some() == error.is_some());
+        let again = known.filter(|k| is_same(&k.write, &write) && k.error.is_some() == error.is_some());
         let tries = again.map_or(0, |known| known.tries.saturating_add(1));
         let (first, longest) = match (&error, &target) {
             (Some(_), _) => FAILED,
@@ -244,7 +244,7 @@ impl Writer {
         });
         self.written.errors = errors.take(ERRORS).collect();
         let is_open = |(target, write): &(&Target, &Write)| match self.memory.get(target) {
-            Some(memory) => memory.error.is_some() || memory.write != **write,
+            Some(memory) => memory.error.is_some() || !is_same(&memory.write, write),
             None => true,
         };
         self.written.open = self.wanted.iter().filter(is_open).count();
@@ -255,6 +255,29 @@ impl Writer {
             }
             differs
         });
+    }
+}
+
+/// Whether both say the same. When a condition changed is not told by what is not written yet.
+fn is_same(one: &Write, other: &Write) -> bool {
+    fn same(one: &Value, other: &Value) -> bool {
+        match (one, other) {
+            (Value::Object(one), Value::Object(other)) => {
+                let at = |(key, value): (&String, &Value)| {
+                    let is = |other| key == "lastTransitionTime" || same(value, other);
+                    other.get(key).is_some_and(is)
+                };
+                one.len() == other.len() && one.iter().all(at)
+            }
+            (Value::Array(one), Value::Array(other)) => {
+                one.len() == other.len() && one.iter().zip(other).all(|(a, b)| same(a, b))
+            }
+            (one, other) => one == other,
+        }
+    }
+    match (one, other) {
+        (Write::Apply { body: one, .. }, Write::Apply { body: other, .. }) => same(one, other),
+        (one, other) => one == other,
     }
 }
 

@@ -51,13 +51,19 @@ impl Addresses {
 
 /// Why a port can be served in no way.
 pub fn refusal(service: &Service, port: &ServicePort, twice: bool) -> Option<Refusal> {
-    if twice {
-        let message = format!("port {} is there twice; leave one out", port.port);
-        return Some(("DuplicatePort", message));
-    }
     if port.port == 0 || names::of_service(&service.name, port, None).is_none() {
-        let message = format!("port {} has no number or no plain name; give it one", port.port);
+        let message = format!(
+            "port {} has no number or no plain name; give it one",
+            port.port
+        );
         return Some(("InvalidPort", message));
+    }
+    if twice {
+        let message = format!(
+            "port {} or its name is there twice; leave one out",
+            port.port
+        );
+        return Some(("DuplicatePort", message));
     }
     let replicates = service.annotations.get(MODE).map(|mode| mode.trim()) == Some("replicate");
     match port.protocol {
@@ -159,7 +165,12 @@ impl View<'_> {
             publish_not_ready: self.service.publish_not_ready,
         };
         let at = (port.port, port.protocol);
-        let mut found = gather(self.slices.iter().copied(), port, self.family(family, wishes), &choice);
+        let mut found = gather(
+            self.slices.iter().copied(),
+            port,
+            self.family(family, wishes),
+            &choice,
+        );
         if self.is_of_the_other(family) && wishes.mode.translates() {
             problems.push(family_mismatch(at, family, &wishes.mode));
             return None;

@@ -60,7 +60,10 @@ fn mode(service: &Service, problems: &mut Vec<Problem>) -> Result<Mode, Refusal>
         }
         other => {
             let help = suggest(other, MODES);
-            return Err(("InvalidMode", format!("{MODE}: {other:?} is no mode; {help}")));
+            return Err((
+                "InvalidMode",
+                format!("{MODE}: {other:?} is no mode; {help}"),
+            ));
         }
     };
     if policy.is_some() {
