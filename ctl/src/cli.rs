@@ -86,11 +86,12 @@ enum Format {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Look for errors in a services.toml or topology.toml (exit code 1 when there are)
+    /// Look for errors in a services.toml, lockstepd.toml or topology.toml, and of several together
+    /// (exit code 1 when there are)
     Check(check::Arguments),
-    /// Show what applying a services.toml would change (exit code 1 when it would)
+    /// Show what applying a services.toml or lockstepd.toml would change (exit code 1 when it would)
     Diff(diff::Arguments),
-    /// Put a services.toml in force, in place of the daemon's
+    /// Put a services.toml or lockstepd.toml in force, in place of the daemon's
     Apply(apply::Arguments),
     /// Show the engine, its workers, services and backends, and the daemon
     Status,
@@ -129,7 +130,7 @@ enum Command {
     /// attention)
     #[command(visible_alias = "k8s")]
     Kubernetes(kubernetes::Arguments),
-    /// Print every counter of the engine in the Prometheus text format
+    /// Print the metrics of daemon and engine, in the Prometheus text format
     Metrics,
     /// Propose, check or show which queue is polled on which core
     #[command(subcommand)]

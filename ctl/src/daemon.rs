@@ -35,6 +35,7 @@ mod link;
 mod manager;
 mod parts;
 mod pinger;
+mod privileges;
 mod quiet;
 mod random;
 mod refusal;
@@ -113,6 +114,9 @@ impl Options {
 /// could not start.
 pub fn run(options: Options) -> ExitCode {
     let log = log::start();
+    if let Err(error) = privileges::start() {
+        tracing::warn!("cannot give up capabilities, goes on with all there are: {error}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

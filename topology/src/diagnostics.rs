@@ -283,10 +283,18 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 pub fn suggest<'a>(word: &str, allowed: impl IntoIterator<Item = &'a str> + Clone) -> String {
     let list: Vec<&str> = allowed.clone().into_iter().collect();
     let list = list.join(", ");
-    match nearest(word, allowed) {
+    match nearest(word, allowed.clone()).or_else(|| within(word, allowed)) {
         Some(near) => format!("did you mean `{near}`? (allowed: {list})"),
         None => format!("allowed: {list}"),
     }
+}
+
+/// The candidate that is one of the words of `word`, as others name the same thing: `as` of
+/// `remote_as`.
+fn within<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let word = word.to_lowercase();
+    let has = |candidate: &&str| word.split(['_', '-']).any(|part| part == *candidate);
+    candidates.into_iter().find(has)
 }
 
 #[cfg(test)]

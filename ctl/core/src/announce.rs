@@ -2,7 +2,7 @@
 
 use lockstep_plan::health::Verdict;
 use lockstep_plan::{Backend, Service, ServiceName};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Why a VIP is not announced.
@@ -18,6 +18,9 @@ pub enum Withheld {
     NotInForce,
     /// No service of the VIP has a backend that serves; one of these services.
     NoBackend(ServiceName),
+    /// Other balancers of the group reach backends of the VIP's services, this one reaches none;
+    /// one of these services.
+    CutOff(ServiceName),
 }
 
 impl Withheld {
@@ -29,6 +32,17 @@ impl Withheld {
             Withheld::Ending => "ending",
             Withheld::NotInForce => "not_in_force",
             Withheld::NoBackend(_) => "no_backend",
+            Withheld::CutOff(_) => "cut_off",
+        }
+    }
+
+    /// The service that it is about.
+    pub const fn service(&self) -> Option<&ServiceName> {
+        match self {
+            Withheld::NoBackend(service) | Withheld::CutOff(service) => Some(service),
+            Withheld::NoEngine | Withheld::Drained | Withheld::Ending | Withheld::NotInForce => {
+                None
+            }
         }
     }
 }
@@ -50,8 +64,13 @@ pub enum Balancer {
 pub type Announcements = BTreeMap<IpAddr, Option<Withheld>>;
 
 /// What to announce. `services` are those that the engine has, without the backends that are down;
-/// an address that several services have is announced as long as one of them serves.
-pub fn announcements(services: &[Service], balancer: Balancer) -> Announcements {
+/// an address that several services have is announced as long as one of them serves. `cut_off` are
+/// those whose backends this balancer alone does not reach ([`crate::group::reach`]).
+pub fn announcements(
+    services: &[Service],
+    balancer: Balancer,
+    cut_off: &BTreeSet<ServiceName>,
+) -> Announcements {
     let whole = match balancer {
         Balancer::Forwards => None,
         Balancer::WithoutEngine => Some(Withheld::NoEngine),
@@ -60,9 +79,12 @@ pub fn announcements(services: &[Service], balancer: Balancer) -> Announcements 
     };
     let mut found = Announcements::new();
     for service in services {
-        let state = whole
-            .clone()
-            .or_else(|| (!serves(service)).then(|| Withheld::NoBackend(service.name.clone())));
+        let own = match serves(service) {
+            false => Some(Withheld::NoBackend(service.name.clone())),
+            true if cut_off.contains(&service.name) => Some(Withheld::CutOff(service.name.clone())),
+            true => None,
+        };
+        let state = whole.clone().or(own);
         for vip in &service.vips {
             let known = found.entry(vip.address()).or_insert_with(|| state.clone());
             if state.is_none() {

@@ -15,15 +15,17 @@ pub mod health;
 pub mod kubernetes;
 pub mod layer2;
 pub mod operation;
+pub mod process;
 pub mod random;
 pub mod shutdown;
 pub mod store;
 
 /// The sections there are, by their keys.
-pub const SECTIONS: [&str; 10] = [
+pub const SECTIONS: [&str; 11] = [
     "node",
     "log",
     "metrics",
+    "process",
     "shutdown",
     "health",
     "bgp",
@@ -38,6 +40,8 @@ pub const SECTIONS: [&str; 10] = [
 pub struct Config {
     /// The name of this balancer, the log, the metrics.
     pub operation: operation::Operation,
+    /// What the daemon itself may do.
+    pub process: process::Process,
     /// How the daemon ends.
     pub shutdown: shutdown::Shutdown,
     /// What checks of services that say less are like.
@@ -94,6 +98,7 @@ pub fn parse(file: &str, text: &str) -> Result<ConfigFile, Diagnostics> {
             source,
             &mut found,
         ),
+        process: document.process.to_process(),
         shutdown: document.shutdown.to_shutdown(),
         health: document.health.to_defaults(source, &mut found),
         bgp: document.bgp.to_bgp(source, &mut found),
@@ -102,6 +107,7 @@ pub fn parse(file: &str, text: &str) -> Result<ConfigFile, Diagnostics> {
         random: document.random.map(|raw| raw.to_random(source, &mut found)),
         kubernetes: (document.kubernetes).map(|raw| raw.to_kubernetes(source, &mut found)),
     };
+    document.process.check(&config, source, &mut found);
     if found.has_errors() {
         return Err(found);
     }
@@ -120,6 +126,8 @@ struct Document {
     log: operation::RawLog,
     #[serde(default)]
     metrics: operation::RawMetrics,
+    #[serde(default)]
+    process: process::RawProcess,
     #[serde(default)]
     shutdown: shutdown::RawShutdown,
     #[serde(default)]

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub mod keys;
 pub mod ledger;
+pub mod reach;
 pub mod roster;
 
 /// What this balancer tells the others.

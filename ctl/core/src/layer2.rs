@@ -11,6 +11,11 @@
 //! dead lets go of everything before it does anything else. Where two can not hear each other both
 //! own it, which nobody can help; once they do, the lower hash lets go within an interval.
 //!
+//! Nobody is believed to live by what may be a recording. Every hello says which lives of the others
+//! the sender has heard, and their last hello. A balancer is alive once it echoes a hello that we
+//! sent in this life a moment ago: it can have said so only now. From then on its hellos count in
+//! their order, while they come without a break.
+//!
 //! No sockets, no clock in here: hellos and time are arguments. Time is what has passed since any
 //! fixed moment, by a clock that does not jump.
 
@@ -19,9 +24,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 mod hello;
+mod member;
 mod rank;
 
-pub use hello::{Hello, HelloError, MAX_BYTES};
+pub use hello::{Hello, HelloError, MAX_BYTES, VERSION};
+use member::{Judgement, Member};
 
 /// Hellos that must be missing before a balancer counts as dead.
 pub const MISSES: u32 = 3;
@@ -32,8 +39,9 @@ pub const MAX_MEMBERS: usize = 16;
 /// The most VIPs they share: what a hello has room for.
 pub const MAX_VIPS: usize = 1_024;
 
-/// No balancer is believed to be silent for longer than this before it counts as dead.
-const MAX_INTERVAL: Duration = Duration::from_secs(10);
+/// A hello that echoes one of ours from before so many intervals proves nothing: it may be a
+/// recording. One of ours may be lost.
+const FRESH: u32 = 2;
 
 /// Times between hellos, and before a VIP goes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,39 +63,6 @@ pub enum Change {
     Released,
 }
 
-/// Another balancer.
-#[derive(Debug, Clone, Default)]
-struct Member {
-    /// The last hello that was taken, and when.
-    heard: Option<(Duration, Hello)>,
-    /// Since when it is heard without a break; `None` while it is dead.
-    alive: Option<Duration>,
-    /// Since when it has been willing to own each VIP, as far as we know.
-    willing: BTreeMap<IpAddr, Duration>,
-    /// Hellos that were not taken: late ones, or of an earlier life.
-    stale: u64,
-}
-
-impl Member {
-    fn owns(&self, vip: IpAddr) -> bool {
-        self.said(|hello| hello.owned.contains(&vip))
-    }
-
-    fn hears(&self, name: &str) -> bool {
-        self.said(|hello| hello.heard.contains(name))
-    }
-
-    fn said(&self, what: impl Fn(&Hello) -> bool) -> bool {
-        self.alive.is_some() && self.heard.as_ref().is_some_and(|(_, hello)| what(hello))
-    }
-
-    /// When it counts as dead: after so many of its own intervals.
-    fn dies(&self) -> Option<Duration> {
-        let (at, hello) = self.heard.as_ref().filter(|_| self.alive.is_some())?;
-        Some(*at + hello.interval.min(MAX_INTERVAL) * MISSES)
-    }
-}
-
 /// What others may look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer<'a> {
@@ -97,11 +72,13 @@ pub struct Peer<'a> {
     pub alive: Option<Duration>,
     /// Whether it hears us.
     pub hears_us: bool,
+    /// Whether anything comes in its name, be it a recording.
+    pub heard: bool,
     /// VIPs that it owns.
     pub owned: usize,
     /// VIPs that it is willing to own.
     pub willing: usize,
-    /// Hellos that came too late, or from an earlier life of it.
+    /// Hellos that came too late, or again.
     pub stale: u64,
 }
 
@@ -112,8 +89,8 @@ pub struct Election {
     group: String,
     name: String,
     timing: Timing,
-    /// Higher than in any earlier life.
     life: u64,
+    /// Of the last hello: when it was sent, in microseconds.
     sequence: u64,
     members: BTreeMap<String, Member>,
     /// What we are willing to own, and since when others could know.
@@ -131,8 +108,8 @@ pub struct Election {
 }
 
 impl Election {
-    /// A balancer that begins to listen. `life` is higher than in any life of it before: the time
-    /// of its start by the wall clock.
+    /// A balancer that begins to listen. `life` is a random number: nobody can have recorded
+    /// answers to it.
     pub fn new(
         (group, name): (&str, &str),
         peers: impl IntoIterator<Item = String>,
@@ -181,49 +158,38 @@ impl Election {
         self.urgent = true;
     }
 
-    /// Takes a hello of a balancer. `false` where it is of another group or of nobody known, and
-    /// where it is older than one that came before.
+    /// Takes a hello of a balancer. `false` where it is of another group or of nobody known, where
+    /// it is older than one that came before, and where nothing shows that it was said just now.
     pub fn receive(&mut self, now: Duration, hello: Hello) -> bool {
         if hello.group != self.group {
             return false;
         }
         self.fence(now);
         self.bury(now);
+        let echo = hello.echo(&self.name, self.life);
+        let proof = echo.filter(|sequence| {
+            let age = micros(now).saturating_sub(*sequence);
+            *sequence <= self.sequence && age <= micros(self.timing.interval * FRESH)
+        });
         let Some(member) = self.members.get_mut(&hello.name) else {
             return false;
         };
-        if let Some((_, last)) = &member.heard {
-            let newer = (hello.life, hello.sequence) > (last.life, last.sequence);
-            // A clock that was set back makes a life look older. Nobody is held to the life of
-            // one that is dead.
-            if !newer && (member.alive.is_some() || hello.life == last.life) {
-                member.stale += 1;
+        match member.judge(now, &hello, proof, self.timing.interval) {
+            Judgement::Taken => {}
+            // It is to have our answer soon, and so can prove itself.
+            Judgement::New => {
+                self.urgent = true;
                 return false;
             }
-        }
-        let let_go: Vec<IpAddr> = match &member.heard {
-            Some((_, last)) if member.alive.is_some() => {
-                last.owned.difference(&hello.owned).copied().collect()
-            }
-            _ => Vec::new(),
-        };
-        member.willing.retain(|vip, _| hello.willing.contains(vip));
-        for vip in &hello.willing {
-            member.willing.entry(*vip).or_insert(now);
-        }
-        if hello.leaving {
-            member.alive = None;
-            member.willing.clear();
-        } else if member.alive.is_none() {
-            member.alive = Some(now);
-            // It is to know as soon as we do.
-            self.urgent = true;
+            Judgement::Unproved | Judgement::Stale => return false,
         }
         // One of us is to let go. It hears at once what it has to know for that.
         self.urgent |= hello.owned.iter().any(|vip| self.owned.contains_key(vip));
-        member.heard = Some((now, hello));
+        let taken = member.take(now, hello, echo.is_some());
+        // It is to know as soon as we do.
+        self.urgent |= taken.comes;
         // Both told neighbors that it is theirs; the last word must be ours.
-        for vip in let_go {
+        for vip in taken.let_go {
             if self.owned.contains_key(&vip) {
                 self.changes.push((vip, Change::Affirmed));
             }
@@ -243,7 +209,7 @@ impl Election {
         }
         self.sent = Some(now);
         self.urgent = false;
-        self.sequence += 1;
+        self.sequence = micros(now).max(self.sequence + 1);
         Some(Hello {
             group: self.group.clone(),
             name: self.name.clone(),
@@ -252,8 +218,10 @@ impl Election {
             interval: self.timing.interval,
             leaving: self.leaving,
             heard: (self.members.iter())
-                .filter(|(_, member)| member.alive.is_some())
-                .map(|(name, _)| name.clone())
+                .flat_map(|(name, member)| {
+                    let lives = member.lives(now);
+                    lives.map(|(life, sequence)| ((name.clone(), life), sequence))
+                })
                 .collect(),
             // Who cannot claim yet is not waited for.
             willing: match self.listened(now) {
@@ -302,14 +270,15 @@ impl Election {
         self.willing.keys().copied().chain(theirs).collect()
     }
 
-    /// The other balancers.
-    pub fn peers(&self) -> impl Iterator<Item = Peer<'_>> {
-        self.members.iter().map(|(name, member)| {
+    /// The other balancers, as they are now.
+    pub fn peers(&self, now: Duration) -> impl Iterator<Item = Peer<'_>> {
+        self.members.iter().map(move |(name, member)| {
             let hello = member.heard.as_ref().filter(|_| member.alive.is_some());
             Peer {
                 name,
                 alive: member.alive,
-                hears_us: member.hears(&self.name),
+                hears_us: member.hears_us(),
+                heard: member.lives(now).next().is_some(),
                 owned: hello.map_or(0, |(_, hello)| hello.owned.len()),
                 willing: hello.map_or(0, |(_, hello)| hello.willing.len()),
                 stale: member.stale,
@@ -336,8 +305,7 @@ impl Election {
         self.sent = None;
         self.began = now;
         for member in self.members.values_mut() {
-            member.alive = None;
-            member.willing.clear();
+            member.bury();
         }
         for since in self.willing.values_mut() {
             *since = now;
@@ -351,8 +319,7 @@ impl Election {
     fn bury(&mut self, now: Duration) {
         for member in self.members.values_mut() {
             if member.dies().is_some_and(|at| at <= now) {
-                member.alive = None;
-                member.willing.clear();
+                member.bury();
             }
         }
     }
@@ -400,7 +367,7 @@ impl Election {
                 return true;
             };
             let higher = rank::rank(vip, name) > mine;
-            let hears_us = member.hears(&self.name);
+            let hears_us = member.hears_us();
             if member.owns(vip) {
                 // One that cannot hear us will never let go. One that is heard since a moment only
                 // has not had the time to hear us.
@@ -432,6 +399,11 @@ impl Election {
         all.map(String::as_str)
             .max_by_key(|name| rank::rank(vip, name))
     }
+}
+
+/// Time as hellos say it.
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

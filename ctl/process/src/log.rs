@@ -7,14 +7,17 @@ use std::fmt;
 use std::io::{IsTerminal, stderr};
 use std::os::linux::fs::MetadataExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::{self, Full, Json, Writer};
 use tracing_subscriber::fmt::time::SystemTime;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
+
+/// How much is written where nobody says it.
+const INFO: &str = "info";
 
 /// How a line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +34,23 @@ pub struct Log {
     json: Arc<AtomicBool>,
     /// What the environment says.
     first: Format,
+    level: Level,
+}
+
+/// How much is written.
+#[derive(Clone)]
+struct Level {
+    change: Arc<dyn Fn(EnvFilter) + Send + Sync>,
+    /// What the environment says.
+    first: String,
+    /// What it is now.
+    now: Arc<Mutex<String>>,
+}
+
+impl fmt::Debug for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Level").finish_non_exhaustive()
+    }
 }
 
 /// Begins to log. Once a process: a second subscriber would not be heard.
@@ -38,18 +58,14 @@ pub fn start() -> Log {
     let said = std::env::var("LOCKSTEP_LOG_FORMAT").ok();
     let format = said.as_deref().map_or(Some(Format::Text), format_of);
     let first = format.unwrap_or(Format::Text);
-    let filter = EnvFilter::try_from_env("LOCKSTEP_LOG");
-    let refused = std::env::var_os("LOCKSTEP_LOG").filter(|_| filter.is_err());
+    let said_level = std::env::var("LOCKSTEP_LOG").ok().filter(|l| !l.is_empty());
+    let level = said_level.as_deref().unwrap_or(INFO);
+    let level = EnvFilter::try_new(level).map_or(INFO, |_| level).to_owned();
+    let refused = said_level.filter(|said| *said != level);
     let lines = Lines::new(first, is_journal());
     let json = lines.json.clone();
-    let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing::subscriber::set_global_default(subscriber(
-        lines,
-        filter,
-        stderr,
-        stderr().is_terminal(),
-    ))
-    .expect("a process begins to log once");
+    let (subscriber, level) = subscriber(lines, level, stderr, stderr().is_terminal());
+    tracing::subscriber::set_global_default(subscriber).expect("a process begins to log once");
     if let (None, Some(said)) = (format, said) {
         tracing::warn!(
             "LOCKSTEP_LOG_FORMAT is {said:?}, which is neither `text` nor `json`; it is `text` now"
@@ -58,14 +74,28 @@ pub fn start() -> Log {
     if let Some(said) = refused {
         tracing::warn!("LOCKSTEP_LOG is {said:?}, which is no filter; it is `info` now");
     }
-    Log { json, first }
+    Log { json, first, level }
 }
 
 impl Log {
-    /// Writes lines so from now on; as the environment says where there is no format.
-    pub fn set(&self, format: Option<Format>) {
+    /// Writes lines so from now on, and so many; as the environment says where there is no format
+    /// and no level (an `EnvFilter`).
+    pub fn set(&self, format: Option<Format>, level: Option<&str>) {
+        self.level.set(level);
         let json = format.unwrap_or(self.first) == Format::Json;
         self.json.store(json, Ordering::Relaxed);
+    }
+}
+
+impl Level {
+    fn set(&self, level: Option<&str>) {
+        let level = level.unwrap_or(&self.first);
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        if *now != level {
+            now.clear();
+            now.push_str(level);
+            (self.change)(EnvFilter::new(level));
+        }
     }
 }
 
@@ -94,21 +124,29 @@ fn is_file(stream: &str, file: &Path) -> bool {
 
 fn subscriber<W>(
     lines: Lines,
-    filter: EnvFilter,
+    level: String,
     writer: W,
     colours: bool,
-) -> impl Subscriber + Send + Sync
+) -> (impl Subscriber + Send + Sync, Level)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(&level))
         .with_writer(writer)
         .with_ansi(colours)
         // A log nobody can write to any more must not end the process.
         .log_internal_errors(false)
         .event_format(lines)
-        .finish()
+        .with_filter_reloading();
+    let handle = builder.reload_handle();
+    let level = Level {
+        // Whoever wrote the log is gone with the process only.
+        change: Arc::new(move |filter| drop(handle.reload(filter))),
+        now: Arc::new(Mutex::new(level.clone())),
+        first: level,
+    };
+    (builder.finish(), level)
 }
 
 /// Writes a line in the format of the moment.
@@ -177,12 +215,14 @@ mod tests {
         }
     }
 
-    fn written(lines: Lines, log: impl FnOnce()) -> Vec<String> {
+    fn written(lines: Lines, log: impl FnOnce(&Log)) -> Vec<String> {
         let written = Written::default();
         let writer = written.clone();
-        let filter = EnvFilter::new("info");
-        let subscriber = subscriber(lines, filter, move || writer.clone(), false);
-        tracing::subscriber::with_default(subscriber, log);
+        let json = lines.json.clone();
+        let (subscriber, level) = subscriber(lines, INFO.to_owned(), move || writer.clone(), false);
+        let first = Format::Text;
+        let told = Log { json, first, level };
+        tracing::subscriber::with_default(subscriber, || log(&told));
         let bytes = written.0.lock().unwrap().clone();
         let text = String::from_utf8(bytes).unwrap();
         text.lines().map(str::to_owned).collect()
@@ -191,7 +231,7 @@ mod tests {
     #[test]
     fn the_journal_gets_lines_without_their_time() {
         let lines = |is_journal| {
-            written(Lines::new(Format::Text, is_journal), || {
+            written(Lines::new(Format::Text, is_journal), |_| {
                 tracing::warn!(epoch = 3, "something");
             })
         };
@@ -206,16 +246,12 @@ mod tests {
     #[test]
     fn the_format_changes_while_spans_are_open() {
         let lines = Lines::new(Format::Text, true);
-        let log = Log {
-            json: lines.json.clone(),
-            first: Format::Text,
-        };
-        let written = written(lines, || {
+        let written = written(lines, |log| {
             let _span = tracing::info_span!("outer", a = 1).entered();
             tracing::info!("one");
-            log.set(Some(Format::Json));
+            log.set(Some(Format::Json), None);
             tracing::info!(epoch = 2, "t\"wo");
-            log.set(None);
+            log.set(None, None);
             tracing::info!("three");
         });
         assert_eq!(written[0], " INFO outer{a=1}: one");
@@ -225,6 +261,21 @@ mod tests {
         assert_eq!(object["level"], "INFO");
         assert!(object["timestamp"].is_string());
         assert_eq!(written[2], " INFO outer{a=1}: three");
+    }
+
+    #[test]
+    fn the_level_changes_and_goes_back_to_what_the_environment_says() {
+        let written = written(Lines::new(Format::Text, true), |log| {
+            tracing::debug!("one");
+            log.set(None, Some("debug"));
+            tracing::debug!("two");
+            log.set(None, Some("error"));
+            tracing::warn!("three");
+            log.set(None, None);
+            tracing::info!("four");
+            tracing::debug!("five");
+        });
+        assert_eq!(written, ["DEBUG two", " INFO four"]);
     }
 
     #[test]

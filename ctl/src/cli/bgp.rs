@@ -273,21 +273,28 @@ pub fn troubles(reply: &api::BgpReply) -> Vec<String> {
     });
     // What else withholds a VIP is said of the engine, the file or the drain.
     let held = reply.withheld.iter().filter(|vip| {
-        !reply.peers.is_empty() && ["no_backend", "not_in_force"].contains(&vip.withheld.as_str())
+        let troubles = ["no_backend", "not_in_force", "cut_off"];
+        !reply.peers.is_empty() && troubles.contains(&vip.withheld.as_str())
     });
-    let held = held.map(|vip| match vip.service.as_str() {
-        "" => format!(
-            "VIP {} is not announced: the engine does not have it",
-            vip.address
-        ),
-        name => format!(
-            "VIP {} is not announced: every backend of service {name} is down",
-            vip.address
-        ),
+    let held = held.map(|vip| {
+        let why = match (vip.withheld.as_str(), vip.service.as_str()) {
+            ("cut_off", name) => cut_off(name),
+            (_, "") => "the engine does not have it".to_owned(),
+            (_, name) => format!("every backend of service {name} is down"),
+        };
+        format!("VIP {} is not announced: {why}", vip.address)
     });
     let deaf = Some(&reply.listen_error).filter(|error| !error.is_empty());
     let deaf = deaf.map(|error| format!("routers cannot connect: {error}"));
     without.chain(held).chain(deaf).collect()
+}
+
+/// Why a VIP is left to other balancers.
+pub fn cut_off(service: &str) -> String {
+    format!(
+        "this balancer reaches no backend of service {service}, others of its group do; see \
+         `lockstep health` here and there"
+    )
 }
 
 /// Its description, and the last error while it counts.

@@ -31,6 +31,11 @@ struct Vip {
     owner: String,
     ours: bool,
     willing: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    withheld: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    service: String,
     /// Seconds since it became ours.
     #[serde(skip_serializing_if = "Option::is_none")]
     for_seconds: Option<f64>,
@@ -42,6 +47,9 @@ struct Member {
     address: String,
     alive: bool,
     hears_us: bool,
+    heard: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    other_version: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     for_seconds: Option<f64>,
     owned: u32,
@@ -57,6 +65,18 @@ struct Interface {
     announcements: u64,
 }
 
+impl Vip {
+    fn can_be_here(&self) -> String {
+        let why = self.withheld.replace('_', " ");
+        match (self.willing, why.as_str(), self.service.as_str()) {
+            (true, ..) => "yes".to_owned(),
+            (false, "", _) => "no".to_owned(),
+            (false, why, "") => format!("no: {why}"),
+            (false, why, service) => format!("no: {why}: {service}"),
+        }
+    }
+}
+
 impl Layer2 {
     /// `now` in seconds since 1970.
     fn new(reply: api::Layer2Reply, now: f64) -> Self {
@@ -66,6 +86,8 @@ impl Layer2 {
             owner: vip.owner,
             ours: vip.ours,
             willing: vip.willing,
+            withheld: vip.withheld,
+            service: vip.service,
             for_seconds: ago(vip.since),
         };
         let member = |peer: api::Layer2Peer| Member {
@@ -73,6 +95,8 @@ impl Layer2 {
             address: peer.address,
             alive: peer.alive,
             hears_us: peer.hears_us,
+            heard: peer.heard,
+            other_version: (peer.other_version > 0).then_some(peer.other_version),
             for_seconds: ago(peer.since),
             owned: peer.owned,
             willing: peer.willing,
@@ -108,7 +132,6 @@ impl Layer2 {
             return text + &format!("takes no part: {}\n", self.problem);
         }
         let time = |seconds: Option<f64>| seconds.map_or_else(|| "-".to_owned(), units::time);
-        let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
         let vip = |vip: &Vip| {
             let owner = match (vip.ours, vip.owner.as_str()) {
                 (true, owner) => format!("{owner} (here)"),
@@ -119,19 +142,20 @@ impl Layer2 {
                 vip.vip.clone(),
                 owner,
                 time(vip.for_seconds),
-                yes(vip.willing),
+                vip.can_be_here(),
             ]
         };
         let member = |peer: &Member| {
-            let state = match (peer.alive, peer.hears_us) {
-                (false, _) => "silent",
-                (true, true) => "alive",
-                (true, false) => "does not hear us",
+            let state = match (peer.other_version, peer.alive, peer.hears_us, peer.heard) {
+                (Some(version), ..) => format!("speaks version {version}"),
+                (None, true, true, _) => "alive".to_owned(),
+                (None, true, false, _) | (None, false, _, true) => "does not hear us".to_owned(),
+                (None, false, _, false) => "silent".to_owned(),
             };
             vec![
                 peer.name.clone(),
                 peer.address.clone(),
-                state.to_owned(),
+                state,
                 time(peer.for_seconds),
                 units::count(peer.owned.into()),
                 units::count(peer.willing.into()),
@@ -192,14 +216,32 @@ pub fn troubles(reply: &api::Layer2Reply) -> Vec<String> {
             reply.problem
         )];
     }
-    let silent = reply.peers.iter().filter(|peer| !peer.alive);
-    let silent = silent.map(|peer| {
-        let (name, address) = (&peer.name, &peer.address);
-        format!("layer 2: nothing is heard of {name} ({address}); see `lockstep layer2`")
+    let peers = reply.peers.iter().filter_map(|peer| {
+        let said = format!("{} ({})", peer.name, peer.address);
+        let what = match (peer.other_version, peer.hears_us, peer.heard) {
+            (version @ 1.., ..) => format!(
+                "{said} speaks version {version} of the hellos and this balancer another: nothing \
+                 of it is understood until both run the same version of Lockstep"
+            ),
+            (0, true, _) => return None,
+            (0, false, true) => format!(
+                "{said} is heard and does not hear this balancer: both may answer for the same \
+                 VIPs; let this balancer's hellos through to it, and see `lockstep layer2`"
+            ),
+            (0, false, false) => {
+                format!("nothing is heard of {said}; see `lockstep layer2`")
+            }
+        };
+        Some(format!("layer 2: {what}"))
+    });
+    let cut_off = (reply.vips.iter()).filter(|vip| vip.withheld == "cut_off");
+    let cut_off = cut_off.map(|vip| {
+        let why = super::bgp::cut_off(&vip.service);
+        format!("layer 2: VIP {} cannot be here: {why}", vip.address)
     });
     let missing = reply.interfaces.iter().filter(|i| i.mac.is_empty());
     let missing = missing.map(|i| format!("layer 2: there is no interface {}", i.name));
-    silent.chain(missing).collect()
+    peers.chain(cut_off).chain(missing).collect()
 }
 
 #[cfg(test)]
@@ -214,6 +256,12 @@ mod tests {
             ours: owner == "lb1",
             willing: true,
             since,
+            ..api::Layer2Vip::default()
+        };
+        let peer = |name: &str, host: u8| api::Layer2Peer {
+            name: name.to_owned(),
+            address: format!("10.0.0.{host}:26667"),
+            ..api::Layer2Peer::default()
         };
         let reply = api::Layer2Reply {
             enabled: true,
@@ -222,16 +270,32 @@ mod tests {
             vips: vec![
                 vip("203.0.113.10", "lb1", 940.0),
                 vip("203.0.113.11", "", 0.0),
+                api::Layer2Vip {
+                    willing: false,
+                    withheld: "cut_off".to_owned(),
+                    service: "web".to_owned(),
+                    ..vip("203.0.113.12", "lb2", 0.0)
+                },
             ],
-            peers: vec![api::Layer2Peer {
-                name: "lb2".to_owned(),
-                address: "10.0.0.2:26667".to_owned(),
-                alive: true,
-                since: 990.0,
-                owned: 3,
-                willing: 1_234,
-                ..api::Layer2Peer::default()
-            }],
+            peers: vec![
+                api::Layer2Peer {
+                    alive: true,
+                    since: 990.0,
+                    owned: 3,
+                    willing: 1_234,
+                    heard: true,
+                    ..peer("lb2", 2)
+                },
+                api::Layer2Peer {
+                    other_version: 1,
+                    ..peer("lb3", 3)
+                },
+                api::Layer2Peer {
+                    heard: true,
+                    ..peer("lb4", 4)
+                },
+                peer("lb5", 5),
+            ],
             interfaces: vec![api::Layer2Interface {
                 name: "eth0".to_owned(),
                 answers: 7,
@@ -239,14 +303,30 @@ mod tests {
             }],
             ..api::Layer2Reply::default()
         };
+        let said = troubles(&reply);
+        for (said, what) in said.iter().zip([
+            "lb2 (10.0.0.2:26667) is heard and does not hear this balancer",
+            "lb3 (10.0.0.3:26667) speaks version 1",
+            "lb4 (10.0.0.4:26667) is heard and does not hear",
+            "nothing is heard of lb5 (10.0.0.5:26667)",
+            "VIP 203.0.113.12 cannot be here: this balancer reaches no backend of service web",
+            "there is no interface eth0",
+        ]) {
+            assert!(said.starts_with(&format!("layer 2: {what}")), "{said}");
+        }
+        assert_eq!(said.len(), 6);
         assert_eq!(
             Layer2::new(reply, 1_000.0).text(),
             "lb1 in group default\n\n\
              VIP           OWNER       HERE FOR  CAN BE HERE\n\
              203.0.113.10  lb1 (here)  1m 0s     yes\n\
-             203.0.113.11  nobody      -         yes\n\n\
+             203.0.113.11  nobody      -         yes\n\
+             203.0.113.12  lb2         -         no: cut off: web\n\n\
              BALANCER  ADDRESS         STATE             FOR  OWNS  WILLING\n\
-             lb2       10.0.0.2:26667  does not hear us  10s     3    1,234\n\n\
+             lb2       10.0.0.2:26667  does not hear us  10s     3    1,234\n\
+             lb3       10.0.0.3:26667  speaks version 1  -       0        0\n\
+             lb4       10.0.0.4:26667  does not hear us  -       0        0\n\
+             lb5       10.0.0.5:26667  silent            -       0        0\n\n\
              INTERFACE  MAC        ANSWERS  ANNOUNCEMENTS\n\
              eth0       not there        7              0\n"
         );

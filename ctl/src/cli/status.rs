@@ -213,12 +213,13 @@ pub async fn run(global: &Global, out: &mut Out) -> Result<Answer, Failure> {
             group::troubles(others),
             kubernetes::troubles(&cluster),
         ];
-        Ok((Daemon::new(reply, down, hindered.concat()), spreads))
+        let daemon = Daemon::new(reply, down, hindered.concat());
+        Ok((daemon, spreads, health.backends))
     };
     // The daemon after the engine: what it tells the engine in between is no other's.
     let (engine, mut daemon) = (engine.await, ask_daemon().await);
     // And what the engine has already, the daemon may still be about to hear.
-    if let (Ok(engine), Ok((told, _))) = (&engine, &daemon)
+    if let (Ok(engine), Ok((told, ..))) = (&engine, &daemon)
         && engine.epoch() > told.epoch
     {
         tokio::time::sleep(HEARS).await;
@@ -226,10 +227,11 @@ pub async fn run(global: &Global, out: &mut Out) -> Result<Answer, Failure> {
     }
     let (mut engine, engine_error) = split(engine);
     let (daemon, daemon_error) = split(daemon);
-    if let (Some(engine), Some((_, spreads))) = (&mut engine, &daemon) {
+    if let (Some(engine), Some((_, spreads, checked))) = (&mut engine, &daemon) {
+        engine.add_left_out(checked);
         engine.tell(spreads);
     }
-    let daemon = daemon.map(|(daemon, _)| daemon);
+    let daemon = daemon.map(|(daemon, ..)| daemon);
     let report = Report {
         engine,
         engine_error,

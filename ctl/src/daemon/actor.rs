@@ -20,6 +20,7 @@ use lockstep_ctl_core::announce::{Announcements, Balancer, Withheld, announcemen
 use lockstep_ctl_core::checks::{Verdicts, subjects};
 use lockstep_ctl_core::config::Config;
 use lockstep_ctl_core::drains::{Drains, Phase, Target, Timestamp};
+use lockstep_ctl_core::group::reach::Reach;
 use lockstep_ctl_core::group::{Group, Own, absorb};
 use lockstep_ctl_core::services::sources::{Provided, Provider};
 use lockstep_plan::{Backend, Service, Snapshot};
@@ -139,6 +140,8 @@ pub struct Actor {
     verdicts: Verdicts,
     /// What other balancers have.
     group: Group,
+    /// Whether this balancer alone is cut off from backends.
+    reach: Reach,
     /// What the other parts of the daemon are told.
     orders: Orders,
     engine: Option<EngineClient<Channel>>,
@@ -209,6 +212,7 @@ impl Actor {
             replicas,
             verdicts: Verdicts::new(),
             group: Group::default(),
+            reach: Reach::default(),
             orders,
             engine: None,
             withdraw: Some(Instant::now() + FIRST_ENGINE),
@@ -239,7 +243,9 @@ impl Actor {
         loop {
             self.follow_wall_clock(Clock::wall());
             let ramp = self.wanted.next_deadline(self.clock.now());
-            let deadline = self.drains.next_deadline().into_iter().chain(ramp).min();
+            let reach = self.reach.next_deadline(self.clock.now());
+            let deadlines = self.drains.next_deadline().into_iter();
+            let deadline = deadlines.chain(ramp).chain(reach).min();
             let deadline = deadline.and_then(|d| self.clock.instant(d));
             // Nothing wakes when the wall clock is set.
             let look = self.drains.next_deadline().map(|_| Instant::now() + LOOK);
@@ -374,16 +380,16 @@ impl Actor {
         let checked = subjects(services, policies, &self.config.health);
         self.verdicts
             .retain(|target, _| checked.contains_key(target));
+        let own = Own {
+            verdicts: self.found(),
+            drains: self.drains.clone(),
+            backends: backends(self.wanted.services()),
+            heard: self.group.generation,
+        };
+        let now = self.clock.now();
+        self.reach.follow(now, &checked, &own, &self.group);
         tell(&self.orders.subjects, checked);
-        tell(
-            &self.orders.own,
-            Own {
-                verdicts: self.found(),
-                drains: self.drains.clone(),
-                backends: backends(self.wanted.services()),
-                heard: self.group.generation,
-            },
-        );
+        tell(&self.orders.own, own);
         tell(&self.orders.placed, self.placed());
         let announced = self.announced();
         if let Some(announced) = &announced {
@@ -416,9 +422,10 @@ impl Actor {
             return None;
         }
         let has = self.has.as_ref().map_or(&[][..], Snapshot::services);
-        let mut announced = announcements(has, self.balancer());
+        let cut_off = self.reach.cut_off(self.clock.now());
+        let mut announced = announcements(has, self.balancer(), &cut_off);
         if !self.wanted.is_unknown() {
-            let wanted = announcements(self.wanted.services(), self.balancer());
+            let wanted = announcements(self.wanted.services(), self.balancer(), &cut_off);
             announced.retain(|address, _| wanted.contains_key(address));
             for (address, state) in wanted {
                 let missing = state.or(Some(Withheld::NotInForce));

@@ -4,6 +4,7 @@
 //! question, and the engine is asked once a second at most.
 
 use super::parts::{Ending, Wires};
+use super::privileges;
 use super::view::View;
 use bytes::Bytes;
 use http_body_util::Full;
@@ -72,8 +73,8 @@ struct Listening {
 }
 
 impl Listening {
-    async fn start(address: SocketAddr, exporter: &Arc<Exporter>) -> io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
+    fn start(address: SocketAddr, exporter: &Arc<Exporter>) -> io::Result<Self> {
+        let listener = privileges::listen(address)?;
         tracing::info!("metrics are served at http://{address}/metrics");
         let task = tokio::spawn(serve(listener, Arc::clone(exporter)));
         Ok(Listening { address, task })
@@ -107,13 +108,13 @@ async fn follow(
     if known == Some(address) {
         return Ok(());
     }
-    let mut started = Listening::start(address, exporter).await;
+    let mut started = Listening::start(address, exporter);
     let is_in_the_way = known.is_some_and(|known| known.port() == address.port());
     if matches!(&started, Err(error) if error.kind() == ErrorKind::AddrInUse) && is_in_the_way {
         if let Some(known) = listening.take() {
             known.stop().await;
         }
-        started = Listening::start(address, exporter).await;
+        started = Listening::start(address, exporter);
     }
     *listening = Some(started.map_err(|error| {
         format!("metrics are not served: cannot listen at {address} ([metrics] listen): {error}")

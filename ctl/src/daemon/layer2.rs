@@ -8,14 +8,16 @@ use super::apart;
 use super::clock::Clock;
 use super::host;
 use super::parts::{Ending, Wires};
-use hellos::Hellos;
+use hellos::{Heard, Hellos};
 use link::{Owned, Report};
 use lockstep_api::{Layer2Interface, Layer2Peer, Layer2Reply, Layer2Vip};
-use lockstep_ctl_core::announce::Announcements;
+use lockstep_ctl_core::announce::{Announcements, Withheld};
 use lockstep_ctl_core::config::Config;
 use lockstep_ctl_core::config::layer2::Layer2;
 use lockstep_ctl_core::drains::Timestamp;
-use lockstep_ctl_core::layer2::{Change, Election, MAX_VIPS, MISSES};
+use lockstep_ctl_core::layer2::{Change, Election, MAX_VIPS, MISSES, VERSION};
+use ring::rand::{SecureRandom, SystemRandom};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
@@ -111,9 +113,13 @@ struct Part {
     links: JoinSet<()>,
     tell: watch::Sender<Layer2Reply>,
     reply: Layer2Reply,
+    /// Peers whose last hello was of another version.
+    versions: BTreeMap<String, u8>,
     clock: Clock,
     started: Timestamp,
     too_many: bool,
+    /// VIPs that this balancer has and does not offer, and why.
+    withheld: BTreeMap<IpAddr, Withheld>,
 }
 
 impl Part {
@@ -124,7 +130,7 @@ impl Part {
             (&settings.group, &name),
             settings.peers.keys().cloned(),
             settings.timing,
-            started.0,
+            life(started),
             clock.uptime(),
         );
         let owned = watch::Sender::<Owned>::default();
@@ -154,9 +160,11 @@ impl Part {
             links,
             tell: wires.reports.layer2.clone(),
             reply: Layer2Reply::default(),
+            versions: BTreeMap::new(),
             clock,
             started,
             too_many: false,
+            withheld: BTreeMap::new(),
         }
     }
 
@@ -189,8 +197,8 @@ impl Part {
         for _ in 0..BURST {
             let now = self.clock.uptime();
             match self.hellos.receive(&self.settings) {
-                Ok(hello) => {
-                    let taken = hello.is_some_and(|hello| self.election.receive(now, hello));
+                Ok(heard) => {
+                    let taken = self.take(now, heard);
                     self.reply.hellos_received += u64::from(taken);
                     self.reply.hellos_refused += u64::from(!taken);
                 }
@@ -203,9 +211,34 @@ impl Part {
         }
     }
 
+    fn take(&mut self, now: Duration, heard: Heard) -> bool {
+        match heard {
+            Heard::Hello(hello) => {
+                self.versions.remove(&hello.name);
+                self.election.receive(now, hello)
+            }
+            Heard::OtherVersion(name, version) => {
+                if self.versions.get(&name) != Some(&version) {
+                    tracing::error!(
+                        "layer 2: {name} speaks version {version} of the hellos, this balancer \
+                         {VERSION}: both may answer for the same VIPs until both run the same \
+                         version of Lockstep"
+                    );
+                    self.versions.insert(name, version);
+                }
+                false
+            }
+            Heard::Nothing => false,
+        }
+    }
+
     fn offer(&mut self, announcements: &Announcements) {
         let vips = announcements.iter().filter(|(_, why)| why.is_none());
         let vips: Vec<IpAddr> = vips.map(|(vip, _)| *vip).collect();
+        let withheld = announcements.iter();
+        self.withheld = withheld
+            .filter_map(|(vip, why)| why.clone().map(|why| (*vip, why)))
+            .collect();
         let too_many = vips.len() > MAX_VIPS;
         if too_many && !self.too_many {
             tracing::error!(
@@ -272,20 +305,28 @@ impl Part {
         let seconds = |at: Duration| self.started.after(at).0 as f64 / 1e3;
         let election = &self.election;
         let offered = election.offered();
+        let mut vips = election.vips();
+        vips.extend(self.withheld.keys());
         self.reply = Layer2Reply {
             enabled: true,
             name: self.name.clone(),
             group: self.settings.group.clone(),
-            vips: (election.vips().into_iter())
-                .map(|vip| Layer2Vip {
-                    address: vip.to_string(),
-                    owner: election.owner(vip).unwrap_or_default().to_owned(),
-                    ours: election.owned().contains_key(&vip),
-                    willing: offered.contains_key(&vip),
-                    since: election.owned().get(&vip).map_or(0.0, |at| seconds(*at)),
+            vips: (vips.into_iter())
+                .map(|vip| {
+                    let withheld = self.withheld.get(&vip);
+                    let service = withheld.and_then(Withheld::service);
+                    Layer2Vip {
+                        address: vip.to_string(),
+                        owner: election.owner(vip).unwrap_or_default().to_owned(),
+                        ours: election.owned().contains_key(&vip),
+                        willing: offered.contains_key(&vip),
+                        since: election.owned().get(&vip).map_or(0.0, |at| seconds(*at)),
+                        withheld: withheld.map_or("", Withheld::name).to_owned(),
+                        service: service.map_or_else(String::new, |s| s.as_str().to_owned()),
+                    }
                 })
                 .collect(),
-            peers: (election.peers())
+            peers: (election.peers(self.clock.uptime()))
                 .map(|peer| Layer2Peer {
                     name: peer.name.to_owned(),
                     address: (self.settings.peers.get(peer.name))
@@ -293,6 +334,8 @@ impl Part {
                     alive: peer.alive.is_some(),
                     since: peer.alive.map_or(0.0, seconds),
                     hears_us: peer.hears_us,
+                    heard: peer.heard,
+                    other_version: self.versions.get(peer.name).copied().map_or(0, u32::from),
                     owned: u32::try_from(peer.owned).unwrap_or(u32::MAX),
                     willing: u32::try_from(peer.willing).unwrap_or(u32::MAX),
                 })
@@ -315,5 +358,15 @@ impl Part {
             }
             differs
         });
+    }
+}
+
+/// A number that no life had before. Without random numbers the time of the start, which others
+/// may guess, and have no record of.
+fn life(started: Timestamp) -> u64 {
+    let mut bytes = [0; 8];
+    match SystemRandom::new().fill(&mut bytes) {
+        Ok(()) => u64::from_be_bytes(bytes),
+        Err(_) => started.0,
     }
 }

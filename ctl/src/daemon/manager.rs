@@ -4,7 +4,7 @@
 use super::actor::Event;
 use super::parts::{Ending, Wires};
 use super::view::View;
-use lockstep_ctl_core::config::operation::LogFormat;
+use lockstep_ctl_core::config::operation::{LogFormat, LogLevel};
 use lockstep_process::log::{Format, Log};
 use lockstep_process::manager::Manager;
 use std::time::Duration;
@@ -28,7 +28,11 @@ pub async fn run(mut wires: Wires, mut view: watch::Receiver<View>, log: Log) {
     manager.ready();
     let mut said = String::new();
     loop {
-        log.set(wires.config.borrow_and_update().operation.log.map(format));
+        let operation = wires.config.borrow_and_update().operation.clone();
+        log.set(
+            operation.log.map(format),
+            operation.level.map(LogLevel::name),
+        );
         let sentence = sentence(&view.borrow_and_update());
         if sentence != said {
             manager.status(&sentence);

@@ -132,6 +132,7 @@ pub fn start(wires: &Wires, view: &watch::Receiver<View>, log: Log) -> JoinSet<(
     let mut parts = JoinSet::new();
     let (group, shared) = super::group::new(wires.clone());
     parts.spawn(group);
+    parts.spawn(super::privileges::run(wires.clone()));
     parts.spawn(super::checks::run(wires.clone()));
     parts.spawn(super::routing::run(wires.clone()));
     parts.spawn(super::layer2::run(wires.clone()));

@@ -2,6 +2,7 @@
 
 use super::actor::{Event, until};
 use super::clock::Clock;
+use super::privileges;
 use super::replicas::Healths;
 use lockstep_ctl_core::health::{Monitor, Outcome};
 use lockstep_plan::health::Verdict;
@@ -112,7 +113,8 @@ impl Sockets {
 impl Lazy {
     fn open(&mut self, kind: ICMP, version: &str) -> Option<Arc<Client>> {
         if self.client.is_none() {
-            match Client::new(&Config::builder().kind(kind).build()) {
+            let open = move || Client::new(&Config::builder().kind(kind).build());
+            match privileges::with(privileges::RAW, open) {
                 Ok(client) => self.client = Some(Arc::new(client)),
                 Err(error) if !self.warned => {
                     tracing::warn!(

@@ -5,12 +5,12 @@
 
 use super::group::Shared;
 use super::parts::{Ending, Wires};
+use super::privileges;
 use lockstep_ctl_core::config::random::Random;
 use numbers::Service;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -65,7 +65,7 @@ async fn serve(wires: &Wires, settings: &Random, shared: Shared) {
     let service = Arc::new(service);
     let mut said = String::new();
     loop {
-        match TcpListener::bind(settings.listen).await {
+        match privileges::listen(settings.listen) {
             Ok(listener) => {
                 let at = listener.local_addr().unwrap_or(settings.listen);
                 tracing::info!(listen = %at, "serving random numbers");

@@ -41,7 +41,13 @@ fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreE
     move |error| StoreError::Io {
         what,
         path,
-        reason: error.to_string(),
+        reason: match error.kind() {
+            // Root may not read everything here: it has no CAP_DAC_OVERRIDE.
+            io::ErrorKind::PermissionDenied => format!(
+                "{error}; the user that lockstepd runs as has to be allowed to, also where that is root"
+            ),
+            _ => error.to_string(),
+        },
     }
 }
 

@@ -150,11 +150,8 @@ fn share_to_proto(share: &Share) -> BackendSpread {
 pub fn announcement_to_proto(
     (address, withheld): (&IpAddr, &Option<Withheld>),
 ) -> api::Announcement {
-    let service = match withheld {
-        Some(Withheld::NoBackend(service)) => service.as_str().to_owned(),
-        Some(Withheld::NoEngine | Withheld::Drained | Withheld::Ending | Withheld::NotInForce)
-        | None => String::new(),
-    };
+    let service = withheld.as_ref().and_then(Withheld::service);
+    let service = service.map_or_else(String::new, |name| name.as_str().to_owned());
     api::Announcement {
         address: address.to_string(),
         withheld: withheld.as_ref().map_or("", Withheld::name).to_owned(),

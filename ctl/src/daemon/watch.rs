@@ -1,18 +1,23 @@
-//! Watches the services file.
+//! Watches a file.
 //!
-//! The directory is watched, not the file: editors and configuration management write a new file
-//! and rename it over the old one, and Kubernetes moves a link beside it. What another process is
-//! still writing is not read: only its closing counts, and then a short silence.
+//! Directories are watched, not the file: editors and configuration management write a new file
+//! and rename it over the old one. Where the file is reached by links, the directory of each of
+//! them is watched: Kubernetes replaces a ConfigMap by moving a link (`..data`) that may be in
+//! another directory than ours. What another process is still writing is not read: only its
+//! closing counts, and then a short silence.
 
 use super::actor::Event;
 use anyhow::Context;
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use std::collections::{BTreeSet, VecDeque};
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 /// The silence after which a change is taken for complete.
@@ -21,12 +26,24 @@ const SILENCE: Duration = Duration::from_millis(30);
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How often the file is looked at where no event came: network file systems report none.
 const LOOK: Duration = Duration::from_secs(2);
+/// Links on the way to a file; the kernel follows no more (`MAXSYMLINKS` of Linux).
+const LINKS: usize = 40;
 
-/// Sends [`Event::FileChanged`] when the file may have changed. Ends with the watcher returned.
+/// A file that is watched until this is dropped.
+#[derive(Debug)]
+pub struct Watched(JoinHandle<()>);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Sends [`Event::FileChanged`] when the file may have changed.
 ///
 /// # Errors
-/// When the directory cannot be watched.
-pub fn start(file: &Path, events: mpsc::Sender<Event>) -> anyhow::Result<RecommendedWatcher> {
+/// When its directory cannot be watched.
+pub fn start(file: &Path, events: mpsc::Sender<Event>) -> anyhow::Result<Watched> {
     let directory = file
         .parent()
         .filter(|p| !p.as_os_str().is_empty())
@@ -47,8 +64,14 @@ pub fn start(file: &Path, events: mpsc::Sender<Event>) -> anyhow::Result<Recomme
                 directory.display()
             )
         })?;
-    tokio::spawn(settle(file.to_owned(), touches, events));
-    Ok(watcher)
+    let mut links = Links {
+        watcher,
+        first: directory.to_owned(),
+        others: BTreeSet::new(),
+    };
+    links.follow(file);
+    let task = tokio::spawn(settle(file.to_owned(), links, touches, events));
+    Ok(Watched(task))
 }
 
 /// Whether an event is the end of a change. Our own reading is none.
@@ -65,7 +88,85 @@ fn is_complete(kind: EventKind) -> bool {
     }
 }
 
-async fn settle(file: PathBuf, mut touches: mpsc::Receiver<()>, events: mpsc::Sender<Event>) {
+/// The directories in which the way to a file may change.
+struct Links {
+    watcher: RecommendedWatcher,
+    /// The one that the file is in by its name, watched as long as there is this.
+    first: PathBuf,
+    others: BTreeSet<PathBuf>,
+}
+
+impl Links {
+    /// Watches the way as it is now. One that cannot be watched is looked at all the same.
+    fn follow(&mut self, file: &Path) {
+        let now = directories(file);
+        for gone in self.others.difference(&now) {
+            // One that was removed is watched no more.
+            let _ = self.watcher.unwatch(gone);
+        }
+        // Also those that were watched: another one may have come in the place of one.
+        for directory in now.iter().chain([&self.first]) {
+            let watched = self.watcher.watch(directory, RecursiveMode::NonRecursive);
+            if let Err(error) = watched {
+                tracing::debug!("cannot watch {}: {error}", directory.display());
+            }
+        }
+        self.others = now;
+    }
+}
+
+/// The directories of the file and of every link on the way to it, without links themselves.
+fn directories(file: &Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    let Ok(file) = std::path::absolute(file) else {
+        return found;
+    };
+    let mut ahead: VecDeque<OsString> = names(&file);
+    let mut at = PathBuf::from("/");
+    let mut links = 0;
+    while let Some(name) = ahead.pop_front() {
+        if name == ".." {
+            at.pop();
+            continue;
+        }
+        let path = at.join(&name);
+        let Ok(target) = fs::read_link(&path) else {
+            if ahead.is_empty() {
+                found.insert(at.clone());
+            }
+            at = path;
+            continue;
+        };
+        links += 1;
+        if links > LINKS {
+            return found;
+        }
+        found.insert(at.clone());
+        if target.is_absolute() {
+            at = PathBuf::from("/");
+        }
+        let mut way = names(&target);
+        way.append(&mut ahead);
+        ahead = way;
+    }
+    found
+}
+
+fn names(path: &Path) -> VecDeque<OsString> {
+    let names = path.components().filter_map(|component| match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        Component::Prefix(_) | Component::RootDir | Component::CurDir => None,
+    });
+    names.collect()
+}
+
+async fn settle(
+    file: PathBuf,
+    mut links: Links,
+    mut touches: mpsc::Receiver<()>,
+    events: mpsc::Sender<Event>,
+) {
     let mut reported = Signature::of(&file);
     let mut seen = reported;
     loop {
@@ -80,6 +181,8 @@ async fn settle(file: PathBuf, mut touches: mpsc::Receiver<()>, events: mpsc::Se
                 }
             }
         }
+        // Before it is read: what changes later is seen.
+        links.follow(&file);
         seen = Signature::of(&file);
         reported = seen;
         if events.send(Event::FileChanged).await.is_err() {
@@ -105,5 +208,33 @@ impl Signature {
     fn of(file: &Path) -> Self {
         let facts = fs::metadata(file).map(|m| (m.ino(), m.size(), m.mtime(), m.mtime_nsec()));
         Signature(facts.ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn the_directory_of_every_link_is_on_the_way() {
+        let root = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(root.path()).unwrap();
+        for dir in ["etc", "config/v1", "deep/er"] {
+            fs::create_dir_all(root.join(dir)).unwrap();
+        }
+        fs::write(root.join("config/v1/a.toml"), "").unwrap();
+        symlink("v1", root.join("config/..data")).unwrap();
+        symlink("../config/..data/a.toml", root.join("etc/a.toml")).unwrap();
+        symlink(root.join("etc"), root.join("deep/er/etc")).unwrap();
+        let found = directories(&root.join("deep/er/etc/a.toml"));
+        let wanted = ["deep/er", "etc", "config", "config/v1"].map(|dir| root.join(dir));
+        assert_eq!(found, BTreeSet::from(wanted));
+        let missing = directories(&root.join("etc/missing.toml"));
+        assert_eq!(missing, BTreeSet::from([root.join("etc")]));
+        // Links that go round end.
+        symlink("b.toml", root.join("etc/b.toml")).unwrap();
+        let round = directories(&root.join("etc/b.toml"));
+        assert_eq!(round, BTreeSet::from([root.join("etc")]));
     }
 }

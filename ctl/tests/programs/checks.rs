@@ -189,6 +189,14 @@ fn nginx_that_answers_500_freezes_refuses_and_is_stopped_is_out_until_it_is_back
         1,
         &["service web: backend 10.99.0.1 (10.99.0.1) is down for"],
     );
+    // The engine does not have it, and it has a row all the same.
+    let status = bench.place.lockstep(&["status", "--output", "json"]).json();
+    let backends = &status["engine"]["services"][0]["backends"];
+    let rows = backends.as_array().unwrap().iter();
+    let rows: Vec<_> = rows
+        .map(|b| (b["address"].as_str().unwrap(), b["state"].as_str().unwrap()))
+        .collect();
+    assert_eq!(rows, [(B, "active"), (A, "down")]);
     fs::remove_file(nginx.broken()).unwrap();
     bench.wait_in_force("web", &[A, B]);
 
@@ -524,6 +532,7 @@ fn scripts_say_what_they_find_and_are_ended_with_all_they_started() {
         fs::create_dir(&dir).unwrap();
         let script = format!(
             "#!/bin/sh\ncd {0}\nenv | sort > env-$LOCKSTEP_ADDRESS.new && mv env-$LOCKSTEP_ADDRESS.new env-$LOCKSTEP_ADDRESS\n\
+             grep ^Cap /proc/self/status > may-$LOCKSTEP_ADDRESS\n\
              if [ -e hang-$LOCKSTEP_ADDRESS ]; then sleep 4711 & wait; fi\n\
              if [ -e fail-$LOCKSTEP_ADDRESS ]; then echo \"the queue is $1\"; exit 3; fi\n",
             dir.display()
@@ -558,6 +567,11 @@ fn scripts_say_what_they_find_and_are_ended_with_all_they_started() {
         );
     }
     assert!(!environment.contains("HOME="), "{environment}");
+    // None that root usually has.
+    let may = fs::read_to_string(dir.join("may-10.99.0.1")).unwrap();
+    assert_eq!(may.lines().count(), 5, "{may}");
+    let nothing = |line: &str| line.ends_with("\t0000000000000000");
+    assert!(may.lines().all(nothing), "{may}");
     fs::write(dir.join("fail-10.99.0.1"), "").unwrap();
     bench.wait_in_force("script", &[B]);
     bench.wait_for_error("script", A, "exit status: 3: the queue is x y");

@@ -442,6 +442,9 @@ fn a_daemon_whose_first_configuration_is_wrong_says_so_and_does_not_start() {
         says.contains("lockstepd.toml:1:2") && says.contains("node"),
         "{says}"
     );
+    // Once, and then what comes of it.
+    assert_eq!(says.matches("lockstepd.toml:1:2").count(), 1, "{says}");
+    assert!(says.contains("no configuration from before"), "{says}");
 }
 
 #[test]
@@ -646,4 +649,31 @@ fn a_backend_is_drained_although_nothing_can_be_written() {
         .lockstep(&["undrain", "10.0.0.1"])
         .expect(0, &["ended", forgets]);
     assert!(engine.has(TWO));
+}
+
+/// As Kubernetes does it where the files of a ConfigMap are linked to from another directory.
+#[test]
+fn a_link_that_is_moved_in_another_directory_is_followed_at_once() {
+    use std::os::unix::fs::symlink;
+    let place = Place::new("");
+    let (volume, link) = (place.path("volume"), place.path("volume/..data"));
+    let version = |name: &str, text: &str| {
+        fs::create_dir_all(volume.join(name)).unwrap();
+        fs::write(volume.join(name).join("services.toml"), text).unwrap();
+        symlink(name, place.path("volume/..new")).unwrap();
+        fs::rename(place.path("volume/..new"), &link).unwrap();
+    };
+    version("..1", &web(&["10.0.0.1"]));
+    fs::remove_file(place.services()).unwrap();
+    symlink(link.join("services.toml"), place.services()).unwrap();
+    let engine = place.engine();
+    let _daemon = place.daemon();
+    wait_for("the first", || engine.has(&["10.0.0.1"]));
+    for (name, backend) in [("..2", "10.0.0.2"), ("..3", "10.0.0.3")] {
+        let moved = Instant::now();
+        version(name, &web(&[backend]));
+        wait_for(backend, || engine.has(&[backend]));
+        // Sooner than by looking now and then.
+        assert!(moved.elapsed() < Duration::from_secs(2), "{moved:?}");
+    }
 }

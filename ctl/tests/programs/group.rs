@@ -90,6 +90,16 @@ impl Balancer {
         members.iter().map(name).collect()
     }
 
+    /// The VIPs that are not announced, as address, reason and service.
+    fn withheld(&self) -> Vec<[String; 3]> {
+        let text = self.place.lockstep(&["bgp", "--output", "json"]).out;
+        let json: Value = serde_json::from_str(&text).unwrap_or_default();
+        let text = |v: &Value, key: &str| v[key].as_str().unwrap_or_default().to_owned();
+        let vip = |v: &Value| ["address", "reason", "service"].map(|key| text(v, key));
+        let withheld = json["withheld"].as_array();
+        withheld.map_or_else(Vec::new, |all| all.iter().map(vip).collect())
+    }
+
     fn is_connected(&self) -> bool {
         self.group()["connected"] == true
     }
@@ -175,6 +185,20 @@ fn a_backend_is_out_where_two_of_three_find_it_down_and_in_again_with_them() {
     for balancer in &all {
         wait_for("the second backend back", || balancer.engine.has(ALL));
     }
+}
+
+#[test]
+fn one_that_is_cut_off_from_every_backend_leaves_its_vips_to_the_others() {
+    let etcd = Etcd::start();
+    let [one, two] = balancers(&etcd, [&[], &["10.0.0.3"]]);
+    let cut_off = ["203.0.113.10", "cut_off", "web"].map(str::to_owned);
+    wait_for("the VIP withdrawn", || one.withheld() == [cut_off.clone()]);
+    assert!(one.engine.has(ALL), "what still comes is forwarded");
+    assert!(two.withheld().is_empty());
+    // Where nobody reaches any it is the service's policy that decides, and that keeps them.
+    two.finds("10.0.0.3", false);
+    wait_for("the VIP back", || one.withheld().is_empty());
+    assert!(two.withheld().is_empty());
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod doctor;
 mod group;
 mod health;
 mod metrics;
+mod privileges;
 mod random;
 mod sessions;
 mod spread;

@@ -15,14 +15,16 @@ const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,libelf1,procps,zlib1g
 
 /// CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_PERFMON (capabilities(7)).
 const OF_ENGINE: u64 = 1 << 12 | 1 << 13 | 1 << 39 | 1 << 38;
-/// CAP_NET_BIND_SERVICE and CAP_NET_RAW.
-const OF_DAEMON: u64 = 1 << 10 | 1 << 13;
+/// CAP_NET_BIND_SERVICE, CAP_NET_ADMIN and CAP_NET_RAW, in one thread of it.
+const OF_DAEMON: u64 = 1 << 10 | 1 << 12 | 1 << 13;
 
 /// An interface to have, a BPF file system (systemd mounts one on a machine of its own), and a
 /// topology whose packet memory fits into what an unprivileged process may lock.
 const EQUIP: &str = "
 mkdir -p /sys/fs/bpf
 mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf
+mkdir -p /dev/net
+test -e /dev/net/tun || mknod /dev/net/tun c 10 200
 ip link add eth0 type veth peer name eth1
 ip addr add 10.0.0.1/24 dev eth0
 ip link set eth0 up
@@ -115,10 +117,13 @@ impl Container {
         Ok(pid.trim().parse()?)
     }
 
-    fn capabilities(&self, unit: &str) -> Result<u64> {
+    /// Those that a unit's threads are permitted, and those in force; each once.
+    fn capabilities(&self, unit: &str, line: &str) -> Result<Vec<u64>> {
         let pid = self.main_process(unit)?;
-        let text = self.sh(&format!("sed -n 's/^CapPrm:\\t//p' /proc/{pid}/status"))?;
-        Ok(u64::from_str_radix(text.trim(), 16)?)
+        let script = format!("sed -n 's/^{line}:\\t//p' /proc/{pid}/task/*/status | sort -u");
+        let text = self.sh(&script)?;
+        let bits = text.lines().map(|line| u64::from_str_radix(line, 16));
+        Ok(bits.collect::<Result<_, _>>()?)
     }
 }
 
@@ -200,22 +205,24 @@ fn scenario_the_package_installs_runs_and_leaves_nothing() -> Result<()> {
     debian.sh(EQUIP)?;
     debian.sh("systemctl start lockstep-engine")?;
     debian.until("the file is in force", "lockstep status")?;
-    let found = debian.capabilities("lockstep-engine")?;
-    ensure!(
-        found == OF_ENGINE,
-        "the engine has {found:x}, not {OF_ENGINE:x}"
-    );
-    let found = debian.capabilities("lockstepd")?;
-    ensure!(
-        found == OF_DAEMON,
-        "the daemon has {found:x}, not {OF_DAEMON:x}"
-    );
+    for (unit, line, expected) in [
+        ("lockstep-engine", "CapPrm", &[OF_ENGINE][..]),
+        ("lockstepd", "CapPrm", &[0, OF_DAEMON]),
+        ("lockstepd", "CapEff", &[0]),
+    ] {
+        let found = debian.capabilities(unit, line)?;
+        ensure!(
+            found == expected,
+            "{line} of {unit}: {found:x?}, not {expected:x?}"
+        );
+    }
 
     debian.sh(&format!(
         "printf \"{SERVICES}\" >/srv/next.toml; lockstep apply /srv/next.toml"
     ))?;
     debian.until("metrics of both", "lockstep metrics | grep -q '^lockstep_daemon_epoch 1' && lockstep metrics | grep -q '^lockstep_epoch 1'")?;
 
+    checks_through_tunnels(&debian)?;
     goes_on_over_a_reload(&debian)?;
     comes_back(&debian)?;
 
@@ -231,6 +238,21 @@ fn scenario_the_package_installs_runs_and_leaves_nothing() -> Result<()> {
     ensure!(left.is_empty(), "purging leaves {left}");
     let left = debian.sh("pgrep -a lockstep || true; ip link show dev eth0 | grep xdp || true")?;
     ensure!(left.is_empty(), "purging leaves {left}");
+    Ok(())
+}
+
+/// The unit as it is lets the daemon make the way, and what goes it finds nobody.
+fn checks_through_tunnels(debian: &Container) -> Result<()> {
+    debian.sh(
+        "sed 's/^backends/health = { type = \"tcp\", via = \"tunnel\", interval = \"1s\" }\\n&/' \
+         /srv/next.toml >/srv/checked.toml; lockstep apply /srv/checked.toml",
+    )?;
+    debian.until(
+        "a check has gone through the tunnel",
+        "lockstep health | grep -q 'no connection within'",
+    )?;
+    debian.sh("ip link show lockstep-check")?;
+    debian.sh("lockstep apply /srv/next.toml")?;
     Ok(())
 }
 

@@ -179,6 +179,20 @@ fn only_a_near_word_is_proposed() {
     assert_eq!(nearest("", words), None);
 }
 
+#[test]
+fn a_word_of_a_longer_name_is_proposed_where_none_is_near() {
+    for (word, proposed) in [
+        ("remote_as", "did you mean `as`?"),
+        ("AS-number", "did you mean `as`?"),
+        ("asn", "did you mean `as`?"),
+        ("based", "allowed: as, port"),
+        ("source_ports", "allowed: as, port"),
+    ] {
+        let help = suggest(word, ["as", "port"]);
+        assert!(help.starts_with(proposed), "{help}");
+    }
+}
+
 proptest! {
     /// Any text is answered by a value or by at least one diagnostic, and never a panic.
     #[test]

@@ -20,7 +20,7 @@ fn services() -> Vec<Service> {
 }
 
 fn state(services: &[Service], address: &str, balancer: Balancer) -> Option<Withheld> {
-    announcements(services, balancer)[&address.parse::<IpAddr>().unwrap()].clone()
+    announcements(services, balancer, &BTreeSet::new())[&address.parse::<IpAddr>().unwrap()].clone()
 }
 
 fn without_backends(name: &str) -> Vec<Service> {
@@ -58,6 +58,31 @@ fn an_address_stays_while_one_of_its_services_serves() {
     assert_eq!(
         state(&without_backends("web"), "2001:db8::10", Balancer::Forwards),
         Some(Withheld::NoBackend(web))
+    );
+}
+
+#[test]
+fn a_balancer_that_is_cut_off_from_every_service_of_an_address_leaves_it_to_others() {
+    let [web, dns] = ["web", "dns"].map(|name| ServiceName::new(name).unwrap());
+    let (v4, v6) = ("203.0.113.10", "2001:db8::10");
+    let without = |cut_off: &[&ServiceName], balancer| {
+        let cut_off = cut_off.iter().map(|name| (*name).clone()).collect();
+        let found = announcements(&services(), balancer, &cut_off);
+        [v4, v6].map(|address| found[&address.parse::<IpAddr>().unwrap()].clone())
+    };
+    let cut_off = Some(Withheld::CutOff(web.clone()));
+    assert_eq!(
+        without(&[&web], Balancer::Forwards),
+        [None, cut_off.clone()]
+    );
+    assert_eq!(
+        without(&[&web, &dns], Balancer::Forwards),
+        [cut_off.clone(), cut_off]
+    );
+    let drained = Some(Withheld::Drained);
+    assert_eq!(
+        without(&[&web, &dns], Balancer::Drained),
+        [drained.clone(), drained]
     );
 }
 

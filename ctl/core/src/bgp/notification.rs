@@ -11,6 +11,8 @@ pub struct Notification {
     pub subcode: u8,
     /// More about it, at most what a message holds.
     pub data: Vec<u8>,
+    /// More about it for our own operator; it is not sent.
+    pub detail: Option<String>,
 }
 
 /// The longest text of an administrative shutdown (RFC 9003 §2), in bytes.
@@ -23,6 +25,7 @@ impl Notification {
             code,
             subcode,
             data: Vec::new(),
+            detail: None,
         }
     }
 
@@ -30,6 +33,13 @@ impl Notification {
     #[must_use]
     pub fn with(mut self, data: impl Into<Vec<u8>>) -> Self {
         self.data = data.into();
+        self
+    }
+
+    /// The same with a word for our own operator.
+    #[must_use]
+    pub fn because(mut self, detail: String) -> Self {
+        self.detail = Some(detail);
         self
     }
 
@@ -68,6 +78,9 @@ impl fmt::Display for Notification {
         match words(*code, *subcode) {
             Some(words) => f.write_str(words)?,
             None => write!(f, "error {code}.{subcode}")?,
+        }
+        if let Some(detail) = &self.detail {
+            write!(f, ": {detail}")?;
         }
         match self.text().filter(|text| !text.is_empty()) {
             // What a router says goes to terminals and logs: no control characters.

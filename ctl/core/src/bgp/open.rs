@@ -131,7 +131,11 @@ pub fn agree(settings: &Settings, open: &BgpOpenMessage) -> Result<Session, Noti
         return Err(Notification::new(2, 1).with(4_u16.to_be_bytes()));
     }
     if open.my_asn4() != settings.remote_as {
-        return Err(Notification::new(2, 2));
+        return Err(Notification::new(2, 2).because(format!(
+            "the router says AS {}, `as` in its [[bgp.peer]] says {}",
+            open.my_asn4(),
+            settings.remote_as
+        )));
     }
     let id = open.bgp_id();
     // RFC 6286 §2.2: not zero, and not our own within an AS.

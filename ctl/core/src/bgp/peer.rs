@@ -316,6 +316,13 @@ impl Peer {
             Message::Notification(why) => {
                 self.counters.notifications_received += 1;
                 let collision = why == Notification::COLLISION;
+                let why = match (why.code, why.subcode) {
+                    (2, 2) => why.because(format!(
+                        "this balancer says AS {}, `as` in [bgp]",
+                        self.settings.local_as
+                    )),
+                    _ => why,
+                };
                 if !collision && self.machines[slot.index()].state() >= State::OpenSent {
                     self.note(Cause::Theirs(why));
                 }

@@ -76,6 +76,7 @@ pub fn decode(bytes: &mut BytesMut) -> Result<Option<Message>, Notification> {
             code: body.get_u8(),
             subcode: body.get_u8(),
             data: body.to_vec(),
+            detail: None,
         }),
         ROUTE_REFRESH => refresh(body),
         // Only KEEPALIVE is left.

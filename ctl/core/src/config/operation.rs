@@ -12,6 +12,8 @@ pub struct Operation {
     pub name: Option<String>,
     /// How the log is written; as the environment says where the file has nothing.
     pub log: Option<LogFormat>,
+    /// How much is written; as the environment says where the file has nothing.
+    pub level: Option<LogLevel>,
     /// Where Prometheus asks for metrics; nowhere where the file has none.
     pub metrics: Option<SocketAddr>,
 }
@@ -26,6 +28,32 @@ pub enum LogFormat {
     Json,
 }
 
+/// How much is written to the log: this and what is worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// What does not work.
+    Error,
+    /// What hardly works as it is meant.
+    Warn,
+    /// What changes.
+    Info,
+    /// What happens.
+    Debug,
+}
+
+impl LogLevel {
+    /// Its name in the file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+        }
+    }
+}
+
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawNode {
@@ -36,6 +64,7 @@ pub(super) struct RawNode {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawLog {
     format: Option<LogFormat>,
+    level: Option<LogLevel>,
 }
 
 #[derive(Deserialize, Default)]
@@ -69,6 +98,7 @@ pub(super) fn read(
     Operation {
         name,
         log: log.format,
+        level: log.level,
         metrics: listen.as_deref().and_then(address),
     }
 }
@@ -91,12 +121,13 @@ mod tests {
 
     #[test]
     fn sections_of_operation_are_read() {
-        let text = "[node]\nname = \"lb-1.example\"\n[log]\nformat = \"json\"\n\
+        let text = "[node]\nname = \"lb-1.example\"\n[log]\nformat = \"json\"\nlevel = \"debug\"\n\
                     [metrics]\nlisten = \"[::1]:9478\"\n";
         let file = parse("lockstepd.toml", text).expect("no errors");
         let expected = Operation {
             name: Some("lb-1.example".to_owned()),
             log: Some(LogFormat::Json),
+            level: Some(LogLevel::Debug),
             metrics: Some("[::1]:9478".parse().expect("an address")),
         };
         assert_eq!(file.config.operation, expected);
@@ -119,6 +150,7 @@ mod tests {
             ("[node]\nname = \"a b\"", "2:8"),
             ("[node]\nname = \"\"", "2:8"),
             ("[log]\nformat = \"xml\"", "2:10"),
+            ("[log]\nlevel = \"loud\"", "2:9"),
             ("[metrics]\nlisten = \"9478\"", "2:10"),
             ("[metrics]\nport = 1", "2:1"),
         ] {

@@ -3,18 +3,20 @@
 //! ```text
 //! "LSL2"  version (1)  flags (1: leaving)  interval ms (4)  life (8)  sequence (8)
 //! group: length (1), bytes      name: length (1), bytes
-//! heard: number (1), each: length (1), bytes
+//! heard: number (1), each: length (1), bytes, life (8), sequence (8)
 //! VIPs:  number (2), each: flags (1: willing, 2: owned, 4: IPv4), 4 or 16 bytes
 //! ```
 //! Numbers are in network order. Where the balancers share a key, a tag follows (not made here).
 
 use super::{MAX_MEMBERS, MAX_VIPS};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 const MAGIC: [u8; 4] = *b"LSL2";
-const VERSION: u8 = 1;
+
+/// Of what is said here. Every balancer of a group speaks the same one.
+pub const VERSION: u8 = 2;
 
 const LEAVING: u8 = 1;
 
@@ -22,8 +24,12 @@ const WILLING: u8 = 1;
 const OWNED: u8 = 2;
 const V4: u8 = 4;
 
+/// The most lives that a hello echoes: of each balancer the one that is believed, and one that has
+/// still to prove itself.
+pub(super) const MAX_HEARD: usize = 2 * MAX_MEMBERS;
+
 /// No hello is longer.
-pub const MAX_BYTES: usize = 26 + 2 * 256 + 1 + MAX_MEMBERS * 256 + 2 + 2 * MAX_VIPS * 17;
+pub const MAX_BYTES: usize = 26 + 2 * 256 + 1 + MAX_HEARD * (256 + 16) + 2 + 2 * MAX_VIPS * 17;
 
 /// What a balancer says to the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,16 +38,17 @@ pub struct Hello {
     pub group: String,
     /// The sender.
     pub name: String,
-    /// Higher than in any life before.
+    /// What no other life of it has: a random number.
     pub life: u64,
-    /// Higher than in any hello of this life before.
+    /// Higher than in any hello of this life before: the sender's time, in microseconds.
     pub sequence: u64,
     /// The next hello comes in this time.
     pub interval: Duration,
     /// It is the last one, or says the same as the last one.
     pub leaving: bool,
-    /// The balancers that the sender hears.
-    pub heard: BTreeSet<String>,
+    /// The balancers that the sender hears: by name and life the sequence that came last. Who is
+    /// told a sequence of its own, which it sent a moment ago, knows that this was said just now.
+    pub heard: BTreeMap<(String, u64), u64>,
     /// The VIPs that it could own now.
     pub willing: BTreeSet<IpAddr>,
     /// The VIPs that it owns.
@@ -51,9 +58,12 @@ pub struct Hello {
 /// Why bytes are no hello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum HelloError {
-    /// Something else, or from another version.
-    #[error("not a hello of this version")]
-    Version,
+    /// Something else.
+    #[error("not a hello")]
+    Foreign,
+    /// Of another version than this program's.
+    #[error("a hello of version {0}")]
+    Version(u8),
     /// It ends too early, or goes on after its end.
     #[error("wrong length")]
     Length,
@@ -76,10 +86,12 @@ impl Hello {
         bytes.extend(self.sequence.to_be_bytes());
         text(&mut bytes, &self.group);
         text(&mut bytes, &self.name);
-        let heard = self.heard.len().min(MAX_MEMBERS);
+        let heard = self.heard.len().min(MAX_HEARD);
         bytes.push(heard as u8);
-        for name in self.heard.iter().take(heard) {
+        for ((name, life), sequence) in self.heard.iter().take(heard) {
             text(&mut bytes, name);
+            bytes.extend(life.to_be_bytes());
+            bytes.extend(sequence.to_be_bytes());
         }
         let all = self.willing.union(&self.owned);
         let vips: Vec<&IpAddr> = all.take(2 * MAX_VIPS).collect();
@@ -104,8 +116,12 @@ impl Hello {
     /// Reads a hello.
     pub fn parse(bytes: &[u8]) -> Result<Self, HelloError> {
         let mut rest = Reader(bytes);
-        if rest.array()? != MAGIC || rest.byte()? != VERSION {
-            return Err(HelloError::Version);
+        if rest.array() != Ok(MAGIC) {
+            return Err(HelloError::Foreign);
+        }
+        match rest.byte()? {
+            VERSION => {}
+            other => return Err(HelloError::Version(other)),
         }
         let flags = rest.byte()?;
         if flags & !LEAVING != 0 {
@@ -122,16 +138,18 @@ impl Hello {
             sequence,
             interval,
             leaving: flags & LEAVING != 0,
-            heard: BTreeSet::new(),
+            heard: BTreeMap::new(),
             willing: BTreeSet::new(),
             owned: BTreeSet::new(),
         };
         let heard = usize::from(rest.byte()?);
-        if heard > MAX_MEMBERS {
+        if heard > MAX_HEARD {
             return Err(HelloError::Malformed);
         }
         for _ in 0..heard {
-            hello.heard.insert(rest.text()?);
+            let (name, life) = (rest.text()?, u64::from_be_bytes(rest.array()?));
+            let sequence = u64::from_be_bytes(rest.array()?);
+            hello.heard.insert((name, life), sequence);
         }
         let vips = usize::from(u16::from_be_bytes(rest.array()?));
         if vips > 2 * MAX_VIPS {
@@ -157,6 +175,15 @@ impl Hello {
             [] => Ok(hello),
             _ => Err(HelloError::Length),
         }
+    }
+}
+
+impl Hello {
+    /// The last sequence that the sender has heard of a balancer's life.
+    pub(super) fn echo(&self, name: &str, life: u64) -> Option<u64> {
+        let mut heard = self.heard.iter();
+        let found = heard.find(|((of, its), _)| *its == life && of == name);
+        found.map(|(_, sequence)| *sequence)
     }
 }
 
@@ -198,7 +225,7 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::collection::{btree_set, vec};
+    use proptest::collection::{btree_map, btree_set, vec};
     use proptest::prelude::*;
 
     fn addresses() -> impl Strategy<Value = BTreeSet<IpAddr>> {
@@ -209,7 +236,7 @@ mod tests {
         fn hellos()(
             (group, name) in (".{0,20}", ".{0,20}"),
             (life, sequence, interval, leaving) in any::<(u64, u64, u32, bool)>(),
-            heard in btree_set(".{0,20}", 0..MAX_MEMBERS),
+            heard in btree_map((".{0,20}", any::<u64>()), any::<u64>(), 0..MAX_HEARD),
             willing in addresses(),
             owned in addresses(),
         ) -> Hello {
@@ -252,6 +279,14 @@ mod tests {
     }
 
     #[test]
+    fn a_hello_of_another_version_says_which() {
+        let version_1 = [&b"LSL2\x01"[..], &[0; 40]].concat();
+        assert_eq!(Hello::parse(&version_1), Err(HelloError::Version(1)));
+        assert_eq!(Hello::parse(b"LSL"), Err(HelloError::Foreign));
+        assert_eq!(Hello::parse(b"GET / HTTP/1.1"), Err(HelloError::Foreign));
+    }
+
+    #[test]
     fn the_longest_hello_is_within_its_limit() {
         let name = |n: usize| format!("{n:0255}");
         let vip = |n: usize| IpAddr::V6((n as u128).into());
@@ -262,7 +297,7 @@ mod tests {
             sequence: 0,
             interval: Duration::ZERO,
             leaving: false,
-            heard: (0..MAX_MEMBERS).map(name).collect(),
+            heard: (0..MAX_HEARD).map(|n| ((name(n), u64::MAX), 1)).collect(),
             willing: (0..MAX_VIPS).map(vip).collect(),
             owned: (MAX_VIPS..2 * MAX_VIPS).map(vip).collect(),
         };

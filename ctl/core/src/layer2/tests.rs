@@ -38,10 +38,19 @@ fn says(n: u64, willing: &[IpAddr], owned: &[IpAddr]) -> Hello {
         sequence: n,
         interval: MS_200,
         leaving: false,
-        heard: BTreeSet::from(["lb1".to_owned()]),
+        heard: BTreeMap::from([(("lb1".to_owned(), 1), 0)]),
         willing: willing.iter().copied().collect(),
         owned: owned.iter().copied().collect(),
     }
+}
+
+/// Gives `lb1` a hello of one that has heard everything it said until now, if it hears it at all.
+fn hears(lb1: &mut Election, now: Duration, mut hello: Hello) -> bool {
+    run(lb1, now);
+    for sequence in hello.heard.values_mut() {
+        *sequence = lb1.sequence;
+    }
+    lb1.receive(now, hello)
 }
 
 /// Lets `lb1` alone until `end`.
@@ -73,8 +82,7 @@ fn a_balancer_alone_claims_after_it_has_listened() {
 fn a_balancer_that_has_heard_all_the_others_need_not_listen_longer() {
     let (mut lb1, ours, theirs) = (lb1(), vip_of("lb1"), vip_of("lb2"));
     lb1.offer(MS(0), [ours, theirs]);
-    lb1.tick(MS(0));
-    assert!(lb1.receive(MS(100), says(1, &[ours, theirs], &[])));
+    assert!(hears(&mut lb1, MS(100), says(1, &[ours, theirs], &[])));
     run(&mut lb1, MS(320));
     assert_eq!(lb1.owned().keys().copied().collect::<Vec<_>>(), [ours]);
     assert_eq!(lb1.owner(theirs), None);
@@ -86,8 +94,7 @@ fn what_somebody_owns_is_not_claimed_and_comes_over_when_its_owner_dies() {
     lb1.offer(MS(0), [vip]);
     for n in 0..10 {
         let now = MS(100 + 200 * n);
-        run(&mut lb1, now);
-        lb1.receive(now, says(n, &[vip], &[vip]));
+        hears(&mut lb1, now, says(n, &[vip], &[vip]));
         assert_eq!(lb1.owner(vip), Some("lb2"));
     }
     run(&mut lb1, MS(1_900 + 599));
@@ -100,13 +107,13 @@ fn what_somebody_owns_is_not_claimed_and_comes_over_when_its_owner_dies() {
 fn a_balancer_that_leaves_is_not_waited_for() {
     let (mut lb1, vip) = (lb1(), vip_of("lb2"));
     lb1.offer(MS(0), [vip]);
-    lb1.receive(MS(0), says(1, &[vip], &[vip]));
+    hears(&mut lb1, MS(0), says(1, &[vip], &[vip]));
     run(&mut lb1, MS(250));
     let bye = Hello {
         leaving: true,
         ..says(2, &[], &[])
     };
-    lb1.receive(MS(260), bye);
+    hears(&mut lb1, MS(260), bye);
     assert_eq!(lb1.owner(vip), Some("lb1"));
 }
 
@@ -118,8 +125,7 @@ fn a_vip_goes_back_only_to_a_balancer_that_has_proved_to_stay() {
     assert_eq!(lb1.owner(vip), Some("lb1"));
     for n in 0..25 {
         let now = MS(700 + 200 * n);
-        run(&mut lb1, now);
-        lb1.receive(now, says(n, &[vip], &[]));
+        hears(&mut lb1, now, says(n, &[vip], &[]));
         assert_eq!(lb1.owner(vip), Some("lb1"), "{now:?}");
     }
     let hellos = run(&mut lb1, MS(5_950));
@@ -135,10 +141,10 @@ fn of_two_owners_the_lower_lets_go_and_the_higher_tells_neighbors_again() {
         lb1.offer(MS(0), [vip]);
         run(&mut lb1, MS(700));
         lb1.changes();
-        lb1.receive(MS(710), says(1, &[vip], &[vip]));
+        hears(&mut lb1, MS(710), says(1, &[vip], &[vip]));
         assert_eq!(lb1.owned().contains_key(&vip), keeps, "{belongs_to}");
         if keeps {
-            lb1.receive(MS(720), says(2, &[vip], &[]));
+            hears(&mut lb1, MS(720), says(2, &[vip], &[]));
             assert_eq!(lb1.changes(), [(vip, Change::Affirmed)]);
         } else {
             assert_eq!(lb1.changes(), [(vip, Change::Released)]);
@@ -147,48 +153,124 @@ fn of_two_owners_the_lower_lets_go_and_the_higher_tells_neighbors_again() {
 }
 
 #[test]
-fn one_that_cannot_hear_us_is_given_way() {
+fn one_that_ceases_to_hear_us_is_given_way() {
     let (mut lb1, vip) = (lb1(), vip_of("lb1"));
     lb1.offer(MS(0), [vip]);
     run(&mut lb1, MS(700));
-    for n in 0..4 {
-        let now = MS(710 + 200 * n);
-        run(&mut lb1, now);
-        let deaf = Hello {
-            heard: BTreeSet::new(),
-            ..says(n, &[vip], &[vip])
-        };
-        lb1.receive(now, deaf);
+    assert!(hears(&mut lb1, MS(710), says(0, &[vip], &[])));
+    for n in 1..3 {
+        assert_eq!(lb1.owner(vip), Some("lb1"));
+        assert!(hears(&mut lb1, MS(710 + 200 * n), deaf(n, vip)));
     }
     assert_eq!(lb1.owner(vip), Some("lb2"));
+    let peer = lb1.peers(MS(1_110)).next().unwrap();
+    assert!(peer.alive.is_some() && !peer.hears_us);
+}
+
+/// `lb2` says that it owns a VIP, and hears nobody.
+fn deaf(n: u64, vip: IpAddr) -> Hello {
+    Hello {
+        heard: BTreeMap::new(),
+        ..says(n, &[vip], &[vip])
+    }
 }
 
 #[test]
-fn one_that_was_frozen_lets_go_before_anything_else() {
-    let (mut lb1, vip) = (lb1(), vip_of("lb1"));
+fn one_that_never_heard_us_may_be_a_recording() {
+    let (mut lb1, vip) = (lb1(), vip_of("lb2"));
     lb1.offer(MS(0), [vip]);
-    run(&mut lb1, MS(1_000));
-    lb1.changes();
-    let hello = lb1.tick(MS(1_600)).unwrap();
-    assert!(hello.owned.is_empty() && hello.willing.is_empty());
-    assert_eq!(lb1.changes(), [(vip, Change::Released)]);
-    // The other one, who took over, is heard first.
-    lb1.receive(MS(1_610), says(1, &[vip], &[vip]));
-    run(&mut lb1, MS(2_000));
-    assert_eq!(lb1.owner(vip), Some("lb2"));
+    for n in 0..20 {
+        assert!(!hears(&mut lb1, MS(100 * n), deaf(n, vip)));
+    }
+    assert_eq!(lb1.owner(vip), Some("lb1"));
+    let peer = lb1.peers(MS(1_900)).next().unwrap();
+    assert!(peer.alive.is_none() && peer.heard && !peer.hears_us);
+    // It is answered: that it is heard, and by its life, so that it can prove itself.
+    let said = run(&mut lb1, MS(2_100)).pop().unwrap();
+    assert_eq!(said.echo("lb2", 10), Some(19));
+    assert!(hears(&mut lb1, MS(2_110), says(20, &[vip], &[vip])));
+    let peer = lb1.peers(MS(2_110)).next().unwrap();
+    assert!(peer.alive.is_some() && peer.hears_us);
+    assert_eq!(lb1.peers(MS(9_000)).next().unwrap().stale, 0);
+}
+
+#[test]
+fn a_recording_revives_nobody() {
+    let (mut lb1, vip) = (lb1(), vip_of("lb2"));
+    lb1.offer(MS(0), [vip]);
+    let (mut recorded, mut lost) = (Vec::new(), Vec::new());
+    for n in 0..10 {
+        let now = MS(100 + 200 * n);
+        run(&mut lb1, now);
+        let mut hello = says(2 * n, &[vip], &[vip]);
+        hello.heard.values_mut().for_each(|s| *s = lb1.sequence);
+        assert!(lb1.receive(now, hello.clone()));
+        recorded.push(hello.clone());
+        // The next one never came.
+        hello.sequence += 1;
+        lost.push(hello);
+    }
+    // Another life of it took its place, and died.
+    let life_2 = Hello {
+        life: 3,
+        ..says(0, &[vip], &[vip])
+    };
+    assert!(hears(&mut lb1, MS(2_250), life_2));
+    run(&mut lb1, MS(2_900));
+    assert_eq!(lb1.owner(vip), Some("lb1"));
+    // Of a life before ours it echoes another one.
+    let earlier = Hello {
+        heard: BTreeMap::from([(("lb1".to_owned(), 7), lb1.sequence)]),
+        ..says(99, &[vip], &[vip])
+    };
+    for hello in recorded.into_iter().chain(lost).chain([earlier]) {
+        assert!(!lb1.receive(MS(2_910), hello));
+        assert_eq!(lb1.owner(vip), Some("lb1"));
+    }
+    assert!(lb1.peers(MS(2_910)).all(|peer| peer.alive.is_none()));
+}
+
+#[test]
+fn a_recording_does_not_take_the_place_of_one_that_lives_nor_of_one_that_comes() {
+    let mut lb1 = lb1();
+    let life = |life: u64, n: u64| Hello {
+        life,
+        ..says(n, &[], &[])
+    };
+    let unheard = |life: u64, n: u64| Hello {
+        heard: BTreeMap::new(),
+        life,
+        ..says(n, &[], &[])
+    };
+    let lives = |lb1: &mut Election| -> Vec<u64> {
+        let due = lb1.next_deadline();
+        let said = lb1.tick(due).unwrap();
+        said.heard.keys().map(|(_, life)| *life).collect()
+    };
+    assert!(hears(&mut lb1, MS(10), life(5, 0)));
+    // Both are answered.
+    assert!(!hears(&mut lb1, MS(20), unheard(4, 0)));
+    assert_eq!(lives(&mut lb1), [4, 5]);
+    // Each may wait for the time of a hello; so it has ours before it has to show it.
+    assert!(!hears(&mut lb1, MS(230), unheard(6, 0)));
+    assert!(!hears(&mut lb1, MS(240), unheard(4, 1)));
+    assert_eq!(lives(&mut lb1), [5, 6]);
+    // The one that proves itself is the one that lives.
+    assert!(hears(&mut lb1, MS(450), life(6, 1)));
+    assert!(!hears(&mut lb1, MS(460), unheard(5, 1)));
+    assert_eq!(lives(&mut lb1), [5, 6]);
+    assert!(hears(&mut lb1, MS(700), life(6, 2)));
+    assert!(!hears(&mut lb1, MS(710), life(6, 2)));
+    assert_eq!(lb1.peers(MS(710)).next().unwrap().stale, 2);
 }
 
 #[test]
 fn hellos_that_are_old_or_of_others_change_nothing() {
     let (mut lb1, vip) = (lb1(), vip_of("lb1"));
     lb1.offer(MS(0), [vip]);
-    assert!(lb1.receive(MS(0), says(5, &[], &[])));
+    assert!(hears(&mut lb1, MS(0), says(5, &[], &[])));
     run(&mut lb1, MS(400));
     let late = says(5, &[vip], &[vip]);
-    let earlier_life = Hello {
-        life: 9,
-        ..says(6, &[vip], &[vip])
-    };
     let other_group = Hello {
         group: "h".to_owned(),
         ..says(6, &[vip], &[vip])
@@ -197,14 +279,11 @@ fn hellos_that_are_old_or_of_others_change_nothing() {
         name: "lb9".to_owned(),
         ..says(6, &[vip], &[vip])
     };
-    for hello in [late, earlier_life.clone(), other_group, nobody] {
-        assert!(!lb1.receive(MS(410), hello));
+    for hello in [late, other_group, nobody] {
+        assert!(!hears(&mut lb1, MS(410), hello));
     }
     assert_eq!(lb1.owner(vip), Some("lb1"));
-    assert_eq!(lb1.peers().next().unwrap().stale, 2);
-    // One that is dead may come back with a clock that was set back.
-    run(&mut lb1, MS(700));
-    assert!(lb1.receive(MS(700), earlier_life));
+    assert_eq!(lb1.peers(MS(410)).next().unwrap().stale, 1);
 }
 
 #[test]

@@ -268,6 +268,22 @@ impl Backend {
             spread: None,
         }
     }
+
+    /// One that the engine does not have because it is down.
+    fn left_out(checked: &api::BackendHealth, mode: &str) -> Self {
+        let status = api::BackendStatus {
+            name: checked.backend_name.clone(),
+            address: checked.address.clone(),
+            next_hop: "-".to_owned(),
+            // Nobody tries to.
+            reachable: true,
+            ..api::BackendStatus::default()
+        };
+        Backend {
+            state: "down",
+            ..Backend::new(status, mode)
+        }
+    }
 }
 
 impl Engine {
@@ -302,6 +318,21 @@ impl Engine {
                     backend.state = "waiting";
                 }
                 backend.spread = found;
+            }
+        }
+    }
+
+    /// Adds the backends that are down by their checks, and so no longer the engine's.
+    pub fn add_left_out(&mut self, checked: &[api::BackendHealth]) {
+        let down = checked
+            .iter()
+            .filter(|b| b.verdict() == api::HealthVerdict::Down);
+        for one in down {
+            let service = self.services.iter_mut().find(|s| s.name == one.service);
+            if let Some(service) = service
+                && service.backends.iter().all(|b| b.address != one.address)
+            {
+                service.backends.push(Backend::left_out(one, &service.mode));
             }
         }
     }

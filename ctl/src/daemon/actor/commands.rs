@@ -127,7 +127,8 @@ impl Actor {
 
     /// What is announced of services, as messages.
     fn would_announce(&self, services: &[Service]) -> Vec<Announcement> {
-        let announced = announcements(services, self.balancer());
+        let cut_off = self.reach.cut_off(self.clock.now());
+        let announced = announcements(services, self.balancer(), &cut_off);
         announced.iter().map(announcement_to_proto).collect()
     }
 

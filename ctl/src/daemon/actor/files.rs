@@ -113,7 +113,11 @@ impl Actor {
             Some((text, file))
         });
         let Some((text, file)) = parsed else {
-            anyhow::bail!("{}", self.config_error);
+            // What is wrong with it was said when it was read.
+            anyhow::bail!(
+                "{} cannot be used, and there is no configuration from before to go on with",
+                self.config_file
+            );
         };
         tracing::warn!("going on with the last configuration without errors");
         self.configure(&text, file);

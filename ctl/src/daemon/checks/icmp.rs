@@ -2,6 +2,7 @@
 
 use super::ask::{Question, Trouble};
 use crate::daemon::pinger::is_answer;
+use crate::daemon::privileges;
 use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -37,7 +38,8 @@ impl Pings {
         if let Some(client) = &*place {
             return Ok(Arc::clone(client));
         }
-        let client = Arc::new(Client::new(&Config::builder().kind(kind).build())?);
+        let open = move || Client::new(&Config::builder().kind(kind).build());
+        let client = Arc::new(privileges::with(privileges::RAW, open)?);
         *place = Some(Arc::clone(&client));
         Ok(client)
     }

@@ -6,6 +6,7 @@
 //! kernel's TCP is the checks' on this way too, and no tunnel driver is needed.
 
 use super::ask::Trouble;
+use crate::daemon::privileges;
 use lockstep_plan::Encapsulation;
 use netlink_packet_route::rule::RuleAction;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -19,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::sync::Mutex as AsyncMutex;
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_tun::Tun;
 
@@ -87,7 +88,6 @@ type Known = HashMap<(u8, SocketAddr), (End, Option<Instant>)>;
 pub struct Tunnel {
     sources: Arc<Sources>,
     reader: JoinHandle<()>,
-    netlink: AbortHandle,
 }
 
 impl std::fmt::Debug for Tunnel {
@@ -99,41 +99,30 @@ impl std::fmt::Debug for Tunnel {
 impl Drop for Tunnel {
     fn drop(&mut self) {
         self.reader.abort();
-        self.netlink.abort();
     }
 }
 
 impl Tunnel {
     async fn make() -> Result<Self, String> {
-        let failed = |what: &str, error: &dyn std::fmt::Display| {
+        let made = || privileges::with(privileges::NETWORK | privileges::RAW, open);
+        let made = tokio::task::spawn_blocking(made).await;
+        let (tun, raw) = made.map_err(io::Error::other).flatten().map_err(|error| {
             format!(
-                "cannot check through tunnels ({what}: {error}): give lockstepd CAP_NET_ADMIN, \
+                "cannot check through tunnels ({error}): give lockstepd CAP_NET_ADMIN, \
                  CAP_NET_RAW and /dev/net/tun, or leave out via = \"tunnel\""
             )
-        };
-        let raw = Raw::open().map_err(|e| failed("raw sockets", &e))?;
-        let made = Tun::builder().name(DEVICE).mtu(MTU).up().build();
-        let tun = made.map_err(|e| failed("a TUN device", &e))?;
-        let no_device = || failed("a TUN device", &"there is none");
-        let tun = tun.into_iter().next().ok_or_else(no_device)?;
-        let index = tun.index().map_err(|e| failed("the TUN device", &e))?;
-        let (connection, handle, _) =
-            rtnetlink::new_connection().map_err(|e| failed("netlink", &e))?;
-        let netlink = tokio::spawn(connection).abort_handle();
-        let routed = route(&handle, index).await;
-        routed.map_err(|e| failed("its route", &e))?;
+        })?;
         let sources = Arc::<Sources>::default();
         let reader = tokio::spawn(carry(tun, raw, Arc::clone(&sources)));
-        Ok(Tunnel {
-            sources,
-            reader,
-            netlink,
-        })
+        Ok(Tunnel { sources, reader })
     }
 
     /// Marks a socket, so that its packets go this way.
     pub fn mark(&self, socket: &impl AsFd) -> io::Result<()> {
-        setsockopt(socket, sockopt::Mark, &MARK).map_err(io::Error::from)
+        let socket = socket.as_fd().try_clone_to_owned()?;
+        privileges::with(privileges::NETWORK | privileges::RAW, move || {
+            setsockopt(&socket, sockopt::Mark, &MARK).map_err(io::Error::from)
+        })
     }
 
     /// The address that a check asks from: the one that this host has towards the backend, or,
@@ -184,6 +173,32 @@ impl Drop for Pass {
 
 fn locked(sources: &Sources) -> MutexGuard<'_, Known> {
     sources.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The device, with the way to it, and what packets leave by.
+fn open() -> io::Result<(Tun, Raw)> {
+    let raw = Raw::open().map_err(|e| failed("raw sockets", &e))?;
+    let made = Tun::builder().name(DEVICE).mtu(MTU).up().build();
+    let tun = made.map_err(|e| failed("a TUN device", &e))?;
+    let no_device = || failed("a TUN device", &"there is none");
+    let tun = tun.into_iter().next().ok_or_else(no_device)?;
+    let index = tun.index().map_err(|e| failed("the TUN device", &e))?;
+    // The kernel looks at the capabilities of the thread that asks: it must be this one.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let routed = runtime.block_on(async {
+        let (connection, handle, _) =
+            rtnetlink::new_connection().map_err(|e| failed("netlink", &e))?;
+        tokio::spawn(connection);
+        let routed = route(&handle, index).await;
+        routed.map_err(|e| failed("its route", &e))
+    });
+    routed.map(|()| (tun, raw))
+}
+
+fn failed(what: &str, error: &dyn std::fmt::Display) -> io::Error {
+    io::Error::other(format!("{what}: {error}"))
 }
 
 /// Sends what carries the mark to the device. Rules of an earlier daemon are the same.

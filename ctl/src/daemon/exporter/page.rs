@@ -87,7 +87,15 @@ fn drains(page: &mut Page, view: &View) {
 
 fn announcements(page: &mut Page, view: &View) {
     let mut states = BTreeMap::from(
-        ["announced", "no_engine", "drained", "ending", "no_backend"].map(|state| (state, 0)),
+        [
+            "announced",
+            "no_engine",
+            "drained",
+            "ending",
+            "no_backend",
+            "cut_off",
+        ]
+        .map(|state| (state, 0)),
     );
     for withheld in view.announcements.values() {
         let state = withheld.as_ref().map_or("announced", Withheld::name);

@@ -1,10 +1,11 @@
 //! Hellos on the wire: a UDP socket, and a tag of whoever has the key.
 
-use crate::daemon::disk;
+use crate::daemon::{disk, privileges};
 use lockstep_ctl_core::config::layer2::Layer2;
-use lockstep_ctl_core::layer2::{Hello, MAX_BYTES};
+use lockstep_ctl_core::layer2::{Hello, HelloError, MAX_BYTES};
 use ring::hmac;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use tokio::net::UdpSocket;
 
@@ -13,6 +14,17 @@ const TAG: usize = 32;
 
 /// The shortest key that is taken, in bytes.
 const MIN_KEY: usize = 16;
+
+/// What has come.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// A hello of a peer.
+    Hello(Hello),
+    /// One of a peer whose program speaks another version.
+    OtherVersion(String, u8),
+    /// Something that is none of a peer's.
+    Nothing,
+}
 
 /// Where hellos go out and come in.
 pub struct Hellos {
@@ -28,8 +40,13 @@ impl Hellos {
     /// With what to do about it. Without hellos no balancer may own anything.
     pub async fn open(settings: &Layer2) -> Result<Self, String> {
         let key = settings.key_file.as_deref().map(read_key).transpose()?;
-        let socket = UdpSocket::bind(settings.listen).await.map_err(|error| {
-            let listen = settings.listen;
+        let listen = settings.listen;
+        let opened = privileges::with(privileges::LOW_PORT, move || {
+            let socket = std::net::UdpSocket::bind(listen)?;
+            socket.set_nonblocking(true)?;
+            UdpSocket::from_std(socket)
+        });
+        let socket = opened.map_err(|error| {
             format!(
                 "cannot listen on {listen}: {error}; `listen` is an address of this host, and no \
                  other program has the port"
@@ -56,11 +73,11 @@ impl Hellos {
         }
     }
 
-    /// The next hello that has come: `Ok(None)` where something came that is none of a peer's.
+    /// What has come next.
     ///
     /// # Errors
     /// When nothing has come.
-    pub fn receive(&mut self, settings: &Layer2) -> io::Result<Option<Hello>> {
+    pub fn receive(&mut self, settings: &Layer2) -> io::Result<Heard> {
         let (length, from) = loop {
             match self.socket.try_recv_from(&mut self.buffer) {
                 Ok(received) => break received,
@@ -69,21 +86,30 @@ impl Hellos {
                 Err(error) => return Err(error),
             }
         };
-        let Some(bytes) = verified(self.key.as_ref(), &self.buffer[..length]) else {
-            return Ok(None);
-        };
-        let hello = Hello::parse(bytes).ok();
-        // Who it says it is has this address.
-        Ok(hello.filter(|hello| {
-            let known = settings.peers.get(&hello.name);
-            known.is_some_and(|address| address.ip() == from.ip())
-        }))
+        let bytes = &self.buffer[..length];
+        Ok(read(self.key.as_ref(), bytes, settings, from.ip()))
     }
 
     /// Waits until something has come.
     pub async fn readable(&self) {
         // What an error means shows when the socket is read.
         let _ = self.socket.readable().await;
+    }
+}
+
+/// Reads what has come from an address. Who it says it is has that one.
+fn read(key: Option<&hmac::Key>, bytes: &[u8], settings: &Layer2, from: IpAddr) -> Heard {
+    let mut of = settings.peers.iter();
+    let Some((name, _)) = of.find(|(_, address)| address.ip() == from) else {
+        return Heard::Nothing;
+    };
+    let Some(bytes) = verified(key, bytes) else {
+        return Heard::Nothing;
+    };
+    match Hello::parse(bytes) {
+        Ok(hello) if hello.name == *name => Heard::Hello(hello),
+        Err(HelloError::Version(version)) => Heard::OtherVersion(name.clone(), version),
+        Ok(_) | Err(_) => Heard::Nothing,
     }
 }
 
@@ -127,6 +153,24 @@ mod tests {
         bytes[0] ^= 1;
         assert_eq!(verified(Some(&ours), &bytes), None);
         assert_eq!(verified(None, b"hello"), Some(&b"hello"[..]));
+    }
+
+    #[test]
+    fn a_peer_of_another_version_is_known_by_its_address_and_key() {
+        let text = "[layer2]\ninterfaces = [\"eth0\"]\nlisten = \"10.0.0.1\"\npeers = [{ name = \
+                    \"lb2\", address = \"10.0.0.2\" }]\n";
+        let file = lockstep_ctl_core::config::parse("lockstepd.toml", text).unwrap();
+        let settings = file.config.layer2.unwrap();
+        let key = hmac::Key::new(hmac::HMAC_SHA256, b"0123456789abcdef");
+        let other = hmac::Key::new(hmac::HMAC_SHA256, b"0123456789abcdeg");
+        let version_1 = [&b"LSL2\x01"[..], &[0; 30]].concat();
+        let tagged = [&version_1, hmac::sign(&key, &version_1).as_ref()].concat();
+        let heard = |key, bytes: &[u8], from: [u8; 4]| read(key, bytes, &settings, from.into());
+        let lb2 = Heard::OtherVersion("lb2".to_owned(), 1);
+        assert_eq!(heard(Some(&key), &tagged, [10, 0, 0, 2]), lb2);
+        assert_eq!(heard(None, &version_1, [10, 0, 0, 2]), lb2);
+        assert_eq!(heard(Some(&other), &tagged, [10, 0, 0, 2]), Heard::Nothing);
+        assert_eq!(heard(None, &version_1, [10, 0, 0, 3]), Heard::Nothing);
     }
 
     #[test]

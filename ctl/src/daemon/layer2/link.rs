@@ -1,6 +1,7 @@
 //! One interface: neighbors' questions about VIPs, and the answers.
 
 use super::neighbors::{self, Mac};
+use crate::daemon::privileges;
 use lockstep_api::Layer2Interface;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{LinkAddr, SockaddrStorage, bind};
@@ -252,11 +253,16 @@ fn device(name: &str) -> Option<LinkAddr> {
 impl Open {
     fn new(device: LinkAddr) -> io::Result<Self> {
         let groups = Socket::new(Domain::IPV6, Type::DGRAM, None).ok();
+        let (arp, ndp) = privileges::with(privileges::RAW, move || {
+            let arp = packets(device, filter::ARP, &filter::requests())?;
+            let ndp = packets(device, filter::IPV6, &filter::solicitations())?;
+            Ok((arp, ndp))
+        })?;
         Ok(Open {
             device,
             mac: device.addr().unwrap_or_default(),
-            arp: packets(device, filter::ARP, &filter::requests())?,
-            ndp: packets(device, filter::IPV6, &filter::solicitations())?,
+            arp,
+            ndp,
             groups,
         })
     }

@@ -1,6 +1,7 @@
 //! Connections that routers open: one listener an address, for all of them.
 
 use super::socket;
+use crate::daemon::privileges;
 use lockstep_ctl_core::config::bgp::Bgp;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -62,7 +63,7 @@ impl Listeners {
         let mut wrong = Vec::new();
         for &on in &bgp.listen {
             if !self.open.contains_key(&on) {
-                match socket::listen(on) {
+                match privileges::with(privileges::LOW_PORT, move || socket::listen(on)) {
                     Ok(socket) => self.start(on, socket),
                     Err(error) => wrong.push(format!("cannot listen on {on}: {error}")),
                 }

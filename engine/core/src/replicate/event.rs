@@ -39,6 +39,8 @@ pub enum SwitchCause {
     Diverged,
     /// It was taken out of the service.
     Removed,
+    /// It was evicted from another session of the same group, or has reset it.
+    Group,
     /// An operator asked for it.
     Asked,
 }
@@ -77,6 +79,8 @@ pub enum EndCause {
     OpenFailed,
     /// No replica was left for `orphan_timeout`.
     Orphaned,
+    /// All replicas have reset it, and go on with other connections of the group.
+    ServersReset,
     /// The outputs differed, and the policy is `reset`.
     Diverged,
     /// The service is gone from the snapshot, or no longer replicated.

@@ -9,6 +9,11 @@
 //! What happens to a replica on one connection happens to it on all of them: a server that missed
 //! input on one is not to be believed on the others. It comes back by a replay of all of them,
 //! while the group's history is whole: since its start, with no connection closed.
+//!
+//! Only a reset is not so clear. A process that dies resets its connections, all of them at about
+//! the same time; one that lives resets a connection that it closes with input unread. So a replica
+//! that has reset one connection, and has others that live, is doubted for a while. What it has
+//! said on that connection is all that it will ever cover there.
 
 use super::event::SessionId;
 use crate::tables::BackendRef;
@@ -69,8 +74,48 @@ struct Replica {
     covered: [u64; MAX_MEMBERS],
     /// Members, as bits, on which it is connected.
     connected: u64,
+    /// Those of them on which its FIN has come, and the client's stream goes on.
+    ending: u64,
+    /// Members whose connection it has reset: whether it has died is not known yet.
+    doubted: u64,
+    /// Members whose connection it has reset as it ended for all.
+    excused: u64,
     /// Whether it was evicted, and has not come back.
     out: bool,
+}
+
+impl Replica {
+    fn new(backend: BackendRef) -> Self {
+        Replica {
+            backend,
+            generation: 0,
+            cleared: 0,
+            covered: [0; MAX_MEMBERS],
+            connected: 0,
+            ending: 0,
+            doubted: 0,
+            excused: 0,
+            out: false,
+        }
+    }
+
+    /// Forgets a connection.
+    fn drop(&mut self, member: Member) {
+        let others = !(1 << member);
+        for members in [
+            &mut self.connected,
+            &mut self.ending,
+            &mut self.doubted,
+            &mut self.excused,
+        ] {
+            *members &= others;
+        }
+    }
+
+    /// Whether a reset was the end of the process: no other connection has shown that it lives.
+    fn is_dead(&self) -> bool {
+        self.doubted != 0 && self.connected & !self.ending == 0
+    }
 }
 
 impl Group {
@@ -138,7 +183,7 @@ impl Group {
         }
         for replica in &mut self.replicas {
             replica.covered[member] = 0;
-            replica.connected &= !(1 << member);
+            replica.drop(member);
         }
         self.clear();
         self.forget();
@@ -210,10 +255,72 @@ impl Group {
             let index = self.index(backend);
             let replica = &mut self.replicas[index];
             replica.covered[member] = 0;
-            replica.connected &= !(1 << member);
+            replica.drop(member);
             replica.cleared = 0;
             self.clear();
         }
+    }
+
+    /// A replica has reset a connection; `ends` where that ends for all. When none of its others
+    /// lives it is evicted, and this is its new generation.
+    pub(super) fn reset(&mut self, member: Member, backend: BackendRef, ends: bool) -> Option<u32> {
+        let index = self.index(backend);
+        let replica = &mut self.replicas[index];
+        replica.drop(member);
+        self.changed = true;
+        if ends {
+            replica.excused |= 1 << member;
+            return None;
+        }
+        replica.doubted |= 1 << member;
+        let dead = replica.is_dead();
+        dead.then(|| self.evict(backend))
+    }
+
+    /// Whether a replica's FIN has come where the client's stream goes on. True when that was its
+    /// last sign of life, after a reset: it is evicted.
+    pub(super) fn set_ending(
+        &mut self,
+        member: Member,
+        backend: BackendRef,
+        generation: u32,
+        ending: bool,
+    ) -> bool {
+        let index = self.index(backend);
+        let (bit, replica) = (1 << member, &mut self.replicas[index]);
+        let known = replica.generation == generation && replica.connected & bit != 0;
+        replica.ending &= !bit;
+        if known && ending {
+            replica.ending |= bit;
+        }
+        let dead = known && replica.is_dead();
+        if dead {
+            self.evict(backend);
+        }
+        dead
+    }
+
+    /// A connection ends for all: who has reset it has done nothing else.
+    pub(super) fn excuse(&mut self, member: Member) {
+        let bit = 1 << member;
+        for replica in self.replicas.iter_mut().filter(|r| r.doubted & bit != 0) {
+            replica.doubted &= !bit;
+            replica.excused |= bit;
+            self.changed = true;
+        }
+    }
+
+    /// Whether a replica has reset a connection, and may have died.
+    pub(super) fn is_doubted(&mut self, backend: BackendRef) -> bool {
+        let index = self.index(backend);
+        self.replicas[index].doubted != 0
+    }
+
+    /// Whether a replica has reset this connection, and was not evicted for it.
+    pub(super) fn has_reset(&mut self, member: Member, backend: BackendRef) -> bool {
+        let index = self.index(backend);
+        let replica = &self.replicas[index];
+        (replica.doubted | replica.excused) & (1 << member) != 0
     }
 
     /// The place up to which a replica's output covers the history.
@@ -222,10 +329,10 @@ impl Group {
         self.replicas[index].cleared
     }
 
-    /// Whether a replica is connected on all connections.
+    /// Whether a replica is connected on all connections, but for those that end.
     pub(super) fn is_everywhere(&mut self, backend: BackendRef) -> bool {
         let index = self.index(backend);
-        let connected = self.replicas[index].connected;
+        let connected = self.replicas[index].connected | self.replicas[index].excused;
         let mut members = self.members.iter().enumerate();
         members.all(|(member, c)| c.is_none() || connected & (1 << member) != 0)
     }
@@ -240,11 +347,11 @@ impl Group {
     pub(super) fn evict(&mut self, backend: BackendRef) -> u32 {
         let index = self.index(backend);
         let replica = &mut self.replicas[index];
-        replica.generation += 1;
-        replica.cleared = 0;
-        replica.covered = [0; MAX_MEMBERS];
-        replica.connected = 0;
-        replica.out = true;
+        *replica = Replica {
+            generation: replica.generation + 1,
+            out: true,
+            ..Replica::new(backend)
+        };
         self.clear();
         self.changed = true;
         self.replicas[index].generation
@@ -264,14 +371,7 @@ impl Group {
     fn index(&mut self, backend: BackendRef) -> usize {
         let known = self.replicas.iter().position(|r| r.backend == backend);
         known.unwrap_or_else(|| {
-            self.replicas.push(Replica {
-                backend,
-                generation: 0,
-                cleared: 0,
-                covered: [0; MAX_MEMBERS],
-                connected: 0,
-                out: false,
-            });
+            self.replicas.push(Replica::new(backend));
             self.clear();
             self.replicas.len() - 1
         })

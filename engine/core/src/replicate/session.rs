@@ -17,6 +17,7 @@ mod member;
 mod open;
 mod replica;
 mod report;
+mod resets;
 
 pub use replica::ReplicaState;
 pub use report::{ReplicaReport, SessionReport, SessionState};
@@ -170,6 +171,8 @@ pub struct Session {
     /// Since when too few replicas are in sync to commit anything, or, behind the client's FIN, none
     /// is left.
     orphaned_at: Option<Micros>,
+    /// Whether that was told of.
+    orphan_told: bool,
     /// Since when replicas contradict each other, and nobody has a quorum.
     disputed_at: Option<Micros>,
     /// Since when the client is not read for the sake of slow replicas.
@@ -243,6 +246,7 @@ impl Session {
             stalled: None,
             closed: false,
             orphaned_at: None,
+            orphan_told: false,
             disputed_at: None,
             slowed_at: None,
             refused_at: None,
@@ -297,6 +301,7 @@ impl Session {
             Stage::Ended(_) => {}
         }
         if !matches!(self.stage, Stage::Ended(_)) {
+            self.judge_resets(drive);
             self.reconnect(drive);
             self.tell_group(drive);
         }

@@ -1,6 +1,7 @@
 //! One end of a TCP connection in the world outside: a smoltcp stack of its own, with its own
 //! checksums and timers. It shares nothing with the engine's connections.
 
+use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use lockstep_core::Micros;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
@@ -68,8 +69,10 @@ pub struct Peer {
     finished: bool,
     /// What was unread at the end: smoltcp forgets it with the connection, a kernel does not.
     kept: Vec<u8>,
-    /// What is unacknowledged, and since when.
+    /// What is unacknowledged, its FIN included, and since when.
     waits: Option<(usize, Micros)>,
+    /// The last segment sent that had its FIN.
+    farewell: Vec<u8>,
     /// The last segment without payload.
     heard: Vec<u8>,
     /// The first sequence number behind the window it has told of last.
@@ -103,6 +106,7 @@ impl Peer {
             kept: Vec::new(),
             edge: 0,
             waits: None,
+            farewell: Vec::new(),
             heard: Vec::new(),
             reset: false,
         }
@@ -190,6 +194,9 @@ impl Peer {
         self.interface
             .poll(instant(now), &mut self.queues, &mut self.sockets);
         let sent = std::mem::take(&mut self.queues.outgoing);
+        if let Some(last) = sent.iter().rfind(|packet| has_fin(packet)) {
+            self.farewell.clone_from(last);
+        }
         if let Some(last) = sent.last() {
             let tcp = &last[transport(last)..];
             let acknowledged = u32::from_be_bytes(tcp[8..12].try_into().unwrap());
@@ -200,16 +207,26 @@ impl Peer {
     }
 
     /// smoltcp forgets to retransmit where a window was closed in front of what is in flight. A
-    /// kernel does not: here it hears the last acknowledgment again until it does.
+    /// kernel does not: here it hears the last acknowledgment again until it does. That does nothing
+    /// for a FIN alone: it is sent again.
     fn knock(&mut self, now: Micros) {
-        let queue = self.handle.map_or(0, |_| self.socket().send_queue());
+        if self.handle.is_none() {
+            return;
+        }
+        let (queue, state) = (self.socket().send_queue(), self.state());
+        let fin = matches!(state, State::FinWait1 | State::Closing | State::LastAck);
+        let waits = queue + usize::from(fin);
         match self.waits {
-            _ if queue == 0 => self.waits = None,
-            Some((before, since)) if before == queue => {
+            _ if waits == 0 => self.waits = None,
+            Some((before, since)) if before == waits => {
                 if now < since + PATIENCE {
                     return;
                 }
-                self.waits = Some((queue, now));
+                self.waits = Some((waits, now));
+                if queue == 0 && !self.farewell.is_empty() {
+                    self.queues.outgoing.push(alone(&self.farewell));
+                    return;
+                }
                 if self.heard.is_empty() {
                     return;
                 }
@@ -228,14 +245,13 @@ impl Peer {
                     self.deliver(now, heard.clone());
                 }
             }
-            _ => self.waits = Some((queue, now)),
+            _ => self.waits = Some((waits, now)),
         }
     }
 
     /// smoltcp takes a FIN at the end of a segment whose last bytes are outside its window, and
     /// with it for granted that they were there. A kernel waits for them: so does this.
     fn hide_fin_outside(&self, packet: &mut [u8]) {
-        const FIN: u8 = 1;
         let at = transport(packet);
         let Some(tcp) = packet.get_mut(at..).filter(|tcp| tcp.len() >= 20) else {
             return;
@@ -288,6 +304,40 @@ fn replaced(sum: u16, before: u16, after: u16) -> u16 {
     let sum = u32::from(!sum) + u32::from(!before) + u32::from(after);
     let sum = (sum & 0xffff) + (sum >> 16);
     !((sum & 0xffff) + (sum >> 16)) as u16
+}
+
+const FIN: u8 = 1;
+
+fn has_fin(packet: &[u8]) -> bool {
+    let flags = packet.get(transport(packet) + 13);
+    flags.is_some_and(|flags| flags & FIN != 0)
+}
+
+/// The FIN of a packet, without its data: that was acknowledged.
+fn alone(packet: &[u8]) -> Vec<u8> {
+    let parsed = SlicedPacket::from_ip(packet).unwrap();
+    let (Some(net), Some(TransportSlice::Tcp(tcp))) = (parsed.net, parsed.transport) else {
+        unreachable!("it was sent as a FIN");
+    };
+    let builder = match net {
+        NetSlice::Ipv4(ip) => {
+            let header = ip.header();
+            PacketBuilder::ipv4(header.source(), header.destination(), 64)
+        }
+        NetSlice::Ipv6(ip) => {
+            let header = ip.header();
+            PacketBuilder::ipv6(header.source(), header.destination(), 64)
+        }
+        NetSlice::Arp(_) => unreachable!("it is TCP"),
+    };
+    let sequence = tcp.sequence_number();
+    let sequence = sequence.wrapping_add(tcp.payload().len() as u32);
+    let (from, to) = (tcp.source_port(), tcp.destination_port());
+    let mut fin = Vec::new();
+    let builder = builder.tcp(from, to, sequence, tcp.window_size());
+    let builder = builder.ack(tcp.acknowledgment_number()).fin();
+    builder.write(&mut fin, &[]).unwrap();
+    fin
 }
 
 /// Where the TCP header begins; nothing here has IP options.

@@ -52,6 +52,7 @@ pub const fn switch(cause: SwitchCause) -> &'static str {
         SwitchCause::Lagging => "lagging",
         SwitchCause::Diverged => "differs",
         SwitchCause::Removed => "removed from the service",
+        SwitchCause::Group => "lost in another session of its group",
         SwitchCause::Asked => "asked for",
     }
 }
@@ -78,6 +79,7 @@ pub const fn end(cause: EndCause) -> &'static str {
         EndCause::ClientGone => "client gone",
         EndCause::OpenFailed => "too few replicas accepted",
         EndCause::Orphaned => "too few replicas were left",
+        EndCause::ServersReset => "reset by all replicas",
         EndCause::Diverged => "outputs differed",
         EndCause::Removed => "service removed",
     }

@@ -202,7 +202,18 @@ fn opens_that_cannot_be_agreed_with_are_refused_by_name() {
             },
         );
         let why = notified(&outputs(&mut peer));
-        assert_eq!(why.map(|n| (n.code, n.subcode)), expected, "{theirs:?}");
+        assert_eq!(
+            why.as_ref().map(|n| (n.code, n.subcode)),
+            expected,
+            "{theirs:?}"
+        );
+        if let Some(why) = why.filter(|n| n.subcode == 2) {
+            let words = why.to_string();
+            assert!(
+                words.contains("says AS 64513") && words.contains("says 64512"),
+                "{words}"
+            );
+        }
     }
     let v6 = Settings {
         families: Families::from([Family::Ipv6]),
@@ -376,6 +387,10 @@ fn notifications_are_told_in_words() {
             "administrative shutdown",
         ),
         (Notification::new(2, 2), "bad peer AS"),
+        (
+            Notification::new(2, 2).because("1, not 2".to_owned()),
+            "bad peer AS: 1, not 2",
+        ),
         (Notification::new(99, 1), "error 99.1"),
     ];
     for (notification, expected) in rows {

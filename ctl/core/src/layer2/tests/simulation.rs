@@ -1,5 +1,6 @@
 //! Some balancers on a link that delays, loses and parts, while they are killed, frozen and
-//! started again. What must hold is looked at after every event.
+//! started again, and while somebody sends again what they once said. What must hold is looked at
+//! after every event.
 
 use super::*;
 use proptest::prelude::*;
@@ -7,6 +8,8 @@ use proptest::prelude::*;
 const INTERVAL: Duration = MS_200;
 /// The longest delay of the link.
 const DELAY: u64 = 20;
+/// The most hellos that the attacker remembers.
+const RECORDED: usize = 2_000;
 const SECOND: Duration = Duration::from_secs(1);
 
 struct Dice(u64);
@@ -38,6 +41,8 @@ struct World {
     sent: u64,
     vips: Vec<IpAddr>,
     loss: u64,
+    /// What somebody wrote down, and sends again.
+    recorded: Option<Vec<Hello>>,
     dice: Dice,
     /// When a fault was last made or mended.
     fault: Duration,
@@ -62,6 +67,7 @@ impl World {
             sent: 0,
             vips: (0..vips).map(vip).collect(),
             loss,
+            recorded: None,
             dice: Dice(seed | 1 << 50),
             fault: MS(0),
             two_owners: BTreeMap::new(),
@@ -77,14 +83,34 @@ impl World {
         let names = self.nodes.iter().map(|node| node.name.clone());
         let name = self.nodes[n].name.clone();
         let peers: Vec<String> = names.filter(|other| *other != name).collect();
-        let life = self.now.as_millis() as u64 + 1;
+        let life = self.dice.below(1 << 53);
         let mut election = Election::new(("g", &name), peers, TIMING, life, self.now);
         election.offer(self.now, self.vips.iter().copied());
         self.nodes[n].election = Some(election);
         self.nodes[n].frozen = false;
     }
 
+    /// Writes down what is said on either side, and sends something of it to anybody, as often as
+    /// the balancers themselves say something.
+    fn replay(&mut self, hello: &Hello) {
+        let Some(recorded) = &mut self.recorded else {
+            return;
+        };
+        match recorded.len() {
+            0..RECORDED => recorded.push(hello.clone()),
+            _ => recorded[self.dice.below(RECORDED as u64) as usize] = hello.clone(),
+        }
+        let hello = recorded[self.dice.below(recorded.len() as u64) as usize].clone();
+        let to = self.dice.below(self.nodes.len() as u64) as usize;
+        if self.nodes[to].name != hello.name {
+            let at = self.now + Duration::from_micros(self.dice.below(DELAY * 1_000));
+            self.sent += 1;
+            self.flying.insert((at, self.sent), (to, hello));
+        }
+    }
+
     fn send(&mut self, from: usize, hello: &Hello) {
+        self.replay(hello);
         for to in 0..self.nodes.len() {
             if to == from || self.nodes[to].side != self.nodes[from].side {
                 continue;
@@ -145,7 +171,16 @@ impl World {
         // A hello, its delay, and how long the hello before holds up an urgent one; once more where
         // it is lost.
         let hello = INTERVAL + MS(DELAY) + INTERVAL / 16;
-        let grace = if self.loss == 0 { hello } else { hello * 2 };
+        // The answer that proves who lives takes its way, too.
+        let hello = hello + MS(DELAY);
+        let grace = if self.loss == 0 { hello } else { hello * 3 };
+        // What was never received may be received late, where somebody wrote it down; and an
+        // answer waits for one that is given to a recording.
+        let (late, waits) = match &self.recorded {
+            Some(_) => (INTERVAL * FRESH, 2 * INTERVAL),
+            None => (MS(0), MS(0)),
+        };
+        let grace = grace + waits;
         for vip in &self.vips {
             let mut two = false;
             let mut none = false;
@@ -173,7 +208,7 @@ impl World {
             if let Some(since) = self.no_owner.get(vip) {
                 let long = self.now - (*since).max(self.fault);
                 assert!(
-                    long <= SECOND,
+                    long <= SECOND + late,
                     "{vip} had no owner for {long:?} at {:?}",
                     self.now
                 );
@@ -253,8 +288,10 @@ proptest! {
         members in 2usize..=8,
         loss in prop_oneof![Just(0u64), 1u64..15],
         faults in 1usize..30,
+        attacked in any::<bool>(),
     ) {
         let mut world = World::new(members, 8, loss, seed);
+        world.recorded = attacked.then(Vec::new);
         for _ in 0..faults {
             let pause = MS(10 + world.dice.below(3_000));
             let next = world.now + pause;

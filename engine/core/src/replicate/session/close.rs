@@ -136,12 +136,21 @@ impl Session {
         }
         if self.usable() >= self.quorum() {
             self.orphaned_at = None;
-        } else if self.orphaned_at.is_none() {
-            self.orphaned_at = Some(drive.now);
-            self.tell(drive, EventKind::Orphaned);
+            self.orphan_told = false;
+        } else {
+            self.orphaned_at.get_or_insert(drive.now);
+            // Servers that end a connection have not left it alone.
+            if !self.orphan_told && !self.has_resets() {
+                self.orphan_told = true;
+                self.tell(drive, EventKind::Orphaned);
+            }
         }
         let due = |deadline: Option<Micros>| deadline.is_some_and(|at| drive.now >= at);
-        let cause = if due(self.orphan_deadline()) {
+        let orphaned = due(self.orphan_deadline());
+        let delivered = drive.client.unacknowledged() == 0;
+        let cause = if self.is_given_up(drive.now) && (delivered || orphaned) {
+            EndCause::ServersReset
+        } else if orphaned {
             EndCause::Orphaned
         } else if due(self.dispute_deadline()) {
             EndCause::Diverged

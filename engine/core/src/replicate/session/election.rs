@@ -8,9 +8,9 @@ use core::cmp::Reverse;
 use core::time::Duration;
 use lockstep_plan::Commit;
 
-/// What is better comes first: output that is the client's, not ended, wanted, furthest past the
-/// committed offset, the shortest round trip.
-pub(super) type Rank = (bool, bool, bool, Reverse<u64>, Duration, usize);
+/// What is better comes first: output that is the client's, not ended, not doubted by its group,
+/// wanted, furthest past the committed offset, the shortest round trip.
+pub(super) type Rank = (bool, bool, bool, bool, Reverse<u64>, Duration, usize);
 
 impl Session {
     pub(super) fn rank(&self, index: usize) -> Rank {
@@ -18,6 +18,7 @@ impl Session {
         (
             replica.differs.is_some(),
             replica.ended,
+            replica.doubted,
             !replica.is_wanted(),
             Reverse(replica.position.max(self.committed())),
             replica.rtt(),
@@ -207,6 +208,7 @@ fn switch_cause(cause: EvictCause) -> SwitchCause {
         EvictCause::Lagging | EvictCause::LogCut => SwitchCause::Lagging,
         EvictCause::Diverged => SwitchCause::Diverged,
         EvictCause::Verdict => SwitchCause::Verdict,
-        EvictCause::Removed | EvictCause::Group => SwitchCause::Removed,
+        EvictCause::Removed => SwitchCause::Removed,
+        EvictCause::Group => SwitchCause::Group,
     }
 }

@@ -130,7 +130,7 @@ impl Session {
         // What was due was dealt with: what is left of it waits for something else.
         let votes = (self.replicas.iter()).map(|r| Some(r.ended_at? + policy.fin_timeout));
         let all = stage.into_iter().chain(ours).chain(theirs).chain(votes);
-        let all = all.flatten();
+        let all = all.flatten().chain(self.reset_deadlines());
         all.filter(|at| *at > now).min()
     }
 }

@@ -4,7 +4,7 @@ use super::replica::ReplicaState;
 use super::{Drive, Session};
 use crate::replicate::event::EvictCause;
 use crate::replicate::group::{Member, Stamp};
-use crate::replicate::leg::Leg;
+use crate::replicate::leg::{Leg, Loss};
 
 /// A session's place in its group.
 #[derive(Debug, Clone, Copy)]
@@ -30,15 +30,24 @@ impl Session {
                 replica.generation = group.generation(replica.candidate.backend);
             }
         }
+        let mut shaken = false;
         for index in 0..self.replicas.len() {
             let replica = &mut self.replicas[index];
             let Some(group) = drive.resources.group.as_deref_mut() else {
                 break;
             };
-            let generation = group.generation(replica.candidate.backend);
+            let backend = replica.candidate.backend;
+            let doubted = group.is_doubted(backend);
+            let before = core::mem::replace(&mut replica.doubted, doubted);
+            shaken |= doubted && !before && self.primary == Some(index);
+            let generation = group.generation(backend);
             if core::mem::replace(&mut replica.generation, generation) != generation {
+                replica.reset_at = None;
                 self.evict(drive, index, EvictCause::Group);
             }
+        }
+        if shaken {
+            self.distrust_primary(drive);
         }
         true
     }
@@ -52,10 +61,18 @@ impl Session {
         }
     }
 
-    /// Tells the group what the client was sent.
+    /// Tells the group what the client was sent, and who has sent a FIN.
     pub(super) fn tell_group<L>(&mut self, drive: &mut Drive<'_, '_, L>) {
-        if let (Some(membership), Some(group)) = (self.membership, &mut drive.resources.group) {
-            group.commit(membership.member, self.chain.len());
+        let (Some(Membership { member, .. }), Some(group)) =
+            (self.membership, &mut drive.resources.group)
+        else {
+            return;
+        };
+        group.commit(member, self.chain.len());
+        for replica in self.replicas.iter().filter(|r| r.is_live()) {
+            let (backend, ending) = (replica.candidate.backend, replica.ended && !self.closed);
+            // It is followed in the next drive.
+            self.again |= group.set_ending(member, backend, replica.generation, ending);
         }
     }
 
@@ -94,8 +111,11 @@ impl Session {
         match (self.membership, &mut drive.resources.group) {
             (Some(membership), Some(group)) => {
                 let pending = replica.first && replica.state == ReplicaState::Joining;
+                // One that has reset this connection lives on with the others: it would take
+                // this for another one.
                 (group.is_whole() || (pending && replica.generation == 0))
                     && group.cleared(backend) >= membership.connected
+                    && !group.has_reset(membership.member, backend)
             }
             _ => true,
         }
@@ -111,7 +131,7 @@ impl Session {
     }
 
     /// Evicts a replica from the group's other connections, too: it is not to be believed there. The
-    /// end of this connection, in whatever way, is no reason.
+    /// end of this connection, in whatever way, is no reason; and after a reset time will tell.
     pub(super) fn spread<L>(
         &mut self,
         drive: &mut Drive<'_, '_, L>,
@@ -120,13 +140,20 @@ impl Session {
     ) {
         let replica = &mut self.replicas[index];
         let ends = self.closed || self.log.is_finished() || replica.ended;
-        let alone = matches!(cause, EvictCause::Lost(_)) && ends;
         let backend = replica.candidate.backend;
-        match (self.membership, &mut drive.resources.group) {
-            (Some(_), Some(_)) if cause == EvictCause::Group => {}
-            (Some(membership), Some(group)) if alone => group.uncover(membership.member, backend),
-            (Some(_), Some(group)) => replica.generation = group.evict(backend),
-            _ => {}
+        let (Some(Membership { member, .. }), Some(group)) =
+            (self.membership, &mut drive.resources.group)
+        else {
+            return;
+        };
+        match cause {
+            EvictCause::Group => {}
+            EvictCause::Lost(Loss::Reset) => match group.reset(member, backend, ends) {
+                Some(generation) => replica.generation = generation,
+                None => replica.reset_at = Some(drive.now),
+            },
+            EvictCause::Lost(_) if ends => group.uncover(member, backend),
+            _ => replica.generation = group.evict(backend),
         }
     }
 }

@@ -112,7 +112,9 @@ impl Session {
             let primary = self.last_primary;
             self.tell(drive, EventKind::Opened { primary });
             self.serve(drive);
-        } else if possible < self.needed() || drive.now >= self.began_at + self.policy.open_timeout
+        } else if possible < self.needed()
+            || drive.now >= self.began_at + self.policy.open_timeout
+            || self.is_given_up(drive.now)
         {
             self.refuse(drive);
         }

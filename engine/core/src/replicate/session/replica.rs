@@ -75,6 +75,10 @@ pub(super) struct Replica {
     pub first: bool,
     /// How often its group had evicted it when that was looked at last.
     pub generation: u32,
+    /// Since when it has reset this connection of a group, and is not known to have died.
+    pub reset_at: Option<Micros>,
+    /// Whether it has reset a connection of the group, and may have died.
+    pub doubted: bool,
     /// How long the handshake took.
     pub handshake: Option<Duration>,
     /// Input bytes given to it.
@@ -118,6 +122,8 @@ impl Replica {
             accepted: false,
             first: true,
             generation: 0,
+            reset_at: None,
+            doubted: false,
             handshake: None,
             fed: 0,
             finished: false,
@@ -181,6 +187,7 @@ impl Replica {
         self.connected_at = now;
         self.moved_at = now;
         self.accepted = false;
+        self.reset_at = None;
         self.fed = 0;
         self.finished = false;
         self.out = 0;

@@ -637,6 +637,14 @@ impl World {
         &self.ideal.1
     }
 
+    /// The client has that, unless the servers have reset it.
+    pub fn complete(&self) {
+        if self.ended != Some(EndCause::ServersReset) {
+            assert_eq!(self.received.len(), self.expected().len());
+            assert!(self.expected().iter().eq(&self.received));
+        }
+    }
+
     pub fn state(&self, index: usize) -> ReplicaState {
         self.session.report().replicas[index].state
     }
