@@ -7,6 +7,8 @@
 pub mod advertise;
 pub mod allocate;
 pub mod backends;
+#[cfg(test)]
+mod cluster;
 pub mod dire;
 pub mod gateway;
 pub mod lease;

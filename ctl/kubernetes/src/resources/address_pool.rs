@@ -22,7 +22,7 @@ pub struct AddressPoolSpec {
     #[serde(default = "yes")]
     pub auto_assign: bool,
     /// Whether addresses that end in .0 or .255 are left out: some networks drop them.
-    #[serde(default)]
+    #[serde(default, rename = "avoidBuggyIPs")]
     pub avoid_buggy_ips: bool,
     /// Which Services may have its addresses; all, where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -97,7 +97,7 @@ async fn services_of_a_provider_are_checked_and_announced_beside_the_files() {
         desk.actor.withdraw = None;
         desk.actor.publish();
         let announced = desk.wires.announcements.borrow().clone();
-        announced.keys().map(ToString::to_string).collect()
+        announced.vips.keys().map(ToString::to_string).collect()
     };
     assert_eq!(vips, ["203.0.113.10", "203.0.113.11"]);
     let placed = desk.wires.placed.borrow().clone();
