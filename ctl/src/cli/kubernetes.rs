@@ -268,7 +268,12 @@ pub fn troubles(reply: &KubernetesReply) -> Vec<String> {
     for error in kinds.chain(lease).filter(says) {
         troubles.push(format!("kubernetes: {error}"));
     }
-    troubles.extend(reply.write_errors.iter().map(|e| format!("kubernetes: {e}")));
+    troubles.extend(
+        reply
+            .write_errors
+            .iter()
+            .map(|e| format!("kubernetes: {e}")),
+    );
     for pool in reply.pools.iter().filter(|pool| !pool.problem.is_empty()) {
         troubles.push(format!("kubernetes: pool {}: {}", pool.name, pool.problem));
     }

@@ -6,8 +6,7 @@ use super::{Answer, Failure, Global, ask, bgp, group, health, kubernetes, layer2
 use crate::transport::Peer;
 use lockstep_api::{
     BgpRequest, DaemonStatusReply, DaemonStatusRequest, GroupRequest, HealthRequest,
-    KubernetesRequest, Layer2Request,
-    StatusRequest,
+    KubernetesRequest, Layer2Request, StatusRequest,
 };
 use serde::Serialize;
 

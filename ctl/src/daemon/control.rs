@@ -7,7 +7,11 @@ use super::refusal::Refusal;
 use super::view::{View, announcement_to_proto};
 use lockstep_api::control_server::Control;
 use lockstep_api::{
-    AnnouncementsReply, AnnouncementsRequest, ApplyFileReply, ApplyFileRequest, BgpReply, BgpRequest, DaemonStatusReply, DaemonStatusRequest, DrainBalancerReply, DrainBalancerRequest, DrainReply, DrainRequest, FileKind, GroupReply, GroupRequest, HealthReply, HealthRequest, KubernetesReply, KubernetesRequest, Layer2Reply, Layer2Request, MetricsReply, MetricsRequest, UndrainRequest,
+    AnnouncementsReply, AnnouncementsRequest, ApplyFileReply, ApplyFileRequest, BgpReply,
+    BgpRequest, DaemonStatusReply, DaemonStatusRequest, DrainBalancerReply, DrainBalancerRequest,
+    DrainReply, DrainRequest, FileKind, GroupReply, GroupRequest, HealthReply, HealthRequest,
+    KubernetesReply, KubernetesRequest, Layer2Reply, Layer2Request, MetricsReply, MetricsRequest,
+    UndrainRequest,
 };
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};

@@ -139,6 +139,8 @@ async fn attend(
     let written = channel::Sender::default();
     let writes = channel::Sender::default();
     let locals = channel::Sender::default();
+    // Whoever asks the engine for its sessions tells them here.
+    let sessions = channel::Sender::default();
     if let Some(address) = settings.health_checks {
         let engine = wires.engine.clone();
         let forwards = move || engine.borrow().is_some();
@@ -149,12 +151,13 @@ async fn attend(
         written: written.subscribe(),
         writes,
         locals,
+        sessions: sessions.subscribe(),
     };
     let (let_go, letting_go) = oneshot::channel();
     let mut leading = JoinSet::new();
+    let wanted = channels.writes.subscribe();
+    tasks.spawn(writer::run(cluster.clone(), wanted, written));
     if settings.lead {
-        let writes = channels.writes.subscribe();
-        tasks.spawn(writer::run(cluster.clone(), writes, written));
         let lease = settings.lease.clone();
         let lead = leader::run(
             cluster.clone(),

@@ -34,6 +34,8 @@ pub struct Cluster {
     pub server: String,
     /// The namespace of the Lease.
     pub namespace: String,
+    /// This balancer, also after a restart.
+    pub name: String,
     /// This process, by a name that no other one ever has.
     pub me: String,
     /// The node it is on.
@@ -65,13 +67,15 @@ pub async fn connect(wanted: &Kubernetes, name: Option<&str>) -> Result<Cluster,
     let namespace = wanted.namespace.clone().or(pods);
     let server = config.cluster_url.to_string();
     let meter = Meter::default();
+    let name = name.map_or_else(host::name, |name| Ok(name.to_owned()))?;
     let builder = ClientBuilder::try_from(config)
         .map_err(|error| format!("cannot speak with {server}: {}", chain(&error)))?;
     Ok(Cluster {
         client: builder.with_layer(&meter).build(),
         server,
         namespace: namespace.unwrap_or_else(|| NAMESPACE.to_owned()),
-        me: identity(name)?,
+        me: identity(&name)?,
+        name,
         node: node(wanted),
         meter,
     })
@@ -98,14 +102,10 @@ async fn of_file(path: &Path, context: Option<String>) -> Result<Config, String>
     config.map_err(|error| wrong(chain(&error)))
 }
 
-/// The pod's name, or the balancer's, or the host's, and something that no other process has.
-fn identity(name: Option<&str>) -> Result<String, String> {
-    let pod = std::env::var("POD_NAME").ok().filter(|name| !name.is_empty());
-    let name = match (pod, name) {
-        (Some(pod), _) => pod,
-        (None, Some(name)) => name.to_owned(),
-        (None, None) => host::name()?,
-    };
+/// The pod's name or the balancer's, and something that no other process has.
+fn identity(name: &str) -> Result<String, String> {
+    let pod = std::env::var("POD_NAME").ok().filter(|pod| !pod.is_empty());
+    let name = pod.as_deref().unwrap_or(name);
     let random = getrandom::u64().map_err(|error| format!("no random numbers: {error}"))?;
     Ok(format!("{name}_{random:016x}"))
 }
@@ -129,9 +129,9 @@ pub fn explain(error: &Error, verb: &str, resource: &str) -> String {
         403 => format!(
             "we may not {verb} {resource} (403): add the verb to the balancer's ClusterRole: {message}"
         ),
-        404 if matches!(verb, "list" | "watch") => format!(
-            "this cluster has no {resource} (404): apply their CustomResourceDefinitions"
-        ),
+        404 if matches!(verb, "list" | "watch") => {
+            format!("this cluster has no {resource} (404): apply their CustomResourceDefinitions")
+        }
         code => format!("cannot {verb} {resource}: {message} ({code})"),
     }
 }
@@ -306,9 +306,18 @@ mod tests {
         meter.count(Ok(403));
         meter.count(Err("refused".to_owned()));
         let metered = meter.read();
-        assert_eq!((metered.answers, metered.error.as_str()), (Some(false), "refused"));
-        assert_eq!((metered.answered, metered.refused, metered.failed), (3, 1, 1));
+        assert_eq!(
+            (metered.answers, metered.error.as_str()),
+            (Some(false), "refused")
+        );
+        assert_eq!(
+            (metered.answered, metered.refused, metered.failed),
+            (3, 1, 1)
+        );
         meter.count(Ok(200));
-        assert_eq!((meter.read().answers, meter.read().error.as_str()), (Some(true), ""));
+        assert_eq!(
+            (meter.read().answers, meter.read().error.as_str()),
+            (Some(true), "")
+        );
     }
 }

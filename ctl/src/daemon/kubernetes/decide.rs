@@ -2,6 +2,7 @@
 
 use k8s_openapi::jiff::{Timestamp, Unit};
 use lockstep_ctl_core::kubernetes::allocate::{Allocation, allocate};
+use lockstep_ctl_core::kubernetes::dire::{self, Sessions};
 use lockstep_ctl_core::kubernetes::translate::{Translator, is_ours};
 use lockstep_ctl_core::kubernetes::{Change, Settings, World, Write, status};
 use lockstep_ctl_core::services::sources::Offer;
@@ -50,8 +51,17 @@ impl Mind {
         self.allocation = allocate(world, &self.settings);
         // Times in objects have seconds.
         let now = Timestamp::now();
-        let now = now.round(Unit::Second).unwrap_or(now).to_string();
-        status::writes(world, &self.allocation, &self.translator, &self.settings, &now)
+        let now = now.round(Unit::Second).unwrap_or(now);
+        let (allocation, translator) = (&self.allocation, &self.translator);
+        let text = now.to_string();
+        let mut writes = status::writes(world, allocation, translator, &self.settings, &text);
+        writes.extend(dire::writes(world, &self.settings, now));
+        writes
+    }
+
+    /// What this balancer alone knows, and writes whoever leads.
+    pub fn parts(&self, world: &World, sessions: &Sessions, balancer: &str) -> Vec<Write> {
+        dire::parts(world, sessions, balancer, Timestamp::now())
     }
 
     /// Whether a Service is for us.
@@ -65,9 +75,11 @@ impl Mind {
             return 0;
         };
         let slices = world.slices.get(name).into_iter().flat_map(|s| s.values());
-        let here = slices.flat_map(|slice| &slice.endpoints).filter(|endpoint| {
-            endpoint.ready && !endpoint.terminating && endpoint.node.as_deref() == Some(node)
-        });
+        let here = slices
+            .flat_map(|slice| &slice.endpoints)
+            .filter(|endpoint| {
+                endpoint.ready && !endpoint.terminating && endpoint.node.as_deref() == Some(node)
+            });
         let pods: BTreeSet<_> = here.map(|endpoint| endpoint.address).collect();
         pods.len()
     }

@@ -3,7 +3,8 @@
 
 use futures::channel::mpsc::{UnboundedSender, unbounded};
 use futures::{StreamExt, future};
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Bytes, Frame};
 use hyper::{Method, Request, Response, StatusCode};
 use kube::Client;
@@ -12,6 +13,9 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard};
+
+/// What is answered.
+type Answer = UnsyncBoxBody<Bytes, Infallible>;
 
 /// A copy is the same server.
 #[derive(Clone, Default)]
@@ -66,7 +70,10 @@ impl FakeApi {
     pub fn get(&self, resource: &str, key: &str) -> Value {
         let state = self.state();
         let objects = state.objects.get(resource);
-        objects.and_then(|o| o.get(key)).cloned().unwrap_or_default()
+        objects
+            .and_then(|o| o.get(key))
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// All objects of a resource.
@@ -121,7 +128,7 @@ impl FakeApi {
         state.requests.iter().filter(|r| r.contains(part)).count()
     }
 
-    async fn serve(self, request: Request<Body>) -> Result<Response<Body>, String> {
+    async fn serve(self, request: Request<Body>) -> Result<Response<Answer>, String> {
         let (head, body) = request.into_parts();
         let body = body.collect().await.map_err(|e| e.to_string())?.to_bytes();
         let mut state = self.state();
@@ -129,7 +136,11 @@ impl FakeApi {
         let query = query(head.uri.query().unwrap_or_default());
         let line = format!("{} {path}", head.method);
         let watches = query.contains_key("watch");
-        let line = if watches { format!("WATCH {path}") } else { line };
+        let line = if watches {
+            format!("WATCH {path}")
+        } else {
+            line
+        };
         state.requests.push(line.clone());
         if state.away {
             return Err("connection refused".to_owned());
@@ -212,7 +223,11 @@ impl State {
             let known = before.map(|before| before["metadata"]["uid"].clone());
             meta["uid"] = known.unwrap_or_else(|| json!(format!("uid-{}", self.version)));
         }
-        let what = if before.is_some() { "MODIFIED" } else { "ADDED" };
+        let what = if before.is_some() {
+            "MODIFIED"
+        } else {
+            "ADDED"
+        };
         objects.insert(key, object.clone());
         self.tell(resource, json!({"type": what, "object": object}));
         object
@@ -231,7 +246,8 @@ impl State {
         self.watches.retain(|(watched, watch)| {
             watched != resource || watch.unbounded_send(event.clone()).is_ok()
         });
-        self.history.push((self.version, resource.to_owned(), event));
+        self.history
+            .push((self.version, resource.to_owned(), event));
     }
 
     fn list(&self, place: &Place) -> Value {
@@ -245,7 +261,7 @@ impl State {
         })
     }
 
-    fn watch(&mut self, place: &Place, query: &BTreeMap<String, String>) -> Response<Body> {
+    fn watch(&mut self, place: &Place, query: &BTreeMap<String, String>) -> Response<Answer> {
         let from = query.get("resourceVersion").and_then(|v| v.parse().ok());
         let from: u64 = from.unwrap_or(0);
         let (to, events) = unbounded();
@@ -269,7 +285,7 @@ impl State {
             let line = Bytes::from(format!("{event}\n"));
             future::ready(is_here.then_some(Ok::<_, Infallible>(Frame::data(line))))
         });
-        Response::new(Body::wrap_body(StreamBody::new(lines)))
+        Response::new(StreamBody::new(lines).boxed_unsync())
     }
 
     fn read(&self, place: &Place) -> (u16, Value) {
@@ -358,8 +374,8 @@ fn status(code: u16, message: &str) -> Value {
     })
 }
 
-fn answer(code: u16, value: &Value) -> Response<Body> {
-    let mut response = Response::new(Body::from(value.to_string().into_bytes()));
+fn answer(code: u16, value: &Value) -> Response<Answer> {
+    let mut response = Response::new(Full::new(Bytes::from(value.to_string())).boxed_unsync());
     *response.status_mut() = StatusCode::from_u16(code).unwrap();
     response
 }

@@ -5,9 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// The bounds of the histogram's buckets, in milliseconds. The goal is 300.
-pub const BOUNDS: [u64; 12] = [
-    5, 10, 25, 50, 100, 200, 300, 400, 600, 1_000, 3_000, 10_000,
-];
+pub const BOUNDS: [u64; 12] = [5, 10, 25, 50, 100, 200, 300, 400, 600, 1_000, 3_000, 10_000];
 
 /// Sets of services that are under way to the engine. More than these are not measured.
 const UNDER_WAY: usize = 1_024;
@@ -35,10 +33,12 @@ impl Latency {
         let Some(revision) = revision else {
             return;
         };
-        while let Some((_, heard)) = self.under_way.pop_front_if(|(told, _)| *told <= revision) {
-            for at in heard {
-                self.observe(now.duration_since(at));
-            }
+        let is_later = |(told, _): &(u64, Vec<Instant>)| *told > revision;
+        let done = self.under_way.iter().take_while(|told| !is_later(told));
+        let done = done.count();
+        let heard: Vec<Instant> = self.under_way.drain(..done).flat_map(|(_, h)| h).collect();
+        for at in heard {
+            self.observe(now.duration_since(at));
         }
     }
 

@@ -96,7 +96,12 @@ impl Part {
                     let wait = until.saturating_sub(now).max(Duration::from_millis(1));
                     // All daemons of a cluster may have been started at once.
                     let some = Duration::from_millis(rand::random_range(0..100));
-                    sleep(if lost == Some(until) { wait } else { wait + some }).await;
+                    sleep(if lost == Some(until) {
+                        wait
+                    } else {
+                        wait + some
+                    })
+                    .await;
                     self.publish(None);
                 }
                 step => {
@@ -231,4 +236,3 @@ fn verb(step: &Step) -> &'static str {
         Step::Update { .. } => "update",
     }
 }
-

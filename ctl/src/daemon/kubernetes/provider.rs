@@ -13,6 +13,7 @@ use super::writer::{Wanted, Written};
 use crate::daemon::actor::Event;
 use crate::daemon::parts::Wires;
 use lockstep_ctl_core::config::kubernetes::Kubernetes;
+use lockstep_ctl_core::kubernetes::dire::{self, Sessions};
 use lockstep_ctl_core::kubernetes::world::{Change, World};
 use lockstep_ctl_core::services::sources::{Provided, Provider as Source};
 use lockstep_kubernetes::facts::Name;
@@ -38,6 +39,10 @@ const DECIDE: Duration = Duration::from_millis(30);
 
 /// How long an API server may take to say everything before what it said last time is served.
 const GRACE: Duration = Duration::from_secs(3);
+
+/// What is to be written is found anew after so long, also where nothing was told: some of it
+/// follows from time.
+const ANEW: Duration = Duration::from_secs(10);
 
 /// From one report to the next.
 const REPORT: Duration = Duration::from_millis(250);
@@ -103,6 +108,7 @@ pub struct Provider<'a> {
     told: mpsc::Receiver<Told>,
     writes: channel::Sender<Wanted>,
     locals: channel::Sender<Locals>,
+    sessions: channel::Receiver<Arc<Sessions>>,
     keeper: Keeper,
     /// What was in the file of last time and was not told yet.
     restored: BTreeSet<(Kind, Name)>,
@@ -112,6 +118,7 @@ pub struct Provider<'a> {
     decide: Option<Instant>,
     /// Whether the world is another one since the last decision.
     undecided: bool,
+    decided: Instant,
     begun: Instant,
     reported: Option<Instant>,
 }
@@ -137,6 +144,8 @@ pub struct Channels {
     pub writes: channel::Sender<Wanted>,
     /// What is answered to health checks of this node.
     pub locals: channel::Sender<Locals>,
+    /// The replicated sessions of the engine.
+    pub sessions: channel::Receiver<Arc<Sessions>>,
 }
 
 impl<'a> Provider<'a> {
@@ -168,11 +177,13 @@ impl<'a> Provider<'a> {
             told,
             writes: channels.writes,
             locals: channels.locals,
+            sessions: channels.sessions,
             restored: BTreeSet::new(),
             pending: Vec::new(),
             changed: None,
             decide: None,
             undecided: true,
+            decided: Instant::now(),
             begun: Instant::now(),
             reported: None,
         };
@@ -204,6 +215,10 @@ impl<'a> Provider<'a> {
                 Ok(()) = self.leadership.changed() => {
                     self.leadership.borrow_and_update();
                     self.decide = Some(Instant::now());
+                }
+                Ok(()) = self.sessions.changed() => {
+                    self.sessions.borrow_and_update();
+                    self.decide.get_or_insert(Instant::now() + DECIDE);
                 }
                 Ok(()) = self.wires.placed.changed() => {
                     let placed = self.wires.placed.borrow_and_update().clone();
@@ -300,7 +315,13 @@ impl<'a> Provider<'a> {
         }
         let is_its = |name: &&Name| Some(&name.namespace) == feed.namespace.as_ref();
         let names: Vec<Name> = match feed.kind {
-            Kind::Deployments => self.world.deployments.keys().filter(is_its).cloned().collect(),
+            Kind::Deployments => self
+                .world
+                .deployments
+                .keys()
+                .filter(is_its)
+                .cloned()
+                .collect(),
             Kind::Pods => self.world.pods.keys().filter(is_its).cloned().collect(),
             _ => Vec::new(),
         };
@@ -311,8 +332,7 @@ impl<'a> Provider<'a> {
 
     /// Pods and Deployments are followed where there is a Dire, and nowhere else.
     fn follow_replicas(&mut self) {
-        let namespaces = self.world.dires.keys().map(|name| &name.namespace);
-        let namespaces: BTreeSet<Arc<str>> = namespaces.cloned().collect();
+        let namespaces = dire::namespaces(&self.world);
         let is_idle = |feed: &&Feed| {
             let namespace = feed.namespace.as_ref();
             namespace.is_some_and(|namespace| !namespaces.contains(namespace))
@@ -382,7 +402,9 @@ impl<'a> Provider<'a> {
     }
 
     fn apply(&mut self, change: Change, at: Option<Instant>) {
-        self.world.apply(change);
+        if !self.world.apply(change) {
+            return;
+        }
         self.keeper.changed();
         let now = Instant::now();
         self.changed = Some((self.changed.map_or(now, |(first, _)| first), now));
@@ -454,18 +476,36 @@ impl<'a> Provider<'a> {
     /// Tells the writer what is to be written, where this daemon leads.
     fn decide(&mut self) {
         let leadership = self.leadership.borrow().clone();
+        if self.decided.elapsed() >= ANEW {
+            self.undecided = true;
+        }
+        let parts = match self.may_decide() {
+            true => (self.mind).parts(&self.world, &self.sessions.borrow(), &self.cluster.name),
+            false => Vec::new(),
+        };
+        let parts = Arc::new(parts);
         let wanted = match leadership.until {
             Some(until) if self.may_decide() => {
                 let known = self.writes.borrow().writes.clone();
                 let writes = match std::mem::take(&mut self.undecided) {
-                    true => Arc::new(self.mind.writes(&self.world)),
+                    true => {
+                        self.decided = Instant::now();
+                        Arc::new(self.mind.writes(&self.world))
+                    }
                     false => known,
                 };
-                Wanted { writes, until }
+                Wanted {
+                    writes,
+                    until,
+                    parts,
+                }
             }
             _ => {
                 self.undecided = true;
-                Wanted::default()
+                Wanted {
+                    parts,
+                    ..Wanted::default()
+                }
             }
         };
         self.writes.send_if_modified(|told| {

@@ -111,7 +111,10 @@ fn histogram(page: &mut Page, latency: &KubernetesLatency) {
         "From a change that was told to what the engine has in force.",
     );
     let mut all = 0;
-    let bounds = latency.bounds.iter().map(|ms| (*ms as f64 / 1e3).to_string());
+    let bounds = latency
+        .bounds
+        .iter()
+        .map(|ms| (*ms as f64 / 1e3).to_string());
     let bounds = bounds.chain(["+Inf".to_owned()]);
     for (bound, observations) in bounds.zip(&latency.buckets) {
         all += observations;
