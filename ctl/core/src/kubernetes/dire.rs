@@ -37,7 +37,7 @@ pub fn namespaces(world: &World) -> BTreeSet<Arc<str>> {
 
 /// The name of a Dire's service in the engine: that of its child, which no other Service can have.
 pub fn service_name(dire: &Name) -> Option<ServiceName> {
-    super::names::of_dire(&child::name(dire))
+    ServiceName::new(&child::name(dire).to_string())
 }
 
 /// What this balancer serves for Dires. Those with a distributor of their own are served there.

@@ -4,7 +4,7 @@
 use super::model::{ListenerView, RouteView, references, service_of};
 use crate::kubernetes::backends::{Choice, backends, limit};
 use crate::kubernetes::translate::wishes::Wishes;
-use crate::kubernetes::{Settings, World, names};
+use crate::kubernetes::{Settings, World};
 use lockstep_kubernetes::facts::{Family, Name, Protocol, Service as ServiceFact};
 use lockstep_plan::{
     Backend, BackendState, IdleTimeouts, Limits, Mode, Service, ServiceName, TableSize, Unserved,
@@ -31,9 +31,8 @@ pub fn services(
         Protocol::Udp => lockstep_plan::Protocol::Udp,
         Protocol::Other => return Vec::new(),
     };
-    let Some(name) = names::of_listener(&child.name, &listener.listener.name) else {
-        return Vec::new();
-    };
+    // No other Service has the child's name, so nothing else has this one.
+    let name = format!("{}/{}", child.name, listener.listener.name);
     let node = settings.node.as_deref();
     let choice = Choice {
         node,

@@ -106,7 +106,7 @@ impl Cluster {
         let slice: k8s_openapi::api::discovery::v1::EndpointSlice = serde_json::from_value(json!({
             "metadata": {
                 "name": format!("{}-1", name.name), "namespace": &*name.namespace,
-                "labels": { facts::SERVICE_LABEL: &*name.name },
+                "labels": { "kubernetes.io/service-name": &*name.name },
             },
             "addressType": "IPv4",
             "ports": [{ "name": "it", "port": 8080, "protocol": protocol }],
