@@ -85,7 +85,9 @@ impl Wanted {
 
 /// What stands for a VIP.
 fn prefixes(vip: IpAddr, aggregates: &[IpNet], specifics: bool) -> BTreeSet<IpNet> {
-    let inside = aggregates.iter().filter(|aggregate| aggregate.contains(&vip));
+    let inside = aggregates
+        .iter()
+        .filter(|aggregate| aggregate.contains(&vip));
     let mut found: BTreeSet<IpNet> = inside.map(IpNet::trunc).collect();
     if specifics || found.is_empty() {
         found.insert(IpNet::from(vip));

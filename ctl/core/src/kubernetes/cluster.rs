@@ -191,6 +191,7 @@ impl Cluster {
             match write {
                 Write::Event(event) => events.push(event),
                 Write::Delete { object, .. } => panic!("{object:?} is deleted"),
+                Write::Part { object, .. } => panic!("{object:?} is no pool of one balancer"),
                 Write::Apply {
                     object,
                     status,

@@ -1,6 +1,8 @@
 //! What follows from what is known of the cluster: the pure parts, put together.
 
 use k8s_openapi::jiff::{Timestamp, Unit};
+use lockstep_ctl_core::announce::ways::Advertisements;
+use lockstep_ctl_core::kubernetes::advertise::advertised;
 use lockstep_ctl_core::kubernetes::allocate::{Allocation, allocate};
 use lockstep_ctl_core::kubernetes::dire::{self, Sessions};
 use lockstep_ctl_core::kubernetes::gateway;
@@ -17,6 +19,8 @@ pub struct Mind {
     pub translator: Translator,
     /// What the leader has decided last; empty where this daemon does not lead.
     pub allocation: Allocation,
+    /// How the addresses are announced.
+    advertised: Advertisements,
     new: bool,
 }
 
@@ -27,13 +31,18 @@ impl Mind {
             settings,
             translator: Translator::default(),
             allocation: Allocation::default(),
+            advertised: Advertisements::new(),
             new: true,
         }
     }
 
     /// Follows the world. Returns whether something else is to be served now.
     pub fn update(&mut self, world: &mut World) -> bool {
-        self.translator.update(world, &self.settings)
+        let served = self.translator.update(world, &self.settings);
+        let advertised = advertised(world, &self.settings);
+        let differs = advertised != self.advertised;
+        self.advertised = advertised;
+        served || differs
     }
 
     /// Whether nothing was offered yet.
@@ -44,7 +53,10 @@ impl Mind {
     /// All that is to be served.
     pub fn offer(&mut self, _world: &World) -> Offer {
         self.new = false;
-        self.translator.offer()
+        Offer {
+            advertised: self.advertised.clone(),
+            ..self.translator.offer()
+        }
     }
 
     /// What is to be written.

@@ -281,7 +281,12 @@ fn a_refresh_says_one_family_again_to_its_end() {
 }
 
 /// What the router 10.0.0.2 is to have.
-fn wanted(vips: &Announcements, ways: Advertisements, aggregates: &[&str], specifics: bool) -> Prefixes {
+fn wanted(
+    vips: &Announcements,
+    ways: Advertisements,
+    aggregates: &[&str],
+    specifics: bool,
+) -> Prefixes {
     let announced = Announced::new(vips.clone(), ways);
     let aggregates: Vec<IpNet> = aggregates.iter().map(|a| a.parse().unwrap()).collect();
     let wanted = Wanted::of(&announced, &aggregates, specifics);
@@ -320,10 +325,22 @@ fn a_vip_of_a_cluster_goes_to_the_routers_and_as_the_prefix_that_its_advertiseme
     let communities = |all: &[&str]| all.iter().map(|c| c.parse().unwrap()).collect();
     for (routes, has) in [
         (vec![], None),
-        (vec![route(&[], &[], None)], Some(("203.0.112.0/23", &[][..]))),
-        (vec![route(&[], &[], Some(32))], Some(("203.0.113.10/32", &[]))),
-        (vec![route(&[], &[], Some(26))], Some(("203.0.113.0/26", &[]))),
-        (vec![route(&["10.0.0.2"], &["64512:1"], Some(32))], Some(("203.0.113.10/32", &["64512:1"]))),
+        (
+            vec![route(&[], &[], None)],
+            Some(("203.0.112.0/23", &[][..])),
+        ),
+        (
+            vec![route(&[], &[], Some(32))],
+            Some(("203.0.113.10/32", &[])),
+        ),
+        (
+            vec![route(&[], &[], Some(26))],
+            Some(("203.0.113.0/26", &[])),
+        ),
+        (
+            vec![route(&["10.0.0.2"], &["64512:1"], Some(32))],
+            Some(("203.0.113.10/32", &["64512:1"])),
+        ),
         (vec![route(&["10.0.0.3"], &[], Some(32))], None),
         // What several say of one prefix comes together, and what is said to others does not.
         (
@@ -341,7 +358,12 @@ fn a_vip_of_a_cluster_goes_to_the_routers_and_as_the_prefix_that_its_advertiseme
             bgp: routes.iter().cloned().collect(),
             layer2: None,
         };
-        let found = wanted(&vips, Advertisements::from([(vip, way)]), &["203.0.112.0/23"], false);
+        let found = wanted(
+            &vips,
+            Advertisements::from([(vip, way)]),
+            &["203.0.112.0/23"],
+            false,
+        );
         let has = has.map(|(prefix, all)| (prefix.parse().unwrap(), communities(all)));
         assert_eq!(found, Prefixes::from_iter(has), "{routes:?}");
     }
@@ -361,7 +383,7 @@ fn prefixes_have_the_communities_of_their_own_and_only_those_that_change_are_tol
     let has = |table: &Table, prefix: &str| -> Vec<u32> {
         let attributes = &table[&(prefix.parse().unwrap(), None)];
         let standard = attributes.iter().find_map(|a| match a.value() {
-            PathAttributeValue::Communities(all) => Some(all.communities().clone()),
+            PathAttributeValue::Communities(all) => Some(all.communities()),
             _ => None,
         });
         standard.into_iter().flatten().map(|c| c.value()).collect()
@@ -371,7 +393,10 @@ fn prefixes_have_the_communities_of_their_own_and_only_those_that_change_are_tol
     assert_eq!(has(&table, "203.0.113.11/32"), [number(100), number(7)]);
     assert_eq!(has(&table, "203.0.113.10/32"), [number(100)]);
     assert_eq!(has(&table, "2001:db8:1::10/128"), [number(100)]);
-    assert_eq!(told.update(&session, &wanted, &attributes), Updates::default());
+    assert_eq!(
+        told.update(&session, &wanted, &attributes),
+        Updates::default()
+    );
     let other = ["64512:8".parse().unwrap()].into();
     wanted.insert("203.0.113.11/32".parse().unwrap(), other);
     let second = told.update(&session, &wanted, &attributes);
