@@ -18,6 +18,7 @@ pub mod selector;
 mod settle;
 pub mod status;
 pub mod translate;
+mod verdict;
 pub mod world;
 pub mod write;
 

@@ -136,8 +136,8 @@ pub fn start(wires: &Wires, view: &watch::Receiver<View>, log: Log) -> JoinSet<(
     parts.spawn(super::checks::run(wires.clone()));
     parts.spawn(super::routing::run(wires.clone()));
     parts.spawn(super::layer2::run(wires.clone()));
-    parts.spawn(super::ways::run(wires.clone()));
     parts.spawn(super::kubernetes::run(wires.clone()));
+    parts.spawn(super::ways::run(wires.clone()));
     parts.spawn(super::random::run(wires.clone(), shared));
     parts.spawn(super::exporter::run(wires.clone(), view.clone()));
     parts.spawn(super::manager::run(wires.clone(), view.clone(), log));

@@ -5,6 +5,7 @@ use lockstep_ctl_core::announce::ways::Advertisements;
 use lockstep_ctl_core::kubernetes::advertise::advertised;
 use lockstep_ctl_core::kubernetes::allocate::{Allocation, allocate};
 use lockstep_ctl_core::kubernetes::dire::{self, Sessions};
+use lockstep_ctl_core::kubernetes::gateway;
 use lockstep_ctl_core::kubernetes::translate::{Translator, is_ours};
 use lockstep_ctl_core::kubernetes::{Change, Settings, World, Write, status};
 use lockstep_ctl_core::services::sources::Offer;
@@ -68,6 +69,7 @@ impl Mind {
         let text = now.to_string();
         let mut writes = status::writes(world, allocation, translator, &self.settings, &text);
         writes.extend(dire::writes(world, &self.settings, now));
+        writes.extend(gateway::writes(world, &self.settings, now));
         writes
     }
 
@@ -112,6 +114,11 @@ impl Mind {
             Change::Dire(name, _) => world.dires.contains_key(name),
             Change::Deployment(name, _) => world.deployments.contains_key(name),
             Change::Pod(name, _) => world.pods.contains_key(name),
+            Change::GatewayClass(name, _) => world.gateway_classes.contains_key(name),
+            Change::Gateway(name, _) => world.gateways.contains_key(name),
+            Change::TcpRoute(name, _) => world.tcp_routes.contains_key(name),
+            Change::UdpRoute(name, _) => world.udp_routes.contains_key(name),
+            Change::Grant(name, _) => world.grants.contains_key(name),
         }
     }
 }
