@@ -7,13 +7,18 @@
 pub mod advertise;
 pub mod allocate;
 pub mod backends;
+#[cfg(test)]
+mod cluster;
 pub mod dire;
 pub mod gateway;
+pub mod lease;
 pub mod names;
 pub mod pools;
 pub mod selector;
+mod settle;
 pub mod status;
 pub mod translate;
+mod verdict;
 pub mod world;
 pub mod write;
 

@@ -3,8 +3,10 @@
 
 mod address_pool;
 mod advertisement;
-mod dire;
+pub mod dire;
+#[cfg(test)]
+mod rules;
 
 pub use address_pool::{AddressPool, AddressPoolSpec, AddressPoolStatus, Selector};
 pub use advertisement::{Advertisement, AdvertisementSpec, AdvertisementStatus, AdvertisementType};
-pub use dire::{Dire, DireReplica, DireSpec, DireStatus};
+pub use dire::{Dire, DireSpec, DireStatus};

@@ -3,12 +3,14 @@
 use super::{Family, Name, Protocol};
 use crate::annotations;
 use k8s_openapi::api::core::v1 as api;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as api_meta;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 /// What of a Service decides something.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// Its name.
     pub name: Name,
@@ -46,12 +48,25 @@ pub struct Service {
     pub publish_not_ready: bool,
     /// The addresses in its status.
     pub ingress: Vec<Ingress>,
-    /// Conditions of its status: type to (status, reason, message).
-    pub conditions: BTreeMap<String, (String, String, String)>,
+    /// Conditions of its status, by type.
+    pub conditions: BTreeMap<String, Condition>,
+}
+
+/// A condition of a Service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condition {
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// Why, in a word.
+    pub reason: String,
+    /// Why, in a sentence.
+    pub message: String,
+    /// Since when the status is that, as it stands there.
+    pub since: String,
 }
 
 /// Which families a Service may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum FamilyPolicy {
     /// One.
     #[default]
@@ -63,7 +78,7 @@ pub enum FamilyPolicy {
 }
 
 /// A port of a Service.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServicePort {
     /// Its name; empty where it is the only one.
     pub name: String,
@@ -74,7 +89,7 @@ pub struct ServicePort {
 }
 
 /// An address in the status of a Service.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ingress {
     /// The address.
     pub address: IpAddr,
@@ -141,12 +156,20 @@ impl From<&api::Service> for Service {
             source_ranges: spec.load_balancer_source_ranges.unwrap_or_default(),
             publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
             ingress: balancer.iter().flatten().filter_map(ingress).collect(),
-            conditions: conditions
-                .map(|c| (c.type_, (c.status, c.reason, c.message)))
-                .collect(),
+            conditions: conditions.map(condition).collect(),
             name,
         }
     }
+}
+
+fn condition(object: api_meta::Condition) -> (String, Condition) {
+    let condition = Condition {
+        since: object.last_transition_time.0.to_string(),
+        status: object.status,
+        reason: object.reason,
+        message: object.message,
+    };
+    (object.type_, condition)
 }
 
 fn ingress(object: &api::LoadBalancerIngress) -> Option<Ingress> {
@@ -160,4 +183,86 @@ fn ingress(object: &api::LoadBalancerIngress) -> Option<Ingress> {
         mode: object.ip_mode.clone(),
         ports: ports.collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn service(object: Value) -> Service {
+        let object: api::Service = serde_json::from_value(object).unwrap();
+        Service::from(&object)
+    }
+
+    #[test]
+    fn what_is_kept_of_a_service() {
+        let web = service(json!({
+            "metadata": {
+                "namespace": "shop", "name": "web", "uid": "u1",
+                "creationTimestamp": "1970-01-02T00:00:00Z",
+                "labels": { "app": "web" },
+                "annotations": { "lockstep.dev/mode": "nat", "example.com/other": "x" },
+            },
+            "spec": {
+                "type": "LoadBalancer", "loadBalancerClass": "lockstep.dev/xdp",
+                "loadBalancerIP": "203.0.113.9",
+                "ipFamilies": ["IPv6", "IPv4"], "ipFamilyPolicy": "PreferDualStack",
+                "ports": [{ "port": 80 }, { "name": "dns", "port": 53, "protocol": "UDP" }],
+                "externalTrafficPolicy": "Local", "healthCheckNodePort": 30123,
+                "sessionAffinity": "ClientIP",
+                "sessionAffinityConfig": { "clientIP": { "timeoutSeconds": 60 } },
+                "loadBalancerSourceRanges": ["192.0.2.0/24"],
+                "publishNotReadyAddresses": true,
+            },
+            "status": { "loadBalancer": { "ingress": [
+                { "ip": "203.0.113.1", "ipMode": "VIP", "ports": [
+                    { "port": 80, "protocol": "TCP", "error": "lockstep.dev/PortTaken" },
+                ] },
+                { "hostname": "web.example" },
+            ] } },
+        }));
+        assert_eq!(web.name, Name::new("shop", "web"));
+        assert_eq!((web.uid.as_str(), web.created), ("u1", 86_400));
+        assert!(web.load_balancer && !web.deleting && web.local && web.publish_not_ready);
+        assert_eq!(web.class.as_deref(), Some(crate::CLASS));
+        let annotations: Vec<&str> = web.annotations.keys().map(String::as_str).collect();
+        assert_eq!(annotations, ["lockstep.dev/mode"]);
+        assert_eq!(web.labels["app"], "web");
+        assert_eq!(web.address.as_deref(), Some("203.0.113.9"));
+        assert_eq!(web.families, [Family::V6, Family::V4]);
+        assert_eq!(web.family_policy, FamilyPolicy::Prefer);
+        let ports = web
+            .ports
+            .iter()
+            .map(|p| (p.name.as_str(), p.protocol, p.port));
+        let ports: Vec<_> = ports.collect();
+        assert_eq!(ports, [("", Protocol::Tcp, 80), ("dns", Protocol::Udp, 53)]);
+        assert_eq!(web.health_check_port, Some(30_123));
+        assert_eq!(web.affinity, Some(Duration::from_secs(60)));
+        assert_eq!(web.source_ranges, ["192.0.2.0/24"]);
+        assert_eq!(web.ingress.len(), 1);
+        assert_eq!(web.ingress[0].mode.as_deref(), Some("VIP"));
+        let error = Some("lockstep.dev/PortTaken".to_owned());
+        assert_eq!(web.ingress[0].ports, [(80, Protocol::Tcp, error)]);
+    }
+
+    #[test]
+    fn a_service_that_says_nothing_asks_for_nothing() {
+        let bare = service(json!({ "metadata": { "namespace": "shop", "name": "web" } }));
+        assert!(!bare.load_balancer && !bare.local && !bare.publish_not_ready && !bare.deleting);
+        assert_eq!(
+            (bare.class, bare.address, bare.affinity),
+            (None, None, None)
+        );
+        assert_eq!(bare.family_policy, FamilyPolicy::Single);
+        assert!(bare.ports.is_empty() && bare.ingress.is_empty());
+        // Zero is what the API server writes where there is none; three hours are its default.
+        let sticky = service(json!({
+            "metadata": { "namespace": "shop", "name": "web" },
+            "spec": { "sessionAffinity": "ClientIP", "healthCheckNodePort": 0, "loadBalancerIP": "" },
+        }));
+        assert_eq!(sticky.affinity, Some(Duration::from_secs(10_800)));
+        assert_eq!((sticky.health_check_port, sticky.address), (None, None));
+    }
 }

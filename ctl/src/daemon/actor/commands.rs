@@ -10,7 +10,7 @@ use lockstep_api::engine_client::EngineClient;
 use lockstep_api::{
     Announcement, ApplyFileReply, ApplyFileRequest, CheckChange, DrainBalancerReply, FileKind,
 };
-use lockstep_ctl_core::announce::announcements;
+use lockstep_ctl_core::announce::{Announced, announcements};
 use lockstep_ctl_core::diff::checks;
 use lockstep_ctl_core::drains::{Target, Timestamp};
 use lockstep_ctl_core::group::agreed;
@@ -134,7 +134,8 @@ impl Actor {
     fn would_announce(&self, services: &[Service]) -> Vec<Announcement> {
         let cut_off = self.reach.cut_off(self.clock.now());
         let announced = announcements(services, self.balancer(), &cut_off);
-        announced.iter().map(announcement_to_proto).collect()
+        let announced = Announced::new(announced, self.wanted.ways().clone());
+        announced.vips.iter().map(announcement_to_proto).collect()
     }
 
     /// Takes the whole balancer out of the routers' tables, or puts it back in.
@@ -149,7 +150,7 @@ impl Actor {
         let announced = self.orders.announcements.borrow();
         DrainBalancerReply {
             drained,
-            announcements: announced.iter().map(announcement_to_proto).collect(),
+            announcements: announced.vips.iter().map(announcement_to_proto).collect(),
         }
     }
 }
