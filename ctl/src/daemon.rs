@@ -29,6 +29,7 @@ mod disk;
 mod exporter;
 mod group;
 mod host;
+mod kubernetes;
 mod layer2;
 mod link;
 mod manager;

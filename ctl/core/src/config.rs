@@ -12,6 +12,7 @@ pub mod bfd;
 pub mod bgp;
 pub mod diff;
 pub mod health;
+pub mod kubernetes;
 pub mod layer2;
 pub mod operation;
 pub mod process;
@@ -20,8 +21,18 @@ pub mod shutdown;
 pub mod store;
 
 /// The sections there are, by their keys.
-pub const SECTIONS: [&str; 10] = [
-    "node", "log", "metrics", "process", "shutdown", "health", "bgp", "layer2", "store", "random",
+pub const SECTIONS: [&str; 11] = [
+    "node",
+    "log",
+    "metrics",
+    "process",
+    "shutdown",
+    "health",
+    "bgp",
+    "layer2",
+    "store",
+    "random",
+    "kubernetes",
 ];
 
 /// What `lockstepd.toml` says, each part with its defaults where the file is silent.
@@ -43,6 +54,8 @@ pub struct Config {
     pub store: Option<store::Store>,
     /// The random numbers for replicas; `None` where they are not served.
     pub random: Option<random::Random>,
+    /// The cluster whose Services are served; `None` where there is none.
+    pub kubernetes: Option<kubernetes::Kubernetes>,
 }
 
 impl Config {
@@ -53,8 +66,10 @@ impl Config {
 
     /// Who has services beside `services.toml`.
     pub fn providers(&self) -> BTreeSet<Provider> {
-        // There is no section of one yet.
-        BTreeSet::new()
+        self.kubernetes
+            .iter()
+            .map(|_| Provider::Kubernetes)
+            .collect()
     }
 }
 
@@ -90,6 +105,7 @@ pub fn parse(file: &str, text: &str) -> Result<ConfigFile, Diagnostics> {
         layer2: document.layer2.map(|raw| raw.to_layer2(source, &mut found)),
         store: document.store.map(|raw| raw.to_store(source, &mut found)),
         random: document.random.map(|raw| raw.to_random(source, &mut found)),
+        kubernetes: (document.kubernetes).map(|raw| raw.to_kubernetes(source, &mut found)),
     };
     document.process.check(&config, source, &mut found);
     if found.has_errors() {
@@ -121,6 +137,7 @@ struct Document {
     layer2: Option<layer2::RawLayer2>,
     store: Option<store::RawStore>,
     random: Option<random::RawRandom>,
+    kubernetes: Option<kubernetes::RawKubernetes>,
 }
 
 #[cfg(test)]

@@ -67,7 +67,7 @@ use crate::checks::Policy;
 use crate::spread::{Priority, Spread, Spreads};
 use lockstep_plan::{
     Backend, BackendId, BackendState, Encapsulation, Guard, Health, Mode, Replicate, Scheduler,
-    Service, ServiceName, Snapshot, TableSize, Unserved, Weight,
+    Service, ServiceName, Snapshot, TableSize, Unserved, Weight, too_few_backends,
 };
 use lockstep_topology::diagnostics::{Diagnostics, Source, from_toml};
 use serde::Deserialize;
@@ -120,9 +120,9 @@ pub fn parse(file: &str, text: &str) -> Result<ServicesFile, Diagnostics> {
     found.extend(conflicts::in_policies(source, &document));
     found.extend(meaningless::keys(source, &document));
     found.extend(health::all(source, &document, &services));
-    if let Err(errors) = Snapshot::new(0, services.clone()) {
-        found.extend(conflicts::located(source, &document, &errors));
-    }
+    let mut errors = Snapshot::new(0, services.clone()).err().unwrap_or_default();
+    errors.extend(too_few_backends(&services));
+    found.extend(conflicts::located(source, &document, &errors));
     if found.has_errors() {
         return Err(found);
     }
@@ -157,6 +157,25 @@ pub fn parse(file: &str, text: &str) -> Result<ServicesFile, Diagnostics> {
         health: policies.collect(),
         warnings: found,
     })
+}
+
+/// Reads the keys of a `[service.replicate]` by themselves.
+///
+/// # Errors
+/// What is wrong with them, in a line.
+pub fn replicate_policy(text: &str) -> Result<Replicate, String> {
+    let keys: FileReplicate = toml::from_str(text).map_err(|error| error.message().to_owned())?;
+    if let Some(problem) = keys.masks().find_map(|(_, mask)| mask.problem()) {
+        return Err(problem.to_owned());
+    }
+    let policy = keys.to_plan();
+    if policy.min_sync.get() < policy.quorum() {
+        let (min_sync, quorum) = (policy.min_sync, policy.quorum());
+        return Err(format!(
+            "min_sync = {min_sync} is less than the quorum of {quorum}; raise it, or leave it out"
+        ));
+    }
+    Ok(policy)
 }
 
 #[derive(Deserialize)]

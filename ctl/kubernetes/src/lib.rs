@@ -34,6 +34,14 @@ pub mod annotations {
     pub const REPLICATE: &str = "lockstep.dev/replicate";
     /// Written by us: the pool an address came from.
     pub const ALLOCATED_FROM: &str = "lockstep.dev/ip-allocated-from-pool";
+    /// Written by us, on the Service that gets the addresses of a `Dire`: the `Dire`'s name.
+    pub const DIRE: &str = "lockstep.dev/dire";
+    /// Written by us, on the Service in front of a `Dire`'s own distributor: the `Dire`'s name.
+    pub const DISTRIBUTOR: &str = "lockstep.dev/distributor";
+    /// Written by us, on the Service that gets the addresses of a Gateway: the Gateway's name.
+    pub const GATEWAY: &str = "lockstep.dev/gateway";
+    /// Written by us: the uid of the object that a Service belongs to.
+    pub const OWNER: &str = "lockstep.dev/owner-uid";
     /// What all of them begin with.
     pub const PREFIX: &str = "lockstep.dev/";
 }

@@ -3,8 +3,8 @@
 
 mod address_pool;
 mod advertisement;
-mod dire;
+pub mod dire;
 
 pub use address_pool::{AddressPool, AddressPoolSpec, AddressPoolStatus, Selector};
 pub use advertisement::{Advertisement, AdvertisementSpec, AdvertisementStatus, AdvertisementType};
-pub use dire::{Dire, DireReplica, DireSpec, DireStatus};
+pub use dire::{Dire, DireSpec, DireStatus};

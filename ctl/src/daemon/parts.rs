@@ -4,7 +4,7 @@
 use super::actor::Event;
 use super::view::View;
 use lockstep_api::engine_client::EngineClient;
-use lockstep_api::{BgpReply, GroupReply, HealthReply, Layer2Reply};
+use lockstep_api::{BgpReply, GroupReply, HealthReply, KubernetesReply, Layer2Reply};
 use lockstep_ctl_core::announce::Announcements;
 use lockstep_ctl_core::checks::Subjects;
 use lockstep_ctl_core::config::Config;
@@ -73,6 +73,8 @@ pub struct Reports {
     pub layer2: watch::Sender<Layer2Reply>,
     /// Of the group and the random numbers.
     pub group: watch::Sender<GroupReply>,
+    /// Of the cluster.
+    pub kubernetes: watch::Sender<KubernetesReply>,
     /// Why metrics are not served where they should be; empty where they are.
     pub metrics_error: watch::Sender<String>,
 }
@@ -89,7 +91,6 @@ pub struct Wires {
     /// See [`Orders`].
     pub own: watch::Receiver<Arc<Own>>,
     /// See [`Orders`].
-    #[allow(dead_code, reason = "for providers, of which there is none yet")]
     pub placed: watch::Receiver<Arc<Placed>>,
     /// See [`Orders`].
     pub engine: watch::Receiver<Option<EngineClient<Channel>>>,
@@ -135,6 +136,7 @@ pub fn start(wires: &Wires, view: &watch::Receiver<View>, log: Log) -> JoinSet<(
     parts.spawn(super::checks::run(wires.clone()));
     parts.spawn(super::routing::run(wires.clone()));
     parts.spawn(super::layer2::run(wires.clone()));
+    parts.spawn(super::kubernetes::run(wires.clone()));
     parts.spawn(super::random::run(wires.clone(), shared));
     parts.spawn(super::exporter::run(wires.clone(), view.clone()));
     parts.spawn(super::manager::run(wires.clone(), view.clone(), log));

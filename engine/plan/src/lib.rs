@@ -26,5 +26,5 @@ pub use replicate::{Commit, Divergence, Grouping, Replicate};
 pub use service::{
     Encapsulation, IdleTimeouts, Mode, Scheduler, Service, ServiceName, TableSize, Unserved,
 };
-pub use snapshot::{Limits, PlanError, Snapshot};
+pub use snapshot::{Limits, PlanError, Snapshot, too_few_backends};
 pub use vip::{ParseVipError, Protocol, Vip};

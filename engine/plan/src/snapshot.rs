@@ -417,20 +417,6 @@ fn replicate_conflicts(service: &Service, policy: &Replicate, errors: &mut Vec<P
     }
     every_port_conflicts(service, errors);
     let (quorum, min_sync) = (policy.quorum(), policy.min_sync.get());
-    let backends = service.backends.len();
-    if usize::from(quorum) > backends {
-        errors.push(PlanError::Quorum {
-            service: name(),
-            quorum,
-            backends,
-        });
-    } else if usize::from(min_sync) > backends {
-        errors.push(PlanError::MinSync {
-            service: name(),
-            min_sync,
-            backends,
-        });
-    }
     if min_sync < quorum {
         errors.push(PlanError::MinSyncBelowQuorum {
             service: name(),
@@ -438,6 +424,33 @@ fn replicate_conflicts(service: &Service, policy: &Replicate, errors: &mut Vec<P
             quorum,
         });
     }
+}
+
+/// Services that replicate with fewer backends than their policy asks for. They may stand in a
+/// snapshot: sessions wait for backends that come, where they are found by others. In a file, where
+/// an operator names them, they are mistakes.
+pub fn too_few_backends(services: &[Service]) -> Vec<PlanError> {
+    let short = services.iter().filter_map(|service| {
+        let policy = service.mode.replicate()?;
+        let (quorum, min_sync) = (policy.quorum(), policy.min_sync.get());
+        let (name, backends) = (service.name.clone(), service.backends.len());
+        if usize::from(quorum) > backends {
+            Some(PlanError::Quorum {
+                service: name,
+                quorum,
+                backends,
+            })
+        } else if usize::from(min_sync) > backends {
+            Some(PlanError::MinSync {
+                service: name,
+                min_sync,
+                backends,
+            })
+        } else {
+            None
+        }
+    });
+    short.collect()
 }
 
 #[cfg(test)]

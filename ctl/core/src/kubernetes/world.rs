@@ -56,14 +56,18 @@ pub struct World {
 }
 
 impl World {
-    /// Takes what has changed.
-    pub fn apply(&mut self, change: Change) {
+    /// Takes what has changed. Services and slices that are as they were (everything is listed
+    /// again after a gap in a watch) make no work; `false` then.
+    pub fn apply(&mut self, change: Change) -> bool {
         match change {
             Change::Service(name, object) => {
+                if self.services.get(&name) == object.as_ref() {
+                    return false;
+                }
                 self.dirty.insert(name.clone());
                 put(&mut self.services, name, object);
             }
-            Change::Slice(name, object) => self.apply_slice(name, object),
+            Change::Slice(name, object) => return self.apply_slice(name, object),
             Change::Pool(name, object) => put(&mut self.pools, name, object),
             Change::Advertisement(name, object) => put(&mut self.advertisements, name, object),
             Change::Namespace(name, object) => put(&mut self.namespaces, name, object),
@@ -72,9 +76,14 @@ impl World {
             Change::Deployment(name, object) => put(&mut self.deployments, name, object),
             Change::Pod(name, object) => put(&mut self.pods, name, object),
         }
+        true
     }
 
-    fn apply_slice(&mut self, name: Name, object: Option<Arc<Slice>>) {
+    fn apply_slice(&mut self, name: Name, object: Option<Arc<Slice>>) -> bool {
+        let object = object.filter(|slice| slice.service.is_some());
+        if self.slice(&name) == object.as_ref() {
+            return false;
+        }
         if let Some(owner) = self.owners.remove(&name)
             && let Some(slices) = self.slices.get_mut(&owner)
         {
@@ -88,11 +97,16 @@ impl World {
             let owner = slice.service.clone()?;
             Some((slice, owner))
         }) else {
-            return;
+            return true;
         };
         self.dirty.insert(owner.clone());
         self.owners.insert(name.clone(), owner.clone());
         self.slices.entry(owner).or_default().insert(name, slice);
+        true
+    }
+
+    fn slice(&self, name: &Name) -> Option<&Arc<Slice>> {
+        self.slices.get(self.owners.get(name)?)?.get(name)
     }
 
     /// The Services to translate anew, once.

@@ -53,6 +53,17 @@ pub enum Write {
         /// The fields that are ours.
         body: Value,
     },
+    /// Server-side apply to an object's `status` by another manager than the leader's: what this
+    /// balancer alone knows. Every balancer does these, leader or not. An empty body takes back
+    /// what the manager has written.
+    Part {
+        /// What.
+        object: Object,
+        /// The field manager.
+        manager: String,
+        /// The fields that are this manager's.
+        body: Value,
+    },
     /// Deletes this very object.
     Delete {
         /// What.

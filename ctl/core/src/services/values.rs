@@ -182,6 +182,24 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
+impl Size {
+    /// From text, where there are no numbers: in annotations.
+    ///
+    /// # Errors
+    /// A sentence that says what is allowed.
+    pub fn from_text(text: &str) -> Result<TableSize, String> {
+        let (from, to) = (TableSize::MIN, TableSize::MAX);
+        let number = text.parse().ok().filter(|n| (from..=to).contains(n));
+        let number = number.ok_or_else(|| {
+            format!("{text:?} is no table size; it takes a prime from {from} to {to}")
+        })?;
+        TableSize::new(number).ok_or_else(|| {
+            let nearest = nearest_prime(number);
+            format!("{number} is not a prime; the nearest is {nearest}")
+        })
+    }
+}
+
 /// The table size nearest to one that is in the range but not a prime. Both ends of the range are
 /// primes, so that there is one.
 fn nearest_prime(size: u32) -> u32 {

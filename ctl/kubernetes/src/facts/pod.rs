@@ -3,12 +3,13 @@
 use super::Name;
 use k8s_openapi::api::{apps::v1::Deployment as ApiDeployment, core::v1::Pod as ApiPod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 /// A Deployment.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Deployment {
     /// Its name.
     pub name: Name,
@@ -34,7 +35,7 @@ impl From<&ApiDeployment> for Deployment {
 }
 
 /// A pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pod {
     /// Its name.
     pub name: Name,
@@ -50,6 +51,8 @@ pub struct Pod {
     pub deleting: bool,
     /// Whether it runs: neither waiting for a node nor over.
     pub running: bool,
+    /// Whether it is over: it has succeeded or failed, and has no address that is its own.
+    pub over: bool,
     /// The node it is on.
     pub node: Option<Arc<str>>,
 }
@@ -77,6 +80,7 @@ impl From<&ApiPod> for Pod {
             ready: conditions.any(|c| c.type_ == "Ready" && c.status == "True"),
             deleting: meta.deletion_timestamp.is_some(),
             running: status.phase.as_deref() == Some("Running"),
+            over: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
             node: node.map(Arc::from),
         }
     }

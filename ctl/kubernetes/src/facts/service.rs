@@ -3,12 +3,14 @@
 use super::{Family, Name, Protocol};
 use crate::annotations;
 use k8s_openapi::api::core::v1 as api;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as api_meta;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 /// What of a Service decides something.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// Its name.
     pub name: Name,
@@ -46,12 +48,25 @@ pub struct Service {
     pub publish_not_ready: bool,
     /// The addresses in its status.
     pub ingress: Vec<Ingress>,
-    /// Conditions of its status: type to (status, reason, message).
-    pub conditions: BTreeMap<String, (String, String, String)>,
+    /// Conditions of its status, by type.
+    pub conditions: BTreeMap<String, Condition>,
+}
+
+/// A condition of a Service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condition {
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// Why, in a word.
+    pub reason: String,
+    /// Why, in a sentence.
+    pub message: String,
+    /// Since when the status is that, as it stands there.
+    pub since: String,
 }
 
 /// Which families a Service may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum FamilyPolicy {
     /// One.
     #[default]
@@ -63,7 +78,7 @@ pub enum FamilyPolicy {
 }
 
 /// A port of a Service.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServicePort {
     /// Its name; empty where it is the only one.
     pub name: String,
@@ -74,7 +89,7 @@ pub struct ServicePort {
 }
 
 /// An address in the status of a Service.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ingress {
     /// The address.
     pub address: IpAddr,
@@ -141,12 +156,20 @@ impl From<&api::Service> for Service {
             source_ranges: spec.load_balancer_source_ranges.unwrap_or_default(),
             publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
             ingress: balancer.iter().flatten().filter_map(ingress).collect(),
-            conditions: conditions
-                .map(|c| (c.type_, (c.status, c.reason, c.message)))
-                .collect(),
+            conditions: conditions.map(condition).collect(),
             name,
         }
     }
+}
+
+fn condition(object: api_meta::Condition) -> (String, Condition) {
+    let condition = Condition {
+        since: object.last_transition_time.0.to_string(),
+        status: object.status,
+        reason: object.reason,
+        message: object.message,
+    };
+    (object.type_, condition)
 }
 
 fn ingress(object: &api::LoadBalancerIngress) -> Option<Ingress> {

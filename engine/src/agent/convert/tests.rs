@@ -173,9 +173,8 @@ fn each_wrong_field_of_a_policy_is_named() {
              TCP only",
         ),
         (
-            |_, p| (p.quorum, p.min_sync) = (2, 2),
-            "service web: a quorum of 2 can never be reached by 1 backends; add backends or lower \
-             `quorum`",
+            |_, p| (p.quorum, p.min_sync) = (2, 1),
+            "service web: min_sync = 1 is less than the quorum of 2; raise it, or leave it out",
         ),
     ];
     for (spoil, expected) in table {

@@ -1,0 +1,416 @@
+//! Writes what the leader wants written, until the world is so.
+//!
+//! The leader says again and again everything that it wants; what the API server has taken is not
+//! sent a second time while the watch that shows it is on its way. What fails, and what does not
+//! last, is tried again after pauses that grow, object by object.
+
+use super::client::{Cluster, code, explain};
+use super::events::Events;
+use super::leader::uptime;
+use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
+use kube::core::GroupVersionKind;
+use kube::{Api, Client};
+use lockstep_ctl_core::kubernetes::Write;
+use lockstep_ctl_core::kubernetes::write::{Event, Kind, Object};
+use lockstep_kubernetes::FIELD_MANAGER;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// Writes under way at once.
+const AT_ONCE: usize = 16;
+
+/// How long one may take.
+const ANSWER: Duration = Duration::from_secs(4);
+
+/// The first and the longest pause after a write that failed.
+const FAILED: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(60));
+
+/// The same after one that was taken, and is wanted all the same: the watch is slow at first;
+/// later on somebody else writes there, or the API server does not keep what we write.
+const TAKEN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+
+/// What is known of objects that nothing is to be written to any more is kept for so long.
+const KEPT: Duration = Duration::from_secs(600);
+
+/// What is not wanted for so long, and then again, is told of again.
+const ONCE: Duration = Duration::from_secs(5);
+
+/// Errors that are kept for the operator.
+const ERRORS: usize = 16;
+
+/// What is to be written.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Wanted {
+    /// By the leader.
+    pub writes: Arc<Vec<Write>>,
+    /// Until when it leads, by [`uptime`]: after it none of these may be written.
+    pub until: Duration,
+    /// By every balancer, each its own.
+    pub parts: Arc<Vec<Write>>,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Written {
+    /// Writes that the API server has taken.
+    pub done: u64,
+    /// Those that it has refused, or not answered.
+    pub failed: u64,
+    /// Those that failed last and are still wanted: what, and why.
+    pub errors: BTreeMap<String, String>,
+    /// Writes that are wanted and not done.
+    pub open: usize,
+}
+
+/// Where something is written.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Target {
+    /// To the object, or to its status.
+    Apply(Object, bool),
+    /// This balancer's part of its status.
+    Part(Object, String),
+    /// This very object is deleted.
+    Delete(Object, String),
+    /// Something is told.
+    Event(Event),
+}
+
+/// What is known of a target.
+struct Memory {
+    /// What was tried last.
+    write: Write,
+    /// How often this was taken, or failed, in a row.
+    tries: u32,
+    /// When it may be tried again, were it still wanted.
+    again: Instant,
+    /// Why it failed; `None` where it was taken.
+    error: Option<String>,
+    /// When it was wanted last.
+    wanted: Instant,
+}
+
+/// Writes until nobody wants anything any more.
+pub async fn run(
+    cluster: Cluster,
+    mut wanted: watch::Receiver<Wanted>,
+    tell: watch::Sender<Written>,
+) {
+    let events = Events::new(cluster.client.clone(), cluster.me.clone());
+    let mut writer = Writer {
+        client: cluster.client,
+        events,
+        wanted: BTreeMap::new(),
+        until: Duration::ZERO,
+        memory: BTreeMap::new(),
+        busy: BTreeSet::new(),
+        under_way: JoinSet::new(),
+        written: Written::default(),
+    };
+    loop {
+        let next = writer.start();
+        writer.publish(&tell);
+        tokio::select! {
+            changed = wanted.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                writer.want(wanted.borrow_and_update().clone());
+            }
+            // Nothing is known of one that was aborted.
+            Some(done) = writer.under_way.join_next() => if let Ok((target, write, outcome)) = done {
+                writer.done(target, write, outcome);
+            },
+            () = until(next) => {}
+        }
+    }
+}
+
+async fn until(next: Option<Instant>) {
+    match next {
+        Some(next) => sleep_until(next).await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Writer {
+    client: Client,
+    events: Events,
+    wanted: BTreeMap<Target, Write>,
+    until: Duration,
+    memory: BTreeMap<Target, Memory>,
+    busy: BTreeSet<Target>,
+    under_way: JoinSet<(Target, Write, Result<(), String>)>,
+    written: Written,
+}
+
+impl Writer {
+    fn want(&mut self, wanted: Wanted) {
+        let now = Instant::now();
+        self.until = wanted.until;
+        if !self.leads() {
+            // Another may lead: what is under way is left.
+            self.under_way.abort_all();
+            self.busy.clear();
+        }
+        for target in self.wanted.keys() {
+            if let Some(memory) = self.memory.get_mut(target) {
+                memory.wanted = now;
+            }
+        }
+        self.memory.retain(|target, memory| {
+            let kept = match target {
+                // Wanted anew, it happens once more.
+                Target::Event(_) => ONCE,
+                Target::Apply(..) | Target::Part(..) | Target::Delete(..) => KEPT,
+            };
+            now.duration_since(memory.wanted) < kept
+        });
+        let writes = wanted.writes.iter().chain(wanted.parts.iter());
+        self.wanted = writes.map(|w| (target(w), w.clone())).collect();
+    }
+
+    fn leads(&self) -> bool {
+        uptime() < self.until
+    }
+
+    /// Starts what is due. Returns when the next thing is.
+    fn start(&mut self) -> Option<Instant> {
+        let (now, leads) = (Instant::now(), self.leads());
+        let mut next: Option<Instant> = None;
+        for (target, write) in &self.wanted {
+            if self.under_way.len() >= AT_ONCE {
+                // The next one that is done starts more.
+                return None;
+            }
+            let may = leads || matches!(target, Target::Part(..));
+            if !may || self.busy.contains(target) {
+                continue;
+            }
+            let due = match self.memory.get(target) {
+                Some(memory) if is_same(&memory.write, write) => memory.again,
+                _ => now,
+            };
+            if due > now {
+                next = Some(next.map_or(due, |next| next.min(due)));
+                continue;
+            }
+            self.busy.insert(target.clone());
+            let (client, events) = (self.client.clone(), self.events.clone());
+            let (target, write) = (target.clone(), write.clone());
+            self.under_way.spawn(async move {
+                let outcome = timeout(ANSWER, carry_out(&client, &events, &write)).await;
+                let slow = || Err(format!("no answer in {ANSWER:?}"));
+                (target, write, outcome.unwrap_or_else(|_| slow()))
+            });
+        }
+        next
+    }
+
+    fn done(&mut self, target: Target, write: Write, outcome: Result<(), String>) {
+        let now = Instant::now();
+        self.busy.remove(&target);
+        let error = outcome.err();
+        match &error {
+            None => self.written.done += 1,
+            Some(error) => {
+                self.written.failed += 1;
+                tracing::debug!("kubernetes: {}: {error}", describe(&target));
+            }
+        }
+        let known = self.memory.remove(&target);
+        let again =
+            known.filter(|k| is_same(&k.write, &write) && k.error.is_some() == error.is_some());
+        let tries = again.map_or(0, |known| known.tries.saturating_add(1));
+        let (first, longest) = match (&error, &target) {
+            (Some(_), _) => FAILED,
+            // What was told once is told.
+            (None, Target::Event(_)) => (KEPT, KEPT),
+            (None, _) => TAKEN,
+        };
+        let pause = first.saturating_mul(1 << tries.min(16)).min(longest);
+        let memory = Memory {
+            write,
+            tries,
+            again: now + super::watch::Pause::jittered(pause),
+            error,
+            wanted: now,
+        };
+        self.memory.insert(target, memory);
+    }
+
+    fn publish(&mut self, tell: &watch::Sender<Written>) {
+        let errors = self.wanted.keys().filter_map(|target| {
+            let error = self.memory.get(target)?.error.clone()?;
+            Some((describe(target), error))
+        });
+        self.written.errors = errors.take(ERRORS).collect();
+        let is_open = |(target, write): &(&Target, &Write)| match self.memory.get(target) {
+            Some(memory) => memory.error.is_some() || !is_same(&memory.write, write),
+            None => true,
+        };
+        self.written.open = self.wanted.iter().filter(is_open).count();
+        tell.send_if_modified(|told| {
+            let differs = *told != self.written;
+            if differs {
+                told.clone_from(&self.written);
+            }
+            differs
+        });
+    }
+}
+
+/// Whether both say the same. When a condition changed is not told by what is not written yet.
+fn is_same(one: &Write, other: &Write) -> bool {
+    fn same(one: &Value, other: &Value) -> bool {
+        match (one, other) {
+            (Value::Object(one), Value::Object(other)) => {
+                let at = |(key, value): (&String, &Value)| {
+                    let is = |other| key == "lastTransitionTime" || same(value, other);
+                    other.get(key).is_some_and(is)
+                };
+                one.len() == other.len() && one.iter().all(at)
+            }
+            (Value::Array(one), Value::Array(other)) => {
+                one.len() == other.len() && one.iter().zip(other).all(|(a, b)| same(a, b))
+            }
+            (one, other) => one == other,
+        }
+    }
+    match (one, other) {
+        (Write::Apply { body: one, .. }, Write::Apply { body: other, .. })
+        | (Write::Part { body: one, .. }, Write::Part { body: other, .. }) => same(one, other),
+        (one, other) => one == other,
+    }
+}
+
+fn target(write: &Write) -> Target {
+    match write {
+        Write::Apply { object, status, .. } => Target::Apply(object.clone(), *status),
+        Write::Part {
+            object, manager, ..
+        } => Target::Part(object.clone(), manager.clone()),
+        Write::Delete { object, uid } => Target::Delete(object.clone(), uid.clone()),
+        Write::Event(event) => Target::Event(event.clone()),
+    }
+}
+
+fn describe(target: &Target) -> String {
+    let (object, what) = match target {
+        Target::Apply(object, true) | Target::Part(object, _) => (object, "status of "),
+        Target::Apply(object, false) => (object, ""),
+        Target::Delete(object, _) => (object, "deletion of "),
+        Target::Event(event) => (&event.about, "event of "),
+    };
+    let resource = resource(object.kind);
+    let (kind, namespace) = (resource.kind, &object.name.namespace);
+    let slash = if namespace.is_empty() { "" } else { "/" };
+    format!("{what}{kind} {namespace}{slash}{}", object.name.name)
+}
+
+async fn carry_out(client: &Client, events: &Events, write: &Write) -> Result<(), String> {
+    match write {
+        Write::Apply {
+            object,
+            status,
+            body,
+        } => apply(client, object, *status, body, FIELD_MANAGER).await,
+        Write::Part {
+            object,
+            manager,
+            body,
+        } => apply(client, object, true, body, manager).await,
+        Write::Delete { object, uid } => {
+            let parameters = DeleteParams::default().preconditions(Preconditions {
+                uid: Some(uid.clone()),
+                resource_version: None,
+            });
+            match api(client, object)
+                .delete(&object.name.name, &parameters)
+                .await
+            {
+                Ok(_) => Ok(()),
+                // It is gone, or another one has its name.
+                Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(()),
+                Err(error) => Err(explain(&error, "delete", &resource(object.kind).plural)),
+            }
+        }
+        Write::Event(event) => events.tell(event).await,
+    }
+}
+
+async fn apply(
+    client: &Client,
+    object: &Object,
+    status: bool,
+    body: &Value,
+    manager: &str,
+) -> Result<(), String> {
+    let (api, name) = (api(client, object), &*object.name.name);
+    let patch = Patch::Apply(whole(object, body));
+    let parameters = PatchParams::apply(manager).force();
+    let (applied, what) = match status {
+        true => (api.patch_status(name, &parameters, &patch).await, "/status"),
+        false => (api.patch(name, &parameters, &patch).await, ""),
+    };
+    let plural = resource(object.kind).plural;
+    match applied {
+        Ok(_) => Ok(()),
+        Err(error) => Err(explain(&error, "patch", &format!("{plural}{what}"))),
+    }
+}
+
+/// The fields that are ours, with those that say which object they are of.
+fn whole(object: &Object, body: &Value) -> Value {
+    let resource = resource(object.kind);
+    let mut whole = body.clone();
+    whole["apiVersion"] = json!(resource.api_version);
+    whole["kind"] = json!(resource.kind);
+    if !whole["metadata"].is_object() {
+        whole["metadata"] = json!({});
+    }
+    whole["metadata"]["name"] = json!(&*object.name.name);
+    if !object.name.namespace.is_empty() {
+        whole["metadata"]["namespace"] = json!(&*object.name.namespace);
+    }
+    whole
+}
+
+fn api(client: &Client, object: &Object) -> Api<DynamicObject> {
+    let resource = resource(object.kind);
+    match &*object.name.namespace {
+        "" => Api::all_with(client.clone(), &resource),
+        namespace => Api::namespaced_with(client.clone(), namespace, &resource),
+    }
+}
+
+/// How the API server calls a kind.
+pub fn resource(kind: Kind) -> ApiResource {
+    let gateway = "gateway.networking.k8s.io";
+    let (group, version, kind, plural) = match kind {
+        Kind::Service => ("", "v1", "Service", "services"),
+        Kind::ConfigMap => ("", "v1", "ConfigMap", "configmaps"),
+        Kind::Pod => ("", "v1", "Pod", "pods"),
+        Kind::Deployment => ("apps", "v1", "Deployment", "deployments"),
+        Kind::AddressPool => ("lockstep.dev", "v1alpha1", "AddressPool", "addresspools"),
+        Kind::Advertisement => (
+            "lockstep.dev",
+            "v1alpha1",
+            "Advertisement",
+            "advertisements",
+        ),
+        Kind::Dire => ("lockstep.dev", "v1alpha1", "Dire", "dires"),
+        Kind::GatewayClass => (gateway, "v1", "GatewayClass", "gatewayclasses"),
+        Kind::Gateway => (gateway, "v1", "Gateway", "gateways"),
+        Kind::TcpRoute => (gateway, "v1", "TCPRoute", "tcproutes"),
+        Kind::UdpRoute => (gateway, "v1", "UDPRoute", "udproutes"),
+    };
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
+}
+
+#[cfg(test)]
+mod tests;
