@@ -45,6 +45,7 @@ mod store;
 mod view;
 mod wanted;
 mod watch;
+mod ways;
 
 use actor::{Actor, Event};
 use control::ControlService;
@@ -229,7 +230,7 @@ async fn say_goodbye(
     mut parts: JoinSet<()>,
     again: impl Future<Output = ()>,
 ) {
-    let announces = wires.announcements.borrow().values().any(Option::is_none)
+    let announces = wires.announcements.borrow().announced().next().is_some()
         && wires.config.borrow().announces();
     let (done, told) = oneshot::channel();
     let said = async {

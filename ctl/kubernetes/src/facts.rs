@@ -1,7 +1,7 @@
 //! What is kept of the objects of others: the fields that decide something, parsed once. An object
 //! with 20 endpoints takes a kilobyte this way, and not ten.
 
-mod gateway;
+pub mod gateway;
 mod namespace;
 mod pod;
 mod service;

@@ -21,6 +21,7 @@ use tokio::time::{sleep, timeout};
 
 mod client;
 mod decide;
+mod dire;
 mod events;
 mod health;
 mod keep;
@@ -139,8 +140,8 @@ async fn attend(
     let written = channel::Sender::default();
     let writes = channel::Sender::default();
     let locals = channel::Sender::default();
-    // Whoever asks the engine for its sessions tells them here.
     let sessions = channel::Sender::default();
+    let replicates = channel::Sender::default();
     if let Some(address) = settings.health_checks {
         let engine = wires.engine.clone();
         let forwards = move || engine.borrow().is_some();
@@ -152,7 +153,10 @@ async fn attend(
         writes,
         locals,
         sessions: sessions.subscribe(),
+        replicates: replicates.clone(),
     };
+    let asked = replicates.subscribe();
+    tasks.spawn(dire::run(wires.engine.clone(), asked, sessions));
     let (let_go, letting_go) = oneshot::channel();
     let mut leading = JoinSet::new();
     let wanted = channels.writes.subscribe();

@@ -184,3 +184,85 @@ fn ingress(object: &api::LoadBalancerIngress) -> Option<Ingress> {
         ports: ports.collect(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn service(object: Value) -> Service {
+        let object: api::Service = serde_json::from_value(object).unwrap();
+        Service::from(&object)
+    }
+
+    #[test]
+    fn what_is_kept_of_a_service() {
+        let web = service(json!({
+            "metadata": {
+                "namespace": "shop", "name": "web", "uid": "u1",
+                "creationTimestamp": "1970-01-02T00:00:00Z",
+                "labels": { "app": "web" },
+                "annotations": { "lockstep.dev/mode": "nat", "example.com/other": "x" },
+            },
+            "spec": {
+                "type": "LoadBalancer", "loadBalancerClass": "lockstep.dev/xdp",
+                "loadBalancerIP": "203.0.113.9",
+                "ipFamilies": ["IPv6", "IPv4"], "ipFamilyPolicy": "PreferDualStack",
+                "ports": [{ "port": 80 }, { "name": "dns", "port": 53, "protocol": "UDP" }],
+                "externalTrafficPolicy": "Local", "healthCheckNodePort": 30123,
+                "sessionAffinity": "ClientIP",
+                "sessionAffinityConfig": { "clientIP": { "timeoutSeconds": 60 } },
+                "loadBalancerSourceRanges": ["192.0.2.0/24"],
+                "publishNotReadyAddresses": true,
+            },
+            "status": { "loadBalancer": { "ingress": [
+                { "ip": "203.0.113.1", "ipMode": "VIP", "ports": [
+                    { "port": 80, "protocol": "TCP", "error": "lockstep.dev/PortTaken" },
+                ] },
+                { "hostname": "web.example" },
+            ] } },
+        }));
+        assert_eq!(web.name, Name::new("shop", "web"));
+        assert_eq!((web.uid.as_str(), web.created), ("u1", 86_400));
+        assert!(web.load_balancer && !web.deleting && web.local && web.publish_not_ready);
+        assert_eq!(web.class.as_deref(), Some(crate::CLASS));
+        let annotations: Vec<&str> = web.annotations.keys().map(String::as_str).collect();
+        assert_eq!(annotations, ["lockstep.dev/mode"]);
+        assert_eq!(web.labels["app"], "web");
+        assert_eq!(web.address.as_deref(), Some("203.0.113.9"));
+        assert_eq!(web.families, [Family::V6, Family::V4]);
+        assert_eq!(web.family_policy, FamilyPolicy::Prefer);
+        let ports = web
+            .ports
+            .iter()
+            .map(|p| (p.name.as_str(), p.protocol, p.port));
+        let ports: Vec<_> = ports.collect();
+        assert_eq!(ports, [("", Protocol::Tcp, 80), ("dns", Protocol::Udp, 53)]);
+        assert_eq!(web.health_check_port, Some(30_123));
+        assert_eq!(web.affinity, Some(Duration::from_secs(60)));
+        assert_eq!(web.source_ranges, ["192.0.2.0/24"]);
+        assert_eq!(web.ingress.len(), 1);
+        assert_eq!(web.ingress[0].mode.as_deref(), Some("VIP"));
+        let error = Some("lockstep.dev/PortTaken".to_owned());
+        assert_eq!(web.ingress[0].ports, [(80, Protocol::Tcp, error)]);
+    }
+
+    #[test]
+    fn a_service_that_says_nothing_asks_for_nothing() {
+        let bare = service(json!({ "metadata": { "namespace": "shop", "name": "web" } }));
+        assert!(!bare.load_balancer && !bare.local && !bare.publish_not_ready && !bare.deleting);
+        assert_eq!(
+            (bare.class, bare.address, bare.affinity),
+            (None, None, None)
+        );
+        assert_eq!(bare.family_policy, FamilyPolicy::Single);
+        assert!(bare.ports.is_empty() && bare.ingress.is_empty());
+        // Zero is what the API server writes where there is none; three hours are its default.
+        let sticky = service(json!({
+            "metadata": { "namespace": "shop", "name": "web" },
+            "spec": { "sessionAffinity": "ClientIP", "healthCheckNodePort": 0, "loadBalancerIP": "" },
+        }));
+        assert_eq!(sticky.affinity, Some(Duration::from_secs(10_800)));
+        assert_eq!((sticky.health_check_port, sticky.address), (None, None));
+    }
+}

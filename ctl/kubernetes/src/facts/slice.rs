@@ -103,3 +103,122 @@ fn endpoint(object: &api::Endpoint) -> Option<Endpoint> {
         pod: pod.and_then(|target| target.name.as_deref().map(Arc::from)),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn slice(over: &Value) -> Slice {
+        let mut object = json!({
+            "metadata": {
+                "namespace": "shop", "name": "web-x7k2p",
+                "labels": { SERVICE_LABEL: "web" },
+            },
+            "addressType": "IPv4",
+            "ports": [{ "name": "http", "port": 8080, "protocol": "TCP" }],
+            "endpoints": [{ "addresses": ["10.0.0.1"] }],
+        });
+        for (key, value) in over.as_object().unwrap() {
+            object[key] = value.clone();
+        }
+        let object: api::EndpointSlice = serde_json::from_value(object).unwrap();
+        Slice::from(&object)
+    }
+
+    #[test]
+    fn a_slice_is_that_of_the_service_in_its_label() {
+        let web = slice(&json!({}));
+        assert_eq!(web.name, Name::new("shop", "web-x7k2p"));
+        assert_eq!(web.service, Some(Name::new("shop", "web")));
+        let nobodys = slice(&json!({ "metadata": { "namespace": "shop", "name": "x" } }));
+        assert_eq!(nobodys.service, None);
+    }
+
+    #[test]
+    fn conditions_that_are_not_there_mean_ready_and_staying() {
+        let rows = [
+            (json!(null), (true, true, false)),
+            (json!({}), (true, true, false)),
+            (json!({ "ready": false }), (false, true, false)),
+            (json!({ "serving": false }), (true, false, false)),
+            (
+                json!({ "ready": false, "serving": true, "terminating": true }),
+                (false, true, true),
+            ),
+        ];
+        for (conditions, expected) in rows {
+            let mut endpoint = json!({ "addresses": ["10.0.0.1"] });
+            if !conditions.is_null() {
+                endpoint["conditions"] = conditions.clone();
+            }
+            let slice = slice(&json!({ "endpoints": [endpoint] }));
+            let Endpoint {
+                ready,
+                serving,
+                terminating,
+                ..
+            } = slice.endpoints[0];
+            assert_eq!((ready, serving, terminating), expected, "{conditions}");
+        }
+    }
+
+    #[test]
+    fn only_first_addresses_that_are_addresses_count() {
+        let endpoints = json!([
+            { "addresses": ["10.0.0.1", "10.0.0.2"] },
+            { "addresses": [] },
+            { "addresses": ["web.example", "10.0.0.3"] },
+        ]);
+        let web = slice(&json!({ "endpoints": endpoints }));
+        let addresses: Vec<IpAddr> = web.endpoints.iter().map(|e| e.address).collect();
+        assert_eq!(addresses, [IpAddr::from([10, 0, 0, 1])]);
+        let names = slice(&json!({ "addressType": "FQDN", "endpoints": endpoints }));
+        assert_eq!((names.family, names.endpoints), (None, Vec::new()));
+        let v6 = slice(&json!({ "addressType": "IPv6" }));
+        assert_eq!(v6.family, Some(Family::V6));
+        let empty = slice(&json!({ "endpoints": null, "ports": null }));
+        assert_eq!((empty.endpoints.len(), empty.ports.len()), (0, 0));
+    }
+
+    #[test]
+    fn an_endpoint_says_where_it_is_and_which_pod() {
+        let endpoint = json!({
+            "addresses": ["10.0.0.1"],
+            "nodeName": "n1",
+            "hints": { "forZones": [{ "name": "a" }, { "name": "b" }] },
+            "targetRef": { "kind": "Pod", "name": "web-1" },
+        });
+        let web = slice(&json!({ "endpoints": [endpoint] }));
+        let found = &web.endpoints[0];
+        assert_eq!(found.node.as_deref(), Some("n1"));
+        assert_eq!(found.pod.as_deref(), Some("web-1"));
+        let zones: Vec<&str> = found.zones.iter().map(|z| &**z).collect();
+        assert_eq!(zones, ["a", "b"]);
+        let node =
+            json!({ "addresses": ["10.0.0.1"], "targetRef": { "kind": "Node", "name": "n1" } });
+        let web = slice(&json!({ "endpoints": [node] }));
+        assert_eq!(web.endpoints[0].pod, None);
+    }
+
+    #[test]
+    fn ports_without_a_number_or_a_protocol_have_the_defaults() {
+        let ports = json!([
+            { "name": "", "port": 53, "protocol": "UDP" },
+            { "protocol": null },
+            { "name": "sig", "port": 70000, "protocol": "SCTP" },
+        ]);
+        let web = slice(&json!({ "ports": ports }));
+        let said = web
+            .ports
+            .iter()
+            .map(|p| (p.name.as_str(), p.protocol, p.port));
+        let said: Vec<_> = said.collect();
+        let expected = [
+            ("", Protocol::Udp, Some(53)),
+            ("", Protocol::Tcp, None),
+            ("sig", Protocol::Other, None),
+        ];
+        assert_eq!(said, expected);
+    }
+}

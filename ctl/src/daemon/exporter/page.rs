@@ -94,6 +94,7 @@ fn announcements(page: &mut Page, view: &View) {
             "ending",
             "no_backend",
             "cut_off",
+            "not_advertised",
         ]
         .map(|state| (state, 0)),
     );

@@ -1,8 +1,11 @@
 //! What follows from what is known of the cluster: the pure parts, put together.
 
 use k8s_openapi::jiff::{Timestamp, Unit};
+use lockstep_ctl_core::announce::ways::Advertisements;
+use lockstep_ctl_core::kubernetes::advertise::advertised;
 use lockstep_ctl_core::kubernetes::allocate::{Allocation, allocate};
 use lockstep_ctl_core::kubernetes::dire::{self, Sessions};
+use lockstep_ctl_core::kubernetes::gateway;
 use lockstep_ctl_core::kubernetes::translate::{Translator, is_ours};
 use lockstep_ctl_core::kubernetes::{Change, Settings, World, Write, status};
 use lockstep_ctl_core::services::sources::Offer;
@@ -16,6 +19,8 @@ pub struct Mind {
     pub translator: Translator,
     /// What the leader has decided last; empty where this daemon does not lead.
     pub allocation: Allocation,
+    /// How the addresses are announced.
+    advertised: Advertisements,
     new: bool,
 }
 
@@ -26,13 +31,18 @@ impl Mind {
             settings,
             translator: Translator::default(),
             allocation: Allocation::default(),
+            advertised: Advertisements::new(),
             new: true,
         }
     }
 
     /// Follows the world. Returns whether something else is to be served now.
     pub fn update(&mut self, world: &mut World) -> bool {
-        self.translator.update(world, &self.settings)
+        let served = self.translator.update(world, &self.settings);
+        let advertised = advertised(world, &self.settings);
+        let differs = advertised != self.advertised;
+        self.advertised = advertised;
+        served || differs
     }
 
     /// Whether nothing was offered yet.
@@ -43,7 +53,10 @@ impl Mind {
     /// All that is to be served.
     pub fn offer(&mut self, _world: &World) -> Offer {
         self.new = false;
-        self.translator.offer()
+        Offer {
+            advertised: self.advertised.clone(),
+            ..self.translator.offer()
+        }
     }
 
     /// What is to be written.
@@ -56,6 +69,7 @@ impl Mind {
         let text = now.to_string();
         let mut writes = status::writes(world, allocation, translator, &self.settings, &text);
         writes.extend(dire::writes(world, &self.settings, now));
+        writes.extend(gateway::writes(world, &self.settings, now));
         writes
     }
 
@@ -100,6 +114,11 @@ impl Mind {
             Change::Dire(name, _) => world.dires.contains_key(name),
             Change::Deployment(name, _) => world.deployments.contains_key(name),
             Change::Pod(name, _) => world.pods.contains_key(name),
+            Change::GatewayClass(name, _) => world.gateway_classes.contains_key(name),
+            Change::Gateway(name, _) => world.gateways.contains_key(name),
+            Change::TcpRoute(name, _) => world.tcp_routes.contains_key(name),
+            Change::UdpRoute(name, _) => world.udp_routes.contains_key(name),
+            Change::Grant(name, _) => world.grants.contains_key(name),
         }
     }
 }

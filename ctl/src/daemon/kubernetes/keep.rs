@@ -3,7 +3,9 @@
 
 use super::watch::Kind;
 use crate::daemon::disk;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use lockstep_ctl_core::kubernetes::{Change, World};
+use lockstep_kubernetes::facts::gateway::{Gateway, GatewayClass, ReferenceGrant, Route};
 use lockstep_kubernetes::facts::{Deployment, Name, Namespace, Node, Pod, Service, Slice};
 use lockstep_kubernetes::resources::{AddressPool, Advertisement, Dire};
 use serde::{Deserialize, Serialize};
@@ -17,7 +19,7 @@ use tokio::time::Instant;
 const FILE: &str = "kubernetes.json";
 
 /// What the file's fields mean. A file of another version is as none.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The largest file, in bytes.
 const MAX_FILE: u64 = 256 << 20;
@@ -141,6 +143,11 @@ struct Kept {
     dires: Vec<Arc<Dire>>,
     deployments: Vec<Arc<Deployment>>,
     pods: Vec<Arc<Pod>>,
+    gateway_classes: Vec<Arc<GatewayClass>>,
+    gateways: Vec<Arc<Gateway>>,
+    tcp_routes: Vec<Arc<Route>>,
+    udp_routes: Vec<Arc<Route>>,
+    grants: Vec<Arc<ReferenceGrant>>,
 }
 
 impl Kept {
@@ -159,6 +166,11 @@ impl Kept {
             dires: world.dires.values().cloned().collect(),
             deployments: world.deployments.values().cloned().collect(),
             pods: world.pods.values().cloned().collect(),
+            gateway_classes: world.gateway_classes.values().cloned().collect(),
+            gateways: world.gateways.values().cloned().collect(),
+            tcp_routes: world.tcp_routes.values().cloned().collect(),
+            udp_routes: world.udp_routes.values().cloned().collect(),
+            grants: world.grants.values().cloned().collect(),
         }
     }
 
@@ -203,9 +215,7 @@ impl Kept {
             changes.push((Kind::Nodes, Name::new("", &name), change));
         }
         for object in self.dires {
-            let meta = &object.metadata;
-            let namespace = meta.namespace.as_deref().unwrap_or_default();
-            let name = Name::new(namespace, meta.name.as_deref().unwrap_or_default());
+            let name = name_of(&object.metadata);
             let change = Change::Dire(name.clone(), Some(object));
             changes.push((Kind::Dires, name, change));
         }
@@ -219,6 +229,36 @@ impl Kept {
             let change = Change::Pod(name.clone(), Some(object));
             changes.push((Kind::Pods, name, change));
         }
+        for object in self.gateway_classes {
+            let name = object.metadata.name.clone().unwrap_or_default();
+            let change = Change::GatewayClass(name.clone(), Some(object));
+            changes.push((Kind::GatewayClasses, Name::new("", &name), change));
+        }
+        for object in self.gateways {
+            let name = name_of(&object.metadata);
+            let change = Change::Gateway(name.clone(), Some(object));
+            changes.push((Kind::Gateways, name, change));
+        }
+        for object in self.tcp_routes {
+            let name = name_of(&object.metadata);
+            let change = Change::TcpRoute(name.clone(), Some(object));
+            changes.push((Kind::TcpRoutes, name, change));
+        }
+        for object in self.udp_routes {
+            let name = name_of(&object.metadata);
+            let change = Change::UdpRoute(name.clone(), Some(object));
+            changes.push((Kind::UdpRoutes, name, change));
+        }
+        for object in self.grants {
+            let name = name_of(&object.metadata);
+            let change = Change::Grant(name.clone(), Some(object));
+            changes.push((Kind::Grants, name, change));
+        }
         changes
     }
+}
+
+fn name_of(meta: &ObjectMeta) -> Name {
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    Name::new(namespace, meta.name.as_deref().unwrap_or_default())
 }

@@ -109,6 +109,7 @@ pub struct Provider<'a> {
     writes: channel::Sender<Wanted>,
     locals: channel::Sender<Locals>,
     sessions: channel::Receiver<Arc<Sessions>>,
+    replicates: channel::Sender<bool>,
     keeper: Keeper,
     /// What was in the file of last time and was not told yet.
     restored: BTreeSet<(Kind, Name)>,
@@ -146,6 +147,8 @@ pub struct Channels {
     pub locals: channel::Sender<Locals>,
     /// The replicated sessions of the engine.
     pub sessions: channel::Receiver<Arc<Sessions>>,
+    /// Whether anybody wants to know of them: there is a Dire.
+    pub replicates: channel::Sender<bool>,
 }
 
 impl<'a> Provider<'a> {
@@ -178,6 +181,7 @@ impl<'a> Provider<'a> {
             writes: channels.writes,
             locals: channels.locals,
             sessions: channels.sessions,
+            replicates: channels.replicates,
             restored: BTreeSet::new(),
             pending: Vec::new(),
             changed: None,
@@ -196,7 +200,12 @@ impl<'a> Provider<'a> {
             Kind::Dires,
         ];
         let node = provider.cluster.node.is_some().then_some(Kind::Nodes);
-        for kind in always.into_iter().chain(node) {
+        let gateways = match provider.wanted.gateway_controller {
+            Some(_) => &watch::GATEWAY_API[..],
+            None => &[],
+        };
+        let always = always.into_iter().chain(node);
+        for kind in always.chain(gateways.iter().copied()) {
             provider.follow(Feed {
                 kind,
                 namespace: None,
@@ -300,7 +309,8 @@ impl<'a> Provider<'a> {
         }
         self.feeds.insert(feed.clone(), State::default());
         let (cluster, tell) = (self.cluster.clone(), self.tell.clone());
-        let follow = watch::follow(feed.clone(), cluster, tell);
+        let every_service = self.wanted.gateway_controller.is_some();
+        let follow = watch::follow(feed.clone(), cluster, every_service, tell);
         let handle = self.followers.spawn(follow);
         self.handles.insert(feed, handle);
     }
@@ -333,6 +343,9 @@ impl<'a> Provider<'a> {
     /// Pods and Deployments are followed where there is a Dire, and nowhere else.
     fn follow_replicas(&mut self) {
         let namespaces = dire::namespaces(&self.world);
+        let replicates = !namespaces.is_empty();
+        self.replicates
+            .send_if_modified(|told| std::mem::replace(told, replicates) != replicates);
         let is_idle = |feed: &&Feed| {
             let namespace = feed.namespace.as_ref();
             namespace.is_some_and(|namespace| !namespaces.contains(namespace))
@@ -423,7 +436,11 @@ impl<'a> Provider<'a> {
     /// Whether it has said all that decides what is to be written. A kind that is not installed is
     /// not empty: nothing is taken away from anybody by that.
     fn may_decide(&self) -> bool {
-        self.started == Started::Yes && self.feeds.values().all(|state| state.listed)
+        let mut feeds = self.feeds.iter();
+        let is_known = |(feed, state): (&Feed, &State)| {
+            state.listed || (feed.kind.is_optional() && state.is_absent())
+        };
+        self.started == Started::Yes && feeds.all(is_known)
     }
 
     /// Serves what was known last time, as far as the API server has not said anything by now.

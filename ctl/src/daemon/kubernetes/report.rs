@@ -146,6 +146,11 @@ fn objects(world: &World, feed: &Feed) -> usize {
         Kind::Dires => world.dires.len(),
         Kind::Deployments => world.deployments.keys().filter(here).count(),
         Kind::Pods => world.pods.keys().filter(here).count(),
+        Kind::GatewayClasses => world.gateway_classes.len(),
+        Kind::Gateways => world.gateways.len(),
+        Kind::TcpRoutes => world.tcp_routes.len(),
+        Kind::UdpRoutes => world.udp_routes.len(),
+        Kind::Grants => world.grants.len(),
     }
 }
 
