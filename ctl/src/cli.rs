@@ -29,6 +29,7 @@ mod explain;
 mod flows;
 mod group;
 mod health;
+mod kubernetes;
 mod layer2;
 mod metrics;
 mod output;
@@ -125,6 +126,10 @@ enum Command {
     /// Show the balancers that share what they know, and the random numbers served (exit code 1
     /// when something needs attention)
     Group,
+    /// Show the Kubernetes cluster whose Services are served (exit code 1 when something needs
+    /// attention)
+    #[command(visible_alias = "k8s")]
+    Kubernetes(kubernetes::Arguments),
     /// Print the metrics of daemon and engine, in the Prometheus text format
     Metrics,
     /// Propose, check or show which queue is polled on which core
@@ -231,6 +236,7 @@ async fn carry_out(options: Options, out: &mut Out) -> Result<Answer, Failure> {
         Command::Capture(arguments) => capture::run(&global, arguments, out).await,
         Command::Doctor(arguments) => doctor::run(&global, arguments, out).await,
         Command::Group => group::run(&global, out).await,
+        Command::Kubernetes(arguments) => kubernetes::run(&global, &arguments, out).await,
         Command::Metrics => metrics::run(&global, out).await,
         Command::Topology(command) => topology::run(command, out),
         Command::Decap(command) => decap::run(command, out),

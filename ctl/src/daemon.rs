@@ -29,6 +29,7 @@ mod disk;
 mod exporter;
 mod group;
 mod host;
+mod kubernetes;
 mod layer2;
 mod link;
 mod manager;
@@ -44,6 +45,7 @@ mod store;
 mod view;
 mod wanted;
 mod watch;
+mod ways;
 
 use actor::{Actor, Event};
 use control::ControlService;
@@ -209,7 +211,12 @@ async fn serve(options: Options, log: Log) -> anyhow::Result<()> {
     say_goodbye(&wires, &ending, ending_as, parts, again).await;
     let _ = stop.send(());
     // A client that holds its connection open does not hold up the end.
-    let _ = tokio::time::timeout(GOODBYE, server).await;
+    let patience = match ending_as {
+        // The next daemon is waited for, on the link too.
+        Ending::Restart => GOODBYE / 10,
+        Ending::Running | Ending::Shutdown => GOODBYE,
+    };
+    let _ = tokio::time::timeout(patience, server).await;
     actor.abort();
     Ok(())
 }
@@ -223,7 +230,7 @@ async fn say_goodbye(
     mut parts: JoinSet<()>,
     again: impl Future<Output = ()>,
 ) {
-    let announces = wires.announcements.borrow().values().any(Option::is_none)
+    let announces = wires.announcements.borrow().announced().next().is_some()
         && wires.config.borrow().announces();
     let (done, told) = oneshot::channel();
     let said = async {

@@ -5,6 +5,10 @@ use lockstep_plan::{Backend, Service, ServiceName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+pub mod ways;
+
+use ways::{Advertised, Advertisements};
+
 /// Why a VIP is not announced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Withheld {
@@ -21,6 +25,8 @@ pub enum Withheld {
     /// Other balancers of the group reach backends of the VIP's services, this one reaches none;
     /// one of these services.
     CutOff(ServiceName),
+    /// No Advertisement of the cluster that it is of names its pool, this balancer, and this way.
+    NotAdvertised,
 }
 
 impl Withheld {
@@ -33,6 +39,7 @@ impl Withheld {
             Withheld::NotInForce => "not_in_force",
             Withheld::NoBackend(_) => "no_backend",
             Withheld::CutOff(_) => "cut_off",
+            Withheld::NotAdvertised => "not_advertised",
         }
     }
 
@@ -40,9 +47,11 @@ impl Withheld {
     pub const fn service(&self) -> Option<&ServiceName> {
         match self {
             Withheld::NoBackend(service) | Withheld::CutOff(service) => Some(service),
-            Withheld::NoEngine | Withheld::Drained | Withheld::Ending | Withheld::NotInForce => {
-                None
-            }
+            Withheld::NoEngine
+            | Withheld::Drained
+            | Withheld::Ending
+            | Withheld::NotInForce
+            | Withheld::NotAdvertised => None,
         }
     }
 }
@@ -62,6 +71,49 @@ pub enum Balancer {
 
 /// Every address of a VIP: `None` where it is announced, else why not.
 pub type Announcements = BTreeMap<IpAddr, Option<Withheld>>;
+
+/// What is announced, and how. Both are told at once: an address without its way would be announced
+/// by every way there is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Announced {
+    /// Every address of a VIP.
+    pub vips: Announcements,
+    /// Those that are not announced by every way.
+    pub ways: Advertisements,
+}
+
+impl Announced {
+    /// These addresses by these ways; one that has none is withheld.
+    pub fn new(mut vips: Announcements, mut ways: Advertisements) -> Self {
+        ways.retain(|address, _| vips.contains_key(address));
+        for (address, way) in &ways {
+            if let Some(state @ None) = vips.get_mut(address)
+                && !way.is_somehow()
+            {
+                *state = Some(Withheld::NotAdvertised);
+            }
+        }
+        Announced { vips, ways }
+    }
+
+    /// The addresses that are announced, with their way where it is not every one.
+    pub fn announced(&self) -> impl Iterator<Item = (IpAddr, Option<&Advertised>)> {
+        let announced = self.vips.iter().filter(|(_, why)| why.is_none());
+        announced.map(|(address, _)| (*address, self.ways.get(address)))
+    }
+
+    /// The addresses that are not announced by a way, and why.
+    pub fn withheld(
+        &self,
+        by: impl Fn(&Advertised) -> bool,
+    ) -> impl Iterator<Item = (IpAddr, Withheld)> {
+        self.vips.iter().filter_map(move |(address, why)| {
+            let elsewhere = || self.ways.get(address).is_some_and(|way| !by(way));
+            let why = (why.clone()).or_else(|| elsewhere().then_some(Withheld::NotAdvertised));
+            Some((*address, why?))
+        })
+    }
+}
 
 /// What to announce. `services` are those that the engine has, without the backends that are down;
 /// an address that several services have is announced as long as one of them serves. `cut_off` are

@@ -7,6 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::NonZeroU16;
 
+mod checks;
+
+pub use checks::checks;
+
 /// What differs in one service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceDiff {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// A point in time: milliseconds since the Unix epoch. Wall-clock time, since deadlines outlive
 /// the daemon's process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(pub u64);
 

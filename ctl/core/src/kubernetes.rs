@@ -7,6 +7,8 @@
 pub mod advertise;
 pub mod allocate;
 pub mod backends;
+#[cfg(test)]
+mod cluster;
 pub mod dire;
 pub mod gateway;
 pub mod lease;
@@ -16,6 +18,7 @@ pub mod selector;
 mod settle;
 pub mod status;
 pub mod translate;
+mod verdict;
 pub mod world;
 pub mod write;
 

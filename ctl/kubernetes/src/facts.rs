@@ -1,7 +1,7 @@
 //! What is kept of the objects of others: the fields that decide something, parsed once. An object
 //! with 20 endpoints takes a kilobyte this way, and not ten.
 
-mod gateway;
+pub mod gateway;
 mod namespace;
 mod pod;
 mod service;
@@ -12,11 +12,12 @@ pub use pod::{Deployment, Pod};
 pub use service::{Condition, FamilyPolicy, Ingress, Service, ServicePort};
 pub use slice::{Endpoint, Slice, SlicePort};
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 
 /// The name of a namespaced object.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Name {
     /// The namespace.
     pub namespace: Arc<str>,
@@ -41,7 +42,7 @@ impl fmt::Display for Name {
 }
 
 /// IPv4 or IPv6.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Family {
     /// IPv4.
     V4,
@@ -50,7 +51,7 @@ pub enum Family {
 }
 
 /// What a port speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Protocol {
     /// TCP.
     Tcp,

@@ -38,6 +38,10 @@ pub mod annotations {
     pub const DIRE: &str = "lockstep.dev/dire";
     /// Written by us, on the Service in front of a `Dire`'s own distributor: the `Dire`'s name.
     pub const DISTRIBUTOR: &str = "lockstep.dev/distributor";
+    /// Written by us, on the Deployment of a distributor: what it was made of.
+    pub const RENDERED: &str = "lockstep.dev/rendered";
+    /// Written by us, on the pod of a distributor: its `services.toml`.
+    pub const SERVICES: &str = "lockstep.dev/services";
     /// Written by us, on the Service that gets the addresses of a Gateway: the Gateway's name.
     pub const GATEWAY: &str = "lockstep.dev/gateway";
     /// Written by us: the uid of the object that a Service belongs to.

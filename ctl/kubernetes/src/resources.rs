@@ -4,6 +4,8 @@
 mod address_pool;
 mod advertisement;
 pub mod dire;
+#[cfg(test)]
+mod rules;
 
 pub use address_pool::{AddressPool, AddressPoolSpec, AddressPoolStatus, Selector};
 pub use advertisement::{Advertisement, AdvertisementSpec, AdvertisementStatus, AdvertisementType};

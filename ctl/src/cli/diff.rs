@@ -7,10 +7,9 @@ use crate::convert::{ConvertError, snapshot_from_proto, spreads_from_proto};
 use crate::transport::Peer;
 use clap::Args;
 use lockstep_api::{Announcement, ApplyFileReply, ApplyFileRequest, ServicePreview};
-use lockstep_ctl_core::diff::{ServiceDiff, Side, diff};
-
+use lockstep_ctl_core::diff::{DiffKind, ServiceDiff, Side, diff};
 use lockstep_ctl_core::spread::Spreads;
-use lockstep_plan::{Service, Snapshot};
+use lockstep_plan::{Service, ServiceName, Snapshot};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -122,14 +121,33 @@ impl Report {
                 spreads,
             }
         }
-        let differences = diff(side(&current), side(&proposed));
+        let mut differences = diff(side(&current), side(&proposed));
+        let mut checks: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for found in &reply.checks {
+            let lines = checks.entry(&found.service).or_default();
+            lines.push(&found.change);
+        }
+        // The engine has no part in how backends are checked.
+        for name in checks.keys().filter_map(|name| ServiceName::new(name)) {
+            if differences.iter().all(|found| found.name != name) {
+                differences.push(ServiceDiff {
+                    name,
+                    kind: DiffKind::Changed,
+                    changes: Vec::new(),
+                });
+            }
+        }
+        differences.sort_by(|a, b| a.name.cmp(&b.name));
         let entry = |found: ServiceDiff| {
             let preview = previews.iter().find(|p| p.name == found.name.as_str());
             let replicates = |s: &&Service| s.mode.replicate().is_some();
             let named = |s: &&Service| s.name == found.name;
             let sides = [&current, &proposed].map(|(s, _)| s.services().iter().find(named));
             let replicated = sides.iter().flatten().all(replicates);
-            Entry::new(&found, preview, replicated)
+            let mut entry = Entry::new(&found, preview, replicated);
+            let lines = checks.get(found.name.as_str()).into_iter().flatten();
+            entry.changes.extend(lines.map(|&line| line.to_owned()));
+            entry
         };
         Ok(Report {
             epoch: reply.epoch,

@@ -2,11 +2,11 @@
 
 use super::drain::{Entry as Drain, drains_table};
 use super::output::Out;
-use super::{Answer, Failure, Global, ask, bgp, group, health, layer2, units};
+use super::{Answer, Failure, Global, ask, bgp, group, health, kubernetes, layer2, units};
 use crate::transport::Peer;
 use lockstep_api::{
-    BgpRequest, DaemonStatusReply, DaemonStatusRequest, GroupRequest, HealthRequest, Layer2Request,
-    StatusRequest,
+    BgpRequest, DaemonStatusReply, DaemonStatusRequest, GroupRequest, HealthRequest,
+    KubernetesRequest, Layer2Request, StatusRequest,
 };
 use serde::Serialize;
 
@@ -47,7 +47,8 @@ struct Daemon {
     drains: Vec<Drain>,
     /// The backends that are down, a sentence each.
     down: Vec<String>,
-    /// What stands in the way of announcing VIPs, of the group and of random numbers, likewise.
+    /// What stands in the way of announcing VIPs, of the group, of random numbers and of the
+    /// cluster's Services, likewise.
     hindered: Vec<String>,
 }
 
@@ -203,10 +204,13 @@ pub async fn run(global: &Global, out: &mut Out) -> Result<Answer, Failure> {
         let routers = ask::present(Peer::Daemon, daemon.bgp(BgpRequest {})).await?;
         let link = ask::present(Peer::Daemon, daemon.layer2(Layer2Request {})).await?;
         let others = ask::present(Peer::Daemon, daemon.group(GroupRequest {})).await?;
+        let cluster = daemon.kubernetes(KubernetesRequest {});
+        let cluster = ask::present(Peer::Daemon, cluster).await?;
         let hindered = [
             bgp::troubles(&routers),
             layer2::troubles(&link),
             group::troubles(others),
+            kubernetes::troubles(&cluster),
         ];
         let daemon = Daemon::new(reply, down, hindered.concat());
         Ok((daemon, spreads, health.backends))

@@ -16,7 +16,7 @@ use lockstep_api::engine_client::EngineClient;
 use lockstep_api::{
     ApplyFileReply, ApplyFileRequest, DrainBalancerReply, DrainReply, DrainRequest, UndrainRequest,
 };
-use lockstep_ctl_core::announce::{Announcements, Balancer, Withheld, announcements};
+use lockstep_ctl_core::announce::{Announced, Balancer, Withheld, announcements};
 use lockstep_ctl_core::checks::{Verdicts, subjects};
 use lockstep_ctl_core::config::Config;
 use lockstep_ctl_core::drains::{Drains, Phase, Target, Timestamp};
@@ -229,6 +229,8 @@ impl Actor {
             view: watch::Sender::new(View::new(clock)),
         };
         let reader = actor.view.subscribe();
+        let ways = actor.store.load_advertised();
+        actor.wanted.change(|sources| sources.remember(ways));
         actor.start_with_config()?;
         actor.read_services();
         if actor.wanted.is_unknown() {
@@ -276,6 +278,7 @@ impl Actor {
         };
         tracing::info!("the clock was set by {:?}", shift.size());
         self.wanted.shift(shift);
+        self.line.shift(shift);
         for (target, deadline) in std::mem::take(&mut self.begun) {
             let same = Phase::Draining {
                 deadline: Some(deadline),
@@ -407,15 +410,17 @@ impl Actor {
             file_error: self.file_error.clone(),
             config_error: self.config_error.clone(),
             drained: self.drained,
-            announcements: announced
-                .unwrap_or_else(|| self.orders.announcements.borrow().as_ref().clone()),
+            announcements: announced.map_or_else(
+                || self.orders.announcements.borrow().vips.clone(),
+                |announced| announced.vips,
+            ),
             drains: DrainView::all(&self.drains, services),
             shares: self.wanted.shares(self.laid_over(), self.clock.now()),
         });
     }
 
     /// What is to be announced; `None` where that is still to be seen.
-    fn announced(&self) -> Option<Announcements> {
+    fn announced(&self) -> Option<Announced> {
         // Whoever follows at once goes on with what peers have.
         let unknown = self.balancer() == Balancer::WithoutEngine && self.withdraw.is_some();
         if unknown || self.ending == Ending::Restart {
@@ -432,7 +437,7 @@ impl Actor {
                 announced.entry(address).or_insert(missing);
             }
         }
-        Some(announced)
+        Some(Announced::new(announced, self.wanted.ways().clone()))
     }
 
     /// What the balancer as a whole does.

@@ -10,7 +10,8 @@ use lockstep_api::{
     AnnouncementsReply, AnnouncementsRequest, ApplyFileReply, ApplyFileRequest, BgpReply,
     BgpRequest, DaemonStatusReply, DaemonStatusRequest, DrainBalancerReply, DrainBalancerRequest,
     DrainReply, DrainRequest, FileKind, GroupReply, GroupRequest, HealthReply, HealthRequest,
-    Layer2Reply, Layer2Request, MetricsReply, MetricsRequest, UndrainRequest,
+    KubernetesReply, KubernetesRequest, Layer2Reply, Layer2Request, MetricsReply, MetricsRequest,
+    UndrainRequest,
 };
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -166,5 +167,12 @@ impl Control for ControlService {
 
     async fn group(&self, _: Request<GroupRequest>) -> Result<Response<GroupReply>, Status> {
         Ok(Response::new(self.reports.group.borrow().clone()))
+    }
+
+    async fn kubernetes(
+        &self,
+        _: Request<KubernetesRequest>,
+    ) -> Result<Response<KubernetesReply>, Status> {
+        Ok(Response::new(self.reports.kubernetes.borrow().clone()))
     }
 }

@@ -11,7 +11,8 @@ use super::parts::{Ending, Wires};
 use hellos::{Heard, Hellos};
 use link::{Owned, Report};
 use lockstep_api::{Layer2Interface, Layer2Peer, Layer2Reply, Layer2Vip};
-use lockstep_ctl_core::announce::{Announcements, Withheld};
+use lockstep_ctl_core::announce::ways::{Advertised, Interfaces};
+use lockstep_ctl_core::announce::{Announced, Withheld};
 use lockstep_ctl_core::config::Config;
 use lockstep_ctl_core::config::layer2::Layer2;
 use lockstep_ctl_core::drains::Timestamp;
@@ -94,8 +95,9 @@ async fn follow(mut wires: Wires) {
         said.clear();
         let mut part = Part::new(name, settings, hellos, &wires);
         part.run(&mut wires, now).await;
-        part.leave().await;
-        if *wires.ending.borrow() != Ending::Running {
+        let ending = *wires.ending.borrow();
+        part.leave(ending).await;
+        if ending != Ending::Running {
             return;
         }
     }
@@ -120,6 +122,8 @@ struct Part {
     too_many: bool,
     /// VIPs that this balancer has and does not offer, and why.
     withheld: BTreeMap<IpAddr, Withheld>,
+    /// The interfaces of those that are not answered for on all of them.
+    on: BTreeMap<IpAddr, Interfaces>,
 }
 
 impl Part {
@@ -165,6 +169,7 @@ impl Part {
             started,
             too_many: false,
             withheld: BTreeMap::new(),
+            on: BTreeMap::new(),
         }
     }
 
@@ -232,13 +237,21 @@ impl Part {
         }
     }
 
-    fn offer(&mut self, announcements: &Announcements) {
-        let vips = announcements.iter().filter(|(_, why)| why.is_none());
-        let vips: Vec<IpAddr> = vips.map(|(vip, _)| *vip).collect();
-        let withheld = announcements.iter();
-        self.withheld = withheld
-            .filter_map(|(vip, why)| why.clone().map(|why| (*vip, why)))
-            .collect();
+    fn offer(&mut self, announced: &Announced) {
+        let interfaces = &self.settings.interfaces;
+        let is_here = |way: &Advertised| {
+            let on = way.layer2.as_ref();
+            on.is_some_and(|on| interfaces.iter().any(|name| on.has(name)))
+        };
+        let vips = announced.announced();
+        let vips = vips.filter(|(_, way)| way.is_none_or(is_here));
+        let vips: Vec<IpAddr> = vips.map(|(vip, _)| vip).collect();
+        self.withheld = announced.withheld(is_here).collect();
+        let named = announced.ways.iter().filter_map(|(vip, way)| {
+            let on = way.layer2.clone()?;
+            Some((*vip, on))
+        });
+        self.on = named.collect();
         let too_many = vips.len() > MAX_VIPS;
         if too_many && !self.too_many {
             tracing::error!(
@@ -248,7 +261,12 @@ impl Part {
             );
         }
         self.too_many = too_many;
-        self.election.offer(self.clock.uptime(), vips);
+        let now = self.clock.uptime();
+        // Before anything is said of VIPs, what they become is not known yet.
+        if vips.is_empty() && !announcements.is_empty() {
+            self.election.serves_nothing(now);
+        }
+        self.election.offer(now, vips);
     }
 
     /// Says hello where it is due, and follows what that brings about.
@@ -267,6 +285,13 @@ impl Part {
                 Change::Released => tracing::info!(%vip, "layer 2: no longer answers for the VIP"),
             }
         }
+        self.owned.send_if_modified(|owned| {
+            let differs = owned.on != self.on;
+            if differs {
+                owned.on.clone_from(&self.on);
+            }
+            differs
+        });
         if hello.is_some() || !changes.is_empty() {
             // Others wait this long before they take over.
             let until = Instant::now() + self.settings.timing.interval * MISSES;
@@ -288,10 +313,15 @@ impl Part {
         self.publish();
     }
 
-    /// Lets go of everything, and tells the others, so that they need not wait.
-    async fn leave(mut self) {
+    /// Tells the others, so that they need not wait, and lets go of everything; but before a
+    /// restart they are to wait: the engine goes on, and neighbors know where the VIPs are.
+    async fn leave(mut self, ending: Ending) {
         let (times, pause) = GOODBYES;
-        self.election.leave(self.clock.uptime());
+        let now = self.clock.uptime();
+        match ending {
+            Ending::Restart => self.election.restart(now),
+            Ending::Running | Ending::Shutdown => self.election.leave(now),
+        }
         for _ in 0..times {
             self.tick();
             sleep(pause.max(self.settings.timing.interval / 8)).await;

@@ -4,8 +4,8 @@
 use super::actor::Event;
 use super::view::View;
 use lockstep_api::engine_client::EngineClient;
-use lockstep_api::{BgpReply, GroupReply, HealthReply, Layer2Reply};
-use lockstep_ctl_core::announce::Announcements;
+use lockstep_api::{BgpReply, GroupReply, HealthReply, KubernetesReply, Layer2Reply};
+use lockstep_ctl_core::announce::Announced;
 use lockstep_ctl_core::checks::Subjects;
 use lockstep_ctl_core::config::Config;
 use lockstep_ctl_core::group::Own;
@@ -35,8 +35,8 @@ pub struct Orders {
     pub config: watch::Sender<Arc<Config>>,
     /// The backends to be checked.
     pub subjects: watch::Sender<Arc<Subjects>>,
-    /// The VIPs to announce.
-    pub announcements: watch::Sender<Arc<Announcements>>,
+    /// The VIPs to announce, and how.
+    pub announcements: watch::Sender<Arc<Announced>>,
     /// What other balancers are told.
     pub own: watch::Sender<Arc<Own>>,
     /// What became of the services of providers.
@@ -73,6 +73,8 @@ pub struct Reports {
     pub layer2: watch::Sender<Layer2Reply>,
     /// Of the group and the random numbers.
     pub group: watch::Sender<GroupReply>,
+    /// Of the cluster.
+    pub kubernetes: watch::Sender<KubernetesReply>,
     /// Why metrics are not served where they should be; empty where they are.
     pub metrics_error: watch::Sender<String>,
 }
@@ -85,11 +87,10 @@ pub struct Wires {
     /// See [`Orders`].
     pub subjects: watch::Receiver<Arc<Subjects>>,
     /// See [`Orders`].
-    pub announcements: watch::Receiver<Arc<Announcements>>,
+    pub announcements: watch::Receiver<Arc<Announced>>,
     /// See [`Orders`].
     pub own: watch::Receiver<Arc<Own>>,
     /// See [`Orders`].
-    #[allow(dead_code, reason = "for providers, of which there is none yet")]
     pub placed: watch::Receiver<Arc<Placed>>,
     /// See [`Orders`].
     pub engine: watch::Receiver<Option<EngineClient<Channel>>>,
@@ -135,6 +136,8 @@ pub fn start(wires: &Wires, view: &watch::Receiver<View>, log: Log) -> JoinSet<(
     parts.spawn(super::checks::run(wires.clone()));
     parts.spawn(super::routing::run(wires.clone()));
     parts.spawn(super::layer2::run(wires.clone()));
+    parts.spawn(super::kubernetes::run(wires.clone()));
+    parts.spawn(super::ways::run(wires.clone()));
     parts.spawn(super::random::run(wires.clone(), shared));
     parts.spawn(super::exporter::run(wires.clone(), view.clone()));
     parts.spawn(super::manager::run(wires.clone(), view.clone(), log));

@@ -7,10 +7,10 @@ use super::actor::until;
 use super::clock::Clock;
 use super::parts::{Ending, Wires};
 use super::view::announcement_to_proto;
-use lockstep_ctl_core::announce::{Announcements, Withheld};
+use lockstep_ctl_core::announce::{Announced, Withheld};
 use lockstep_ctl_core::bfd::Settings;
 use lockstep_ctl_core::bgp::notification::Notification;
-use lockstep_ctl_core::bgp::routes::{Prefixes, prefixes};
+use lockstep_ctl_core::bgp::routes::Wanted;
 use lockstep_ctl_core::config::bgp::{Bgp, Peer};
 use lockstep_ctl_core::drains::Timestamp;
 use std::collections::BTreeMap;
@@ -110,8 +110,8 @@ struct Routing {
     /// The BFD sessions to have, and how they are.
     wanted: watch::Sender<Arc<BTreeMap<IpAddr, Settings>>>,
     paths: watch::Receiver<bfd::Sessions>,
-    announcements: Arc<Announcements>,
-    prefixes: watch::Sender<Option<Arc<Prefixes>>>,
+    announcements: Arc<Announced>,
+    prefixes: watch::Sender<Option<Arc<Wanted>>>,
     reply: watch::Sender<lockstep_api::BgpReply>,
     clock: Clock,
     leave: Option<Leave>,
@@ -262,8 +262,8 @@ impl Routing {
         }
     }
 
-    fn hear(&mut self, announcements: Arc<Announcements>) {
-        let mut states = announcements.values();
+    fn hear(&mut self, announcements: Arc<Announced>) {
+        let mut states = announcements.vips.values();
         if !states.all(|state| *state == Some(Withheld::NoEngine)) {
             self.settle_at = None;
         }
@@ -283,10 +283,10 @@ impl Routing {
             specifics,
             ..
         } = &self.bgp;
-        let wanted = prefixes(&self.announcements, aggregates, *specifics);
-        let withheld: Vec<_> = (self.announcements.iter())
-            .filter(|(_, why)| why.is_some())
-            .map(announcement_to_proto)
+        let wanted = Wanted::of(&self.announcements, aggregates, *specifics);
+        let withheld: Vec<_> = (self.announcements)
+            .withheld(|way| !way.bgp.is_empty())
+            .map(|(address, why)| announcement_to_proto((&address, &Some(why))))
             .collect();
         self.reply.send_if_modified(|reply| {
             let new = reply.withheld != withheld;

@@ -3,6 +3,7 @@
 //! renamed over the old one, so that a crash leaves one or the other.
 
 use super::{CONFIG, Options};
+use lockstep_ctl_core::announce::ways::{Advertisements, from_json};
 use lockstep_ctl_core::drains::{Drains, DrainsFileError};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -12,6 +13,9 @@ use tempfile::NamedTempFile;
 
 /// The largest services file read, in bytes: some ten times what the limits of a snapshot need.
 const MAX_FILE: u64 = 64 << 20;
+
+/// How VIPs of a cluster were announced, in the state directory.
+pub const ADVERTISED: &str = "advertised.json";
 
 /// Why something on disk cannot be read or written.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -60,6 +64,7 @@ pub struct Store {
     balancer_drained: PathBuf,
     last_good: PathBuf,
     last_good_config: PathBuf,
+    advertised: PathBuf,
 }
 
 impl Store {
@@ -77,6 +82,7 @@ impl Store {
             balancer_drained: state_dir.join("balancer-drained"),
             last_good: state_dir.join("services.last-good.toml"),
             last_good_config: state_dir.join("lockstepd.last-good.toml"),
+            advertised: state_dir.join(ADVERTISED),
         })
     }
 
@@ -123,6 +129,19 @@ impl Store {
             }
             _ => Ok(()),
         }
+    }
+
+    /// How VIPs of a cluster were announced last. What cannot be read is said, and is nothing.
+    pub fn load_advertised(&self) -> Advertisements {
+        let text = self.read(&self.advertised).map_err(|e| e.to_string());
+        let read = text.and_then(|text| text.map_or(Ok(Advertisements::new()), |t| from_json(&t)));
+        read.unwrap_or_else(|error| {
+            let path = self.advertised.display();
+            tracing::warn!(
+                "{path}: {error}; until the API server is there VIPs are announced by every way"
+            );
+            Advertisements::new()
+        })
     }
 
     /// The text of the configuration file; an empty one where the operator named none and there

@@ -1,5 +1,6 @@
 //! The services that should be in force: those of all sources, and how they spread new flows.
 
+use lockstep_ctl_core::announce::ways::Advertisements;
 use lockstep_ctl_core::checks::Policy;
 use lockstep_ctl_core::drains::{Shift, Target, Timestamp};
 use lockstep_ctl_core::services::sources::{Offer, Sources};
@@ -74,6 +75,11 @@ impl Wanted {
     /// How their backends are checked.
     pub fn health(&self) -> &BTreeMap<ServiceName, Policy> {
         &self.together.health
+    }
+
+    /// How their VIPs are announced where not every way is right.
+    pub fn ways(&self) -> &Advertisements {
+        &self.together.advertised
     }
 
     /// Whether the backends of a service are checked.

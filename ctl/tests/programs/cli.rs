@@ -294,6 +294,36 @@ fn diff_says_what_would_change_and_move() {
 }
 
 #[test]
+fn diff_says_what_changes_in_how_backends_are_checked() {
+    let check = |interval: &str| {
+        let health = format!("health = {{ type = \"tcp\", interval = \"{interval}\" }}\n");
+        web(TWO) + &health + "all_down = \"drop\"\n"
+    };
+    let place = Place::new(&check("1m"));
+    let (_engine, _daemon) = running(&place);
+    write(&place.path("same.toml"), &check("60s"));
+    place
+        .lockstep(&["diff", "same.toml"])
+        .expect(0, &["no change"]);
+    let new = check("2m").replace("\"drop\"", "\"keep\"");
+    write(&place.path("new.toml"), &new);
+    let changes = [
+        "service web: changed",
+        "~ all_down: \"drop\" -> \"keep\"",
+        "~ health.interval: \"1m\" -> \"2m\"",
+    ];
+    place.lockstep(&["diff", "new.toml"]).expect(1, &changes);
+    let json = place
+        .lockstep(&["diff", "new.toml", "--output", "json"])
+        .json();
+    assert_eq!(json["services"][0]["changes"][1], changes[2]);
+    place.lockstep(&["apply", "new.toml"]).expect(0, &[]);
+    place
+        .lockstep(&["diff", "new.toml"])
+        .expect(0, &["no change"]);
+}
+
+#[test]
 fn diff_counts_drains_in() {
     let place = Place::new(&web(TWO));
     let (_engine, _daemon) = running(&place);

@@ -101,3 +101,48 @@ fn backends_that_are_down_do_not() {
     }
     assert!(state(&services, "2001:db8::10", Balancer::Forwards).is_some());
 }
+
+#[test]
+fn an_address_of_a_cluster_that_goes_nowhere_is_withheld_and_one_that_goes_one_way_by_the_others() {
+    let address = |text: &str| text.parse::<IpAddr>().unwrap();
+    let (file, nowhere, link, down) = (
+        address("203.0.113.1"),
+        address("203.0.113.2"),
+        address("203.0.113.3"),
+        address("203.0.113.4"),
+    );
+    let vips = Announcements::from([
+        (file, None),
+        (nowhere, None),
+        (link, None),
+        (down, Some(Withheld::Drained)),
+    ]);
+    let on_the_link = Advertised {
+        layer2: Some(ways::Interfaces::All),
+        ..Advertised::default()
+    };
+    let ways = Advertisements::from([
+        (nowhere, Advertised::default()),
+        (link, on_the_link.clone()),
+        (down, Advertised::default()),
+        (address("203.0.113.9"), on_the_link.clone()),
+    ]);
+    assert_eq!(ways::from_json(&ways::to_json(&ways)), Ok(ways.clone()));
+    let announced = Announced::new(vips, ways);
+    assert_eq!(announced.ways.len(), 3, "one is no VIP here");
+    assert_eq!(announced.vips[&nowhere], Some(Withheld::NotAdvertised));
+    assert_eq!(announced.vips[&down], Some(Withheld::Drained));
+    let all: Vec<_> = announced.announced().collect();
+    assert_eq!(all, [(file, None), (link, Some(&on_the_link))]);
+    let by_bgp: Vec<_> = announced.withheld(|way| !way.bgp.is_empty()).collect();
+    assert_eq!(
+        by_bgp,
+        [
+            (nowhere, Withheld::NotAdvertised),
+            (link, Withheld::NotAdvertised),
+            (down, Withheld::Drained),
+        ]
+    );
+    let on_link: Vec<_> = announced.withheld(|way| way.layer2.is_some()).collect();
+    assert_eq!(on_link.len(), 2);
+}

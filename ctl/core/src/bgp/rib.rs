@@ -17,7 +17,7 @@ use netgauze_bgp_pkt::path_attribute::{
 };
 use netgauze_bgp_pkt::update::BgpUpdateMessage;
 use netgauze_parse_utils::WritablePdu;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The path identifier of every route: we have one path for each (RFC 7911).
 const PATH_ID: u32 = 1;
@@ -68,22 +68,24 @@ impl Told {
     ) -> Updates {
         let mut updates = Updates::default();
         let fits = |p: &IpNet| attributes.fit(session, *p);
-        let gone: Vec<IpNet> = (self.prefixes.iter().copied())
-            .filter(|p| !(wanted.contains(p) && fits(p)))
+        let gone: Vec<IpNet> = (self.prefixes.keys().copied())
+            .filter(|p| !(wanted.contains_key(p) && fits(p)))
             .collect();
         let same = self.attributes.as_ref() == Some(attributes);
-        let new: Vec<IpNet> = (wanted.iter().copied())
-            .filter(|p| fits(p) && !(same && self.prefixes.contains(p)))
+        let new: Vec<(IpNet, &BTreeSet<Community>)> = (wanted.iter())
+            .filter(|(p, with)| fits(p) && !(same && self.prefixes.get(p) == Some(with)))
+            .map(|(p, with)| (*p, with))
             .collect();
         for family in Family::ALL {
             withdraw(session, family, &gone, &mut updates);
         }
         for family in Family::ALL {
-            announce(session, family, &new, attributes, &mut updates);
+            announce_all(session, family, &new, attributes, &mut updates);
         }
         for prefix in &gone {
             self.prefixes.remove(prefix);
         }
+        let new = new.into_iter().map(|(prefix, with)| (prefix, with.clone()));
         self.prefixes.extend(new);
         self.attributes = Some(attributes.clone());
         for &family in session.families.difference(&self.complete) {
@@ -100,8 +102,8 @@ impl Told {
             // Nothing was told yet, and all of it will be.
             return updates;
         };
-        let all: Vec<IpNet> = self.prefixes.iter().copied().collect();
-        announce(session, family, &all, attributes, &mut updates);
+        let all: Vec<_> = self.prefixes.iter().map(|(p, with)| (*p, with)).collect();
+        announce_all(session, family, &all, attributes, &mut updates);
         updates.push(end_of_rib(family));
         updates
     }
@@ -195,6 +197,23 @@ fn withdraw(session: &Session, family: Family, prefixes: &[IpNet], updates: &mut
                 updates.push(BgpUpdateMessage::new(vec![], attributes, vec![]));
             }
         }
+    }
+}
+
+/// Prefixes with the same communities go into the same messages.
+fn announce_all(
+    session: &Session,
+    family: Family,
+    prefixes: &[(IpNet, &BTreeSet<Community>)],
+    attributes: &Attributes,
+    updates: &mut Updates,
+) {
+    let mut alike: BTreeMap<&BTreeSet<Community>, Vec<IpNet>> = BTreeMap::new();
+    for (prefix, with) in prefixes {
+        alike.entry(with).or_default().push(*prefix);
+    }
+    for (with, prefixes) in alike {
+        announce(session, family, &prefixes, &attributes.with(with), updates);
     }
 }
 

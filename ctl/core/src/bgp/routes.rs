@@ -3,30 +3,94 @@
 
 use super::Family;
 use super::open::{Session, Settings};
-use crate::announce::Announcements;
+use crate::announce::Announced;
 use ipnet::IpNet;
-use std::collections::BTreeSet;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-/// The prefixes to announce.
-pub type Prefixes = BTreeSet<IpNet>;
+/// The prefixes that a router is to have, each with the communities that its route has beside those
+/// of all routes of the session.
+pub type Prefixes = BTreeMap<IpNet, BTreeSet<Community>>;
 
-/// What is announced for these VIPs. An aggregate stands for the VIPs inside of it while one of
-/// them is announced; with `specifics` they are announced as well.
-pub fn prefixes(announcements: &Announcements, aggregates: &[IpNet], specifics: bool) -> Prefixes {
-    let mut found = Prefixes::new();
-    let announced = announcements.iter().filter(|(_, why)| why.is_none());
-    for (&vip, _) in announced {
-        let mut inside = false;
-        for aggregate in aggregates.iter().filter(|a| a.contains(&vip)) {
-            inside = true;
-            found.insert(aggregate.trunc());
+/// So that the attributes leave room for prefixes in a message.
+const MAX_COMMUNITIES: usize = 64;
+
+/// The prefixes to announce, and to whom.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wanted {
+    all: BTreeMap<IpNet, BTreeSet<Said>>,
+}
+
+/// What is said of a prefix.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+struct Said {
+    /// To these routers; to all where there is none.
+    peers: BTreeSet<IpAddr>,
+    communities: BTreeSet<Community>,
+}
+
+impl Wanted {
+    /// What is announced for these VIPs. An aggregate stands for the VIPs inside of it while one of
+    /// them is announced; with `specifics` they are announced as well. A VIP whose Advertisement
+    /// says a length goes by that instead.
+    pub fn of(announced: &Announced, aggregates: &[IpNet], specifics: bool) -> Self {
+        let mut found = Wanted::default();
+        for (vip, way) in announced.announced() {
+            let Some(way) = way else {
+                for prefix in prefixes(vip, aggregates, specifics) {
+                    found.add(prefix, Said::default());
+                }
+                continue;
+            };
+            for route in &way.bgp {
+                let said = Said {
+                    peers: route.peers.clone(),
+                    communities: route.communities.clone(),
+                };
+                let own = route.length.and_then(|l| IpNet::new(vip, l).ok());
+                match own {
+                    Some(prefix) => found.add(prefix.trunc(), said),
+                    None => {
+                        for prefix in prefixes(vip, aggregates, specifics) {
+                            found.add(prefix, said.clone());
+                        }
+                    }
+                }
+            }
         }
-        if specifics || !inside {
-            found.insert(IpNet::from(vip));
-        }
+        found
+    }
+
+    fn add(&mut self, prefix: IpNet, said: Said) {
+        self.all.entry(prefix).or_default().insert(said);
+    }
+
+    /// What one router is to have.
+    pub fn to(&self, router: IpAddr) -> Prefixes {
+        let is_for = |said: &&Said| said.peers.is_empty() || said.peers.contains(&router);
+        let entry = |(prefix, all): (&IpNet, &BTreeSet<Said>)| {
+            let mut heard = all.iter().filter(is_for).peekable();
+            heard.peek()?;
+            let communities = heard.flat_map(|said| said.communities.iter().copied());
+            let all: BTreeSet<Community> = communities.collect();
+            Some((*prefix, all.into_iter().take(MAX_COMMUNITIES).collect()))
+        };
+        self.all.iter().filter_map(entry).collect()
+    }
+}
+
+/// What stands for a VIP.
+fn prefixes(vip: IpAddr, aggregates: &[IpNet], specifics: bool) -> BTreeSet<IpNet> {
+    let inside = aggregates
+        .iter()
+        .filter(|aggregate| aggregate.contains(&vip));
+    let mut found: BTreeSet<IpNet> = inside.map(IpNet::trunc).collect();
+    if specifics || found.is_empty() {
+        found.insert(IpNet::from(vip));
     }
     found
 }
@@ -71,6 +135,20 @@ pub const WELL_KNOWN: [(&str, u32); 5] = [
     ("blackhole", 0xffff_029a),
     ("graceful-shutdown", 0xffff_0000),
 ];
+
+impl Serialize for Community {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Community {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        let wrong = |()| D::Error::custom(format!("{text:?} is not a community"));
+        text.parse().map_err(wrong)
+    }
+}
 
 impl FromStr for Community {
     type Err = ();
@@ -158,6 +236,14 @@ impl Attributes {
             Family::Ipv4 => self.next_hop_v4.map(IpAddr::V4),
             Family::Ipv6 => self.next_hop_v6.map(IpAddr::V6),
         }
+    }
+
+    /// The same with these communities as well.
+    pub fn with(&self, communities: &BTreeSet<Community>) -> Self {
+        let mut attributes = self.clone();
+        let new = |c: &&Community| !self.communities.contains(c);
+        (attributes.communities).extend(communities.iter().filter(new));
+        attributes
     }
 
     /// Whether a prefix can be announced in a session.

@@ -73,7 +73,8 @@ fn flat(text: &str) -> BTreeMap<String, String> {
     found
 }
 
-fn walk(key: &str, value: &Value, found: &mut BTreeMap<String, String>) {
+/// Adds the values under a key by their whole keys.
+pub(crate) fn walk(key: &str, value: &Value, found: &mut BTreeMap<String, String>) {
     match value {
         Value::Table(table) => {
             for (name, value) in table {

@@ -8,51 +8,11 @@ use super::pools::Pools;
 use super::selector;
 use super::translate::is_ours;
 use super::{Settings, World};
+use crate::announce::ways::{Advertised, Advertisements, Interfaces, Route};
 use crate::bgp::routes::Community;
 use lockstep_kubernetes::resources::{Advertisement, AdvertisementType};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-
-/// Every address of ours, and how it is announced. VIPs that are not in it are none of Kubernetes,
-/// and announced by every way there is.
-pub type Advertisements = BTreeMap<IpAddr, Advertised>;
-
-/// How an address is announced.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Advertised {
-    /// As these routes.
-    pub bgp: BTreeSet<Route>,
-    /// On these interfaces.
-    pub layer2: Option<Interfaces>,
-}
-
-impl Advertised {
-    /// Whether it is announced at all.
-    pub fn is_somehow(&self) -> bool {
-        !self.bgp.is_empty() || self.layer2.is_some()
-    }
-}
-
-/// A route that stands for an address.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Route {
-    /// The routers that are told; all where there is none.
-    pub peers: BTreeSet<IpAddr>,
-    /// Communities beside those of the routers' configuration.
-    pub communities: BTreeSet<Community>,
-    /// The length of its prefix; where nothing is said, that of the address, or that of the
-    /// configuration's aggregate.
-    pub length: Option<u8>,
-}
-
-/// Where neighbors on the link are answered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Interfaces {
-    /// On all of the configuration.
-    All,
-    /// On these of them.
-    Named(BTreeSet<String>),
-}
 
 /// How every address of a Service of ours is announced by this balancer.
 pub fn advertised(world: &World, settings: &Settings) -> Advertisements {

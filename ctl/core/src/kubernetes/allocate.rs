@@ -11,7 +11,7 @@
 use super::pools::{Pool, Pools, Range, family};
 use super::translate::is_ours;
 use super::{Settings, World};
-use lockstep_kubernetes::annotations::ALLOCATED_FROM;
+use lockstep_kubernetes::annotations::{ADDRESS_POOL, ALLOCATED_FROM};
 use lockstep_kubernetes::facts::{Family, Name, Service};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -197,7 +197,11 @@ impl<'a> Allocator<'a> {
         let mut lacking = Vec::new();
         for family in &wish.families {
             let kept = held.get(family);
-            let right = |address: &&IpAddr| named.is_none_or(|pool| pool.has(**address));
+            let from = |pool: &Pool, address| {
+                pool.has(address)
+                    || pools_of(self.pools, service, address).contains(&pool.name.as_str())
+            };
+            let right = |address: &&IpAddr| named.is_none_or(|pool| from(pool, **address));
             match kept.filter(right) {
                 _ if found.contains_key(family) => {}
                 Some(address) => {
@@ -419,7 +423,7 @@ impl<'a> Allocator<'a> {
                     "no AddressPool gives addresses to this Service by itself; let a \
                      serviceSelector select it, set autoAssign, or name a pool with the annotation \
                      {}{}",
-                    lockstep_kubernetes::annotations::ADDRESS_POOL,
+                    ADDRESS_POOL,
                     broken.unwrap_or_default()
                 ),
             );
@@ -498,14 +502,18 @@ impl<'a> Allocator<'a> {
 const SEPARATOR: &str = ", ";
 
 /// The pools that an address of a Service counts as being from: the one that has it, of several the
-/// one that it was taken from; where none has it (any more) those it is said to be from.
+/// one that it was taken from; where none has it (any more) those it is said to be from. The one that
+/// the Service asks for it stays from: it would move otherwise when the pools change.
 pub fn pools_of<'a>(pools: &'a Pools, service: &'a Service, address: IpAddr) -> Vec<&'a str> {
-    let said = service.annotations.get(ALLOCATED_FROM);
-    let said: Vec<&str> = (said.iter())
+    let text = |key| service.annotations.get(key).map(|text| text.trim());
+    let said: Vec<&str> = (text(ALLOCATED_FROM).iter())
         .flat_map(|text| text.split(','))
         .map(str::trim)
         .filter(|name| !name.is_empty())
         .collect();
+    if let Some(asked) = text(ADDRESS_POOL).filter(|name| said.contains(name)) {
+        return vec![asked];
+    }
     let with: Vec<&str> = pools.with(address).map(|pool| pool.name.as_str()).collect();
     match (with.first(), with.iter().find(|name| said.contains(name))) {
         (_, Some(name)) | (Some(name), None) => vec![name],

@@ -34,7 +34,7 @@ pub fn writes(
     )
 }
 
-fn all<'a>(
+pub(super) fn all<'a>(
     world: &World,
     allocation: &Allocation,
     problems: &dyn Fn(&Name) -> &'a [Problem],

@@ -6,10 +6,10 @@
 //! translation of everything from the beginning, and always makes a snapshot.
 
 mod port;
-mod wishes;
+pub(super) mod wishes;
 
 use super::settle::{Board, Draft, Wanted};
-use super::{Settings, World, dire, names};
+use super::{Settings, World, dire, gateway, names};
 use crate::services::sources::Offer;
 use lockstep_kubernetes::annotations;
 use lockstep_kubernetes::facts::{Name, Protocol, Service, Slice};
@@ -102,7 +102,7 @@ impl Translator {
     }
 
     fn put_children(&mut self, world: &World, settings: &Settings) {
-        let services = others(world);
+        let services = others(world, settings);
         let mut of_child: BTreeMap<Name, Vec<lockstep_plan::Service>> = BTreeMap::new();
         for service in services {
             if let Some(child) = names::service_of(&service.name) {
@@ -126,8 +126,10 @@ impl Translator {
 }
 
 /// Services of `Dire`s and Gateways, at the addresses of the Services made for them.
-fn others(world: &World) -> Vec<lockstep_plan::Service> {
-    dire::services(world)
+fn others(world: &World, settings: &Settings) -> Vec<lockstep_plan::Service> {
+    let mut services = dire::services(world);
+    services.extend(gateway::services(world, settings));
+    services
 }
 
 /// Whether it was made to get addresses for something else.

@@ -1,5 +1,6 @@
 //! The objects of a cluster, as far as they decide something.
 
+use lockstep_kubernetes::facts::gateway::{Gateway, GatewayClass, ReferenceGrant, Route};
 use lockstep_kubernetes::facts::{Deployment, Name, Namespace, Node, Pod, Service, Slice};
 use lockstep_kubernetes::resources::{AddressPool, Advertisement, Dire};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,16 @@ pub enum Change {
     Deployment(Name, Option<Arc<Deployment>>),
     /// A pod.
     Pod(Name, Option<Arc<Pod>>),
+    /// A class of Gateways.
+    GatewayClass(String, Option<Arc<GatewayClass>>),
+    /// A Gateway.
+    Gateway(Name, Option<Arc<Gateway>>),
+    /// A TCPRoute.
+    TcpRoute(Name, Option<Arc<Route>>),
+    /// A UDPRoute.
+    UdpRoute(Name, Option<Arc<Route>>),
+    /// A ReferenceGrant.
+    Grant(Name, Option<Arc<ReferenceGrant>>),
 }
 
 /// See the module.
@@ -51,6 +62,16 @@ pub struct World {
     pub deployments: BTreeMap<Name, Arc<Deployment>>,
     /// Pods.
     pub pods: BTreeMap<Name, Arc<Pod>>,
+    /// Classes of Gateways.
+    pub gateway_classes: BTreeMap<String, Arc<GatewayClass>>,
+    /// Gateways.
+    pub gateways: BTreeMap<Name, Arc<Gateway>>,
+    /// TCPRoutes.
+    pub tcp_routes: BTreeMap<Name, Arc<Route>>,
+    /// UDPRoutes.
+    pub udp_routes: BTreeMap<Name, Arc<Route>>,
+    /// ReferenceGrants.
+    pub grants: BTreeMap<Name, Arc<ReferenceGrant>>,
     /// Services whose translation may be another one since it was last asked for.
     dirty: BTreeSet<Name>,
 }
@@ -79,6 +100,11 @@ impl World {
                 return put_other(&mut self.deployments, name, object);
             }
             Change::Pod(name, object) => return put_other(&mut self.pods, name, object),
+            Change::GatewayClass(name, object) => put(&mut self.gateway_classes, name, object),
+            Change::Gateway(name, object) => put(&mut self.gateways, name, object),
+            Change::TcpRoute(name, object) => put(&mut self.tcp_routes, name, object),
+            Change::UdpRoute(name, object) => put(&mut self.udp_routes, name, object),
+            Change::Grant(name, object) => put(&mut self.grants, name, object),
         }
         true
     }

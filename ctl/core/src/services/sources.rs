@@ -5,6 +5,7 @@
 //! service by service, so that one that is wrong holds up no other.
 
 use super::ServicesFile;
+use crate::announce::ways::Advertisements;
 use crate::checks::Policy;
 use crate::spread::Spreads;
 use lockstep_plan::{Limits, PlanError, Service, ServiceName, Snapshot};
@@ -24,6 +25,8 @@ pub struct Offer {
     pub spreads: Spreads,
     /// How the backends of each are checked.
     pub health: BTreeMap<ServiceName, Policy>,
+    /// How VIPs are announced that are not announced by every way.
+    pub advertised: Advertisements,
 }
 
 impl From<ServicesFile> for Offer {
@@ -32,6 +35,7 @@ impl From<ServicesFile> for Offer {
             services: file.services,
             spreads: file.spreads,
             health: file.health,
+            advertised: Advertisements::new(),
         }
     }
 }
@@ -82,6 +86,8 @@ pub struct Sources {
     provided: BTreeMap<Provider, Provided>,
     /// What the engine had while a provider was awaited, by which there was no telling whose it is.
     kept: Arc<Vec<Service>>,
+    /// How VIPs were announced when a provider was last heard, by a daemon before this one.
+    remembered: Arc<Advertisements>,
     /// What the engine can never have, as it was then, and why.
     refused: Arc<BTreeMap<ServiceName, (Service, String)>>,
 }
@@ -131,6 +137,27 @@ impl Sources {
         }
         self.drop_kept();
         self.drop_refused();
+    }
+
+    /// How VIPs of providers were announced before this daemon: it goes on so while one is awaited.
+    pub fn remember(&mut self, ways: Advertisements) {
+        self.remembered = Arc::new(ways);
+    }
+
+    /// How VIPs are announced that are not announced by every way: none of the file.
+    fn advertised(&self) -> Advertisements {
+        let mut ways = match self.awaits() {
+            true => Advertisements::clone(&self.remembered),
+            false => Advertisements::new(),
+        };
+        for offer in self.provided_offers() {
+            ways.extend(offer.advertised.clone());
+        }
+        let file = self.file.iter().flat_map(|file| &file.services);
+        for vip in file.flat_map(|service| &service.vips) {
+            ways.remove(&vip.address());
+        }
+        ways
     }
 
     /// Whether some provider has said nothing yet.
@@ -249,6 +276,7 @@ impl Sources {
                     .extend(policy.map(|p| (name.clone(), p.clone())));
             }
         }
+        offer.advertised = self.advertised();
         // No provider said anything of what is only kept.
         left_out.retain(|name, _| !kept_names.contains(name));
         offer.services.extend(added.into_values());

@@ -1,10 +1,11 @@
 //! Namespaces and nodes: what selectors ask of them.
 
 use k8s_openapi::api::core::v1 as api;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A namespace.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespace {
     /// Its name.
     pub name: String,
@@ -22,7 +23,7 @@ impl From<&api::Namespace> for Namespace {
 }
 
 /// A node.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     /// Its name.
     pub name: String,

@@ -1,14 +1,16 @@
 //! Pods and Deployments: the replicas of a `Dire`.
 
 use super::Name;
+use crate::annotations;
 use k8s_openapi::api::{apps::v1::Deployment as ApiDeployment, core::v1::Pod as ApiPod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 /// A Deployment.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Deployment {
     /// Its name.
     pub name: Name,
@@ -16,6 +18,10 @@ pub struct Deployment {
     pub selector: LabelSelector,
     /// How many it is to have.
     pub replicas: i32,
+    /// So that this one is deleted and no later one of the name.
+    pub uid: String,
+    /// Annotations that begin with [`annotations::PREFIX`].
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl From<&ApiDeployment> for Deployment {
@@ -29,12 +35,14 @@ impl From<&ApiDeployment> for Deployment {
             ),
             selector: spec.selector,
             replicas: spec.replicas.unwrap_or(1),
+            uid: meta.uid.clone().unwrap_or_default(),
+            annotations: ours(meta),
         }
     }
 }
 
 /// A pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pod {
     /// Its name.
     pub name: Name,
@@ -42,6 +50,8 @@ pub struct Pod {
     pub uid: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// Annotations that begin with [`annotations::PREFIX`].
+    pub annotations: BTreeMap<String, String>,
     /// Its addresses, of each family one.
     pub addresses: Vec<IpAddr>,
     /// Whether it is ready.
@@ -75,6 +85,7 @@ impl From<&ApiPod> for Pod {
             ),
             uid: meta.uid.clone().unwrap_or_default(),
             labels: meta.labels.clone().unwrap_or_default(),
+            annotations: ours(meta),
             addresses,
             ready: conditions.any(|c| c.type_ == "Ready" && c.status == "True"),
             deleting: meta.deletion_timestamp.is_some(),
@@ -83,4 +94,11 @@ impl From<&ApiPod> for Pod {
             node: node.map(Arc::from),
         }
     }
+}
+
+fn ours(meta: &ObjectMeta) -> BTreeMap<String, String> {
+    let all = meta.annotations.iter().flatten();
+    let ours = all.filter(|(key, _)| key.starts_with(annotations::PREFIX));
+    ours.map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
 }

@@ -4,12 +4,13 @@ use super::{Family, Name, Protocol};
 use crate::annotations;
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as api_meta;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 /// What of a Service decides something.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// Its name.
     pub name: Name,
@@ -52,7 +53,7 @@ pub struct Service {
 }
 
 /// A condition of a Service.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Condition {
     /// `True`, `False` or `Unknown`.
     pub status: String,
@@ -65,7 +66,7 @@ pub struct Condition {
 }
 
 /// Which families a Service may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum FamilyPolicy {
     /// One.
     #[default]
@@ -77,7 +78,7 @@ pub enum FamilyPolicy {
 }
 
 /// A port of a Service.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServicePort {
     /// Its name; empty where it is the only one.
     pub name: String,
@@ -88,7 +89,7 @@ pub struct ServicePort {
 }
 
 /// An address in the status of a Service.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ingress {
     /// The address.
     pub address: IpAddr,

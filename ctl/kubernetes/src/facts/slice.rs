@@ -2,6 +2,7 @@
 
 use super::{Family, Name, Protocol};
 use k8s_openapi::api::discovery::v1 as api;
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use std::sync::Arc;
 pub const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
 /// Some endpoints of a Service.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slice {
     /// Its name.
     pub name: Name,
@@ -24,7 +25,7 @@ pub struct Slice {
 }
 
 /// A port of the endpoints of a slice.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlicePort {
     /// The name of the Service's port.
     pub name: String,
@@ -35,7 +36,7 @@ pub struct SlicePort {
 }
 
 /// An endpoint.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
     /// Its first address. All are fungible.
     pub address: IpAddr,

@@ -57,7 +57,10 @@ use serde::{Deserialize, Serialize};
     ),
     validation = Rule::new(
         "!has(self.quorum) || !has(self.minSync) || self.minSync >= self.quorum"
-    ).message("minSync has to be at least the quorum")
+    ).message("minSync has to be at least the quorum"),
+    validation = Rule::new("has(self.distributorImage) == has(self.distributor)").message(
+        "distributorImage and distributor go together: the pod needs an address for its engine"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct DireSpec {
@@ -82,6 +85,9 @@ pub struct DireSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub distributor_image: Option<String>,
+    /// Where a distributor of its own runs, and by which addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distributor: Option<Distributor>,
     /// Whose bytes the client gets: the primary's as they come, or those that a quorum has
     /// produced alike.
     #[serde(default)]
@@ -114,8 +120,8 @@ pub struct DireSpec {
     /// Whether pods that come back, or are new, are fed the sessions that run from their first byte.
     #[serde(default = "yes")]
     pub rejoin: bool,
-    /// Whether a distributor of its own also serves random numbers to the pods, the same to each,
-    /// on port 26666 of the Service NAME-dire-random.
+    /// Whether a distributor of its own also serves random numbers to the pods, the same to each, on
+    /// port 26666 of its node. Balancers serve them where their `lockstepd.toml` says so.
     #[serde(default)]
     pub random_numbers: bool,
     /// Whether the pod of a replica that is out of its sessions for good is deleted, so that its
@@ -125,6 +131,27 @@ pub struct DireSpec {
     /// The families of its addresses, as in a Service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip_family_policy: Option<IpFamilyPolicy>,
+}
+
+/// Where a distributor runs: in the network of a node, whose link it shares.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Distributor {
+    /// Addresses of the engine, one of each family at most: extra ones that the network routes to
+    /// the node. Replicas see them as the client's.
+    #[schemars(length(min = 1, max = 2), inner(length(min = 2, max = 45)))]
+    pub addresses: Vec<String>,
+    /// The node's interface.
+    #[serde(default = "eth0")]
+    #[schemars(length(min = 1, max = 15), regex(pattern = r"^[a-zA-Z0-9._-]+$"))]
+    pub interface: String,
+    /// Labels of the nodes that it may run on: those that the addresses are routed to.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub node_selector: std::collections::BTreeMap<String, String>,
+}
+
+fn eth0() -> String {
+    "eth0".to_owned()
 }
 
 /// As `ipFamilyPolicy` of a Service.

@@ -7,8 +7,11 @@ use crate::daemon::refusal::{Refusal, refused_plan};
 use crate::daemon::view::announcement_to_proto;
 use crate::daemon::wanted::Wanted;
 use lockstep_api::engine_client::EngineClient;
-use lockstep_api::{Announcement, ApplyFileReply, ApplyFileRequest, DrainBalancerReply, FileKind};
-use lockstep_ctl_core::announce::announcements;
+use lockstep_api::{
+    Announcement, ApplyFileReply, ApplyFileRequest, CheckChange, DrainBalancerReply, FileKind,
+};
+use lockstep_ctl_core::announce::{Announced, announcements};
+use lockstep_ctl_core::diff::checks;
 use lockstep_ctl_core::drains::{Target, Timestamp};
 use lockstep_ctl_core::group::agreed;
 use lockstep_ctl_core::reconcile::{Action, reconcile};
@@ -32,6 +35,7 @@ struct Preview {
     proposed: Wanted,
     announced: Vec<Announcement>,
     announced_then: Vec<Announcement>,
+    checks: Vec<CheckChange>,
 }
 
 impl Actor {
@@ -94,6 +98,7 @@ impl Actor {
             proposed,
             announced,
             announced_then,
+            checks: check_changes(&self.text, &request.text),
         })
     }
 
@@ -129,7 +134,8 @@ impl Actor {
     fn would_announce(&self, services: &[Service]) -> Vec<Announcement> {
         let cut_off = self.reach.cut_off(self.clock.now());
         let announced = announcements(services, self.balancer(), &cut_off);
-        announced.iter().map(announcement_to_proto).collect()
+        let announced = Announced::new(announced, self.wanted.ways().clone());
+        announced.vips.iter().map(announcement_to_proto).collect()
     }
 
     /// Takes the whole balancer out of the routers' tables, or puts it back in.
@@ -144,9 +150,20 @@ impl Actor {
         let announced = self.orders.announcements.borrow();
         DrainBalancerReply {
             drained,
-            announcements: announced.iter().map(announcement_to_proto).collect(),
+            announcements: announced.vips.iter().map(announcement_to_proto).collect(),
         }
     }
+}
+
+fn check_changes(before: &str, after: &str) -> Vec<CheckChange> {
+    let services = checks(before, after).into_iter();
+    let lines = services.flat_map(|(service, lines)| {
+        lines.into_iter().map(move |change| CheckChange {
+            service: service.as_str().to_owned(),
+            change,
+        })
+    });
+    lines.collect()
 }
 
 impl Preview {
@@ -171,6 +188,7 @@ impl Preview {
             announced: self.announced,
             announced_then: self.announced_then,
             changes: Vec::new(),
+            checks: self.checks,
         })
     }
 }

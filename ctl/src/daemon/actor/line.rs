@@ -11,6 +11,7 @@ use super::{Actor, FIRST_RETRY, LAST_RETRY, show};
 use crate::convert::{snapshot_from_proto, snapshot_to_proto};
 use crate::daemon::refusal::{Refusal, refused_plan};
 use lockstep_api::engine_client::EngineClient;
+use lockstep_ctl_core::drains::Shift;
 use lockstep_ctl_core::reconcile::{Action, reconcile};
 use lockstep_ctl_core::services::sources::{Placed, Sources};
 use lockstep_ctl_core::spread::Ramps;
@@ -116,6 +117,13 @@ impl Line {
     pub(super) fn calm(&mut self) {
         self.retry = None;
         self.wait = FIRST_RETRY;
+    }
+
+    /// The clock has been set.
+    pub(super) fn shift(&mut self, shift: Shift) {
+        if let Some(UnderWay::Telling(told)) = &mut self.under_way {
+            told.ramps.shift(shift);
+        }
     }
 
     fn spawn(&mut self, task: impl Future<Output = What> + Send + 'static) {

@@ -1,6 +1,7 @@
 //! The actor without an engine, with one that never answers, and with services of providers.
 
 use super::*;
+use lockstep_ctl_core::announce::ways::Advertisements;
 use lockstep_ctl_core::drains::find_targets;
 use lockstep_ctl_core::group::DrainChange;
 use lockstep_ctl_core::services::parse;
@@ -97,7 +98,7 @@ async fn services_of_a_provider_are_checked_and_announced_beside_the_files() {
         desk.actor.withdraw = None;
         desk.actor.publish();
         let announced = desk.wires.announcements.borrow().clone();
-        announced.keys().map(ToString::to_string).collect()
+        announced.vips.keys().map(ToString::to_string).collect()
     };
     assert_eq!(vips, ["203.0.113.10", "203.0.113.11"]);
     let placed = desk.wires.placed.borrow().clone();
@@ -118,6 +119,52 @@ async fn services_of_a_provider_are_checked_and_announced_beside_the_files() {
     assert_eq!(desk.actor.drains.iter().count(), 1);
     desk.actor.handle(provided(6, "service = []"));
     assert_eq!(desk.actor.drains.iter().count(), 0);
+}
+
+#[tokio::test]
+async fn vips_of_a_provider_are_announced_as_it_says_and_while_it_is_awaited_as_it_said() {
+    use lockstep_ctl_core::announce::ways::{Advertised, Interfaces, to_json};
+    let vip = |text: &str| text.parse().unwrap();
+    let on_the_link = Advertised {
+        layer2: Some(Interfaces::All),
+        ..Advertised::default()
+    };
+    let ways = [
+        (vip("203.0.113.11"), on_the_link),
+        (vip("203.0.113.12"), Advertised::default()),
+        // The file has this one, and goes everywhere.
+        (vip("203.0.113.10"), Advertised::default()),
+    ];
+    let ways = Advertisements::from(ways);
+    let mut desk = desk(WEB);
+    let with =
+        |name: &str, address: &str| WEB.replace("web", name).replace("203.0.113.10", address);
+    let text = with("shop", "203.0.113.11") + &with("news", "203.0.113.12");
+    let offer = Offer {
+        advertised: ways.clone(),
+        ..parse("provided", &text).unwrap().into()
+    };
+    let offer = Arc::new(offer);
+    let provided = Provided::Services { revision: 1, offer };
+    let event = Event::Provided(Provider::Kubernetes, provided);
+    desk.actor.handle(event);
+    // An engine has it all.
+    let all = Snapshot::new(1, desk.actor.wanted.services().to_vec()).unwrap();
+    desk.actor.has = Some(all);
+    desk.actor.publish();
+    let announced = desk.wires.announcements.borrow().clone();
+    assert_eq!(announced.vips[&vip("203.0.113.10")], None);
+    assert_eq!(announced.vips[&vip("203.0.113.11")], None);
+    let withheld = &announced.vips[&vip("203.0.113.12")];
+    assert_eq!(*withheld, Some(Withheld::NotAdvertised));
+    assert_eq!(announced.ways.len(), 2);
+
+    // The next daemon reads what this one has kept.
+    let path = desk.dir.path().join("state/advertised.json");
+    fs::write(&path, to_json(&ways)).unwrap();
+    assert_eq!(desk.actor.store.load_advertised(), ways);
+    fs::write(&path, "{").unwrap();
+    assert_eq!(desk.actor.store.load_advertised(), Advertisements::new());
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use lockstep_ctl_core::announce::Withheld;
 use lockstep_process::metrics::Page;
 use std::collections::BTreeMap;
 
+mod cluster;
 mod parts;
 
 /// The page. `answers` is whether the engine has answered just now.
@@ -19,6 +20,7 @@ pub fn write(view: &View, reports: &Reports, answers: bool) -> String {
     parts::bgp(&mut page, &reports.bgp.borrow());
     parts::layer2(&mut page, &reports.layer2.borrow());
     parts::group(&mut page, &reports.group.borrow());
+    cluster::kubernetes(&mut page, &reports.kubernetes.borrow());
     page.into_text()
 }
 
@@ -92,6 +94,7 @@ fn announcements(page: &mut Page, view: &View) {
             "ending",
             "no_backend",
             "cut_off",
+            "not_advertised",
         ]
         .map(|state| (state, 0)),
     );

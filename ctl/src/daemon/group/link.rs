@@ -1,5 +1,6 @@
 //! The store: etcd, each question with a limit of time.
 
+use super::super::disk;
 use etcd_client::{
     Certificate, Client, Compare, CompareOp, ConnectOptions, Identity, KvClient, PutOptions,
     TlsOptions, Txn, TxnOp, TxnOpResponse, WatchClient,
@@ -89,7 +90,7 @@ impl Link {
     /// Connects to a store.
     pub async fn open(store: &Store) -> Result<Self, Unanswered> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let options = options(store)?;
+        let options = options(store).await?;
         let client = answer(Client::connect(&store.endpoints, Some(options))).await?;
         Ok(Link {
             client,
@@ -208,7 +209,17 @@ impl Link {
     }
 }
 
-fn options(store: &Store) -> Result<ConnectOptions, Unanswered> {
+/// What the files say that the configuration names, read where a disk that hangs holds up nobody.
+async fn options(store: &Store) -> Result<ConnectOptions, Unanswered> {
+    let named = store.clone();
+    let read = tokio::task::spawn_blocking(move || Files::read(&named));
+    let hangs = || {
+        Unanswered(format!(
+            "files of the store cannot be read within {PATIENCE:?}"
+        ))
+    };
+    let read = timeout(PATIENCE, read).await.map_err(|_| hangs())?;
+    let files = read.map_err(|error| Unanswered(error.to_string()))??;
     let mut options = ConnectOptions::new()
         .with_connect_timeout(PATIENCE)
         // A store that is slow for less than a lease is not gone.
@@ -216,26 +227,78 @@ fn options(store: &Store) -> Result<ConnectOptions, Unanswered> {
         .with_keep_alive_while_idle(true)
         // A member that is cut off from the others would answer with what was.
         .with_require_leader(true);
-    if let Some((user, file)) = &store.user {
-        let password = read(file)?;
-        let password = String::from_utf8_lossy(&password).trim_end().to_owned();
-        if password.len() > MAX_PASSWORD {
-            let text = format!("{} is no file with a password", file.display());
-            return Err(Unanswered(text));
-        }
+    if let Some((user, password)) = files.user {
         options = options.with_user(user, password);
     }
-    if let Some(tls) = &store.tls {
-        let mut with = TlsOptions::new().ca_certificate(Certificate::from_pem(read(&tls.ca)?));
-        if let Some((certificate, key)) = &tls.own {
-            with = with.identity(Identity::from_pem(read(certificate)?, read(key)?));
-        }
-        options = options.with_tls(with);
+    if let Some(tls) = files.tls {
+        options = options.with_tls(tls);
     }
     Ok(options)
 }
 
+/// What is in the files of a store.
+struct Files {
+    /// A name and its password.
+    user: Option<(String, String)>,
+    tls: Option<TlsOptions>,
+}
+
+impl Files {
+    fn read(store: &Store) -> Result<Self, Unanswered> {
+        let user = match &store.user {
+            Some((user, file)) => Some((user.clone(), password(file)?)),
+            None => None,
+        };
+        let tls = match &store.tls {
+            Some(tls) => {
+                let ca = Certificate::from_pem(read(&tls.ca)?);
+                let mut with = TlsOptions::new().ca_certificate(ca);
+                if let Some((certificate, key)) = &tls.own {
+                    with = with.identity(Identity::from_pem(read(certificate)?, read(key)?));
+                }
+                Some(with)
+            }
+            None => None,
+        };
+        Ok(Files { user, tls })
+    }
+}
+
+fn password(file: &Path) -> Result<String, Unanswered> {
+    let password = read(file)?;
+    let password = String::from_utf8_lossy(&password).trim_end().to_owned();
+    if password.len() > MAX_PASSWORD {
+        let text = format!("{} is no file with a password", file.display());
+        return Err(Unanswered(text));
+    }
+    Ok(password)
+}
+
 fn read(path: &Path) -> Result<Vec<u8>, Unanswered> {
-    let read = std::fs::read(path);
+    let read = disk::read_named(path);
     read.map_err(|error| Unanswered(format!("cannot read {}: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn files_that_are_none_are_told_of_and_waited_for_by_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("password");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let text = format!(
+            "[store]\nendpoints = [\"http://127.0.0.1:1\"]\nuser = \"lockstep\"\npassword_file = \"{}\"\n",
+            pipe.display()
+        );
+        let file = lockstep_ctl_core::config::parse("lockstepd.toml", &text).unwrap();
+        let store = file.config.store.unwrap();
+        let Unanswered(error) = Link::open(&store).await.unwrap_err();
+        assert!(error.contains("password: it is no regular file"), "{error}");
+        std::fs::remove_file(&pipe).unwrap();
+        std::fs::write(&pipe, "x".repeat(MAX_PASSWORD + 1)).unwrap();
+        let Unanswered(error) = Link::open(&store).await.unwrap_err();
+        assert!(error.contains("is no file with a password"), "{error}");
+    }
 }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::{Instant, sleep};
 use tower::{BoxError, Layer, Service};
 
 /// How long the API server may take to accept a connection.
@@ -20,6 +21,9 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 /// How long it may be silent within an answer. Watches say something more often than that.
 const SILENCE: Duration = Duration::from_secs(45);
+
+/// From one look at whether the API server knows us to the next.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A cluster, and who this daemon is in it.
 #[derive(Clone)]
@@ -30,6 +34,8 @@ pub struct Cluster {
     pub server: String,
     /// The namespace of the Lease.
     pub namespace: String,
+    /// This balancer, also after a restart.
+    pub name: String,
     /// This process, by a name that no other one ever has.
     pub me: String,
     /// The node it is on.
@@ -61,13 +67,15 @@ pub async fn connect(wanted: &Kubernetes, name: Option<&str>) -> Result<Cluster,
     let namespace = wanted.namespace.clone().or(pods);
     let server = config.cluster_url.to_string();
     let meter = Meter::default();
+    let name = name.map_or_else(host::name, |name| Ok(name.to_owned()))?;
     let builder = ClientBuilder::try_from(config)
         .map_err(|error| format!("cannot speak with {server}: {}", chain(&error)))?;
     Ok(Cluster {
         client: builder.with_layer(&meter).build(),
         server,
         namespace: namespace.unwrap_or_else(|| NAMESPACE.to_owned()),
-        me: identity(name)?,
+        me: identity(&name)?,
+        name,
         node: node(wanted),
         meter,
     })
@@ -94,14 +102,10 @@ async fn of_file(path: &Path, context: Option<String>) -> Result<Config, String>
     config.map_err(|error| wrong(chain(&error)))
 }
 
-/// The pod's name, or the balancer's, or the host's, and something that no other process has.
-fn identity(name: Option<&str>) -> Result<String, String> {
-    let pod = std::env::var("POD_NAME").ok().filter(|name| !name.is_empty());
-    let name = match (pod, name) {
-        (Some(pod), _) => pod,
-        (None, Some(name)) => name.to_owned(),
-        (None, None) => host::name()?,
-    };
+/// The pod's name or the balancer's, and something that no other process has.
+fn identity(name: &str) -> Result<String, String> {
+    let pod = std::env::var("POD_NAME").ok().filter(|pod| !pod.is_empty());
+    let name = pod.as_deref().unwrap_or(name);
     let random = getrandom::u64().map_err(|error| format!("no random numbers: {error}"))?;
     Ok(format!("{name}_{random:016x}"))
 }
@@ -125,9 +129,9 @@ pub fn explain(error: &Error, verb: &str, resource: &str) -> String {
         403 => format!(
             "we may not {verb} {resource} (403): add the verb to the balancer's ClusterRole: {message}"
         ),
-        404 if matches!(verb, "list" | "watch") => format!(
-            "this cluster has no {resource} (404): apply their CustomResourceDefinitions"
-        ),
+        404 if matches!(verb, "list" | "watch") => {
+            format!("this cluster has no {resource} (404): apply their CustomResourceDefinitions")
+        }
         code => format!("cannot {verb} {resource}: {message} ({code})"),
     }
 }
@@ -173,6 +177,8 @@ pub struct Metered {
     pub failed: u64,
     /// Why the last one of those had none; empty while the API server answers.
     pub error: String,
+    /// Whether it did not know us, by its last answer.
+    pub unknown: bool,
 }
 
 impl Meter {
@@ -185,6 +191,24 @@ impl Meter {
         self.lock().clone()
     }
 
+    /// Waits until the API server has not known us for so long.
+    pub async fn is_unknown(&self, long: Duration) {
+        let mut since: Option<Instant> = None;
+        loop {
+            sleep(LOOK).await;
+            match self.lock().unknown {
+                true => since.get_or_insert_with(Instant::now),
+                false => {
+                    since = None;
+                    continue;
+                }
+            };
+            if since.is_some_and(|since| since.elapsed() >= long) {
+                return;
+            }
+        }
+    }
+
     fn count(&self, answer: Result<u16, String>) {
         let mut metered = self.lock();
         let answers = answer.is_ok();
@@ -194,6 +218,7 @@ impl Meter {
                 let usual = code < 400 || matches!(code, 404 | 409 | 410);
                 metered.refused += u64::from(!usual);
                 metered.error.clear();
+                metered.unknown = code == 401;
             }
             Err(error) => {
                 metered.failed += 1;
@@ -281,9 +306,18 @@ mod tests {
         meter.count(Ok(403));
         meter.count(Err("refused".to_owned()));
         let metered = meter.read();
-        assert_eq!((metered.answers, metered.error.as_str()), (Some(false), "refused"));
-        assert_eq!((metered.answered, metered.refused, metered.failed), (3, 1, 1));
+        assert_eq!(
+            (metered.answers, metered.error.as_str()),
+            (Some(false), "refused")
+        );
+        assert_eq!(
+            (metered.answered, metered.refused, metered.failed),
+            (3, 1, 1)
+        );
         meter.count(Ok(200));
-        assert_eq!((meter.read().answers, meter.read().error.as_str()), (Some(true), ""));
+        assert_eq!(
+            (meter.read().answers, meter.read().error.as_str()),
+            (Some(true), "")
+        );
     }
 }

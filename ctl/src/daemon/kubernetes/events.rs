@@ -94,11 +94,7 @@ impl Events {
         let now = MicroTime(Timestamp::now());
         let patch = json!({"series": {"count": series.count + 1, "lastObservedTime": now}});
         let patched = events
-            .patch(
-                &series.name,
-                &PatchParams::default(),
-                &Patch::Merge(&patch),
-            )
+            .patch(&series.name, &PatchParams::default(), &Patch::Merge(&patch))
             .await;
         match patched {
             Ok(_) => Ok(true),

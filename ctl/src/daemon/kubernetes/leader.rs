@@ -96,7 +96,12 @@ impl Part {
                     let wait = until.saturating_sub(now).max(Duration::from_millis(1));
                     // All daemons of a cluster may have been started at once.
                     let some = Duration::from_millis(rand::random_range(0..100));
-                    sleep(if lost == Some(until) { wait } else { wait + some }).await;
+                    sleep(if lost == Some(until) {
+                        wait
+                    } else {
+                        wait + some
+                    })
+                    .await;
                     self.publish(None);
                 }
                 step => {
@@ -199,8 +204,9 @@ impl Part {
         self.publish(None);
         if let Some(lease) = lease {
             let object = self.object(Some(&lease.version), "", lease.transitions, false);
-            let let_go = self.api.replace(&self.name, &PostParams::default(), &object);
-            if let Err(error) = let_go.await {
+            let parameters = PostParams::default();
+            let let_go = self.api.replace(&self.name, &parameters, &object).await;
+            if let Err(error) = let_go {
                 tracing::debug!("kubernetes: the Lease runs out: {}", chain(&error));
             }
         }
@@ -230,4 +236,3 @@ fn verb(step: &Step) -> &'static str {
         Step::Update { .. } => "update",
     }
 }
-

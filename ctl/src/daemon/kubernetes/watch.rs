@@ -10,7 +10,7 @@ use k8s_openapi::api::{apps::v1 as apps, core::v1 as core, discovery::v1 as disc
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource, ResourceExt};
 use lockstep_ctl_core::kubernetes::Change;
-use lockstep_kubernetes::facts::{self, Name};
+use lockstep_kubernetes::facts::{self, Name, gateway};
 use lockstep_kubernetes::resources::{AddressPool, Advertisement, Dire};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
@@ -60,7 +60,26 @@ pub enum Kind {
     Deployments,
     /// Pods in namespaces with a Dire.
     Pods,
+    /// GatewayClasses.
+    GatewayClasses,
+    /// Gateways.
+    Gateways,
+    /// TCPRoutes.
+    TcpRoutes,
+    /// UDPRoutes.
+    UdpRoutes,
+    /// ReferenceGrants.
+    Grants,
 }
+
+/// The kinds of the Gateway API, followed where the configuration names a controller.
+pub const GATEWAY_API: [Kind; 5] = [
+    Kind::GatewayClasses,
+    Kind::Gateways,
+    Kind::TcpRoutes,
+    Kind::UdpRoutes,
+    Kind::Grants,
+];
 
 impl Kind {
     /// The resource, as roles name it, with its group.
@@ -75,6 +94,11 @@ impl Kind {
             Kind::Dires => "dires.lockstep.dev",
             Kind::Deployments => "deployments.apps",
             Kind::Pods => "pods",
+            Kind::GatewayClasses => "gatewayclasses.gateway.networking.k8s.io",
+            Kind::Gateways => "gateways.gateway.networking.k8s.io",
+            Kind::TcpRoutes => "tcproutes.gateway.networking.k8s.io",
+            Kind::UdpRoutes => "udproutes.gateway.networking.k8s.io",
+            Kind::Grants => "referencegrants.gateway.networking.k8s.io",
         }
     }
 
@@ -83,8 +107,18 @@ impl Kind {
         match self {
             Kind::Services | Kind::Slices => true,
             Kind::Dires | Kind::Deployments | Kind::Pods => true,
+            Kind::GatewayClasses | Kind::Gateways | Kind::Grants => true,
+            Kind::TcpRoutes | Kind::UdpRoutes => true,
             Kind::Namespaces | Kind::Nodes | Kind::Pools | Kind::Advertisements => false,
         }
+    }
+}
+
+impl Kind {
+    /// Whether a cluster may be without it, and all else goes on: not every release of the Gateway
+    /// API has each of its kinds.
+    pub fn is_optional(self) -> bool {
+        GATEWAY_API.contains(&self)
     }
 }
 
@@ -125,13 +159,21 @@ pub enum Told {
     },
 }
 
-/// Follows until it is dropped.
-pub async fn follow(feed: Feed, cluster: Cluster, tell: Sender<Told>) {
+/// Follows until it is dropped. `every_service`: not only Services of type LoadBalancer, since routes
+/// of the Gateway API name any.
+pub async fn follow(feed: Feed, cluster: Cluster, every_service: bool, tell: Sender<Told>) {
     let client = cluster.client.clone();
     let config = watcher::Config::default().timeout(WATCH).page_size(PAGE);
     let namespace = feed.namespace.clone();
     let follower = Follower { feed, tell };
     match follower.feed.kind {
+        Kind::Services if every_service => {
+            let convert = |name: &Name, object: &core::Service| {
+                let object = Arc::new(facts::Service::from(object));
+                Some(Change::Service(name.clone(), Some(object)))
+            };
+            let _ = follower.run(Api::all(client), config, convert).await;
+        }
         Kind::Services => {
             let selected = config.clone().fields("spec.type=LoadBalancer");
             let follower = follower.run(Api::all(client.clone()), selected, service);
@@ -200,6 +242,42 @@ pub async fn follow(feed: Feed, cluster: Cluster, tell: Sender<Told>) {
             };
             let _ = follower.run(api, config, convert).await;
         }
+        Kind::GatewayClasses => {
+            let api = Api::all_with(client, &gateway::resources::gateway_classes());
+            let convert = |name: &Name, object: &gateway::GatewayClass| {
+                let object = Some(Arc::new(lean(object)));
+                Some(Change::GatewayClass(name.name.to_string(), object))
+            };
+            let _ = follower.run(api, config, convert).await;
+        }
+        Kind::Gateways => {
+            let api = Api::all_with(client, &gateway::resources::gateways());
+            let convert = |name: &Name, object: &gateway::Gateway| {
+                Some(Change::Gateway(name.clone(), Some(Arc::new(lean(object)))))
+            };
+            let _ = follower.run(api, config, convert).await;
+        }
+        Kind::TcpRoutes => {
+            let api = Api::all_with(client, &gateway::resources::tcp_routes());
+            let convert = |name: &Name, object: &gateway::Route| {
+                Some(Change::TcpRoute(name.clone(), Some(Arc::new(lean(object)))))
+            };
+            let _ = follower.run(api, config, convert).await;
+        }
+        Kind::UdpRoutes => {
+            let api = Api::all_with(client, &gateway::resources::udp_routes());
+            let convert = |name: &Name, object: &gateway::Route| {
+                Some(Change::UdpRoute(name.clone(), Some(Arc::new(lean(object)))))
+            };
+            let _ = follower.run(api, config, convert).await;
+        }
+        Kind::Grants => {
+            let api = Api::all_with(client, &gateway::resources::reference_grants());
+            let convert = |name: &Name, object: &gateway::ReferenceGrant| {
+                Some(Change::Grant(name.clone(), Some(Arc::new(lean(object)))))
+            };
+            let _ = follower.run(api, config, convert).await;
+        }
     }
 }
 
@@ -228,6 +306,11 @@ pub fn gone(kind: Kind, name: &Name) -> Change {
         Kind::Dires => Change::Dire(name.clone(), None),
         Kind::Deployments => Change::Deployment(name.clone(), None),
         Kind::Pods => Change::Pod(name.clone(), None),
+        Kind::GatewayClasses => Change::GatewayClass(name.name.to_string(), None),
+        Kind::Gateways => Change::Gateway(name.clone(), None),
+        Kind::TcpRoutes => Change::TcpRoute(name.clone(), None),
+        Kind::UdpRoutes => Change::UdpRoute(name.clone(), None),
+        Kind::Grants => Change::Grant(name.clone(), None),
     }
 }
 

@@ -46,10 +46,12 @@ const ERRORS: usize = 16;
 /// What is to be written.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Wanted {
-    /// Everything.
+    /// By the leader.
     pub writes: Arc<Vec<Write>>,
-    /// Until when, by [`uptime`]: after it nothing may be.
+    /// Until when it leads, by [`uptime`]: after it none of these may be written.
     pub until: Duration,
+    /// By every balancer, each its own.
+    pub parts: Arc<Vec<Write>>,
 }
 
 /// What became of it.
@@ -70,6 +72,8 @@ pub struct Written {
 enum Target {
     /// To the object, or to its status.
     Apply(Object, bool),
+    /// This balancer's part of its status.
+    Part(Object, String),
     /// This very object is deleted.
     Delete(Object, String),
     /// Something is told.
@@ -117,10 +121,9 @@ pub async fn run(
                 }
                 writer.want(wanted.borrow_and_update().clone());
             }
-            Some(done) = writer.under_way.join_next() => match done {
-                Ok((target, write, outcome)) => writer.done(target, write, outcome),
-                // It was aborted: nothing is known of it.
-                Err(_) => {}
+            // Nothing is known of one that was aborted.
+            Some(done) = writer.under_way.join_next() => if let Ok((target, write, outcome)) = done {
+                writer.done(target, write, outcome);
             },
             () = until(next) => {}
         }
@@ -149,7 +152,7 @@ impl Writer {
     fn want(&mut self, wanted: Wanted) {
         let now = Instant::now();
         self.until = wanted.until;
-        if uptime() >= wanted.until {
+        if !self.leads() {
             // Another may lead: what is under way is left.
             self.under_way.abort_all();
             self.busy.clear();
@@ -163,31 +166,33 @@ impl Writer {
             let kept = match target {
                 // Wanted anew, it happens once more.
                 Target::Event(_) => ONCE,
-                Target::Apply(..) | Target::Delete(..) => KEPT,
+                Target::Apply(..) | Target::Part(..) | Target::Delete(..) => KEPT,
             };
             now.duration_since(memory.wanted) < kept
         });
-        let writes = wanted.writes.iter();
+        let writes = wanted.writes.iter().chain(wanted.parts.iter());
         self.wanted = writes.map(|w| (target(w), w.clone())).collect();
+    }
+
+    fn leads(&self) -> bool {
+        uptime() < self.until
     }
 
     /// Starts what is due. Returns when the next thing is.
     fn start(&mut self) -> Option<Instant> {
-        let now = Instant::now();
-        if uptime() >= self.until {
-            return None;
-        }
+        let (now, leads) = (Instant::now(), self.leads());
         let mut next: Option<Instant> = None;
         for (target, write) in &self.wanted {
             if self.under_way.len() >= AT_ONCE {
                 // The next one that is done starts more.
                 return None;
             }
-            if self.busy.contains(target) {
+            let may = leads || matches!(target, Target::Part(..));
+            if !may || self.busy.contains(target) {
                 continue;
             }
             let due = match self.memory.get(target) {
-                Some(memory) if memory.write == *write => memory.again,
+                Some(memory) if is_same(&memory.write, write) => memory.again,
                 _ => now,
             };
             if due > now {
@@ -218,7 +223,8 @@ impl Writer {
             }
         }
         let known = self.memory.remove(&target);
-        let again = known.filter(|k| k.write == write && k.error.is_some() == error.is_some());
+        let again =
+            known.filter(|k| is_same(&k.write, &write) && k.error.is_some() == error.is_some());
         let tries = again.map_or(0, |known| known.tries.saturating_add(1));
         let (first, longest) = match (&error, &target) {
             (Some(_), _) => FAILED,
@@ -244,7 +250,7 @@ impl Writer {
         });
         self.written.errors = errors.take(ERRORS).collect();
         let is_open = |(target, write): &(&Target, &Write)| match self.memory.get(target) {
-            Some(memory) => memory.error.is_some() || memory.write != **write,
+            Some(memory) => memory.error.is_some() || !is_same(&memory.write, write),
             None => true,
         };
         self.written.open = self.wanted.iter().filter(is_open).count();
@@ -258,9 +264,36 @@ impl Writer {
     }
 }
 
+/// Whether both say the same. When a condition changed is not told by what is not written yet.
+fn is_same(one: &Write, other: &Write) -> bool {
+    fn same(one: &Value, other: &Value) -> bool {
+        match (one, other) {
+            (Value::Object(one), Value::Object(other)) => {
+                let at = |(key, value): (&String, &Value)| {
+                    let is = |other| key == "lastTransitionTime" || same(value, other);
+                    other.get(key).is_some_and(is)
+                };
+                one.len() == other.len() && one.iter().all(at)
+            }
+            (Value::Array(one), Value::Array(other)) => {
+                one.len() == other.len() && one.iter().zip(other).all(|(a, b)| same(a, b))
+            }
+            (one, other) => one == other,
+        }
+    }
+    match (one, other) {
+        (Write::Apply { body: one, .. }, Write::Apply { body: other, .. })
+        | (Write::Part { body: one, .. }, Write::Part { body: other, .. }) => same(one, other),
+        (one, other) => one == other,
+    }
+}
+
 fn target(write: &Write) -> Target {
     match write {
         Write::Apply { object, status, .. } => Target::Apply(object.clone(), *status),
+        Write::Part {
+            object, manager, ..
+        } => Target::Part(object.clone(), manager.clone()),
         Write::Delete { object, uid } => Target::Delete(object.clone(), uid.clone()),
         Write::Event(event) => Target::Event(event.clone()),
     }
@@ -268,7 +301,7 @@ fn target(write: &Write) -> Target {
 
 fn describe(target: &Target) -> String {
     let (object, what) = match target {
-        Target::Apply(object, true) => (object, "status of "),
+        Target::Apply(object, true) | Target::Part(object, _) => (object, "status of "),
         Target::Apply(object, false) => (object, ""),
         Target::Delete(object, _) => (object, "deletion of "),
         Target::Event(event) => (&event.about, "event of "),
@@ -286,12 +319,20 @@ async fn carry_out(client: &Client, events: &Events, write: &Write) -> Result<()
             status,
             body,
         } => apply(client, object, *status, body, FIELD_MANAGER).await,
+        Write::Part {
+            object,
+            manager,
+            body,
+        } => apply(client, object, true, body, manager).await,
         Write::Delete { object, uid } => {
             let parameters = DeleteParams::default().preconditions(Preconditions {
                 uid: Some(uid.clone()),
                 resource_version: None,
             });
-            match api(client, object).delete(&object.name.name, &parameters).await {
+            match api(client, object)
+                .delete(&object.name.name, &parameters)
+                .await
+            {
                 Ok(_) => Ok(()),
                 // It is gone, or another one has its name.
                 Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(()),

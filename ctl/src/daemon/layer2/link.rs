@@ -3,6 +3,7 @@
 use super::neighbors::{self, Mac};
 use crate::daemon::privileges;
 use lockstep_api::Layer2Interface;
+use lockstep_ctl_core::announce::ways::Interfaces;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{LinkAddr, SockaddrStorage, bind};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
@@ -21,9 +22,19 @@ use tokio::time::{Instant, sleep_until};
 pub struct Owned {
     /// Each VIP, and the number of its last announcement: a new one is announced again.
     pub vips: BTreeMap<IpAddr, u64>,
+    /// The interfaces of those that are not answered for on all of them.
+    pub on: BTreeMap<IpAddr, Interfaces>,
     /// Until when that can be relied on without another word: a process that was frozen answers
     /// nothing before it knows who owns what.
     pub until: Option<Instant>,
+}
+
+impl Owned {
+    /// Whether a VIP is answered for on an interface.
+    fn has(&self, vip: &IpAddr, interface: &str) -> bool {
+        let on = self.on.get(vip);
+        self.vips.contains_key(vip) && on.is_none_or(|on| on.has(interface))
+    }
 }
 
 /// When a VIP is announced after it came here. One frame may be lost, and a neighbor that just
@@ -140,12 +151,15 @@ impl Link {
         let now = Instant::now();
         let gone = self
             .announced
-            .extract_if(.., |vip, _| !owned.vips.contains_key(vip));
+            .extract_if(.., |vip, _| !owned.has(vip, &self.name));
         for (vip, _) in gone {
             self.due.retain(|(_, other)| *other != vip);
             open.member(vip, false);
         }
         for (&vip, &number) in &owned.vips {
+            if !owned.has(&vip, &self.name) {
+                continue;
+            }
             let before = self.announced.insert(vip, number);
             if before.is_none() {
                 open.member(vip, true);
@@ -198,7 +212,7 @@ impl Link {
                 let Some(question) = neighbors::question(&frame[..length]) else {
                     continue;
                 };
-                if !relied_on || !owned.vips.contains_key(&question.about) {
+                if !relied_on || !owned.has(&question.about, &self.name) {
                     continue;
                 }
                 if self.answered >= RATE {

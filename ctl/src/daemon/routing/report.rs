@@ -148,18 +148,18 @@ fn routes(reply: &BgpReply, name: &str, told: &Prefixes, wanted: &Prefixes) -> V
         .iter()
         .filter_map(|route| Some((route.prefix.parse().ok()?, route.announced_to.clone())))
         .collect();
-    for prefix in wanted.union(told) {
+    for prefix in wanted.keys().chain(told.keys()) {
         all.entry(*prefix).or_default();
     }
     for (prefix, to) in &mut all {
         to.retain(|other| other != name);
-        if told.contains(prefix) {
+        if told.contains_key(prefix) {
             to.push(name.to_owned());
             to.sort_unstable();
         }
     }
     all.into_iter()
-        .filter(|(prefix, to)| !to.is_empty() || wanted.contains(prefix))
+        .filter(|(prefix, to)| !to.is_empty() || wanted.contains_key(prefix))
         .map(|(prefix, announced_to)| BgpRoute {
             prefix: prefix.to_string(),
             announced_to,

@@ -13,7 +13,7 @@ use lockstep_ctl_core::bgp::notification::Notification;
 use lockstep_ctl_core::bgp::open;
 use lockstep_ctl_core::bgp::peer::{self, Event, Output, SLOTS, Say, Slot, State};
 use lockstep_ctl_core::bgp::rib::{Told, Updates};
-use lockstep_ctl_core::bgp::routes::{Attributes, Prefixes};
+use lockstep_ctl_core::bgp::routes::{Attributes, Prefixes, Wanted};
 use lockstep_ctl_core::bgp::wire;
 use lockstep_ctl_core::config::bgp::Peer;
 use lockstep_ctl_core::drains::Timestamp;
@@ -43,7 +43,7 @@ pub struct Ears {
     /// What to do.
     pub orders: watch::Receiver<Order>,
     /// What to announce; `None` until that is known.
-    pub prefixes: watch::Receiver<Option<Arc<Prefixes>>>,
+    pub prefixes: watch::Receiver<Option<Arc<Wanted>>>,
     /// How the paths to routers with BFD are.
     pub paths: watch::Receiver<Sessions>,
     /// Connections that the router has opened.
@@ -317,7 +317,9 @@ impl Router {
         let Some(attributes) = self.attributes(slot) else {
             return;
         };
-        let updates = self.told.update(session, &wanted, &attributes);
+        let updates = self
+            .told
+            .update(session, &wanted.to(self.address), &attributes);
         self.send_updates(slot, updates);
         self.report();
     }
@@ -395,7 +397,8 @@ impl Router {
             sent: &self.sent,
             path: self.path,
         });
-        let wanted = self.ears.prefixes.borrow().clone().unwrap_or_default();
+        let wanted = self.ears.prefixes.borrow().clone();
+        let wanted = wanted.map_or_else(Prefixes::new, |wanted| wanted.to(self.address));
         self.reply.send_if_modified(|reply| {
             report::update(reply, self.address, entry, self.told.prefixes(), &wanted)
         });

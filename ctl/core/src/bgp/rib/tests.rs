@@ -1,9 +1,10 @@
 //! What is told, read by the codec's own parser; and what routers are spared.
 
 use super::super::open::Settings;
-use super::super::routes::{Policy, prefixes};
+use super::super::routes::{Policy, Wanted};
 use super::*;
-use crate::announce::{Announcements, Withheld};
+use crate::announce::ways::{Advertised, Advertisements, Route};
+use crate::announce::{Announced, Announcements, Withheld};
 use netgauze_bgp_pkt::wire::deserializer::BgpParsingContext;
 use netgauze_iana::address_family::AddressType;
 use netgauze_parse_utils::reader::SliceReader;
@@ -54,7 +55,8 @@ fn attributes(settings: &Settings) -> Attributes {
 }
 
 fn set(all: &[&str]) -> Prefixes {
-    all.iter().map(|p| p.parse().unwrap()).collect()
+    let plain = |p: &&str| (p.parse().unwrap(), BTreeSet::new());
+    all.iter().map(plain).collect()
 }
 
 /// The messages, each in its limit, as the codec reads them.
@@ -128,7 +130,8 @@ fn apply(table: &mut Table, updates: &[BgpUpdateMessage]) {
 }
 
 fn names(table: &Table) -> Prefixes {
-    table.keys().map(|(prefix, _)| *prefix).collect()
+    let plain = |(prefix, _): &(IpNet, _)| (*prefix, BTreeSet::new());
+    table.keys().map(plain).collect()
 }
 
 #[test]
@@ -277,6 +280,19 @@ fn a_refresh_says_one_family_again_to_its_end() {
     assert_eq!(messages[1].end_of_rib(), Some(AddressType::Ipv6Unicast));
 }
 
+/// What the router 10.0.0.2 is to have.
+fn wanted(
+    vips: &Announcements,
+    ways: Advertisements,
+    aggregates: &[&str],
+    specifics: bool,
+) -> Prefixes {
+    let announced = Announced::new(vips.clone(), ways);
+    let aggregates: Vec<IpNet> = aggregates.iter().map(|a| a.parse().unwrap()).collect();
+    let wanted = Wanted::of(&announced, &aggregates, specifics);
+    wanted.to("10.0.0.2".parse().unwrap())
+}
+
 #[test]
 fn aggregates_stand_for_the_vips_inside_of_them() {
     let vip = |text: &str| text.parse::<IpAddr>().unwrap();
@@ -285,16 +301,113 @@ fn aggregates_stand_for_the_vips_inside_of_them() {
         (vip("203.0.113.11"), Some(Withheld::NoEngine)),
         (vip("198.51.100.1"), None),
     ]);
-    let aggregates = ["203.0.113.0/24".parse().unwrap()];
+    let found = |vips: &Announcements, specifics| {
+        wanted(vips, Advertisements::new(), &["203.0.113.0/24"], specifics)
+    };
     let both = set(&["203.0.113.0/24", "198.51.100.1/32"]);
-    assert_eq!(prefixes(&vips, &aggregates, false), both);
+    assert_eq!(found(&vips, false), both);
     let specific = set(&["203.0.113.0/24", "203.0.113.10/32", "198.51.100.1/32"]);
-    assert_eq!(prefixes(&vips, &aggregates, true), specific);
+    assert_eq!(found(&vips, true), specific);
     vips.insert(vip("203.0.113.10"), Some(Withheld::Drained));
+    assert_eq!(found(&vips, false), set(&["198.51.100.1/32"]));
+}
+
+fn route(peers: &[&str], communities: &[&str], length: Option<u8>) -> Route {
+    Route {
+        peers: peers.iter().map(|p| p.parse().unwrap()).collect(),
+        communities: communities.iter().map(|c| c.parse().unwrap()).collect(),
+        length,
+    }
+}
+
+#[test]
+fn a_vip_of_a_cluster_goes_to_the_routers_and_as_the_prefix_that_its_advertisements_say() {
+    let communities = |all: &[&str]| all.iter().map(|c| c.parse().unwrap()).collect();
+    for (routes, has) in [
+        (vec![], None),
+        (
+            vec![route(&[], &[], None)],
+            Some(("203.0.112.0/23", &[][..])),
+        ),
+        (
+            vec![route(&[], &[], Some(32))],
+            Some(("203.0.113.10/32", &[])),
+        ),
+        (
+            vec![route(&[], &[], Some(26))],
+            Some(("203.0.113.0/26", &[])),
+        ),
+        (
+            vec![route(&["10.0.0.2"], &["64512:1"], Some(32))],
+            Some(("203.0.113.10/32", &["64512:1"])),
+        ),
+        (vec![route(&["10.0.0.3"], &[], Some(32))], None),
+        // What several say of one prefix comes together, and what is said to others does not.
+        (
+            vec![
+                route(&["10.0.0.2", "10.0.0.3"], &["64512:1"], Some(32)),
+                route(&[], &["64512:2"], Some(32)),
+                route(&["10.0.0.3"], &["64512:3"], Some(32)),
+            ],
+            Some(("203.0.113.10/32", &["64512:1", "64512:2"])),
+        ),
+    ] {
+        let vip: IpAddr = "203.0.113.10".parse().unwrap();
+        let vips = Announcements::from([(vip, None)]);
+        let way = Advertised {
+            bgp: routes.iter().cloned().collect(),
+            layer2: None,
+        };
+        let found = wanted(
+            &vips,
+            Advertisements::from([(vip, way)]),
+            &["203.0.112.0/23"],
+            false,
+        );
+        let has = has.map(|(prefix, all)| (prefix.parse().unwrap(), communities(all)));
+        assert_eq!(found, Prefixes::from_iter(has), "{routes:?}");
+    }
+}
+
+#[test]
+fn prefixes_have_the_communities_of_their_own_and_only_those_that_change_are_told_again() {
+    let (settings, session) = (settings(64512, 64512), session());
+    let attributes = attributes(&settings);
+    let own: BTreeSet<Community> = ["64512:7", "64512:100"].map(|c| c.parse().unwrap()).into();
+    let mut wanted = set(&["203.0.113.10/32", "2001:db8:1::10/128"]);
+    wanted.insert("203.0.113.11/32".parse().unwrap(), own);
+    let (mut told, mut table) = (Told::default(), Table::new());
+    let first = told.update(&session, &wanted, &attributes);
+    assert_eq!(first.announced, 3);
+    apply(&mut table, &read(&session, &first.bytes));
+    let has = |table: &Table, prefix: &str| -> Vec<u32> {
+        let attributes = &table[&(prefix.parse().unwrap(), None)];
+        let standard = attributes.iter().find_map(|a| match a.value() {
+            PathAttributeValue::Communities(all) => Some(all.communities()),
+            _ => None,
+        });
+        standard.into_iter().flatten().map(|c| c.value()).collect()
+    };
+    let number = |low: u32| 64512 << 16 | low;
+    // What the session has already is not there twice.
+    assert_eq!(has(&table, "203.0.113.11/32"), [number(100), number(7)]);
+    assert_eq!(has(&table, "203.0.113.10/32"), [number(100)]);
+    assert_eq!(has(&table, "2001:db8:1::10/128"), [number(100)]);
     assert_eq!(
-        prefixes(&vips, &aggregates, false),
-        set(&["198.51.100.1/32"])
+        told.update(&session, &wanted, &attributes),
+        Updates::default()
     );
+    let other = ["64512:8".parse().unwrap()].into();
+    wanted.insert("203.0.113.11/32".parse().unwrap(), other);
+    let second = told.update(&session, &wanted, &attributes);
+    assert_eq!((second.announced, second.withdrawn), (1, 0));
+    apply(&mut table, &read(&session, &second.bytes));
+    assert_eq!(has(&table, "203.0.113.11/32"), [number(100), number(8)]);
+    // Said again, it is the same.
+    let again = told.replay(&session, Family::Ipv4);
+    let mut replayed = Table::new();
+    apply(&mut replayed, &read(&session, &again.bytes));
+    assert_eq!(has(&replayed, "203.0.113.11/32"), [number(100), number(8)]);
 }
 
 fn some_prefixes() -> impl Strategy<Value = Prefixes> {
@@ -312,7 +425,11 @@ fn some_prefixes() -> impl Strategy<Value = Prefixes> {
             .trunc()
             .into()
     });
-    proptest::collection::btree_set(prop_oneof![v4, v6], 0..2_000)
+    let communities = prop_oneof![
+        9 => Just(BTreeSet::new()),
+        1 => (0_u32..9).prop_map(|low| BTreeSet::from([Community::Standard(low)])),
+    ];
+    proptest::collection::btree_map(prop_oneof![v4, v6], communities, 0..2_000)
 }
 
 proptest! {
@@ -335,7 +452,8 @@ proptest! {
         for wanted in steps {
             let updates = told.update(&session, &wanted, &attributes);
             apply(&mut table, &read(&session, &updates.bytes));
-            prop_assert_eq!(names(&table), wanted);
+            prop_assert!(names(&table).keys().eq(wanted.keys()));
+            prop_assert_eq!(told.prefixes(), &wanted);
             let id = add_path.then_some(PATH_ID);
             prop_assert!(table.keys().all(|(_, path)| *path == id));
         }

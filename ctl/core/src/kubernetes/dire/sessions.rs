@@ -55,9 +55,13 @@ pub struct ReplicaView<'a> {
 /// not ready, or ends), or the daemon's pings are not answered, which a filter can do as well.
 const NO_FAULT: [&str; 2] = ["removed from the service", "down by its health check"];
 
-/// The sessions of an engine, counted by service.
+/// Services whose last switchover is remembered.
+const SWITCHED: usize = 4_096;
+
+/// The sessions of an engine, counted by service. By default nothing is known of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sessions {
+    is_known: bool,
     services: BTreeMap<String, Tally>,
     switched: BTreeMap<String, Switchover>,
 }
@@ -79,8 +83,17 @@ struct Replica {
 }
 
 impl Sessions {
+    /// There are none.
+    pub fn none() -> Self {
+        Sessions {
+            is_known: true,
+            ..Sessions::default()
+        }
+    }
+
     /// Counts a session. One that has not begun, or is over, is none.
     pub fn add(&mut self, session: &SessionView<'_>) {
+        self.is_known = true;
         if matches!(session.state, "opening" | "closed") {
             return;
         }
@@ -103,12 +116,17 @@ impl Sessions {
 
     /// Notes that another replica became primary in a session of a service.
     pub fn switched(&mut self, service: &str, switchover: Switchover) {
-        self.switched.insert(service.to_owned(), switchover);
+        let known = self.switched.get(service);
+        let newer = known.is_none_or(|known| known.time.0 <= switchover.time.0);
+        if newer && (known.is_some() || self.switched.len() < SWITCHED) {
+            self.switched.insert(service.to_owned(), switchover);
+        }
     }
 
     /// Keeps what is known of switchovers, for the next count.
     pub fn begin_anew(&self) -> Sessions {
         Sessions {
+            is_known: true,
             services: BTreeMap::new(),
             switched: self.switched.clone(),
         }
@@ -167,6 +185,9 @@ impl Replica {
 /// What this balancer writes of its own sessions, as `balancer`. Changes that matter are written
 /// within a second, numbers every five.
 pub fn parts(world: &World, sessions: &Sessions, balancer: &str, now: Timestamp) -> Vec<Write> {
+    if !sessions.is_known {
+        return Vec::new();
+    }
     let now = micros(now);
     let dires = world.dires.iter();
     let dires = dires.filter(|(_, dire)| dire.metadata.deletion_timestamp.is_none());
@@ -215,11 +236,14 @@ fn is_due(there: &DireBalancer, wanted: &DireBalancer, now: Timestamp) -> bool {
         renew_time: there.renew_time.clone(),
         ..wanted.clone()
     };
+    // The API server keeps replicas by their pods, in an order of its own.
+    let mut there = there.clone();
+    there.replicas.sort_by(|a, b| a.pod.cmp(&b.pod));
     // A clock that was set back is as good as a long time.
     if age.is_negative() || age >= RENEWAL {
         return true;
     }
-    same != *there && age >= PAUSE && (age >= NUMBERS || shape(there) != shape(wanted))
+    same != there && age >= PAUSE && (age >= NUMBERS || shape(&there) != shape(wanted))
 }
 
 /// What of a part matters at once: not how many, but whether.

@@ -2,8 +2,8 @@
 
 use super::hive::{Hive, Replica, Standing};
 use super::{child, needed, object, sessions};
+use crate::kubernetes::verdict::Verdict;
 use crate::kubernetes::{World, Write};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use lockstep_kubernetes::facts::Name;
 use lockstep_kubernetes::resources::Dire;
@@ -29,14 +29,6 @@ pub struct Situation<'a> {
     pub now: Timestamp,
 }
 
-/// A condition but for when it began.
-struct Verdict {
-    kind: &'static str,
-    holds: bool,
-    reason: &'static str,
-    message: String,
-}
-
 /// The status as it is to be, without what the balancers write.
 pub fn status(situation: &Situation<'_>) -> DireStatus {
     let Situation {
@@ -60,7 +52,9 @@ pub fn status(situation: &Situation<'_>) -> DireStatus {
         found(situation),
         protected(situation, synced, unprotected),
     ];
-    let conditions = verdicts.into_iter().map(|v| condition(dire, v, *now));
+    let conditions = verdicts.into_iter();
+    let known = old.map_or(&[][..], |old| &old.conditions);
+    let conditions = conditions.map(|v| v.condition(known, dire.metadata.generation, *now));
     DireStatus {
         observed_generation: dire.metadata.generation,
         addresses: addresses(situation),
@@ -80,13 +74,23 @@ pub fn status(situation: &Situation<'_>) -> DireStatus {
 
 /// Writes it, where it is another one.
 pub fn write(name: &Name, dire: &Dire, status: &DireStatus) -> Option<Write> {
-    let mut there = dire.status.clone().unwrap_or_default();
-    there.balancers.clear();
-    (there != *status || dire.status.is_none()).then(|| Write::Apply {
+    let there = dire.status.as_ref().map(in_order);
+    (there != Some(in_order(status))).then(|| Write::Apply {
         object: object(name),
         status: true,
         body: json!({ "status": status }),
     })
+}
+
+/// Without what balancers write. The API server keeps lists by their keys, in an order of its own.
+fn in_order(status: &DireStatus) -> DireStatus {
+    let mut status = DireStatus {
+        balancers: Vec::new(),
+        ..status.clone()
+    };
+    status.replicas.sort_by(|a, b| a.pod.cmp(&b.pod));
+    status.conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
+    status
 }
 
 fn replica(replica: &Replica<'_>, parts: &[&DireBalancer]) -> DireReplica {
@@ -282,19 +286,4 @@ fn protected(situation: &Situation<'_>, synced: usize, unprotected: i64) -> Verd
          see the pods in status.replicas, or scale Deployment {hive} up"
     );
     verdict(false, "TooFewReplicas", message)
-}
-
-fn condition(dire: &Dire, verdict: Verdict, now: Timestamp) -> Condition {
-    let status = if verdict.holds { "True" } else { "False" };
-    let old = dire.status.iter().flat_map(|status| &status.conditions);
-    let mut old = old.filter(|old| old.type_ == verdict.kind && old.status == status);
-    let since = old.next().map(|old| old.last_transition_time.clone());
-    Condition {
-        type_: verdict.kind.to_owned(),
-        status: status.to_owned(),
-        reason: verdict.reason.to_owned(),
-        message: verdict.message,
-        observed_generation: dire.metadata.generation,
-        last_transition_time: since.unwrap_or(Time(now)),
-    }
 }

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 mod balancers;
+mod distributors;
 mod ends;
 mod policies;
 
@@ -55,6 +56,7 @@ fn pod(name: &str, address: &str) -> Pod {
         name: Name::new("default", name),
         uid: format!("uid-{name}"),
         labels: BTreeMap::from([("app".to_owned(), "hive".to_owned())]),
+        annotations: BTreeMap::new(),
         addresses: address.parse().into_iter().collect(),
         ready: true,
         deleting: false,
@@ -73,6 +75,8 @@ fn deployment(replicas: i32) -> Deployment {
             match_expressions: None,
         },
         replicas,
+        uid: "uid-hive".to_owned(),
+        annotations: BTreeMap::new(),
     }
 }
 

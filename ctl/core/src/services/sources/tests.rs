@@ -43,6 +43,7 @@ fn services_of_a_provider_stand_beside_the_files_with_all_that_is_theirs() {
         services: vec![service("b", &["10.0.0.2"])],
         spreads: Spreads::from([(name.clone(), crate::spread::Spread::default())]),
         health: BTreeMap::from([(name.clone(), Policy::default())]),
+        ..Offer::default()
     };
     let offer = Arc::new(provided);
     let revision = 7;
@@ -172,4 +173,27 @@ fn what_the_engine_can_never_have_is_left_out_until_it_is_another() {
     assert_eq!(named(&sources), ["a", "c"], "the same again");
     sources.provide(KUBERNETES, said(3, vec![service("b", &["10.0.0.2"]), c]));
     assert_eq!(named(&sources), ["a", "b", "c"]);
+}
+
+#[test]
+fn the_ways_of_a_providers_vips_go_on_while_it_is_awaited_and_none_are_of_the_file() {
+    use crate::announce::ways::{Advertised, Advertisements};
+    let way = |text: &str| (text.parse().unwrap(), Advertised::default());
+    let ways = |all: &[&str]| all.iter().map(|a| way(a)).collect::<Advertisements>();
+    let of = |sources: &Sources| sources.union().offer.advertised;
+    let mut sources = Sources::default();
+    sources.remember(ways(&["203.0.113.10", "203.0.113.99"]));
+    assert_eq!(of(&sources), ways(&[]), "there is no provider");
+    sources.expect(&BTreeSet::from([KUBERNETES]));
+    assert_eq!(of(&sources), ways(&["203.0.113.10", "203.0.113.99"]));
+    // It has a service with this VIP.
+    sources.set_file(offer(vec![service("a", &["10.0.0.1"])]));
+    assert_eq!(of(&sources), ways(&["203.0.113.99"]));
+    let offer = Arc::new(Offer {
+        advertised: ways(&["203.0.113.10", "203.0.113.50"]),
+        ..Offer::default()
+    });
+    let revision = 1;
+    sources.provide(KUBERNETES, Provided::Services { revision, offer });
+    assert_eq!(of(&sources), ways(&["203.0.113.50"]));
 }

@@ -51,6 +51,16 @@ fn rules_of_one_object() {
             "at least the quorum",
         ),
         (
+            "an image",
+            json!({ "distributorImage": "lockstep:1", "distributor": { "addresses": ["10.0.0.9"] } }),
+            "",
+        ),
+        (
+            "an image without an address",
+            json!({ "distributorImage": "lockstep:1" }),
+            "go together",
+        ),
+        (
             "a port twice",
             json!({ "forwardedPorts": [80, 81, 80] }),
             "a port twice",
