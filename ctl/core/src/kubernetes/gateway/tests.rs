@@ -40,6 +40,9 @@ struct Cluster {
     world: World,
 }
 
+/// Name, VIPs, and backends with their weights of a service.
+type Served = (String, Vec<String>, Vec<(String, u16)>);
+
 impl Cluster {
     /// A class of ours, and a Gateway `edge` in `infra` with these listeners.
     fn new(listeners: Value) -> Self {
@@ -208,7 +211,7 @@ impl Cluster {
         conditions.map(short).collect()
     }
 
-    fn served(&self) -> Vec<(String, Vec<String>, Vec<(String, u16)>)> {
+    fn served(&self) -> Vec<Served> {
         let services = services(&self.world, &settings())
             .into_iter()
             .map(|service| {
