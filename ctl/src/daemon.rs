@@ -211,7 +211,12 @@ async fn serve(options: Options, log: Log) -> anyhow::Result<()> {
     say_goodbye(&wires, &ending, ending_as, parts, again).await;
     let _ = stop.send(());
     // A client that holds its connection open does not hold up the end.
-    let _ = tokio::time::timeout(GOODBYE, server).await;
+    let patience = match ending_as {
+        // The next daemon is waited for, on the link too.
+        Ending::Restart => GOODBYE / 10,
+        Ending::Running | Ending::Shutdown => GOODBYE,
+    };
+    let _ = tokio::time::timeout(patience, server).await;
     actor.abort();
     Ok(())
 }

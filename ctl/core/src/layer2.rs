@@ -16,6 +16,10 @@
 //! sent in this life a moment ago: it can have said so only now. From then on its hellos count in
 //! their order, while they come without a break.
 //!
+//! A balancer whose daemon is started again keeps its VIPs, since its engine goes on: it says so with
+//! its last hello, and what it owned stays its own for the others until its next life has found out
+//! what it can serve. When that one is not there within [`RESTART`] it counts as dead.
+//!
 //! No sockets, no clock in here: hellos and time are arguments. Time is what has passed since any
 //! fixed moment, by a clock that does not jump.
 
@@ -28,10 +32,14 @@ mod member;
 mod rank;
 
 pub use hello::{Hello, HelloError, MAX_BYTES, VERSION};
-use member::{Judgement, Member};
+use member::{Judgement, Member, RECOVERY};
 
 /// Hellos that must be missing before a balancer counts as dead.
 pub const MISSES: u32 = 3;
+
+/// How long the daemon of a balancer may be away for a restart before others take its VIPs: as
+/// long as a take-over may take.
+pub const RESTART: Duration = Duration::from_millis(900);
 
 /// The most balancers that share VIPs.
 pub const MAX_MEMBERS: usize = 16;
@@ -105,6 +113,9 @@ pub struct Election {
     /// Others should not wait for what changed.
     urgent: bool,
     leaving: bool,
+    restarting: bool,
+    /// While it is not known yet what this balancer can serve.
+    recovering: bool,
 }
 
 impl Election {
@@ -132,6 +143,8 @@ impl Election {
             sent: None,
             urgent: true,
             leaving: false,
+            restarting: false,
+            recovering: true,
         }
     }
 
@@ -151,10 +164,26 @@ impl Election {
         self.settle(now);
     }
 
+    /// Says that this balancer has found out that it can serve nothing: what an earlier life of it
+    /// owned is not kept for it.
+    pub fn serves_nothing(&mut self, now: Duration) {
+        if std::mem::take(&mut self.recovering) {
+            self.urgent = true;
+            self.settle(now);
+        }
+    }
+
     /// Ends in order: lets go of everything, and says so in the hellos from now on.
     pub fn leave(&mut self, now: Duration) {
         self.leaving = true;
         self.offer(now, []);
+        self.urgent = true;
+    }
+
+    /// Ends for a restart: what is ours stays so for the others, which hear it from now on.
+    pub fn restart(&mut self, now: Duration) {
+        self.fence(now);
+        self.restarting = true;
         self.urgent = true;
     }
 
@@ -204,6 +233,7 @@ impl Election {
         self.fence(now);
         self.bury(now);
         self.settle(now);
+        self.recovering &= !self.has_recovered(now);
         if self.due() > now {
             return None;
         }
@@ -217,6 +247,11 @@ impl Election {
             sequence: self.sequence,
             interval: self.timing.interval,
             leaving: self.leaving,
+            restart: match self.restarting {
+                true => RESTART,
+                false => Duration::ZERO,
+            },
+            recovering: self.recovering,
             heard: (self.members.iter())
                 .flat_map(|(name, member)| {
                     let lives = member.lives(now);
@@ -234,8 +269,8 @@ impl Election {
 
     /// When [`Election::tick`] has something to do.
     pub fn next_deadline(&self) -> Duration {
-        let dies = self.members.values().filter_map(Member::dies);
-        dies.fold(self.due(), Duration::min)
+        let others = self.members.values().filter_map(Member::next_deadline);
+        others.fold(self.due(), Duration::min)
     }
 
     /// What is ours, and since when.
@@ -318,10 +353,24 @@ impl Election {
     /// Notices who died.
     fn bury(&mut self, now: Duration) {
         for member in self.members.values_mut() {
-            if member.dies().is_some_and(|at| at <= now) {
-                member.bury();
-            }
+            member.advance(now);
         }
+    }
+
+    /// Whether an earlier life's VIPs need not be kept for this one any more: it claims what it
+    /// serves by itself, or will not.
+    fn has_recovered(&self, now: Duration) -> bool {
+        let offered = !self.willing.is_empty();
+        let all = self
+            .willing
+            .values()
+            .all(|since| self.is_known(now, *since));
+        (offered && all && self.listened(now)) || now.saturating_sub(self.began) >= RECOVERY
+    }
+
+    /// Whether others have had the time to hear of what we are willing to own since then.
+    fn is_known(&self, now: Duration, since: Duration) -> bool {
+        now.saturating_sub(since) >= self.timing.interval
     }
 
     /// Whether we have listened long enough to know who owns what: every balancer was heard since
@@ -360,31 +409,29 @@ impl Election {
         if !self.willing.contains_key(&vip) {
             return false;
         }
-        let mine = rank::rank(vip, &self.name);
         let living = |since: Duration, time: Duration| now.saturating_sub(since) >= time;
+        let higher = |name: &str| rank::rank(vip, name) > rank::rank(vip, &self.name);
+        let highest = self.highest(vip);
         self.members.iter().all(|(name, member)| {
             let Some(alive) = member.alive else {
                 return true;
             };
-            let higher = rank::rank(vip, name) > mine;
             let hears_us = member.hears_us();
             if member.owns(vip) {
                 // One that cannot hear us will never let go. One that is heard since a moment only
                 // has not had the time to hear us.
-                return !higher && (hears_us || !living(alive, self.timing.interval * 2));
+                return !higher(name) && (hears_us || !living(alive, self.timing.interval * 2));
             }
             // Handed over to whom it belongs, once that one has proved to stay.
             let proved =
                 (member.willing.get(&vip)).is_some_and(|since| living(*since, self.timing.hold));
-            !(higher && hears_us && proved && self.highest(vip) == Some(name.as_str()))
+            !(hears_us && proved && highest == Some(name.as_str()))
         })
     }
 
     /// Whether a VIP that nobody has becomes ours.
     fn claims(&self, now: Duration, vip: IpAddr) -> bool {
-        // Others have had the time to hear that we are willing.
-        let known = (self.willing.get(&vip))
-            .is_some_and(|since| now.saturating_sub(*since) >= self.timing.interval);
+        let known = (self.willing.get(&vip)).is_some_and(|since| self.is_known(now, *since));
         known
             && !self.members.values().any(|member| member.owns(vip))
             && self.highest(vip) == Some(&self.name)

@@ -95,8 +95,9 @@ async fn follow(mut wires: Wires) {
         said.clear();
         let mut part = Part::new(name, settings, hellos, &wires);
         part.run(&mut wires, now).await;
-        part.leave().await;
-        if *wires.ending.borrow() != Ending::Running {
+        let ending = *wires.ending.borrow();
+        part.leave(ending).await;
+        if ending != Ending::Running {
             return;
         }
     }
@@ -260,7 +261,12 @@ impl Part {
             );
         }
         self.too_many = too_many;
-        self.election.offer(self.clock.uptime(), vips);
+        let now = self.clock.uptime();
+        // Before anything is said of VIPs, what they become is not known yet.
+        if vips.is_empty() && !announcements.is_empty() {
+            self.election.serves_nothing(now);
+        }
+        self.election.offer(now, vips);
     }
 
     /// Says hello where it is due, and follows what that brings about.
@@ -307,10 +313,15 @@ impl Part {
         self.publish();
     }
 
-    /// Lets go of everything, and tells the others, so that they need not wait.
-    async fn leave(mut self) {
+    /// Tells the others, so that they need not wait, and lets go of everything; but before a
+    /// restart they are to wait: the engine goes on, and neighbors know where the VIPs are.
+    async fn leave(mut self, ending: Ending) {
         let (times, pause) = GOODBYES;
-        self.election.leave(self.clock.uptime());
+        let now = self.clock.uptime();
+        match ending {
+            Ending::Restart => self.election.restart(now),
+            Ending::Running | Ending::Shutdown => self.election.leave(now),
+        }
         for _ in 0..times {
             self.tick();
             sleep(pause.max(self.settings.timing.interval / 8)).await;

@@ -650,12 +650,13 @@ struct Listener(TcpListener);
 /// of the tunnel.
 #[test]
 fn a_server_that_does_not_serve_the_vip_is_found_through_the_tunnel() {
-    let through = |name: &str, vip: &str, check: &str| {
+    let to = |name: &str, vip: &str, check: &str, keys: &str, backend: &str| {
         format!(
-            "[[service]]\nname = \"{name}\"\nvips = [\"{vip}\"]\nall_down = \"drop\"\n\
-             health = {{ {check} }}\nbackends = [{{ address = \"10.97.0.2\" }}]\n"
+            "[[service]]\nname = \"{name}\"\nvips = [\"{vip}\"]\nall_down = \"drop\"\n{keys}\n\
+             health = {{ {check} }}\nbackends = [{{ address = \"{backend}\" }}]\n"
         )
     };
+    let through = |name: &str, vip: &str, check: &str| to(name, vip, check, "", "10.97.0.2");
     let tunnel = "type = \"tcp\", via = \"tunnel\"";
     let services = through("four", "203.0.113.10:80/tcp", tunnel)
         + &through("six", "[2001:db8::10]:80/tcp", tunnel)
@@ -670,17 +671,34 @@ fn a_server_that_does_not_serve_the_vip_is_found_through_the_tunnel() {
             "type = \"udp\", via = \"tunnel\"",
         )
         + &through("own", "203.0.113.10:82/tcp", "type = \"tcp\", port = 80");
+    const ENDS: &str = "--address 10.97.0.2 --address fd97::2";
+    let decap = env!("CARGO_BIN_EXE_lockstep");
+    // GUE, and tunnels over IPv6.
+    let port_80 = "type = \"tcp\", via = \"tunnel\", port = 80";
+    let gue = "encapsulation = \"gue\"";
+    let other = [
+        ("gue", 1, gue, "10.97.0.2"),
+        ("over6", 2, "", "fd97::2"),
+        ("gue6", 3, gue, "fd97::2"),
+    ];
+    let services = other
+        .iter()
+        .fold(services, |text, (name, port, keys, backend)| {
+            let vip = format!("203.0.113.10:100{port}/tcp");
+            text + &to(name, &vip, port_80, keys, backend)
+        });
     let (bench, (server, nginx)) = Bench::new(&services, FAST, |place, net| {
         let server = Net::new(place);
         net.join(&server);
+        // Where the tunnel is of another IP version, the check's address is the one towards the VIP.
+        net.run("ip route add default via 10.97.0.2");
         // Linux says once a second that a port is unreachable, and these checks ask more often.
         server.run("echo 0 > /proc/sys/net/ipv4/icmp_ratelimit");
         server.run(
             "ip address add 203.0.113.10/32 dev lo && ip address add 2001:db8::10/128 dev lo nodad",
         );
-        let decap = env!("CARGO_BIN_EXE_lockstep");
         server.run(&format!(
-            "{decap} decap attach eth0 --address 10.97.0.2 > {}",
+            "{decap} decap attach eth0 {ENDS} --gue-port 6080 > {}",
             place.path("decap").display()
         ));
         let nginx = ["203.0.113.10", "[2001:db8::10]", "10.97.0.2"]
@@ -690,6 +708,17 @@ fn a_server_that_does_not_serve_the_vip_is_found_through_the_tunnel() {
     for name in ["four", "six", "http", "own"] {
         wait_for(name, || bench.health(name, "10.97.0.2", "state") == "up");
     }
+    for (name, _, _, backend) in other {
+        wait_for(name, || bench.health(name, backend, "state") == "up");
+    }
+    // Where no tunnel by UDP ends any more, only checks that go by one notice.
+    server.run(&format!("{decap} decap detach eth0 > /dev/null"));
+    server.run(&format!("{decap} decap attach eth0 {ENDS} > /dev/null"));
+    for name in ["gue", "gue6"] {
+        bench.wait_in_force(name, &[]);
+    }
+    assert_eq!(bench.in_force("over6"), ["fd97::2"]);
+    assert_eq!(bench.in_force("four"), ["10.97.0.2"]);
     // Nobody is there, which an ICMP error says: its answer comes by the same way.
     bench.wait_for_error("udp", "10.97.0.2", "port unreachable");
     let shown = bench.place.lockstep(&["health"]);
@@ -701,6 +730,8 @@ fn a_server_that_does_not_serve_the_vip_is_found_through_the_tunnel() {
         bench.wait_in_force(name, &[]);
         bench.wait_for_error(name, "10.97.0.2", "connection refused");
     }
+    bench.wait_in_force("over6", &[]);
+    bench.wait_for_error("over6", "fd97::2", "connection refused");
     // Nor is the VIP there any more.
     server.run("ip address del 2001:db8::10/128 dev lo");
     bench.wait_in_force("six", &[]);
@@ -772,6 +803,33 @@ fn what_the_engine_sees_brings_the_next_check_forward() {
     });
     assert_eq!(bench.health("web", A, "error"), "connection refused");
     assert_eq!(bench.health("web", B, "state"), "up", "its check passes");
+}
+
+#[test]
+fn an_evicted_replica_is_asked_at_once() {
+    let services = service(
+        "web",
+        "type = \"tcp\", port = 80, interval = \"1h\", fast_interval = \"100ms\", timeout = \"100ms\"",
+        &[A, B],
+    );
+    let named = |text: &str, address: &str, name: &str| {
+        let end = format!("\"{address}\" }}");
+        text.replace(&end, &format!("\"{address}\", name = \"{name}\" }}"))
+    };
+    let services = named(&named(&services, A, "s1"), B, "s2");
+    let (bench, (there, _other)) =
+        Bench::new(&services, FAST, |_, net| (listen(net, A), listen(net, B)));
+    wait_for("both up", || {
+        [A, B]
+            .iter()
+            .all(|a| bench.health("web", a, "state") == "up")
+    });
+    drop(there);
+    // Without a sign nobody asks for an hour.
+    bench.engine.evict("web", "s1");
+    bench.wait_in_force("web", &[B]);
+    assert_eq!(bench.health("web", A, "error"), "connection refused");
+    assert_eq!(bench.health("web", B, "state"), "up");
 }
 
 /// Less than a tenth of a core with `--release`; the development build takes several times as much.

@@ -511,6 +511,39 @@ fn a_file_that_the_engine_can_never_have_holds_up_no_drain() {
 }
 
 #[test]
+fn the_status_lists_what_ails_routers_the_link_and_random_numbers() {
+    let place = Place::new(&web(ONE));
+    // Nobody listens at a port that was free a moment ago.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let key = place.path("no-such.key");
+    place.configure(&format!(
+        "[bgp]\nas = 64512\nrouter_id = \"10.0.0.1\"\n\
+         [[bgp.peer]]\naddress = \"127.0.0.1\"\nport = {port}\nas = 64513\nmultihop = 2\n\
+         [layer2]\ninterfaces = [\"lo\"]\nlisten = \"127.0.0.1\"\nkey_file = {key:?}\n\
+         [random]\nlisten = \"192.0.2.1:26666\"\n"
+    ));
+    let engine = place.engine();
+    let _daemon = place.daemon();
+    wait_for("the file in force", || engine.has(ONE));
+    let said = [
+        "router 127.0.0.1 has no session",
+        "onnection refused",
+        "layer 2: this balancer takes no part: cannot read key_file",
+        "cannot serve random numbers at 192.0.2.1:26666",
+    ];
+    wait_for("all of it in the status", || {
+        let answer = place.lockstep(&["status"]);
+        said.iter().all(|part| answer.out.contains(part))
+    });
+    place.lockstep(&["status"]).expect(1, &said);
+    place
+        .lockstep(&["layer2"])
+        .expect(1, &["takes no part: cannot read key_file", "openssl rand"]);
+}
+
+#[test]
 fn nothing_is_announced_that_the_engine_does_not_have() {
     let place = Place::new(&web(ONE));
     let withheld = || {

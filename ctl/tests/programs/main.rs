@@ -16,6 +16,7 @@ mod daemon;
 mod doctor;
 mod group;
 mod health;
+mod kubernetes;
 mod metrics;
 mod privileges;
 mod random;

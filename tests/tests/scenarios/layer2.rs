@@ -162,6 +162,38 @@ fn scenario_a_daemon_that_ends_or_is_killed_hands_its_vips_over_without_a_failed
 }
 
 #[test]
+fn scenario_a_restart_of_the_daemon_moves_no_vip_on_the_link() {
+    scenario(&Lab::builder().balancers(2), |lab| {
+        start(lab)?;
+        let restarts = must_own(lab, Version::V4)?;
+        let other = 1 - restarts;
+        let claims = |lab: &Lab| -> Result<Option<u64>> {
+            Ok(lab.balancers[other].cli(&["layer2"])?["claims"].as_u64())
+        };
+        let before = claims(lab)?;
+        let load = Wrk::new(Version::V4.url()).seconds(4).connections(4);
+        let load = lab.client.start_wrk(&load.connection_per_request())?;
+        let balancer = &mut lab.balancers[restarts];
+        let status = balancer.end_daemon(Signal::SIGUSR1)?;
+        ensure!(status.success(), "the daemon ended with {status}");
+        balancer.start_daemon()?;
+        settled(lab)?;
+        ensure!(must_own(lab, Version::V4)? == restarts, "the VIP moved");
+        ensure!(claims(lab)? == before, "the other balancer claimed a VIP");
+        let report = load.report()?;
+        ensure!(report.errors() == 0, "{report:?}");
+
+        // One that is not back in time is not waited for.
+        let status = lab.balancers[restarts].end_daemon(Signal::SIGUSR1)?;
+        let ended = Instant::now();
+        ensure!(status.success(), "the daemon ended with {status}");
+        let took = comes_over(lab, Version::V4, other, ended)?;
+        ensure!(took <= SECOND, "it came over after {took:?}");
+        Ok(())
+    });
+}
+
+#[test]
 fn scenario_a_vip_without_an_engine_behind_it_is_let_go() {
     scenario(&Lab::builder().balancers(2), |lab| {
         start(lab)?;

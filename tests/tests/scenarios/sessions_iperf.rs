@@ -57,12 +57,7 @@ fn until_one_is_left(replicas: usize, direction: Direction) {
             wait_until("iperf3 has reported another second", SOON, || {
                 Ok((iperf.intervals()?.len() >= 2 * round).then_some(()))
             })?;
-            let primary = data_primary(lab, direction)?;
-            ensure!(
-                servers[primary].is_some(),
-                "s{} is dead already",
-                primary + 1
-            );
+            let primary = data_primary(lab, direction, |server| servers[server].is_some())?;
             // Dropped is killed.
             servers[primary] = None;
         }
@@ -76,15 +71,17 @@ fn until_one_is_left(replicas: usize, direction: Direction) {
     });
 }
 
-/// The primary of the session that carries the bytes.
-fn data_primary(lab: &Lab, direction: Direction) -> Result<usize> {
-    wait_until("there is a session of data with a primary", SOON, || {
+/// The primary of the session that carries the bytes. One that was killed may still be it: when it
+/// had read everything its kernel has said FIN, which is a vote until the others have passed it.
+fn data_primary(lab: &Lab, direction: Direction, lives: impl Fn(usize) -> bool) -> Result<usize> {
+    wait_until("the session of data has a primary that lives", SOON, || {
         let sessions = lab.balancers[0].sessions()?;
         let carried = |s: &lockstep_tests::lab::Session| match direction {
             Direction::Upload => s.received,
             Direction::Download => s.sent,
         };
         let data = sessions.iter().max_by_key(|session| carried(session));
-        Ok(data.and_then(|session| session.primary().ok()))
+        let primary = data.and_then(|session| session.primary().ok());
+        Ok(primary.filter(|primary| lives(*primary)))
     })
 }

@@ -45,6 +45,8 @@ pub struct Board {
     addresses: HashMap<IpAddr, usize>,
     /// Addresses that a VIP came to, or that the last one left.
     moved: BTreeSet<IpAddr>,
+    /// VIPs that several want, or wanted, and one has come or gone.
+    contended: BTreeSet<Vip>,
     /// What has to be settled.
     stale: BTreeSet<Name>,
     /// What an engine has no room for, and why.
@@ -103,6 +105,10 @@ impl Board {
     /// Settles what has changed. Whether anything is another one afterwards.
     pub fn settle(&mut self) -> bool {
         let mut stale = std::mem::take(&mut self.stale);
+        for vip in std::mem::take(&mut self.contended) {
+            let claims = self.claims.get(&vip).into_iter().flatten();
+            stale.extend(claims.map(|rank| rank.name.clone()));
+        }
         let moved = std::mem::take(&mut self.moved);
         if !moved.is_empty() {
             let concerned = self.entries.iter().filter(|(_, e)| e.sends_to(&moved));
@@ -148,8 +154,9 @@ impl Board {
             let claims = self.claims.entry(vip).or_default();
             let at = claims.partition_point(|other| *other < rank);
             claims.insert(at, rank.clone());
-            self.stale
-                .extend(claims.iter().map(|rank| rank.name.clone()));
+            if claims.len() > 1 {
+                self.contended.insert(vip);
+            }
             let count = self.addresses.entry(vip.address()).or_default();
             *count += 1;
             if *count == 1 {
@@ -165,10 +172,10 @@ impl Board {
         for vip in vips(&entry.wanted.drafts) {
             if let Some(claims) = self.claims.get_mut(&vip) {
                 claims.retain(|rank| rank.name != *name);
-                self.stale
-                    .extend(claims.iter().map(|rank| rank.name.clone()));
                 if claims.is_empty() {
                     self.claims.remove(&vip);
+                } else {
+                    self.contended.insert(vip);
                 }
             }
             if let Some(count) = self.addresses.get_mut(&vip.address()) {
@@ -207,13 +214,11 @@ impl Board {
                      the two another address or another port"
                 ),
             }));
-            rest.backends.retain(|backend| {
-                let is_vip = self.addresses.contains_key(&backend.address);
-                if is_vip {
-                    problems.push(looping(backend.address));
-                }
-                !is_vip
-            });
+            let is_vip = |address: &IpAddr| self.addresses.contains_key(address);
+            let looping = service.backends.iter().map(|b| b.address);
+            let looping: Vec<IpAddr> = looping.filter(is_vip).collect();
+            rest.backends.retain(|backend| !is_vip(&backend.address));
+            problems.extend(loops_to(&looping));
             if !nothing {
                 settled.push(Arc::new(rest));
             }
@@ -296,15 +301,21 @@ fn vips(drafts: &[Draft]) -> impl Iterator<Item = Vip> {
     drafts.iter().flat_map(|d| d.service.vips.iter().copied())
 }
 
-fn looping(address: IpAddr) -> Problem {
-    Problem {
+/// Some endpoints are addresses of Services.
+fn loops_to(addresses: &[IpAddr]) -> Option<Problem> {
+    let first = addresses.first()?;
+    let more = match addresses.len() - 1 {
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
+    };
+    Some(Problem {
         port: None,
         reason: "EndpointIsAddress",
         message: format!(
-            "endpoint {address} is the address of a Service: packets for it would come back to the \
+            "endpoint {first}{more} is the address of a Service: packets for it would come back to the \
              balancer; name what is behind that Service instead"
         ),
-    }
+    })
 }
 
 #[cfg(test)]

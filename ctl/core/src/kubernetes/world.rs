@@ -77,8 +77,8 @@ pub struct World {
 }
 
 impl World {
-    /// Takes what has changed. Services and slices that are as they were (everything is listed
-    /// again after a gap in a watch) make no work; `false` then.
+    /// Takes what has changed. What is as it was makes no work, and is `false`: everything is listed
+    /// again after a gap in a watch, and nodes say every few minutes that they are there.
     pub fn apply(&mut self, change: Change) -> bool {
         match change {
             Change::Service(name, object) => {
@@ -91,11 +91,15 @@ impl World {
             Change::Slice(name, object) => return self.apply_slice(name, object),
             Change::Pool(name, object) => put(&mut self.pools, name, object),
             Change::Advertisement(name, object) => put(&mut self.advertisements, name, object),
-            Change::Namespace(name, object) => put(&mut self.namespaces, name, object),
-            Change::Node(name, object) => put(&mut self.nodes, name, object),
+            Change::Namespace(name, object) => {
+                return put_other(&mut self.namespaces, name, object);
+            }
+            Change::Node(name, object) => return put_other(&mut self.nodes, name, object),
             Change::Dire(name, object) => put(&mut self.dires, name, object),
-            Change::Deployment(name, object) => put(&mut self.deployments, name, object),
-            Change::Pod(name, object) => put(&mut self.pods, name, object),
+            Change::Deployment(name, object) => {
+                return put_other(&mut self.deployments, name, object);
+            }
+            Change::Pod(name, object) => return put_other(&mut self.pods, name, object),
             Change::GatewayClass(name, object) => put(&mut self.gateway_classes, name, object),
             Change::Gateway(name, object) => put(&mut self.gateways, name, object),
             Change::TcpRoute(name, object) => put(&mut self.tcp_routes, name, object),
@@ -141,6 +145,15 @@ impl World {
     }
 }
 
+/// The same, where it is another one.
+fn put_other<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) -> bool {
+    let differs = map.get(&key) != value.as_ref();
+    if differs {
+        put(map, key, value);
+    }
+    differs
+}
+
 fn put<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
     match value {
         Some(value) => {
@@ -149,5 +162,30 @@ fn put<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
         None => {
             map.remove(&key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_listed_again_as_it_was_is_no_change() {
+        let mut world = World::default();
+        let node = |zone: &str| {
+            let zone = ("topology.kubernetes.io/zone".to_owned(), zone.to_owned());
+            let node = Node {
+                name: "n1".to_owned(),
+                labels: BTreeMap::from([zone]),
+            };
+            Change::Node("n1".to_owned(), Some(Arc::new(node)))
+        };
+        assert!(world.apply(node("a")));
+        assert!(!world.apply(node("a")));
+        assert!(world.apply(node("b")));
+        assert!(world.apply(Change::Node("n1".to_owned(), None)));
+        assert!(!world.apply(Change::Node("n1".to_owned(), None)));
+        assert!(!world.apply(Change::Slice(Name::new("shop", "web"), None)));
+        assert!(world.take_dirty().is_empty());
     }
 }

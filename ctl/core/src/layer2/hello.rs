@@ -1,7 +1,8 @@
 //! The message of one balancer to another, as bytes. Every list is bounded.
 //!
 //! ```text
-//! "LSL2"  version (1)  flags (1: leaving)  interval ms (4)  life (8)  sequence (8)
+//! "LSL2"  version (1)  flags (1: leaving, 2: recovering)  interval ms (4)  restart ms (4)
+//! life (8)  sequence (8)
 //! group: length (1), bytes      name: length (1), bytes
 //! heard: number (1), each: length (1), bytes, life (8), sequence (8)
 //! VIPs:  number (2), each: flags (1: willing, 2: owned, 4: IPv4), 4 or 16 bytes
@@ -19,6 +20,7 @@ const MAGIC: [u8; 4] = *b"LSL2";
 pub const VERSION: u8 = 2;
 
 const LEAVING: u8 = 1;
+const RECOVERING: u8 = 2;
 
 const WILLING: u8 = 1;
 const OWNED: u8 = 2;
@@ -29,7 +31,7 @@ const V4: u8 = 4;
 pub(super) const MAX_HEARD: usize = 2 * MAX_MEMBERS;
 
 /// No hello is longer.
-pub const MAX_BYTES: usize = 26 + 2 * 256 + 1 + MAX_HEARD * (256 + 16) + 2 + 2 * MAX_VIPS * 17;
+pub const MAX_BYTES: usize = 30 + 2 * 256 + 1 + MAX_HEARD * (256 + 16) + 2 + 2 * MAX_VIPS * 17;
 
 /// What a balancer says to the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +48,11 @@ pub struct Hello {
     pub interval: Duration,
     /// It is the last one, or says the same as the last one.
     pub leaving: bool,
+    /// The sender ends, what it owns stays its own, and its next life is there in this time; zero
+    /// while it does not end.
+    pub restart: Duration,
+    /// The sender has begun, and does not know yet what it can serve.
+    pub recovering: bool,
     /// The balancers that the sender hears: by name and life the sequence that came last. Who is
     /// told a sequence of its own, which it sent a moment ago, knows that this was said just now.
     pub heard: BTreeMap<(String, u64), u64>,
@@ -79,9 +86,12 @@ impl Hello {
         let mut bytes = Vec::with_capacity(128);
         bytes.extend(MAGIC);
         bytes.push(VERSION);
-        bytes.push(if self.leaving { LEAVING } else { 0 });
-        let interval = u32::try_from(self.interval.as_millis()).unwrap_or(u32::MAX);
-        bytes.extend(interval.to_be_bytes());
+        let flag = |is: bool, flag: u8| if is { flag } else { 0 };
+        bytes.push(flag(self.leaving, LEAVING) | flag(self.recovering, RECOVERING));
+        for time in [self.interval, self.restart] {
+            let ms = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+            bytes.extend(ms.to_be_bytes());
+        }
         bytes.extend(self.life.to_be_bytes());
         bytes.extend(self.sequence.to_be_bytes());
         text(&mut bytes, &self.group);
@@ -124,10 +134,11 @@ impl Hello {
             other => return Err(HelloError::Version(other)),
         }
         let flags = rest.byte()?;
-        if flags & !LEAVING != 0 {
+        if flags & !(LEAVING | RECOVERING) != 0 {
             return Err(HelloError::Malformed);
         }
         let interval = Duration::from_millis(u32::from_be_bytes(rest.array()?).into());
+        let restart = Duration::from_millis(u32::from_be_bytes(rest.array()?).into());
         let life = u64::from_be_bytes(rest.array()?);
         let sequence = u64::from_be_bytes(rest.array()?);
         let (group, name) = (rest.text()?, rest.text()?);
@@ -138,6 +149,8 @@ impl Hello {
             sequence,
             interval,
             leaving: flags & LEAVING != 0,
+            restart,
+            recovering: flags & RECOVERING != 0,
             heard: BTreeMap::new(),
             willing: BTreeSet::new(),
             owned: BTreeSet::new(),
@@ -235,13 +248,16 @@ mod tests {
     prop_compose! {
         fn hellos()(
             (group, name) in (".{0,20}", ".{0,20}"),
-            (life, sequence, interval, leaving) in any::<(u64, u64, u32, bool)>(),
+            (life, sequence, interval, restart) in any::<(u64, u64, u32, u32)>(),
+            (leaving, recovering) in any::<(bool, bool)>(),
             heard in btree_map((".{0,20}", any::<u64>()), any::<u64>(), 0..MAX_HEARD),
             willing in addresses(),
             owned in addresses(),
         ) -> Hello {
-            let interval = Duration::from_millis(interval.into());
-            Hello { group, name, life, sequence, interval, leaving, heard, willing, owned }
+            let [interval, restart] = [interval, restart].map(|ms| Duration::from_millis(ms.into()));
+            Hello {
+                group, name, life, sequence, interval, leaving, restart, recovering, heard, willing, owned,
+            }
         }
     }
 
@@ -297,6 +313,8 @@ mod tests {
             sequence: 0,
             interval: Duration::ZERO,
             leaving: false,
+            restart: Duration::ZERO,
+            recovering: false,
             heard: (0..MAX_HEARD).map(|n| ((name(n), u64::MAX), 1)).collect(),
             willing: (0..MAX_VIPS).map(vip).collect(),
             owned: (MAX_VIPS..2 * MAX_VIPS).map(vip).collect(),

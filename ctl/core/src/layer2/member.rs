@@ -1,12 +1,18 @@
 //! Another balancer: what it said, and whether that is to be believed.
 
 use super::{Hello, MISSES};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 /// No balancer is believed to be silent for longer than this before it counts as dead.
 const MAX_INTERVAL: Duration = Duration::from_secs(10);
+
+/// However long a restart takes, no balancer is waited for longer.
+const MAX_RESTART: Duration = Duration::from_secs(5);
+
+/// So long a balancer that is back may take to know what it can serve.
+pub(super) const RECOVERY: Duration = Duration::from_secs(3);
 
 /// See the module.
 #[derive(Debug, Clone, Default)]
@@ -25,12 +31,17 @@ pub(super) struct Member {
     proved: u64,
     /// A life that has proved nothing yet: it did not hear us yet, or somebody recorded it.
     unproved: Option<Unproved>,
+    /// What an earlier life of it owned that ended for a restart, and until when that stays its
+    /// own; `None` when it has had its say.
+    kept: Option<(Duration, BTreeSet<IpAddr>)>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Unproved {
     life: u64,
     sequence: u64,
+    /// What it says that it owns. When it has proved itself it may have let go already.
+    owned: BTreeSet<IpAddr>,
     /// Since when it is noted.
     since: Duration,
     /// Until when it is answered.
@@ -62,6 +73,7 @@ impl Member {
     pub fn owns(&self, vip: IpAddr) -> bool {
         let last = self.heard.as_ref().filter(|_| self.alive.is_some());
         last.is_some_and(|(_, hello)| hello.owned.contains(&vip))
+            || (self.kept.as_ref()).is_some_and(|(_, vips)| vips.contains(&vip))
     }
 
     pub const fn hears_us(&self) -> bool {
@@ -69,22 +81,37 @@ impl Member {
     }
 
     /// When it counts as dead: after so many of its own intervals.
-    pub fn dies(&self) -> Option<Duration> {
+    fn dies(&self) -> Option<Duration> {
         let (at, hello) = self.heard.as_ref().filter(|_| self.alive.is_some())?;
         Some(*at + patience(hello))
+    }
+
+    /// When [`Member::advance`] has something to do.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let kept = self.kept.as_ref().map(|(until, _)| *until);
+        self.dies().into_iter().chain(kept).min()
+    }
+
+    /// Notices that it died, or has not come back in time.
+    pub fn advance(&mut self, now: Duration) {
+        if self.dies().is_some_and(|at| at <= now) {
+            self.bury();
+        }
+        self.kept = self.kept.take().filter(|(until, _)| *until > now);
     }
 
     /// It is dead.
     pub fn bury(&mut self) {
         self.alive = None;
         self.willing.clear();
+        self.kept = None;
     }
 
     /// The lives of it that are answered, and the last sequence of each.
     pub fn lives(&self, now: Duration) -> impl Iterator<Item = (u64, u64)> {
         let known = self.heard.as_ref().filter(|_| self.alive.is_some());
         let known = known.map(|(_, hello)| (hello.life, hello.sequence));
-        let unproved = self.unproved.filter(|unproved| now < unproved.until);
+        let unproved = (self.unproved.as_ref()).filter(|unproved| now < unproved.until);
         known
             .into_iter()
             .chain(unproved.map(|unproved| (unproved.life, unproved.sequence)))
@@ -117,7 +144,6 @@ impl Member {
             return self.note(now, hello, interval);
         }
         self.proved = self.proved.max(proof.unwrap_or_default());
-        self.unproved = self.unproved.filter(|known| known.life != hello.life);
         Judgement::Taken
     }
 
@@ -127,6 +153,7 @@ impl Member {
         match &mut self.unproved {
             Some(known) if known.life == hello.life && hello.sequence > known.sequence => {
                 known.sequence = hello.sequence;
+                known.owned.clone_from(&hello.owned);
                 known.until = until;
                 return Judgement::Unproved;
             }
@@ -140,6 +167,7 @@ impl Member {
         self.unproved = Some(Unproved {
             life: hello.life,
             sequence: hello.sequence,
+            owned: hello.owned.clone(),
             since: now,
             until,
         });
@@ -150,14 +178,20 @@ impl Member {
     pub fn take(&mut self, now: Duration, hello: Hello, hears_us: bool) -> Taken {
         let before = self.heard.take().filter(|_| self.alive.is_some());
         let comes = (before.as_ref()).is_none_or(|(_, last)| last.life != hello.life);
-        let let_go = before.map_or_else(Vec::new, |(_, last)| {
-            last.owned.difference(&hello.owned).copied().collect()
-        });
+        let unproved = self.unproved.take_if(|known| known.life == hello.life);
+        let owned = before.into_iter().map(|(_, last)| last.owned);
+        let owned = owned.chain(unproved.map(|known| known.owned)).flatten();
+        let let_go = owned.filter(|vip| !hello.owned.contains(vip)).collect();
         self.willing.retain(|vip, _| hello.willing.contains(vip));
         for vip in &hello.willing {
             self.willing.entry(*vip).or_insert(now);
         }
         let comes = comes && !hello.leaving;
+        self.kept = match self.kept.take() {
+            _ if !hello.restart.is_zero() => Some((now + patience(&hello), hello.owned.clone())),
+            Some((_, vips)) if hello.recovering && comes => Some((now + RECOVERY, vips)),
+            kept => kept.filter(|_| hello.recovering),
+        };
         if hello.leaving {
             self.bury();
         } else {
@@ -171,5 +205,6 @@ impl Member {
 
 /// How long one that said this is waited for.
 fn patience(hello: &Hello) -> Duration {
-    hello.interval.min(MAX_INTERVAL) * MISSES
+    let silence = hello.interval.min(MAX_INTERVAL) * MISSES;
+    silence.max(hello.restart.min(MAX_RESTART))
 }

@@ -38,6 +38,8 @@ fn says(n: u64, willing: &[IpAddr], owned: &[IpAddr]) -> Hello {
         sequence: n,
         interval: MS_200,
         leaving: false,
+        restart: Duration::ZERO,
+        recovering: false,
         heard: BTreeMap::from([(("lb1".to_owned(), 1), 0)]),
         willing: willing.iter().copied().collect(),
         owned: owned.iter().copied().collect(),
@@ -134,6 +136,96 @@ fn a_vip_goes_back_only_to_a_balancer_that_has_proved_to_stay() {
     assert_eq!(lb1.owner(vip), None, "until the other claims it");
 }
 
+/// `lb2` owned a VIP that is to be its own, and its daemon ends for a restart at 1 s.
+fn lb2_restarts() -> (Election, IpAddr) {
+    let (mut lb1, vip) = (lb1(), vip_of("lb2"));
+    lb1.offer(MS(0), [vip]);
+    for n in 0..5 {
+        assert!(hears(&mut lb1, MS(200 * n), says(n, &[vip], &[vip])));
+    }
+    let last = Hello {
+        restart: RESTART,
+        ..says(5, &[vip], &[vip])
+    };
+    assert!(hears(&mut lb1, MS(1_000), last));
+    (lb1, vip)
+}
+
+#[test]
+fn one_that_is_started_again_keeps_its_vips_until_it_knows_what_it_serves() {
+    let (mut lb1, vip) = lb2_restarts();
+    run(&mut lb1, MS(1_890));
+    let back = |n: u64, recovering: bool, willing: &[IpAddr], owned: &[IpAddr]| Hello {
+        life: 11,
+        recovering,
+        ..says(n, willing, owned)
+    };
+    for n in 0..10 {
+        assert!(hears(
+            &mut lb1,
+            MS(1_891 + 200 * n),
+            back(n, true, &[], &[])
+        ));
+        assert_eq!(lb1.owner(vip), Some("lb2"), "{n}");
+    }
+    assert!(hears(&mut lb1, MS(3_900), back(10, false, &[vip], &[vip])));
+    assert_eq!(lb1.owner(vip), Some("lb2"));
+    // What it says counts from now on.
+    assert!(hears(&mut lb1, MS(4_100), back(11, true, &[], &[])));
+    assert_eq!(lb1.owner(vip), Some("lb1"));
+}
+
+#[test]
+fn one_that_is_not_back_in_time_or_has_nothing_to_serve_is_not_waited_for() {
+    let (mut lb1, vip) = lb2_restarts();
+    run(&mut lb1, MS(1_000) + RESTART - MS(1));
+    assert_eq!(lb1.owner(vip), Some("lb2"));
+    run(&mut lb1, MS(1_000) + RESTART);
+    assert_eq!(lb1.owner(vip), Some("lb1"));
+
+    let (mut lb1, vip) = lb2_restarts();
+    let back = |n: u64, recovering: bool| Hello {
+        life: 11,
+        recovering,
+        ..says(n, &[], &[])
+    };
+    assert!(hears(&mut lb1, MS(1_500), back(0, true)));
+    assert_eq!(lb1.owner(vip), Some("lb2"));
+    assert!(hears(&mut lb1, MS(1_700), back(1, false)));
+    assert_eq!(lb1.owner(vip), Some("lb1"));
+
+    let (mut lb1, vip) = lb2_restarts();
+    for n in 0..16 {
+        assert!(hears(&mut lb1, MS(1_500 + 200 * n), back(n, true)));
+        let owner = if n < 15 { "lb2" } else { "lb1" };
+        assert_eq!(
+            lb1.owner(vip),
+            Some(owner),
+            "{n}: for 3 s, whatever it says"
+        );
+    }
+}
+
+#[test]
+fn one_that_begins_says_when_it_knows_what_it_serves() {
+    let (mut lb1, vip) = (lb1(), vip_of("lb1"));
+    assert!(hears(&mut lb1, MS(100), says(0, &[], &[])));
+    assert!(hears(&mut lb1, MS(600), says(1, &[], &[])));
+    lb1.offer(MS(600), [vip]);
+    let hellos = run(&mut lb1, MS(799));
+    assert!(hellos.iter().all(|h| h.recovering && h.owned.is_empty()));
+    assert!(hears(&mut lb1, MS(799), says(2, &[], &[])));
+    let next = run(&mut lb1, MS(1_030)).pop().unwrap();
+    assert!(!next.recovering && next.owned.contains(&vip));
+    let mut nothing = self::lb1();
+    nothing.serves_nothing(MS(10));
+    assert!(!run(&mut nothing, MS(20)).pop().unwrap().recovering);
+    // And with its last word it keeps what it owns.
+    lb1.restart(MS(1_050));
+    let last = run(&mut lb1, MS(1_070)).pop().unwrap();
+    assert!(last.owned.contains(&vip) && last.restart == RESTART && !last.leaving);
+}
+
 #[test]
 fn of_two_owners_the_lower_lets_go_and_the_higher_tells_neighbors_again() {
     for (belongs_to, keeps) in [("lb1", true), ("lb2", false)] {
@@ -150,6 +242,18 @@ fn of_two_owners_the_lower_lets_go_and_the_higher_tells_neighbors_again() {
             assert_eq!(lb1.changes(), [(vip, Change::Released)]);
         }
     }
+}
+
+#[test]
+fn one_that_let_go_before_it_proved_itself_has_told_neighbors_otherwise() {
+    let (mut lb1, vip) = (lb1(), vip_of("lb1"));
+    lb1.offer(MS(0), [vip]);
+    run(&mut lb1, MS(700));
+    lb1.changes();
+    // They hear each other again, and it hears first.
+    assert!(!hears(&mut lb1, MS(710), deaf(1, vip)));
+    assert!(hears(&mut lb1, MS(740), says(2, &[vip], &[])));
+    assert_eq!(lb1.changes(), [(vip, Change::Affirmed)]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! An API server in this process: objects with versions, lists, watches with bookmarks, conflicts,
 //! status apart from the rest, and failures on demand.
 
+use super::client::Meter;
 use futures::channel::mpsc::{UnboundedSender, unbounded};
 use futures::{StreamExt, future};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -8,7 +9,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Bytes, Frame};
 use hyper::{Method, Request, Response, StatusCode};
 use kube::Client;
-use kube::client::Body;
+use kube::client::{Body, ClientBuilder};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -42,14 +43,20 @@ struct State {
 }
 
 impl FakeApi {
-    /// A client of it.
-    pub fn client(&self) -> Client {
+    /// A client of it, whose requests are counted.
+    pub fn measured(&self, meter: &Meter) -> Client {
         let api = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             let api = api.clone();
-            async move { api.serve(request).await }
+            async move { api.serve(request).await.map_err(tower::BoxError::from) }
         });
-        Client::new(service, "default")
+        let builder = ClientBuilder::new(service, "default");
+        builder.with_layer(meter).build()
+    }
+
+    /// A client of it.
+    pub fn client(&self) -> Client {
+        self.measured(&Meter::default())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

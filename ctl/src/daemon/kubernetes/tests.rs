@@ -75,14 +75,15 @@ impl Desk {
     fn start(&mut self, more: &str) {
         let text = format!("[kubernetes]\nnode = \"n1\"\n{more}");
         let settings = parse("lockstepd.toml", &text).unwrap().config.kubernetes;
+        let meter = Meter::default();
         let cluster = Cluster {
-            client: self.api.client(),
+            client: self.api.measured(&meter),
             server: "https://fake/".to_owned(),
             namespace: "lockstep-system".to_owned(),
             name: "lb1".to_owned(),
             me: format!("lb1_{:p}", &self.offer),
             node: Some("n1".to_owned()),
-            meter: Meter::default(),
+            meter,
         };
         let (end, ended) = oneshot::channel();
         let (wires, settings) = (self.wires.clone(), settings.unwrap());

@@ -17,6 +17,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -52,6 +53,8 @@ struct State {
     hangs: bool,
     /// Connections that every backend has reset.
     resets: u64,
+    /// Service and name of a replica that was just evicted, as every list of events says.
+    evicted: Option<(String, String)>,
     /// Packets that each VIP gets in a second, and the seconds that have passed: one with each
     /// status.
     traffic: Option<(u64, u64)>,
@@ -148,6 +151,11 @@ impl FakeEngine {
     /// Every backend has reset so many connections.
     pub fn reset(&self, resets: u64) {
         self.state().resets = resets;
+    }
+
+    /// A replica of a service was evicted.
+    pub fn evict(&self, service: &str, replica: &str) {
+        self.state().evicted = Some((service.to_owned(), replica.to_owned()));
     }
 
     /// Stops answering previews and questions for metrics, as one that hangs.
@@ -347,8 +355,18 @@ impl Engine for Service {
         switched.cause = "asked for".to_owned();
         let mut resumed = event("resumed");
         resumed.gap_microseconds = Some(900);
-        let all = [Ok(switched), Ok(resumed)];
-        Ok(Response::new(Box::pin(tokio_stream::iter(all))))
+        let evicted = self.state.lock().unwrap().evicted.clone();
+        let evicted = evicted.map(|(service, replica)| SessionEvent {
+            time: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap()
+                .as_secs_f64(),
+            service,
+            replica,
+            ..event("evicted")
+        });
+        let all = [switched, resumed].into_iter().chain(evicted);
+        Ok(Response::new(Box::pin(tokio_stream::iter(all.map(Ok)))))
     }
 
     /// Three packets for one that asks for any, and five that were missed.

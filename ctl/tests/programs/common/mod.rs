@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 pub mod engine;
 pub mod etcd;
+pub mod kube;
 pub mod net;
 pub mod routers;
 

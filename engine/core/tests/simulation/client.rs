@@ -56,6 +56,8 @@ pub struct Client {
     pub flipped: u64,
     /// A corrupt primary may be believed.
     pub may_be_flipped: bool,
+    /// It does not end before the other one of its group has.
+    pub holds: bool,
     /// When its timer is to ring.
     pub due: Option<Micros>,
     ended: bool,
@@ -92,6 +94,7 @@ impl Client {
             got: 0,
             flipped: 0,
             may_be_flipped: false,
+            holds: false,
             due: None,
             ended: false,
             expected: Vec::new(),
@@ -118,6 +121,10 @@ impl Client {
         }
         self.close();
         if self.peer.was_reset() {
+            // What has come before the RST can still be read.
+            let mut rest = Vec::new();
+            self.peer.read(&mut rest, usize::MAX / 2);
+            self.verify(&rest)?;
             self.outcome = Some(Outcome::Reset);
         } else if self.ended && matches!(self.peer.state(), State::TimeWait | State::Closed) {
             self.outcome = Some(Outcome::Complete);
@@ -210,6 +217,7 @@ impl Client {
             Finish::AfterOutput(output) => complete && self.got >= output,
             Finish::AfterServer => false,
         };
+        let due = due && !self.holds;
         if !self.has_finished && self.peer.socket().may_send() && (due || self.ended) {
             self.peer.socket().close();
             self.has_finished = true;
@@ -222,6 +230,10 @@ impl Client {
     /// The server's FIN has come: it must have said everything.
     fn judge_end(&mut self) -> Result<(), String> {
         if self.model.is_complete() && self.expected.is_empty() {
+            return Ok(());
+        }
+        // A killed process may say FIN where the others have said RST.
+        if self.may_be_reset() {
             return Ok(());
         }
         Err(format!(
@@ -248,6 +260,11 @@ impl Client {
             }
             _ => {}
         }
+    }
+
+    /// Whether an RST of the servers is right: they have said all that they ever will.
+    pub fn may_be_reset(&self) -> bool {
+        self.model.resets() && self.expected.is_empty()
     }
 
     /// What a server may have got of it: how much, and whether the end.

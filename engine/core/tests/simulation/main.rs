@@ -124,6 +124,12 @@ const FLOOD: Theme = Theme {
     sessions: 1_000,
     is_tested: |seen| seen.cookies > 0,
 };
+const GROUPS: Theme = Theme {
+    name: "groups",
+    draw: Scenario::groups,
+    sessions: 2_000,
+    is_tested: |seen| seen.reset > 0 && seen.switched > 0 && seen.evicted > 0 && seen.joined > 0,
+};
 const BULK: Theme = Theme {
     name: "bulk",
     draw: Scenario::bulk,
@@ -200,5 +206,6 @@ themes! {
     clients, clients_long: CLIENTS;
     memory, memory_long: MEMORY;
     flood, flood_long: FLOOD;
+    groups, groups_long: GROUPS;
     bulk, bulk_long: BULK;
 }

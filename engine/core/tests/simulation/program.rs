@@ -24,6 +24,8 @@ pub enum Kind {
     Ask,
     /// All is read until the client's FIN, then comes the answer.
     Upload,
+    /// So many bytes are read, then comes the answer, and RST: the rest is nobody's.
+    Part,
 }
 
 #[derive(Debug)]
@@ -32,6 +34,7 @@ enum Mode {
     Echo,
     Ask(Vec<u8>),
     Upload,
+    Part(u64),
     Talk,
 }
 
@@ -58,10 +61,16 @@ pub fn header(kind: Kind, session: u32) -> [u8; HEADER] {
         Kind::Echo => 1,
         Kind::Ask => 2,
         Kind::Upload => 3,
+        Kind::Part => 4,
     };
     let [a, b, c, d] = session.to_be_bytes();
     [kind, 0, 0x4c, 0x53, a, b, c, d]
 }
+
+/// What a server reads of the kind that resets, behind the header.
+pub const PART: u64 = 5_000;
+/// What it answers then: all of it fits in any buffer.
+pub const LAST_WORDS: u64 = 1_000;
 
 /// A request for so many bytes; the server ends after the last one.
 pub fn request(length: u32, last: bool, salt: u16) -> [u8; 8] {
@@ -103,6 +112,7 @@ impl Program {
                     self.mode = match header[0] {
                         1 => Mode::Echo,
                         2 => Mode::Ask(Vec::new()),
+                        4 => Mode::Part(PART),
                         _ => Mode::Upload,
                     };
                 }
@@ -120,7 +130,13 @@ impl Program {
                     }
                 }
             }
-            Mode::Upload | Mode::Talk => {}
+            Mode::Part(left @ 1..) => {
+                *left -= 1;
+                if *left == 0 {
+                    self.answer(LAST_WORDS);
+                }
+            }
+            Mode::Upload | Mode::Part(_) | Mode::Talk => {}
         }
     }
 
@@ -165,7 +181,12 @@ impl Program {
 
     /// Whether it reads on: like a server of one thread, it answers first.
     pub fn is_listening(&self) -> bool {
-        self.ready.len() < 16_384 && self.answers.len() < 8
+        !matches!(self.mode, Mode::Part(0)) && self.ready.len() < 16_384 && self.answers.len() < 8
+    }
+
+    /// Whether the server resets the connection, once it has said all.
+    pub fn resets(&self) -> bool {
+        matches!(self.mode, Mode::Part(0)) && !self.has_output()
     }
 
     /// Whether all was said: the server ends the connection.
@@ -244,6 +265,18 @@ impl Script {
             gates: vec![(0, input.len())],
             finish: dice.pick(&[Finish::WhenSent, Finish::AfterOutput(echoed)]),
             input,
+        }
+    }
+
+    /// More than the server will read.
+    pub fn part(dice: &mut Dice, session: u32, most: u64) -> Script {
+        let length = PART + 1 + dice.size(most);
+        let input = Script::body(dice, Kind::Part, session, length);
+        Script {
+            port: LISTENS,
+            gates: vec![(0, input.len())],
+            input,
+            finish: Finish::AfterServer,
         }
     }
 

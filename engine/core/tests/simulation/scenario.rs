@@ -11,8 +11,8 @@ use lockstep_core::replicate::replicator::ReplicatorConfig;
 use lockstep_core::{EngineAddresses, NextHop, PortId, Route, Tables};
 use lockstep_plan::health::{Health, Verdict};
 use lockstep_plan::{
-    Backend, BackendState, Commit, Divergence, IdleTimeouts, Mode, Replicate, Service, ServiceName,
-    Snapshot, TableSize, Weight,
+    Backend, BackendState, Commit, Divergence, Grouping, IdleTimeouts, Mode, Replicate, Service,
+    ServiceName, Snapshot, TableSize, Weight,
 };
 use lockstep_wire::LinkHeader;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -50,6 +50,8 @@ pub struct Scenario {
     pub faults: Vec<Fault>,
     /// Servers that faults happen to.
     pub wrongable: Vec<usize>,
+    /// Sessions of two connections: the second is one that all servers reset, or any.
+    pub grouped: bool,
     /// Between two faults, and how long one lasts; zero is for ever.
     pub pause: (u64, u64),
     pub lasts: (u64, u64),
@@ -161,6 +163,7 @@ impl Scenario {
             servers,
             faults: Vec::new(),
             wrongable: (0..count).collect(),
+            grouped: false,
             pause: (20 * MILLISECOND, 400 * MILLISECOND),
             lasts: (5 * MILLISECOND, 2 * SECOND),
             manner: patient,
@@ -300,6 +303,29 @@ impl Scenario {
         scenario.wrongable = vec![dice.below(3) as usize];
         scenario.faults = vec![Fault::Freeze];
         scenario.lasts = (SECOND, 60 * SECOND);
+        scenario
+    }
+
+    /// Sessions of two connections, one of which all servers reset, or one of them does.
+    pub fn groups(dice: &mut Dice) -> Scenario {
+        let mut scenario = if dice.chance(3_000) {
+            let mut scenario = Scenario::fair(dice, 1);
+            scenario.servers.truncate(1);
+            scenario.wrongable.truncate(1);
+            scenario
+        } else {
+            let mut scenario = Scenario::redundant(dice, 1);
+            scenario.faults = vec![Fault::Kill, Fault::Switchover];
+            // Nobody comes back to a group of which a connection is over: one fault is enough.
+            if dice.chance(5_000) {
+                scenario.faults = vec![Fault::Switchover];
+                scenario.servers[0].temper.resets = 5_000;
+            }
+            scenario
+        };
+        scenario.policy.min_sync = at_least(1);
+        scenario.policy.group = Grouping::Client;
+        scenario.grouped = true;
         scenario
     }
 

@@ -35,6 +35,8 @@ pub struct Temper {
     pub corrupt: u32,
     /// A PROXY header comes first.
     pub proxied: bool,
+    /// Connections that it resets some time, of ten thousand.
+    pub resets: u32,
 }
 
 /// One accepted connection.
@@ -54,6 +56,8 @@ pub struct Talk {
     pending: Vec<u8>,
     produced: u64,
     flip_at: Option<u64>,
+    /// Bytes of input after which it resets the connection.
+    reset_at: Option<u64>,
     rests_until: Micros,
     pub due: Option<Micros>,
 }
@@ -120,6 +124,8 @@ impl Server {
         let local = SocketAddr::new(self.address, port);
         let corrupt = self.dice.chance(self.temper.corrupt);
         let flip_at = corrupt.then(|| self.dice.size(50_000));
+        let resets = self.temper.resets > 0 && self.dice.chance(self.temper.resets);
+        let reset_at = resets.then(|| self.dice.size(20_000));
         Talk {
             peer: Peer::listen(local, self.dice.next(), buffer),
             program: Program::new(port),
@@ -133,6 +139,7 @@ impl Server {
             pending: Vec::new(),
             produced: 0,
             flip_at,
+            reset_at,
             rests_until: Micros::ZERO,
             due: None,
         }
@@ -236,6 +243,12 @@ impl Talk {
             self.pending.drain(..written);
             left -= written;
             moved = true;
+        }
+        let all_said = self.pending.is_empty() && self.peer.socket().send_queue() == 0;
+        let tired = self.reset_at.is_some_and(|at| self.seen as u64 >= at);
+        if tired || (self.program.resets() && all_said) {
+            self.peer.socket().abort();
+            return Ok(moved);
         }
         let done = self.pending.is_empty() && self.program.is_complete();
         if done && !self.has_finished && self.peer.socket().may_send() {

@@ -15,6 +15,7 @@ use lockstep_core::replicate::spill::SpillReply;
 use lockstep_core::replicate::stack::Transmit;
 use lockstep_core::{Micros, PortId, Tables};
 use lockstep_wire::LinkHeader;
+use smoltcp::socket::tcp::State;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -219,7 +220,26 @@ impl World {
         Ok(())
     }
 
+    /// Clients whose RST was lost, and who have nothing to say that would call for another.
+    fn look_for_reset(&mut self) -> Result<(), String> {
+        let known: Vec<_> = self.page().iter().map(|d| d.client).collect();
+        for session in 0..self.clients.len() {
+            let Some(client) = &mut self.clients[session] else {
+                continue;
+            };
+            let waits = client.outcome.is_none() && client.may_be_reset();
+            if waits && !known.contains(&client.address) {
+                client.outcome = Some(Outcome::Reset);
+                self.conclude(session as u32, Outcome::Reset)?;
+            }
+        }
+        Ok(())
+    }
+
     fn look_for_stuck(&mut self) -> Result<(), String> {
+        if self.scenario.grouped {
+            self.look_for_reset()?;
+        }
         let late =
             |client: &&Client| client.outcome.is_none() && self.now > client.began + PATIENCE;
         let Some(session) = self.clients.iter().flatten().find(late).map(|c| c.session) else {
@@ -241,6 +261,11 @@ impl World {
 
     fn happen(&mut self, event: Event) -> Result<(), String> {
         match event {
+            Event::Start(session) if !self.may_start(session) => {
+                let later = self.now + Duration::from_millis(20);
+                self.at(later, Event::Start(session));
+                Ok(())
+            }
             Event::Start(session) => {
                 self.start(session);
                 self.wake_client(session)
@@ -298,13 +323,55 @@ impl World {
         }
     }
 
+    /// Whether no server resets what others go on with: where all of them reset in the end, the
+    /// last words of those that are not primary may be lost.
+    fn resets_alike(&self) -> bool {
+        let servers = &self.scenario.servers;
+        servers.iter().all(|server| server.temper.resets == 0)
+    }
+
+    /// The second connection of a group is opened once the first one is.
+    fn may_start(&mut self, session: u32) -> bool {
+        if !self.scenario.grouped || session.is_multiple_of(2) {
+            return true;
+        }
+        let control = self.clients[session as usize - 1].as_mut();
+        control.is_some_and(|control| control.peer.state() == State::Established)
+    }
+
+    /// The second connection of a group is over: the first one may end.
+    fn let_go(&mut self, session: u32) -> Result<(), String> {
+        if !self.scenario.grouped || session.is_multiple_of(2) {
+            return Ok(());
+        }
+        if let Some(control) = &mut self.clients[session as usize - 1] {
+            control.holds = false;
+        }
+        self.wake_client(session - 1)
+    }
+
     fn start(&mut self, session: u32) {
         let mut dice = self.dice.fork();
-        let script = Script::write(&mut dice, session, self.scenario.most);
+        let most = self.scenario.most;
+        let grouped = self.scenario.grouped;
+        let is_control = grouped && session.is_multiple_of(2);
+        let script = if is_control {
+            Script::echo(&mut dice, session, most)
+        } else if grouped && self.resets_alike() && dice.chance(6_000) {
+            Script::part(&mut dice, session, most)
+        } else {
+            Script::write(&mut dice, session, most)
+        };
         let manner = (self.scenario.manner)(&mut dice);
-        let [.., high, low] = session.to_be_bytes();
+        let host = if grouped { session & !1 } else { session };
+        let [.., high, low] = host.to_be_bytes();
         let port = 20_000 + session as u16;
-        let (address, vip): (IpAddr, IpAddr) = if dice.chance(3_000) {
+        let six = if grouped {
+            host % 8 == 0
+        } else {
+            dice.chance(3_000)
+        };
+        let (address, vip): (IpAddr, IpAddr) = if six {
             let client = [0x2001, 0xdb8, 0, 1, 0, 0, u16::from(high), u16::from(low)];
             (client.into(), VIP6.into())
         } else {
@@ -316,6 +383,7 @@ impl World {
         );
         let mut client = Client::new(self.now, session, ends, script, manner, dice);
         client.may_be_flipped = self.scenario.may_flip;
+        client.holds = is_control;
         self.say(|| format!("session {session}: {ends:?} {manner:?}"));
         self.clients[session as usize] = Some(client);
     }
@@ -362,12 +430,18 @@ impl World {
             Outcome::Complete => self.seen.complete += 1,
             Outcome::Own => self.seen.own += 1,
             Outcome::Reset if self.scenario.may_reset => self.seen.reset += 1,
+            Outcome::Reset if self.is_reset_rightly(session) => self.seen.reset += 1,
             Outcome::Reset => {
                 let described = self.describe(session);
                 return Err(format!("session {session} was reset: {described}"));
             }
         }
-        Ok(())
+        self.let_go(session)
+    }
+
+    fn is_reset_rightly(&self, session: u32) -> bool {
+        let client = self.clients[session as usize].as_ref();
+        client.is_some_and(Client::may_be_reset)
     }
 
     /// A server's turn on one connection.
@@ -474,11 +548,7 @@ impl World {
             (weather, mac) = (self.scenario.servers[n].weather, SERVER_MAC);
             self.launch(weather, packet, |packet| Event::ToServer(n, packet));
         } else {
-            let session = match to {
-                IpAddr::V4(v4) => u16::from_be_bytes([v4.octets()[2], v4.octets()[3]]),
-                IpAddr::V6(v6) => (v6.segments()[6] << 8) | v6.segments()[7],
-            };
-            let session = u32::from(session);
+            let session = u32::from(destination_port(&packet).wrapping_sub(20_000));
             if session as usize >= self.clients.len() {
                 // A client that never was: of a flood.
                 return Ok(());
@@ -576,6 +646,12 @@ impl World {
 pub fn client_mac(session: u32) -> [u8; 6] {
     let [.., high, low] = session.to_be_bytes();
     [2, 1, 0, 0, high, low]
+}
+
+/// Nothing here has IP options.
+fn destination_port(packet: &[u8]) -> u16 {
+    let at = if packet[0] >> 4 == 4 { 22 } else { 42 };
+    u16::from_be_bytes([packet[at], packet[at + 1]])
 }
 
 fn destination(packet: &[u8]) -> IpAddr {

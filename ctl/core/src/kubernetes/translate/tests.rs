@@ -601,3 +601,16 @@ fn a_zone_that_becomes_known_is_followed() {
     assert!(cluster.change(Change::Node("n1".to_owned(), Some(Arc::new(node)))));
     assert!(cluster.said()[0].ends_with("-> 10.0.0.1 draining, 10.0.0.2"));
 }
+
+#[test]
+fn what_was_made_for_a_child_is_left_out_where_it_cannot_stand() {
+    let fine = crate::testing::service("shop/game-dire", &["10.0.0.1"]);
+    let mut without_vip = crate::testing::service("shop/game-dire/b", &["10.0.0.1"]);
+    without_vip.vips.clear();
+    let wanted = of_others(7, vec![fine.clone(), without_vip, fine.clone()]);
+    assert_eq!((wanted.created, wanted.drafts.len()), (7, 1));
+    assert_eq!(*wanted.drafts[0].service, fine);
+    let said: Vec<&str> = wanted.problems.iter().map(|p| p.message.as_str()).collect();
+    assert!(said[0].contains("has no VIP"), "{said:?}");
+    assert!(said[1].contains("the name is used twice"), "{said:?}");
+}

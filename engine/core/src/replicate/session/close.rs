@@ -148,7 +148,8 @@ impl Session {
         let due = |deadline: Option<Micros>| deadline.is_some_and(|at| drive.now >= at);
         let orphaned = due(self.orphan_deadline());
         let delivered = drive.client.unacknowledged() == 0;
-        let cause = if self.is_given_up(drive.now) && (delivered || orphaned) {
+        let given_up = self.is_given_up(drive.now, orphaned);
+        let cause = if given_up && (delivered || orphaned) {
             EndCause::ServersReset
         } else if orphaned {
             EndCause::Orphaned

@@ -1,10 +1,10 @@
 //! What the client gets, and who has said the same (rules 3 and 7).
 
 use super::replica::{Difference, ReplicaState, Running};
-use super::{Drive, Session};
+use super::{Drive, Session, Stage};
 use crate::Micros;
 use crate::replicate::event::EventKind;
-use crate::replicate::leg::Leg;
+use crate::replicate::leg::{Leg, Phase};
 use arrayvec::ArrayVec;
 use lockstep_plan::Commit;
 
@@ -94,6 +94,22 @@ impl Session {
             }
         }
         replica.ended = leg.is_finished();
+    }
+
+    /// What a replica had said before its connection was lost is as good as what it said before: the
+    /// client gets it, as far as it has room.
+    pub(super) fn hear_last_words<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) {
+        let mut replicas = self.replicas.iter().enumerate();
+        let speaks = replicas.any(|(index, replica)| {
+            let leg = drive.legs.get(index).and_then(Option::as_ref);
+            let lost = |leg: &L| matches!(leg.phase(), Phase::Lost(_)) && leg.readable() > 0;
+            replica.is_live() && leg.is_some_and(lost)
+        });
+        if speaks && self.stage == Stage::Serving && !self.closed {
+            self.measure(drive);
+            self.catch_up(drive);
+            self.commit(drive);
+        }
     }
 
     /// Gives the client what may be committed.

@@ -89,6 +89,11 @@ impl Session {
             self.switch(drive, other, cause);
             return true;
         }
+        let trusted = replica.doubted && !candidate.doubted && candidate.agrees();
+        if trusted && !candidate.ended && candidate.position >= replica.position {
+            self.switch(drive, other, SwitchCause::Group);
+            return true;
+        }
         if !self.is_stalled(drive, primary, other, quorum) {
             self.stalled = None;
             return false;

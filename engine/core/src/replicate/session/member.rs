@@ -148,10 +148,16 @@ impl Session {
         };
         match cause {
             EvictCause::Group => {}
-            EvictCause::Lost(Loss::Reset) => match group.reset(member, backend, ends) {
-                Some(generation) => replica.generation = generation,
-                None => replica.reset_at = Some(drive.now),
-            },
+            EvictCause::Lost(Loss::Reset) => {
+                // Its last words, too, it has said.
+                if replica.is_live() {
+                    group.cover(member, backend, replica.generation, replica.position);
+                }
+                match group.reset(member, backend, ends) {
+                    Some(generation) => replica.generation = generation,
+                    None => replica.reset_at = Some(drive.now),
+                }
+            }
             EvictCause::Lost(_) if ends => group.uncover(member, backend),
             _ => replica.generation = group.evict(backend),
         }

@@ -49,6 +49,7 @@ impl Session {
 
     /// Sees how far the connections have come.
     pub(super) fn observe<L: Leg>(&mut self, drive: &mut Drive<'_, '_, L>) {
+        self.hear_last_words(drive);
         for index in 0..self.replicas.len() {
             let (now, replica) = (drive.now, &mut self.replicas[index]);
             let Some(leg) = drive.legs.get_mut(index).and_then(Option::as_mut) else {
@@ -114,7 +115,7 @@ impl Session {
             self.serve(drive);
         } else if possible < self.needed()
             || drive.now >= self.began_at + self.policy.open_timeout
-            || self.is_given_up(drive.now)
+            || self.is_given_up(drive.now, false)
         {
             self.refuse(drive);
         }

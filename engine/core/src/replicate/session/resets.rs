@@ -5,6 +5,7 @@
 //! where the session goes on with others, the one that has reset it is out of step and evicted from
 //! the whole group after `fin_timeout`; where none is left, the servers have ended it.
 
+use super::replica::{Replica, ReplicaState};
 use super::{Drive, Session, Stage};
 use crate::Micros;
 use crate::replicate::event::SwitchCause;
@@ -63,10 +64,12 @@ impl Session {
         resets.map(|at| at + self.policy.fin_timeout)
     }
 
-    /// Whether the servers have ended this connection by reset: none is left on it, and who has
-    /// reset it lives on.
-    pub(super) fn is_given_up(&self, now: Micros) -> bool {
+    /// Whether the servers have ended this connection by reset: none is left on it, or, before it is
+    /// too late, still to come to it, and who has reset it lives on.
+    pub(super) fn is_given_up(&self, now: Micros, late: bool) -> bool {
         let decided = self.reset_deadlines().max().is_some_and(|at| now >= at);
-        decided && !self.replicas.iter().any(|r| r.connected)
+        // One that waits for its group has not even been asked.
+        let waits = |r: &Replica| r.state == ReplicaState::Joining && r.is_wanted() && !late;
+        decided && !self.replicas.iter().any(|r| r.connected || waits(r))
     }
 }

@@ -131,6 +131,43 @@ fn a_replica_in_doubt_is_not_asked_for_what_it_does_not_cover() {
 }
 
 #[test]
+fn one_that_is_still_to_come_may_go_on() {
+    let mut client = Client::new(2);
+    let control = client.connect();
+    client.freeze(1, true);
+    client.say(control, b"open data");
+    let data = client.connect();
+    client.say(data, b"bytes");
+    client.resets(data, 0);
+    client.pass(grace() * 2);
+    assert_eq!(client.worlds[data].ended, None);
+    client.freeze(1, false);
+    client.pass(millis(10));
+    client.say(data, b"more");
+    client.say(control, b"more");
+    client.complete();
+    assert!(!client.worlds[data].client.aborted);
+    let cause = EvictCause::Group;
+    assert!(client.worlds[control].has(EventKind::Evicted { replica: 0, cause }));
+}
+
+#[test]
+fn what_was_sent_before_a_reset_is_read_first() {
+    let (mut client, control, data) = talking(1);
+    let world = &mut client.worlds[data];
+    world.sending.extend(b"xyz");
+    world.client_sends(3);
+    world.drive();
+    world.serve(0, usize::MAX, usize::MAX);
+    world.reset(0);
+    client.settle();
+    client.say(control, b"and now?");
+    client.complete();
+    client.pass(grace());
+    client.has_lost_only(data, control);
+}
+
+#[test]
 fn a_process_that_dies_resets_all_and_comes_back_to_all() {
     for servers in [1, 2] {
         let (mut client, control, data) = talking(servers);
