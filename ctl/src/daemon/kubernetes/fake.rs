@@ -281,7 +281,10 @@ impl State {
                     let _ = to.unbounded_send(event.clone());
                 }
             }
-            let mark = json!({"metadata": {"resourceVersion": self.version.to_string()}});
+            let mark = json!({
+                "apiVersion": "v1", "kind": "Bookmark",
+                "metadata": {"resourceVersion": self.version.to_string()},
+            });
             let _ = to.unbounded_send(json!({"type": "BOOKMARK", "object": mark}));
             self.watches.push((place.resource.clone(), to));
         }
