@@ -34,9 +34,6 @@ fn read<T: DeserializeOwned>(value: Value) -> Arc<T> {
     Arc::new(serde_json::from_value(value).expect("it is one"))
 }
 
-/// A service: its name, its VIPs, its backends with their weights.
-type Served = (String, Vec<String>, Vec<(String, u16)>);
-
 /// A cluster whose API server does what is written.
 #[derive(Default)]
 struct Cluster {
