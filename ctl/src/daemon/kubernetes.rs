@@ -19,7 +19,7 @@ use tokio::sync::{oneshot, watch as channel};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-mod client;
+pub(crate) mod client;
 mod decide;
 mod dire;
 mod events;
