@@ -40,6 +40,7 @@ pub async fn run(
         if wanted.wait_for(|wanted| *wanted).await.is_err() {
             return;
         }
+        // Nothing of the channel is held while the engine is asked.
         let client = match engine.wait_for(Option::is_some).await {
             Ok(client) => client.clone(),
             Err(_) => return,
