@@ -35,6 +35,8 @@ mod writer;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
+mod rights;
+#[cfg(test)]
 mod tests;
 
 /// When what failed at the start is tried again.

@@ -138,7 +138,7 @@ async fn right(cluster: &Cluster, row: &Access, verb: &str) -> Right {
     };
     let reviews: Api<SelfSubjectAccessReview> = Api::all(cluster.client.clone());
     match reviews.create(&PostParams::default(), &review).await {
-        Ok(answer) if answer.status.is_some_and(|status| status.allowed) => Right::Allowed,
+        Ok(answer) if answer.status.as_ref().is_some_and(|s| s.allowed) => Right::Allowed,
         Ok(_) => Right::Denied,
         Err(error) => {
             let what = "selfsubjectaccessreviews.authorization.k8s.io";
