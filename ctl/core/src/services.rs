@@ -65,6 +65,7 @@
 
 use crate::checks::Policy;
 use crate::spread::{Priority, Spread, Spreads};
+use lockstep_plan::mask::MAX_MASKS;
 use lockstep_plan::{
     Backend, BackendId, BackendState, Encapsulation, Guard, Health, Mode, Replicate, Scheduler,
     Service, ServiceName, Snapshot, TableSize, Unserved, Weight, too_few_backends,
@@ -174,6 +175,11 @@ pub fn replicate_policy(text: &str) -> Result<Replicate, String> {
     let keys: FileReplicate = toml::from_str(text).map_err(|error| error.message().to_owned())?;
     if let Some(problem) = keys.masks().find_map(|(_, mask)| mask.problem()) {
         return Err(problem.to_owned());
+    }
+    if keys.masks().count() > MAX_MASKS {
+        return Err(format!(
+            "more than {MAX_MASKS} masks; alternatives fit in one pattern"
+        ));
     }
     let policy = keys.to_plan();
     if policy.min_sync.get() < policy.quorum() {

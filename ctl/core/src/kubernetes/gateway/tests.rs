@@ -34,6 +34,9 @@ fn read<T: DeserializeOwned>(value: Value) -> Arc<T> {
     Arc::new(serde_json::from_value(value).expect("it is one"))
 }
 
+/// A service: its name, its VIPs, its backends with their weights.
+type Served = (String, Vec<String>, Vec<(String, u16)>);
+
 /// A cluster whose API server does what is written.
 #[derive(Default)]
 struct Cluster {
@@ -208,7 +211,7 @@ impl Cluster {
         conditions.map(short).collect()
     }
 
-    fn served(&self) -> Vec<(String, Vec<String>, Vec<(String, u16)>)> {
+    fn served(&self) -> Vec<Served> {
         let services = services(&self.world, &settings())
             .into_iter()
             .map(|service| {
