@@ -285,6 +285,37 @@ fn values_come_into_the_files_of_the_nodes_that_they_are_for() {
     }
 }
 
+/// What a page gives to a command: the texts between `begin` and END.
+fn given<'a>(page: &'a str, begin: &str) -> Vec<&'a str> {
+    let texts = page.split(begin).skip(1);
+    texts
+        .map(|text| text.split_once("\nEND\n").unwrap().0)
+        .collect()
+}
+
+#[test]
+fn the_quick_start_gives_what_the_chart_and_the_cluster_take() {
+    let path = folder("../../docs/src/operations/kubernetes.md");
+    let page = fs::read_to_string(path).unwrap();
+    let values = given(&page, "cat > values.yaml <<END\n");
+    let objects = chart(values[0]);
+    let topology = objects
+        .file("lockstep-topology", "kind-worker.toml")
+        .unwrap();
+    Topology::parse("kind-worker.toml", topology).unwrap_or_else(|errors| panic!("{errors}"));
+    let config = configuration(&objects, "lockstep-node", "node.kind-worker.toml");
+    assert!(config.layer2.is_some());
+    let applied = given(&page, "kubectl apply -f - <<END\n");
+    let applied: Vec<Objects> = applied.into_iter().map(Objects::read).collect();
+    let kinds: Vec<String> = (applied.iter().flat_map(Objects::iter))
+        .map(|object| {
+            strictly(object).unwrap();
+            objects::name(object).0
+        })
+        .collect();
+    assert_eq!(kinds, ["AddressPool", "Advertisement", "Service"]);
+}
+
 #[test]
 fn the_manifest_is_what_the_chart_renders() {
     let path = folder("manifest/lockstep.yaml");

@@ -97,6 +97,7 @@ pub fn strictly(object: &Value) -> Result<(), String> {
         ("v1", "Namespace") => back::<core::Namespace>,
         ("v1", "ServiceAccount") => back::<core::ServiceAccount>,
         ("v1", "ConfigMap") => back::<core::ConfigMap>,
+        ("v1", "Service") => back::<core::Service>,
         ("apps/v1", "Deployment") => back::<apps::Deployment>,
         ("apps/v1", "DaemonSet") => back::<apps::DaemonSet>,
         ("rbac.authorization.k8s.io/v1", "Role") => back::<rbac::Role>,
