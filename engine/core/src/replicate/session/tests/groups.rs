@@ -445,9 +445,14 @@ impl Run {
     }
 
     fn pass(&mut self, time: Duration) {
-        for _ in 0..time.as_millis() / 10 {
+        let step = if time < Duration::from_secs(1) {
+            10
+        } else {
+            50
+        };
+        for _ in 0..time.as_millis() / u128::from(step) {
             for world in &mut self.client.worlds {
-                world.now = world.now + millis(10);
+                world.now = world.now + millis(step);
             }
             self.settle();
         }
