@@ -13,8 +13,8 @@ use hyper::header::{ALLOW, CONTENT_TYPE};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use lockstep_api::MetricsRequest;
 use lockstep_api::engine_client::EngineClient;
+use lockstep_api::{KubernetesReply, MetricsRequest};
 use lockstep_process::metrics;
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
@@ -188,10 +188,12 @@ impl Exporter {
         match request.uri().path() {
             "/metrics" => response(StatusCode::OK, metrics::CONTENT_TYPE, self.page().await),
             "/healthz" => plain(StatusCode::OK, "alive\n"),
-            "/readyz" => match unready(&self.view.borrow()) {
-                None => plain(StatusCode::OK, "ready\n"),
-                Some(why) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
-            },
+            "/readyz" => {
+                match unready(&self.view.borrow(), &self.wires.reports.kubernetes.borrow()) {
+                    None => plain(StatusCode::OK, "ready\n"),
+                    Some(why) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+                }
+            }
             _ => plain(
                 StatusCode::NOT_FOUND,
                 "there are /metrics, /healthz and /readyz\n",
@@ -232,8 +234,10 @@ async fn ask(mut engine: EngineClient<Channel>) -> Option<String> {
 }
 
 /// Why the balancer does not do what its files say; `None` where it does.
-fn unready(view: &View) -> Option<String> {
-    if !view.engine_connected {
+fn unready(view: &View, cluster: &KubernetesReply) -> Option<String> {
+    // A daemon that only leads others has no engine, and never had one.
+    let leads_only = view.epoch == 0 && cluster.may_lead && cluster.connected;
+    if !view.engine_connected && !leads_only {
         return Some("there is no engine".to_owned());
     }
     let errors = [&view.file_error, &view.config_error, &view.engine_error];

@@ -263,7 +263,7 @@ impl Part {
         self.too_many = too_many;
         let now = self.clock.uptime();
         // Before anything is said of VIPs, what they become is not known yet.
-        if vips.is_empty() && !announcements.is_empty() {
+        if vips.is_empty() && !announced.vips.is_empty() {
             self.election.serves_nothing(now);
         }
         self.election.offer(now, vips);

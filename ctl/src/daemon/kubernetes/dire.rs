@@ -40,10 +40,12 @@ pub async fn run(
         if wanted.wait_for(|wanted| *wanted).await.is_err() {
             return;
         }
-        let Ok(client) = engine.wait_for(Option::is_some).await else {
-            return;
+        // Nothing of the channel is held while the engine is asked.
+        let client = match engine.wait_for(Option::is_some).await {
+            Ok(client) => client.clone(),
+            Err(_) => return,
         };
-        let Some(client) = client.clone() else {
+        let Some(client) = client else {
             continue;
         };
         tokio::select! {
