@@ -4,6 +4,7 @@
 //! Addresses are decided by the leader alone and stand in the status of each Service: what a
 //! balancer serves follows from status, whoever leads. There is no other database.
 
+pub mod access;
 pub mod advertise;
 pub mod allocate;
 pub mod backends;

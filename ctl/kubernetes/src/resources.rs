@@ -5,6 +5,8 @@ mod address_pool;
 mod advertisement;
 pub mod dire;
 #[cfg(test)]
+mod manifests;
+#[cfg(test)]
 mod rules;
 
 pub use address_pool::{AddressPool, AddressPoolSpec, AddressPoolStatus, Selector};

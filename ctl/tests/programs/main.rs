@@ -13,6 +13,7 @@ mod capture;
 mod checks;
 mod cli;
 mod daemon;
+mod deploy;
 mod doctor;
 mod group;
 mod health;
