@@ -29,8 +29,9 @@ use std::fmt;
 use std::ops::Range;
 
 mod shape;
+mod units;
 
-pub use shape::from_toml;
+pub use shape::{from_toml, read_toml};
 
 /// A place in a file. Lines and columns count from 1, columns in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -248,6 +249,15 @@ impl<'a> Source<'a> {
             line: before.matches('\n').count() + 1,
             column: before[line_start..].chars().count() + 1,
         }
+    }
+
+    /// The byte at a position, as [`at`](Self::at) gives it.
+    fn offset(&self, position: Position) -> usize {
+        let lines = self.text.split_inclusive('\n');
+        let before: usize = lines.take(position.line - 1).map(str::len).sum();
+        let line = &self.text[before..];
+        let column = line.char_indices().nth(position.column - 1);
+        before + column.map_or(line.len(), |(at, _)| at)
     }
 
     /// An error at a byte range.

@@ -4,7 +4,7 @@
 //! `services.toml` says, and does nothing else.
 
 use crate::services::sources::Provider;
-use lockstep_topology::diagnostics::{Diagnostics, Source, from_toml};
+use lockstep_topology::diagnostics::{Diagnostics, Source, read_toml};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 
@@ -85,36 +85,13 @@ pub struct ConfigFile {
 /// Reads the text of a `lockstepd.toml`. `file` is the name errors are reported under.
 ///
 /// # Errors
-/// Everything that is wrong with it at once.
+/// Everything that is wrong with it at once; of a section, or a table of a list, with a wrong key or
+/// value that alone.
 pub fn parse(file: &str, text: &str) -> Result<ConfigFile, Diagnostics> {
     let source = Source::new(file, text);
-    let document: Document = from_toml(file, text)?;
-    let mut found = Diagnostics::new();
-    let config = Config {
-        operation: operation::read(
-            document.node,
-            document.log,
-            document.metrics,
-            source,
-            &mut found,
-        ),
-        process: document.process.to_process(),
-        shutdown: document.shutdown.to_shutdown(),
-        health: document.health.to_defaults(source, &mut found),
-        bgp: document.bgp.to_bgp(source, &mut found),
-        layer2: document.layer2.map(|raw| raw.to_layer2(source, &mut found)),
-        store: document.store.map(|raw| raw.to_store(source, &mut found)),
-        random: document.random.map(|raw| raw.to_random(source, &mut found)),
-        kubernetes: (document.kubernetes).map(|raw| raw.to_kubernetes(source, &mut found)),
-    };
-    document.process.check(&config, source, &mut found);
-    if found.has_errors() {
-        return Err(found);
-    }
-    Ok(ConfigFile {
-        config,
-        warnings: found,
-    })
+    let judge = |document: Document, found: &mut Diagnostics| document.into_config(source, found);
+    let (config, warnings) = read_toml(file, text, judge)?;
+    Ok(ConfigFile { config, warnings })
 }
 
 #[derive(Deserialize)]
@@ -140,6 +117,24 @@ struct Document {
     kubernetes: Option<kubernetes::RawKubernetes>,
 }
 
+impl Document {
+    fn into_config(self, source: Source<'_>, found: &mut Diagnostics) -> Option<Config> {
+        let config = Config {
+            operation: operation::read(self.node, self.log, self.metrics, source, found),
+            process: self.process.to_process(),
+            shutdown: self.shutdown.to_shutdown(),
+            health: self.health.to_defaults(source, found),
+            bgp: self.bgp.to_bgp(source, found),
+            layer2: self.layer2.map(|raw| raw.to_layer2(source, found)),
+            store: self.store.map(|raw| raw.to_store(source, found)),
+            random: self.random.map(|raw| raw.to_random(source, found)),
+            kubernetes: (self.kubernetes).map(|raw| raw.to_kubernetes(source, found)),
+        };
+        self.process.check(&config, source, found);
+        (!found.has_errors()).then_some(config)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,6 +150,21 @@ mod tests {
         let (_, sections) = errors.split_once("allowed: ").unwrap();
         let sections = sections.trim_end().trim_end_matches(')');
         assert_eq!(sections.split(", ").collect::<Vec<_>>(), SECTIONS);
+    }
+
+    #[test]
+    fn a_wrong_key_hides_no_error_elsewhere() {
+        let text = "[log]\nlevels = 1\n[metrics]\nlisten = \"x\"\n[bgp]\nas = 1\nrouter_id = \"10.0.0.1\"\n\
+                    [[bgp.peer]]\naddress = \"10.0.0.2\"\nremote_as = 2\n\
+                    [[bgp.peer]]\naddress = \"10.0.0.3\"\nas = 2\n\
+                    [[bgp.peer]]\naddress = \"10.0.0.3\"\nas = 2\n";
+        let errors = parse("lockstepd.toml", text).unwrap_err();
+        let lines: Vec<_> = errors.iter().map(|e| e.position.unwrap().line).collect();
+        assert_eq!(lines, [2, 4, 8, 10, 15], "{errors}");
+        assert!(
+            errors.to_string().contains("did you mean `as`?"),
+            "{errors}"
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod across;
 pub mod announce;
 pub mod bfd;
 pub mod bgp;

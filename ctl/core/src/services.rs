@@ -65,11 +65,12 @@
 
 use crate::checks::Policy;
 use crate::spread::{Priority, Spread, Spreads};
+use lockstep_plan::mask::MAX_MASKS;
 use lockstep_plan::{
     Backend, BackendId, BackendState, Encapsulation, Guard, Health, Mode, Replicate, Scheduler,
     Service, ServiceName, Snapshot, TableSize, Unserved, Weight, too_few_backends,
 };
-use lockstep_topology::diagnostics::{Diagnostics, Source, from_toml};
+use lockstep_topology::diagnostics::{Diagnostics, Source, read_toml};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -106,25 +107,32 @@ pub struct ServicesFile {
 /// Reads the text of a `services.toml`. `file` is the name errors are reported under.
 ///
 /// # Errors
-/// Everything that is wrong with the keys and their values at once; where those are right,
-/// everything that is wrong with the services together.
+/// Everything that is wrong with the keys and their values, and with the services together, at
+/// once; of a service with a wrong key or value that alone.
 pub fn parse(file: &str, text: &str) -> Result<ServicesFile, Diagnostics> {
     let source = Source::new(file, text);
-    let document: Document = from_toml(file, text)?;
+    let judge = |document: Document, found: &mut Diagnostics| judge(source, &document, found);
+    let (mut parsed, warnings) = read_toml(file, text, judge)?;
+    parsed.warnings = warnings;
+    Ok(parsed)
+}
+
+/// The services of a document, where they have no errors.
+fn judge(source: Source<'_>, document: &Document, found: &mut Diagnostics) -> Option<ServicesFile> {
     let services: Vec<Service> = document
         .service
         .iter()
         .map(|s| s.get_ref().to_plan())
         .collect();
-    let mut found = conflicts::in_names(source, &document);
-    found.extend(conflicts::in_policies(source, &document));
-    found.extend(meaningless::keys(source, &document));
-    found.extend(health::all(source, &document, &services));
+    found.extend(conflicts::in_names(source, document));
+    found.extend(conflicts::in_policies(source, document));
+    found.extend(meaningless::keys(source, document));
+    found.extend(health::all(source, document, &services));
     let mut errors = Snapshot::new(0, services.clone()).err().unwrap_or_default();
     errors.extend(too_few_backends(&services));
-    found.extend(conflicts::located(source, &document, &errors));
+    found.extend(conflicts::located(source, document, &errors));
     if found.has_errors() {
-        return Err(found);
+        return None;
     }
     found.extend(document.service.iter().filter_map(|s| {
         let service = s.get_ref();
@@ -151,11 +159,11 @@ pub fn parse(file: &str, text: &str) -> Result<ServicesFile, Diagnostics> {
         let service = s.get_ref();
         (service.name.get_ref().0.clone(), service.health_policy())
     });
-    Ok(ServicesFile {
+    Some(ServicesFile {
         services,
         spreads: spreads.collect(),
         health: policies.collect(),
-        warnings: found,
+        warnings: Diagnostics::new(),
     })
 }
 
@@ -167,6 +175,11 @@ pub fn replicate_policy(text: &str) -> Result<Replicate, String> {
     let keys: FileReplicate = toml::from_str(text).map_err(|error| error.message().to_owned())?;
     if let Some(problem) = keys.masks().find_map(|(_, mask)| mask.problem()) {
         return Err(problem.to_owned());
+    }
+    if keys.masks().count() > MAX_MASKS {
+        return Err(format!(
+            "more than {MAX_MASKS} masks; alternatives fit in one pattern"
+        ));
     }
     let policy = keys.to_plan();
     if policy.min_sync.get() < policy.quorum() {

@@ -4,6 +4,8 @@
 //! few fields that decide something, parsed once. What follows from all of them is found by
 //! `lockstep-ctl-core`; this crate knows no client.
 
+#![forbid(unsafe_code)]
+
 pub mod facts;
 pub mod resources;
 

@@ -1,6 +1,9 @@
 //! The resources of our own group, `lockstep.dev/v1alpha1`. Their schemas are generated from these
 //! types.
 
+// Columns of one type are no mistake.
+#![allow(clippy::duplicated_attributes)]
+
 mod address_pool;
 mod advertisement;
 pub mod dire;

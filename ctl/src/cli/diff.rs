@@ -248,9 +248,9 @@ impl Entry {
 pub async fn run(global: &Global, arguments: &Arguments, out: &mut Out) -> Result<Answer, Failure> {
     let text = read_file(&arguments.file)?;
     let file = arguments.file.display().to_string();
-    let (kind, found) = check::daemons(&file, &text)?;
+    let (read_as, kind, found) = check::daemons(&file, &text)?;
     if found.has_errors() {
-        return check::report(&file, "", &found, out);
+        return check::report(&file, read_as, "", &found, out);
     }
     let request = ApplyFileRequest {
         text,

@@ -177,13 +177,19 @@ fn compare(path: &Path, out: &mut Out) -> Result<Answer, Failure> {
         Err(errors) => errors,
         Ok(topology) => lockstep_topology::check(&topology, &host()?),
     };
-    check::report(&file, "no errors: this host can do it", &found, out)
+    check::report(
+        &file,
+        check::Kind::Topology,
+        "no errors: this host can do it",
+        &found,
+        out,
+    )
 }
 
 fn print(path: &Path, out: &mut Out) -> Result<Answer, Failure> {
     let (file, text) = (path.display().to_string(), read_file(path)?);
     let topology = match Topology::parse(&file, &text) {
-        Err(errors) => return check::report(&file, "", &errors, out),
+        Err(errors) => return check::report(&file, check::Kind::Topology, "", &errors, out),
         Ok(topology) => topology,
     };
     let host = host()?;
@@ -204,7 +210,7 @@ fn apply(arguments: &Apply, out: &mut Out) -> Result<Answer, Failure> {
     let path = &arguments.file.file;
     let (file, text) = (path.display().to_string(), read_file(path)?);
     let topology = match Topology::parse(&file, &text) {
-        Err(errors) => return check::report(&file, "", &errors, out),
+        Err(errors) => return check::report(&file, check::Kind::Topology, "", &errors, out),
         Ok(topology) => topology,
     };
     let steps = apply::apply(&topology, &mut ThisMachine, arguments.dry_run);

@@ -258,7 +258,9 @@ impl Actor {
                     Some(event) => self.handle(event),
                     None => return,
                 },
-                landed = self.line.landed() => self.land(landed),
+                landed = self.line.landed() => if !self.land(landed) {
+                    continue;
+                },
                 () = until(deadline) => self.advance(),
                 () = until(retry) => self.tell_engine(),
                 () = until(patience) => self.end_patience(),
@@ -279,6 +281,7 @@ impl Actor {
         tracing::info!("the clock was set by {:?}", shift.size());
         self.wanted.shift(shift);
         self.line.shift(shift);
+        self.reach.shift(shift);
         for (target, deadline) in std::mem::take(&mut self.begun) {
             let same = Phase::Draining {
                 deadline: Some(deadline),
@@ -386,7 +389,11 @@ impl Actor {
         let own = Own {
             verdicts: self.found(),
             drains: self.drains.clone(),
-            backends: backends(self.wanted.services()),
+            // Nobody else asks for them, and there may be many.
+            backends: match self.config.store {
+                Some(_) => backends(self.wanted.services()),
+                None => BTreeSet::new(),
+            },
             heard: self.group.generation,
         };
         let now = self.clock.now();
@@ -399,6 +406,10 @@ impl Actor {
             tell(&self.orders.announcements, announced.clone());
         }
         let services = self.wanted.services();
+        let shares = match self.wanted.spreads_evenly() {
+            true => Vec::new(),
+            false => self.wanted.shares(self.laid_over(), self.clock.now()),
+        };
         self.view.send_replace(View {
             clock: self.clock,
             services_file: self.services_file.clone(),
@@ -415,7 +426,7 @@ impl Actor {
                 |announced| announced.vips,
             ),
             drains: DrainView::all(&self.drains, services),
-            shares: self.wanted.shares(self.laid_over(), self.clock.now()),
+            shares,
         });
     }
 

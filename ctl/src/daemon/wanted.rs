@@ -4,7 +4,7 @@ use lockstep_ctl_core::announce::ways::Advertisements;
 use lockstep_ctl_core::checks::Policy;
 use lockstep_ctl_core::drains::{Shift, Target, Timestamp};
 use lockstep_ctl_core::services::sources::{Offer, Sources};
-use lockstep_ctl_core::spread::{Ramps, Share, Spreads, lay_over, shares};
+use lockstep_ctl_core::spread::{Ramps, Share, Spread, Spreads, lay_over, shares};
 use lockstep_plan::{Backend, BackendState, Service, ServiceName};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -70,6 +70,12 @@ impl Wanted {
     /// How they spread new flows.
     pub fn spreads(&self) -> &Spreads {
         &self.together.spreads
+    }
+
+    /// Whether no service has tiers, or backends that begin slowly.
+    pub fn spreads_evenly(&self) -> bool {
+        let even = Spread::default();
+        self.spreads().values().all(|spread| *spread == even)
     }
 
     /// How their backends are checked.

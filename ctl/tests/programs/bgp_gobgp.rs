@@ -101,3 +101,49 @@ fn an_aggregate_stands_for_its_vips_while_one_of_them_is_announced() {
     wait_for("both", || has("203.0.113.0/24") && has("203.0.113.10/32"));
     assert_eq!(lab.peer("10.0.0.2", "/flaps"), 0);
 }
+
+#[test]
+fn vips_of_a_cluster_go_out_as_they_did_while_its_api_server_is_away() {
+    let lab = Lab::new(&[V4, "198.51.100.1", "203.0.113.11"], CONFIG);
+    let first = lab.daemon();
+    let engine = lab.engine.as_ref().unwrap();
+    wait_for("the services", || engine.applied() > 0);
+    first.kill();
+    // The file has one of them from now on. The others are the cluster's, as far as anybody knows.
+    lab.place.edit(&services(&[V4]));
+    let away = lab.place.path("no-such-kubeconfig");
+    let cluster = format!("{CONFIG}\n[kubernetes]\nkubeconfig = {away:?}\n");
+    lab.place.configure(&cluster);
+    let route = |peers: &str, community: &str, length: u8| {
+        format!(r#"{{ "peers": [{peers}], "communities": ["{community}"], "length": {length} }}"#)
+    };
+    let (here, elsewhere) = (
+        route(r#""10.0.0.2""#, "64512:7", 24),
+        route(r#""10.0.0.9""#, "64512:8", 32),
+    );
+    let kept = format!(
+        r#"{{ "198.51.100.1": {{ "bgp": [{here}, {elsewhere}], "layer2": null }},
+              "203.0.113.11": {{ "bgp": [], "layer2": null }} }}"#
+    );
+    std::fs::write(lab.place.path("state/advertised.json"), kept).unwrap();
+    let _router = lab.gobgpd(REFLECTOR);
+    let _daemon = lab.daemon();
+    let has = |prefix: &str| lab.gobgp_paths(prefix);
+    wait_for("both", || {
+        has("203.0.113.10/32").len() == 1 && has("198.51.100.0/24").len() == 1
+    });
+    let communities = |prefix: &str| attribute(&has(prefix)[0], 8)["communities"].clone();
+    let number = |low: u32| 64_512_u32 * 65_536 + low;
+    assert_eq!(
+        communities("198.51.100.0/24"),
+        serde_json::json!([number(100), number(7)])
+    );
+    assert_eq!(
+        communities("203.0.113.10/32"),
+        serde_json::json!([number(100)])
+    );
+    assert!(has("198.51.100.1/32").is_empty() && has("203.0.113.11/32").is_empty());
+    lab.place
+        .lockstep(&["bgp"])
+        .expect(0, &["203.0.113.11", "not advertised"]);
+}

@@ -35,6 +35,70 @@ fn check_lists_every_error_of_a_file() {
 }
 
 #[test]
+fn check_says_what_a_file_was_read_as_and_refuses_to_guess() {
+    let place = Place::new("service = []");
+    write(
+        &place.path("x.toml"),
+        "[metric]\nlisten = \"127.0.0.1:9478\"\n",
+    );
+    let near = place.lockstep(&["check", "x.toml"]);
+    near.expect(
+        1,
+        &[
+            "did you mean `metrics`?",
+            "x.toml: read as a lockstepd.toml",
+        ],
+    );
+    assert!(!near.out.contains("read as"), "{near:?}");
+    let json = place
+        .lockstep(&["check", "x.toml", "--output", "json"])
+        .json();
+    assert_eq!(json["kind"], "lockstepd");
+    write(&place.path("empty.toml"), "");
+    let empty = place.lockstep(&["check", "empty.toml"]);
+    empty.expect(2, &["cannot tell what empty.toml is", "--kind"]);
+    let told = place.lockstep(&["check", "empty.toml", "--kind", "lockstepd"]);
+    told.expect(0, &["no errors"]);
+    place
+        .lockstep(&["apply", "empty.toml"])
+        .expect(2, &["cannot tell what"]);
+}
+
+#[test]
+fn check_compares_the_files_of_a_balancer() {
+    let place = Place::new("service = []");
+    let topology = "[engine]\naddresses = [\"10.0.0.2\"]\n[[interface]]\nname = \"eth0\"\n\
+                    [[worker]]\ncore = 0\nqueues = [\"eth0:0\"]\n";
+    write(&place.path("t.toml"), topology);
+    write(&place.path("s.toml"), &web(TWO));
+    write(
+        &place.path("c.toml"),
+        "[metrics]\nlisten = \"10.0.0.2:9478\"\n",
+    );
+    let all = place.lockstep(&["check", "t.toml", "s.toml", "c.toml"]);
+    all.expect(
+        1,
+        &["s.toml:4:51: service web: backend 10.0.0.2 is an engine address"],
+    );
+    all.expect(
+        1,
+        &["c.toml:2:10: [metrics] listens at 10.0.0.2:9478, an engine address"],
+    );
+    all.expect(1, &["t.toml: no errors: 1 worker, 1 interface"]);
+    let json = place
+        .lockstep(&["check", "s.toml", "t.toml", "--output", "json"])
+        .json();
+    assert_eq!(json["ok"], false);
+    assert_eq!(json["files"][0]["diagnostics"][0]["line"], 4);
+    assert_eq!(json["files"][1]["ok"], true);
+    place
+        .lockstep(&["check", "s.toml", "c.toml"])
+        .expect(0, &["1 service", "lockstepd"]);
+    let twice = place.lockstep(&["check", "s.toml", "s.toml"]);
+    twice.expect(2, &["s.toml and s.toml are both a services.toml"]);
+}
+
+#[test]
 fn check_knows_a_topology_by_its_keys() {
     let place = Place::new("service = []");
     write(&place.path("t.toml"), "[[worker]]\ncore = 0\nquues = []\n");

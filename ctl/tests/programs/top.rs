@@ -157,7 +157,11 @@ fn an_engine_that_goes_away_is_waited_for() {
     let mut top = OnTerminal::start(&place);
     top.wait();
     engine.kill();
-    wait_for("what is wrong", || top.has_shown("is not running"));
+    // Only what differs from the line before is drawn: after the first sentence no other is whole.
+    let says = ["has ended", "is not running"];
+    wait_for("what is wrong", || {
+        says.iter().any(|part| top.has_shown(part))
+    });
     let engine = place.engine();
     wait_for("the file in force again", || engine.epoch() > 0);
     engine.forward(7_700);

@@ -3,6 +3,7 @@
 //! serde stops at its first error. Here the value it stopped at is taken out of the document and
 //! the rest is tried again, until it passes or nothing is left to take out.
 
+use super::units::{self, Unit};
 use super::{Diagnostic, Diagnostics, Source, suggest};
 use serde::de::DeserializeOwned;
 use std::ops::Range;
@@ -23,31 +24,105 @@ const MAX_ERRORS: usize = 50;
 /// Everything found, in the order of the file, never empty.
 pub fn from_toml<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, Diagnostics> {
     let source = Source::new(file, text);
-    let (mut document, errors) = DeTable::parse_recoverable(text);
-    if !errors.is_empty() {
-        return Err(syntax(source, &errors));
+    let shape = Shape::of(source, parse(source, text)?);
+    match shape.value {
+        Some(value) if shape.found.is_empty() => Ok(value),
+        _ => Err(shape.found),
     }
-    let mut found = Diagnostics::new();
-    let mut removed = Vec::new();
-    loop {
-        let error = match T::deserialize(Deserializer::from(document.clone())) {
-            Ok(value) if found.is_empty() => return Ok(value),
-            Ok(_) => return Err(found),
-            Err(error) => error,
+}
+
+/// Reads a value as [`from_toml`] does, and has `judge` look at what it means: every error of both
+/// kinds is reported at once. What is wrong with the shape is left out of the value that is judged,
+/// and errors of the meaning are passed over where they stand in the same table of a list, or under
+/// the same key at the top: they may be its consequences.
+///
+/// Returns what `judge` makes of the value, with its warnings.
+///
+/// # Errors
+/// Everything found, in the order of the file, never empty.
+pub fn read_toml<T: DeserializeOwned, U>(
+    file: &str,
+    text: &str,
+    judge: impl FnOnce(T, &mut Diagnostics) -> Option<U>,
+) -> Result<(U, Diagnostics), Diagnostics> {
+    let source = Source::new(file, text);
+    let Shape {
+        value,
+        mut found,
+        broken,
+    } = Shape::of(source, parse(source, text)?);
+    let Some(value) = value else {
+        return Err(found);
+    };
+    let mut meant = Diagnostics::new();
+    let judged = judge(value, &mut meant);
+    if found.is_empty() {
+        return match judged {
+            Some(judged) if !meant.has_errors() => Ok((judged, meant)),
+            _ => Err(meant),
         };
-        let cause = Cause::parse(error.message());
-        let place = error.span().and_then(|span| find(&document, &span));
-        if !cause.is_consequence(error.span(), &removed) {
-            found.push(describe(source, &error, &cause, place.as_ref()));
+    }
+    let sound = units::sound(source, &parse(source, text)?, &broken, &meant);
+    found.extend(sound);
+    Err(found)
+}
+
+fn parse<'t>(source: Source<'_>, text: &'t str) -> Result<Spanned<DeTable<'t>>, Diagnostics> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    match errors.is_empty() {
+        true => Ok(document),
+        false => Err(syntax(source, &errors)),
+    }
+}
+
+/// What a document has of the shape of a type.
+struct Shape<T> {
+    /// What could be read of it, if anything.
+    value: Option<T>,
+    /// What is wrong.
+    found: Diagnostics,
+    /// Where something was taken out.
+    broken: Vec<Unit>,
+}
+
+impl<T: DeserializeOwned> Shape<T> {
+    fn of(source: Source<'_>, document: Spanned<DeTable<'_>>) -> Self {
+        let mut shape = Shape {
+            value: None,
+            found: Diagnostics::new(),
+            broken: Vec::new(),
+        };
+        shape.read(source, document);
+        shape
+    }
+
+    fn read(&mut self, source: Source<'_>, mut document: Spanned<DeTable<'_>>) {
+        let found = &mut self.found;
+        let mut removed = Vec::new();
+        loop {
+            let error = match T::deserialize(Deserializer::from(document.clone())) {
+                Ok(value) => {
+                    self.value = Some(value);
+                    return;
+                }
+                Err(error) => error,
+            };
+            let cause = Cause::parse(error.message());
+            let place = error.span().and_then(|span| find(&document, &span));
+            if !cause.is_consequence(error.span(), &removed) {
+                found.push(describe(source, &error, &cause, place.as_ref()));
+            }
+            let Some(place) = place.filter(|p| !p.path.is_empty() && found.len() < MAX_ERRORS)
+            else {
+                return;
+            };
+            self.broken.extend(units::of_path(&document, &place.path));
+            removed.push(Removed {
+                table: place.parent.clone(),
+                key: place.key().to_owned(),
+            });
+            take_out(&mut document, &place.path);
         }
-        let Some(place) = place.filter(|p| !p.path.is_empty() && found.len() < MAX_ERRORS) else {
-            return Err(found);
-        };
-        removed.push(Removed {
-            table: place.parent.clone(),
-            key: place.key().to_owned(),
-        });
-        take_out(&mut document, &place.path);
     }
 }
 
@@ -199,7 +274,7 @@ struct Removed {
 
 /// The way from the document to a value.
 #[derive(Debug, Clone)]
-enum Step {
+pub(super) enum Step {
     Key(String),
     Index(usize),
 }

@@ -215,5 +215,6 @@ proptest! {
         let before: usize = text.split('\n').take(at.line - 1).map(|l| l.chars().count() + 1).sum();
         prop_assert!(at.column <= line.chars().count() + 1);
         prop_assert_eq!(before + at.column - 1, index);
+        prop_assert_eq!(Source::new("t.toml", &text).offset(at), start);
     }
 }

@@ -11,7 +11,7 @@
 
 use super::{Group, Own};
 use crate::checks::{Pace, Subject, Subjects, Verdicts};
-use crate::drains::{Phase, Target, Timestamp};
+use crate::drains::{Phase, Shift, Target, Timestamp};
 use lockstep_plan::ServiceName;
 use lockstep_plan::health::Verdict;
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,6 +59,13 @@ impl Reach {
             }
         }
         self.lost = lost;
+    }
+
+    /// The clock has been set: the others have as much time as before.
+    pub fn shift(&mut self, shift: Shift) {
+        for at in self.lost.values_mut() {
+            *at = shift.of(*at);
+        }
     }
 
     /// The services whose backends this balancer alone does not reach.

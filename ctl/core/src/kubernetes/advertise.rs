@@ -23,7 +23,6 @@ pub fn advertised(world: &World, settings: &Settings) -> Advertisements {
         .collect();
     let mut found = Advertisements::new();
     for service in world.services.values() {
-        // One that is about to go is served until it has gone.
         let ours = is_ours(service, settings);
         for ingress in service.ingress.iter().filter(|_| ours) {
             let from = pools_of(&pools, service, ingress.address);

@@ -797,3 +797,38 @@ fn an_empty_list_of_the_allowed_opens_nothing() {
         "{error}"
     );
 }
+
+/// What may be the consequence of an error is not reported beside it: without its mode the third
+/// service would be one of tunnels, which leave ports alone.
+#[test]
+fn errors_of_keys_and_of_their_meaning_are_reported_at_once() {
+    let text = r#"
+[[service]]
+name = "unknown key"
+vips = ["203.0.113.10:80/tcp"]
+backend = []
+backends = [{ address = "10.0.0.1" }]
+[[service]]
+name = "b"
+vips = ["203.0.113.11:80/tcp"]
+mode = "nat"
+gue_port = 6080
+backends = [{ address = "10.0.0.1" }]
+[[service]]
+name = "c"
+vips = ["203.0.113.12:80/tcp"]
+mode = "natt"
+backends = [{ address = "10.0.0.1", port = 81 }]
+[[service]]
+name = "d"
+vips = ["203.0.113.11:80/tcp"]
+backends = [{ address = "10.0.0.1" }, { address = "10.0.0.300" }]
+[[service]]
+name = "e"
+vips = ["203.0.113.11:80/tcp"]
+backends = [{ address = "10.0.0.1" }, { address = "10.0.0.1" }]
+"#;
+    let errors = parse("services.toml", text).unwrap_err();
+    let lines: Vec<_> = errors.iter().map(|e| e.position.unwrap().line).collect();
+    assert_eq!(lines, [3, 5, 11, 16, 21, 24, 25], "{errors}");
+}

@@ -180,13 +180,14 @@ impl Actor {
         }
     }
 
-    /// Something that was under way has come to its end.
-    pub(super) fn land(&mut self, landed: Result<Landed, JoinError>) {
+    /// Something that was under way has come to its end. Returns whether anybody is to be told.
+    pub(super) fn land(&mut self, landed: Result<Landed, JoinError>) -> bool {
         let Landed { link, what } = match landed {
             Ok(landed) => landed,
             Err(error) => {
                 let refusal = Refusal::Engine(format!("the daemon has failed: {error}"));
-                return self.not_taken(refusal);
+                self.not_taken(refusal);
+                return true;
             }
         };
         if let What::Told(Some(snapshot), _) = &what {
@@ -194,13 +195,20 @@ impl Actor {
             self.sent = snapshot.clone();
         }
         if link != self.line.link {
-            return;
+            return false;
         }
+        let mut tells = true;
         match what {
-            What::Found(Ok(current)) => self.answered(current),
+            What::Found(Ok(current)) => {
+                let has = self.has.as_ref().map(Snapshot::epoch);
+                // What it is told now ends in an event, too.
+                tells = has != Some(current.epoch()) || self.wanted.is_unknown();
+                self.answered(current);
+            }
             What::Told(_, Ok(epoch)) => self.taken(epoch),
             What::Found(Err(refusal)) | What::Told(_, Err(refusal)) => self.not_taken(refusal),
         }
+        tells
     }
 
     /// The engine has said what it has: it is told what differs.

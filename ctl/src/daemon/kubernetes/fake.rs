@@ -287,7 +287,10 @@ impl State {
                     let _ = to.unbounded_send(event.clone());
                 }
             }
-            let mark = json!({"metadata": {"resourceVersion": self.version.to_string()}});
+            let mark = json!({
+                "apiVersion": "v1", "kind": "Bookmark",
+                "metadata": {"resourceVersion": self.version.to_string()},
+            });
             let _ = to.unbounded_send(json!({"type": "BOOKMARK", "object": mark}));
             self.watches.push((place.resource.clone(), to));
         }
@@ -336,10 +339,14 @@ impl State {
     /// Status by its own path only, and nothing else by that one.
     fn patch(&mut self, place: &Place, mut patch: Value) -> (u16, Value) {
         let (code, mut object) = self.read(place);
+        let uid = &patch["metadata"]["uid"];
+        if code != 200 && uid.is_null() && !place.status {
+            // Server-side apply makes what is not there.
+            return self.create(place, patch);
+        }
         if code != 200 {
             return (code, object);
         }
-        let uid = &patch["metadata"]["uid"];
         if !uid.is_null() && *uid != object["metadata"]["uid"] {
             return (409, status(409, "another uid"));
         }

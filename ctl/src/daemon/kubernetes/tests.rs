@@ -14,6 +14,8 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+mod children;
+
 const SERVICES: &str = "/api/v1/services";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
 const POOLS: &str = "/apis/lockstep.dev/v1alpha1/addresspools";

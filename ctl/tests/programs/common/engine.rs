@@ -26,6 +26,9 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
+/// The largest message, in bytes, as the engine takes it.
+const MESSAGE: usize = 64 << 20;
+
 /// An engine on a runtime of its own, so that it can be killed with all its connections.
 pub struct FakeEngine {
     state: Arc<Mutex<State>>,
@@ -79,6 +82,9 @@ impl FakeEngine {
             stuck: stuck.subscribe(),
             over: Arc::clone(&over),
         });
+        let service = service
+            .max_decoding_message_size(MESSAGE)
+            .max_encoding_message_size(MESSAGE);
         let server = Server::builder()
             .add_service(service)
             .serve_with_incoming(UnixListenerStream::new(listener));

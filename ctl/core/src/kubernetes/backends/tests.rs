@@ -65,7 +65,8 @@ fn of(slices: &[Slice], choice: &Choice<'_>) -> Vec<String> {
 #[test]
 fn the_state_of_an_endpoint_says_which_flows_it_gets() {
     let all = Choice::default();
-    let rows: [(&str, &[(&str, &str)], &[&str]); 7] = [
+    type Endpoints = &'static [(&'static str, &'static str)];
+    let rows: [(&str, Endpoints, &[&str]); 7] = [
         (
             "ready ones get new flows, those that end keep theirs, others have none",
             &[

@@ -34,11 +34,17 @@ fn read<T: DeserializeOwned>(value: Value) -> Arc<T> {
     Arc::new(serde_json::from_value(value).expect("it is one"))
 }
 
+/// A service: its name, its VIPs, its backends with their weights.
+type Served = (String, Vec<String>, Vec<(String, u16)>);
+
 /// A cluster whose API server does what is written.
 #[derive(Default)]
 struct Cluster {
     world: World,
 }
+
+/// Name, VIPs, and backends with their weights of a service.
+type Served = (String, Vec<String>, Vec<(String, u16)>);
 
 impl Cluster {
     /// A class of ours, and a Gateway `edge` in `infra` with these listeners.
@@ -208,7 +214,7 @@ impl Cluster {
         conditions.map(short).collect()
     }
 
-    fn served(&self) -> Vec<(String, Vec<String>, Vec<(String, u16)>)> {
+    fn served(&self) -> Vec<Served> {
         let services = services(&self.world, &settings())
             .into_iter()
             .map(|service| {

@@ -380,6 +380,14 @@ fn what_cannot_be_served_says_what_to_do() {
             0,
             "80 InvalidPolicy: lockstep.dev/replicate: ",
         ),
+        (
+            policy(&format!(
+                "masks = [{}]",
+                "{ offset = 0, length = 1 },".repeat(9)
+            )),
+            0,
+            "80 InvalidPolicy: lockstep.dev/replicate: more than 8 masks",
+        ),
         (udp, 0, "53 UnsupportedProtocol: port 53 is UDP"),
         (
             twice,
