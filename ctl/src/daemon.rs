@@ -29,7 +29,7 @@ mod disk;
 mod exporter;
 mod group;
 mod host;
-mod kubernetes;
+pub(crate) mod kubernetes;
 mod layer2;
 mod link;
 mod manager;

@@ -16,6 +16,9 @@ use serde::Serialize;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+/// The longest IP packet that clients send, where nothing else is said.
+const CLIENT_MTU: u32 = 1_500;
+
 /// Arguments of `lockstep doctor`.
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -45,7 +48,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE", env = "LOCKSTEP_TOPOLOGY")]
     topology: Option<PathBuf>,
     /// The longest IP packet that clients send.
-    #[arg(long, value_name = "BYTES", default_value_t = 1_500, value_parser = clap::value_parser!(u32).range(576..=9_216))]
+    #[arg(long, value_name = "BYTES", default_value_t = CLIENT_MTU, value_parser = clap::value_parser!(u32).range(576..=9_216))]
     client_mtu: u32,
     /// Do not ping the backends.
     #[arg(long)]
@@ -106,15 +109,15 @@ impl Finding {
 
 /// The answer as JSON.
 #[derive(Debug, Serialize)]
-struct Report {
+pub struct Report {
     /// Whether there is no error.
-    ok: bool,
+    pub ok: bool,
     findings: Vec<Finding>,
 }
 
 impl Report {
     /// What is worst comes first.
-    fn new(mut findings: Vec<Finding>) -> Self {
+    pub fn new(mut findings: Vec<Finding>) -> Self {
         findings.sort_by_key(|finding| finding.severity);
         Report {
             ok: findings.iter().all(|f| f.severity != Severity::Error),
@@ -122,7 +125,7 @@ impl Report {
         }
     }
 
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         if self.findings.is_empty() {
             return "nothing found\n".to_owned();
         }
@@ -152,6 +155,12 @@ impl Report {
         ];
         format!("{text}\n{}", table(&["FOUND", ">NUMBER"], rows))
     }
+}
+
+/// What stands in the way on a balancer, by its running engine.
+pub async fn of_balancer(global: &Global) -> Result<Vec<Finding>, Failure> {
+    let facts = discover::balancer(global, None, CLIENT_MTU, false).await?;
+    Ok(judge::judge(&facts))
 }
 
 /// Looks at this host.

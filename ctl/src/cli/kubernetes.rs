@@ -1,5 +1,7 @@
 //! `lockstep kubernetes`: the cluster whose Services are served.
 
+mod check;
+
 use super::output::{Out, table};
 use super::{Answer, Failure, Global, ask, units};
 use crate::transport::Peer;
@@ -20,6 +22,9 @@ enum Command {
     /// Show the connection, the leader, objects, pools and Services (exit code 1 when something
     /// needs attention); the same as without a subcommand
     Status,
+    /// Look for what is missing in the cluster, each with its mend (exit code 1 for errors); asks the
+    /// API server itself, whether or not the daemon runs
+    Check(check::Arguments),
 }
 
 /// The answer as JSON.
@@ -299,8 +304,9 @@ pub fn troubles(reply: &KubernetesReply) -> Vec<String> {
 
 /// Prints what is known of the cluster.
 pub async fn run(global: &Global, arguments: &Arguments, out: &mut Out) -> Result<Answer, Failure> {
-    match arguments.command {
+    match &arguments.command {
         None | Some(Command::Status) => status(global, out).await,
+        Some(Command::Check(arguments)) => check::run(global, arguments, out).await,
     }
 }
 

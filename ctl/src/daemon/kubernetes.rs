@@ -19,7 +19,7 @@ use tokio::sync::{oneshot, watch as channel};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-mod client;
+pub(crate) mod client;
 mod decide;
 mod dire;
 mod events;
@@ -34,6 +34,8 @@ mod writer;
 
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod rights;
 #[cfg(test)]
 mod tests;
 

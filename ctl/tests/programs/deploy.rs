@@ -16,6 +16,7 @@ use objects::{Objects, strictly};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -549,7 +550,13 @@ fn the_daemon_of_the_controller_needs_no_root() {
     let metrics = "listen = \"0.0.0.0:9464\"";
     let config = text("lockstepd.toml");
     assert!(config.contains(metrics));
-    place.configure(&config.replace(metrics, "listen = \"127.0.0.1:0\""));
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let here = format!("listen = \"127.0.0.1:{port}\"");
+    place.configure(&config.replace(metrics, &here));
     // kubelet gives volumes to the group, and ConfigMaps to everybody who reads.
     fs::create_dir(place.path("state")).unwrap();
     for (path, mode) in [("", 0o2777), ("state", 0o2775), ("etc", 0o755)] {

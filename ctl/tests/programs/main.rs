@@ -18,6 +18,7 @@ mod doctor;
 mod group;
 mod health;
 mod kubernetes;
+mod kubernetes_check;
 mod metrics;
 mod privileges;
 mod random;

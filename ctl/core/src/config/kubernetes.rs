@@ -40,6 +40,24 @@ pub struct Kubernetes {
     pub health_checks: Option<IpAddr>,
 }
 
+/// The empty section.
+impl Default for Kubernetes {
+    fn default() -> Self {
+        Kubernetes {
+            class: CLASS.to_owned(),
+            default_class: false,
+            gateway_controller: None,
+            kubeconfig: None,
+            context: None,
+            node: None,
+            namespace: None,
+            lease: LEASE.to_owned(),
+            lead: true,
+            health_checks: None,
+        }
+    }
+}
+
 impl Kubernetes {
     /// What decides what is served, on this node.
     pub fn settings(&self, node: Option<String>) -> Settings {
@@ -146,6 +164,7 @@ fn is_qualified(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::Kubernetes;
     use crate::config::parse;
     use std::path::PathBuf;
 
@@ -153,6 +172,7 @@ mod tests {
     fn an_empty_section_is_the_pods_own_cluster_with_our_class() {
         let file = parse("lockstepd.toml", "[kubernetes]\n").unwrap();
         let kubernetes = file.config.kubernetes.unwrap();
+        assert_eq!(kubernetes, Kubernetes::default());
         assert_eq!(kubernetes.class, "lockstep.dev/xdp");
         assert_eq!(kubernetes.lease, "lockstep");
         assert!(kubernetes.lead && !kubernetes.default_class);
