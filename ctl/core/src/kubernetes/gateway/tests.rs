@@ -43,9 +43,6 @@ struct Cluster {
     world: World,
 }
 
-/// Name, VIPs, and backends with their weights of a service.
-type Served = (String, Vec<String>, Vec<(String, u16)>);
-
 impl Cluster {
     /// A class of ours, and a Gateway `edge` in `infra` with these listeners.
     fn new(listeners: Value) -> Self {
