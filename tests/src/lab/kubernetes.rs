@@ -13,13 +13,14 @@ pub use objects::{
 use super::balancer::Balancer;
 use super::builder::Lab;
 use super::netns;
-use super::process::{Process, output, tail};
+use super::process::{Process, output};
 use super::wait::wait_until;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -39,6 +40,7 @@ pub struct KubeApi {
     url: String,
     /// It, after it was stopped and started again.
     again: Option<Process>,
+    again_log: PathBuf,
 }
 
 impl KubeApi {
@@ -47,6 +49,12 @@ impl KubeApi {
         let dir = balancer.dir().join("kube-api");
         let start = scripts()?.join("start");
         output(balancer.netns().command(start).arg(&dir))?;
+        // Among those that are printed when a scenario fails.
+        let log = |name: &str| {
+            let name = format!("{}-{name}.log", balancer.name());
+            balancer.dir().with_file_name(name)
+        };
+        symlink(dir.join("api.log"), log("kube-api"))?;
         let kubeconfig = fs::read_to_string(dir.join("kubeconfig"))?;
         let mut parts = kubeconfig.split('"');
         let url = parts.find(|part| part.starts_with("https://"));
@@ -55,6 +63,7 @@ impl KubeApi {
             url: url.context("the kubeconfig names no server")?.to_owned(),
             dir,
             again: None,
+            again_log: log("kube-api-again"),
         };
         api.install()?;
         Ok(api)
@@ -140,6 +149,7 @@ impl KubeApi {
         let pid = self.pid("api").context("the API server has no process")?;
         let command = fs::read_to_string(format!("/proc/{pid}/cmdline"))?;
         end(pid)?;
+        fs::remove_file(self.dir.join("api.pid"))?;
         let words = command.split_terminator('\0');
         Ok(Stopped(words.map(str::to_owned).collect()))
     }
@@ -149,7 +159,7 @@ impl KubeApi {
         let (program, args) = stopped.0.split_first().context("no command")?;
         let mut command = netns::command(&self.netns, program);
         command.args(args);
-        let log = self.dir.with_file_name("kube-api-again.log");
+        let log = self.again_log.clone();
         let mut process = Process::spawn("the API server", log, command)?;
         wait_until("the API server answers again", START, || {
             process.must_run()?;
@@ -201,9 +211,6 @@ pub struct Stopped(Vec<String>);
 
 impl Drop for KubeApi {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("{}", tail(&self.dir.join("api.log")));
-        }
         self.again = None;
         // Before their directory goes.
         for program in ["api", "etcd"] {
