@@ -1,5 +1,9 @@
 //! The resources of our own group, `lockstep.dev/v1alpha1`. Their schemas are generated from these
 //! types.
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "columns of one type repeat it; each is an attribute of its own"
+)]
 
 // Columns of one type are no mistake.
 #![allow(clippy::duplicated_attributes)]

@@ -1,10 +1,5 @@
 //! `AddressPool`: addresses that Services may have.
 
-#![allow(
-    clippy::duplicated_attributes,
-    reason = "columns of one type are no mistake"
-)]
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};

@@ -1,10 +1,5 @@
 //! `Advertisement`: how the addresses of pools are made known.
 
-#![allow(
-    clippy::duplicated_attributes,
-    reason = "columns of one type are no mistake"
-)]
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;

@@ -2,6 +2,7 @@
 
 use k8s_openapi::jiff::{Timestamp, Unit};
 use lockstep_ctl_core::announce::ways::Advertisements;
+use lockstep_ctl_core::kubernetes::access::{Way, ways};
 use lockstep_ctl_core::kubernetes::advertise::advertised;
 use lockstep_ctl_core::kubernetes::allocate::{Allocation, allocate};
 use lockstep_ctl_core::kubernetes::dire::{self, Sessions};
@@ -70,12 +71,12 @@ impl Mind {
         let mut writes = status::writes(world, allocation, translator, &self.settings, &text);
         writes.extend(dire::writes(world, &self.settings, now));
         writes.extend(gateway::writes(world, &self.settings, now));
-        writes
+        known(writes)
     }
 
     /// What this balancer alone knows, and writes whoever leads.
     pub fn parts(&self, world: &World, sessions: &Sessions, balancer: &str) -> Vec<Write> {
-        dire::parts(world, sessions, balancer, Timestamp::now())
+        known(dire::parts(world, sessions, balancer, Timestamp::now()))
     }
 
     /// Whether a Service is for us.
@@ -121,4 +122,26 @@ impl Mind {
             Change::Grant(name, _) => world.grants.contains_key(name),
         }
     }
+}
+
+/// The same writes: of each kind there are only those that [`ways`] says, and roles allow.
+fn known(writes: Vec<Write>) -> Vec<Write> {
+    for write in &writes {
+        debug_assert!(is_known(write), "no role allows this: {write:?}");
+    }
+    writes
+}
+
+fn is_known(write: &Write) -> bool {
+    let (kind, known): (_, &[Way]) = match write {
+        Write::Apply { object, status, .. } => match status {
+            true => (object.kind, &[Way::Status]),
+            false => (object.kind, &[Way::Make, Way::Apply]),
+        },
+        Write::Part { object, .. } => (object.kind, &[Way::Status]),
+        Write::Annotate { object, .. } => (object.kind, &[Way::Make, Way::Apply]),
+        Write::Delete { object, .. } => (object.kind, &[Way::Delete]),
+        Write::Event(_) => return true,
+    };
+    ways(kind).iter().any(|way| known.contains(way))
 }

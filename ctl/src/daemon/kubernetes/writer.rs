@@ -11,7 +11,6 @@ use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Pr
 use kube::core::GroupVersionKind;
 use kube::{Api, Client};
 use lockstep_ctl_core::kubernetes::Write;
-use lockstep_ctl_core::kubernetes::access::{Way, ways};
 use lockstep_ctl_core::kubernetes::write::{Event, Kind, Object};
 use lockstep_kubernetes::{ANNOTATIONS_MANAGER, FIELD_MANAGER};
 use serde_json::{Value, json};
@@ -319,23 +318,7 @@ fn describe(target: &Target) -> String {
     format!("{what}{kind} {namespace}{slash}{}", object.name.name)
 }
 
-/// Whether a kind is written in this way: roles allow what [`ways`] says.
-fn is_known(write: &Write) -> bool {
-    let (kind, known): (_, &[Way]) = match write {
-        Write::Apply { object, status, .. } => match status {
-            true => (object.kind, &[Way::Status]),
-            false => (object.kind, &[Way::Make, Way::Apply]),
-        },
-        Write::Part { object, .. } => (object.kind, &[Way::Status]),
-        Write::Annotate { object, .. } => (object.kind, &[Way::Make, Way::Apply]),
-        Write::Delete { object, .. } => (object.kind, &[Way::Delete]),
-        Write::Event(_) => return true,
-    };
-    ways(kind).iter().any(|way| known.contains(way))
-}
-
 async fn carry_out(client: &Client, events: &Events, write: &Write) -> Result<(), String> {
-    debug_assert!(is_known(write), "no role allows this: {write:?}");
     match write {
         Write::Apply {
             object,

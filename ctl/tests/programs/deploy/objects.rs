@@ -144,6 +144,8 @@ fn lost(is: &Value, written: &Value, path: &str) -> Option<String> {
             let mut pairs = is.iter().zip(written).enumerate();
             pairs.find_map(|(at, (one, other))| lost(one, other, &format!("{path}[{at}]")))
         }
+        // 32 is 32.0.
+        (Value::Number(one), Value::Number(other)) if one.as_f64() == other.as_f64() => None,
         (one, other) if one == other || empty(one) && empty(other) => None,
         _ => Some(path.to_owned()),
     }

@@ -34,7 +34,7 @@ fn read<T: DeserializeOwned>(value: Value) -> Arc<T> {
     Arc::new(serde_json::from_value(value).expect("it is one"))
 }
 
-/// A service: its name, its VIPs, its backends with their weights.
+/// A service: its name, its VIPs, and its backends with their ports or weights.
 type Served = (String, Vec<String>, Vec<(String, u16)>);
 
 /// A cluster whose API server does what is written.

@@ -213,7 +213,8 @@ fn judge_pool(pool: &Pool, held: &BTreeSet<IpAddr>, world: &World, found: &mut V
         pool.has(**address) && pool.dispute(**address).is_none() && !pool.avoids(**address)
     };
     let taken = held.iter().filter(gives).count() as u128;
-    if pool.problems.is_empty() && pool.size() <= taken {
+    let right = pool.problems.is_empty() && pool.overlaps.is_empty();
+    if right && pool.size() <= taken {
         let text = "it has no free address left";
         let mend = "add addresses to it, or delete Services that have some";
         found.push(Finding::warning(&about, text, mend));

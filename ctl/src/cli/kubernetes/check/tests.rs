@@ -227,9 +227,7 @@ fn pools_and_their_advertisements_are_looked_at() {
     });
     assert_eq!(overlap.len(), 2, "{overlap:#?}");
     assert!(
-        overlap[0]
-            .found
-            .contains("203.0.113.0-203.0.113.127 with public"),
+        overlap[0].found.contains("203.0.113.0/25 with public"),
         "{overlap:#?}"
     );
     one(
