@@ -19,6 +19,7 @@ PACKAGES=(
     curl:curl ethtool:ethtool haproxy:haproxy iperf3:iperf3 iproute2:ip iputils-ping:ping
     libnginx-mod-stream:/usr/lib/nginx/modules/ngx_stream_module.so nftables:nft nginx-light:nginx
     mmdebstrap:mmdebstrap postgresql:psql procps:sysctl
+    python3:python3
     systemd:systemd-analyze systemd-container:systemd-nspawn unzip:unzip
     libprotobuf-dev:/usr/include/google/protobuf/descriptor.proto protobuf-compiler:protoc
     redis-server:redis-server tcpdump:tcpdump util-linux:setpriv

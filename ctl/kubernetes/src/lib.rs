@@ -18,6 +18,10 @@ pub const CLASS: &str = "lockstep.dev/xdp";
 /// Who writes what we write, for server-side apply.
 pub const FIELD_MANAGER: &str = "lockstepd";
 
+/// Who writes annotations on Services. What one manager applies to an object is all that it has there:
+/// a Service that [`FIELD_MANAGER`] has made would lose everything else.
+pub const ANNOTATIONS_MANAGER: &str = "lockstepd-annotations";
+
 /// Annotations of Services. The first ones are an operator's, the last one is ours.
 pub mod annotations {
     /// The pool to take addresses from.

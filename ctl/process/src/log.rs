@@ -19,6 +19,10 @@ use tracing_subscriber::registry::LookupSpan;
 /// How much is written where nobody says it.
 const INFO: &str = "info";
 
+/// What libraries write of failures that we tell ourselves, once and with what to do: the client of
+/// Kubernetes writes several lines for each try of each of its streams.
+const TOLD_BETTER: &str = "kube_client=off,kube_runtime=off";
+
 /// How a line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -94,8 +98,17 @@ impl Level {
         if *now != level {
             now.clear();
             now.push_str(level);
-            (self.change)(EnvFilter::new(level));
+            (self.change)(filter(level));
         }
+    }
+}
+
+/// What a level lets through. Whoever looks for more than our own lines writes a directive or a finer
+/// level, and gets all.
+fn filter(level: &str) -> EnvFilter {
+    match level {
+        "error" | "warn" | "info" => EnvFilter::new(format!("{level},{TOLD_BETTER}")),
+        _ => EnvFilter::new(level),
     }
 }
 
@@ -132,7 +145,7 @@ where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&level))
+        .with_env_filter(filter(&level))
         .with_writer(writer)
         .with_ansi(colours)
         // A log nobody can write to any more must not end the process.
@@ -276,6 +289,22 @@ mod tests {
             tracing::debug!("five");
         });
         assert_eq!(written, ["DEBUG two", " INFO four"]);
+    }
+
+    #[test]
+    fn what_libraries_write_of_failures_that_are_told_is_left_out_of_plain_levels() {
+        let written = written(Lines::new(Format::Text, true), |log| {
+            let say = || tracing::error!(target: "kube_client::client", "refused");
+            say();
+            log.set(None, Some("warn"));
+            say();
+            tracing::warn!("ours");
+            log.set(None, Some("info,kube_client=error"));
+            say();
+            log.set(None, Some("debug"));
+            say();
+        });
+        assert_eq!(written, [" WARN ours", "ERROR refused", "ERROR refused"]);
     }
 
     #[test]

@@ -149,6 +149,11 @@ impl Balancer {
         self.dir.join("lockstepd.toml")
     }
 
+    /// Where its files are.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The engine's process.
     pub fn engine(&self) -> Result<&Process> {
         self.engine

@@ -110,6 +110,23 @@ impl Status {
         (entries(service, "backends").map(|entry| text(entry, "name"))).collect()
     }
 
+    /// Whether a service has these backends, of these names and states and no others, and knows the
+    /// way to each.
+    pub fn serves(&self, service: &str, expected: &[(&str, &str)]) -> Result<bool> {
+        let mut services = self.services()?.iter();
+        let Some(service) = services.find(|entry| entry["name"] == *service) else {
+            return Ok(false);
+        };
+        let reachable = |backend: &Value| backend["reachable"] == Value::Bool(true);
+        let known = entries(service, "backends").all(reachable);
+        let is = |(backend, (name, state)): (&Value, &(&str, &str))| {
+            backend["name"] == **name && backend["state"] == **state
+        };
+        let count = entries(service, "backends").count();
+        let same = entries(service, "backends").zip(expected).all(is);
+        Ok(known && same && count == expected.len())
+    }
+
     /// Packets forwarded to a backend.
     pub fn backend_packets(&self, service: &str, backend: &str) -> Result<u64> {
         number(self.backend(service, backend)?, "packets")

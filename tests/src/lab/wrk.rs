@@ -3,6 +3,7 @@
 use super::netns::Netns;
 use super::process::Process;
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -96,6 +97,12 @@ pub struct RunningWrk {
 }
 
 impl RunningWrk {
+    /// Ends the load now.
+    pub fn finish(self) -> Result<WrkReport> {
+        self.process.signal(Signal::SIGINT)?;
+        self.report()
+    }
+
     /// Waits for the load's end.
     pub fn report(mut self) -> Result<WrkReport> {
         let status = self.process.wait(self.duration + Duration::from_secs(15))?;

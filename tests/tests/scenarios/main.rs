@@ -15,6 +15,7 @@ mod hostile;
 mod http;
 mod icmp;
 mod icmp_nat;
+mod kubernetes;
 mod lab;
 mod lab_programs;
 mod layer2;

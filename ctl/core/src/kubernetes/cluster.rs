@@ -191,6 +191,10 @@ impl Cluster {
             match write {
                 Write::Event(event) => events.push(event),
                 Write::Delete { object, .. } => panic!("{object:?} is deleted"),
+                Write::Annotate { object, body } => {
+                    assert_eq!(object.kind, Kind::Service);
+                    annotate(self.services.get_mut(&object.name).unwrap(), &body);
+                }
                 Write::Part { object, .. } => panic!("{object:?} is no pool of one balancer"),
                 Write::Apply {
                     object,
@@ -204,7 +208,8 @@ impl Cluster {
                         Kind::Advertisement => self.advertisements.get_mut(&key),
                         kind => panic!("{kind:?} is written"),
                     };
-                    put(target.unwrap(), status, &body);
+                    assert!(status, "only a status is written: {body}");
+                    target.unwrap()["status"] = body["status"].clone();
                 }
             }
         }
@@ -236,11 +241,7 @@ impl Cluster {
     }
 }
 
-fn put(object: &mut Value, status: bool, body: &Value) {
-    if status {
-        object["status"] = body["status"].clone();
-        return;
-    }
+fn annotate(object: &mut Value, body: &Value) {
     let annotations = &body["metadata"]["annotations"];
     assert_eq!(body["metadata"]["uid"], object["metadata"]["uid"]);
     let metadata = object["metadata"].as_object_mut().unwrap();

@@ -64,6 +64,14 @@ pub enum Write {
         /// The fields that are this manager's.
         body: Value,
     },
+    /// Server-side apply of annotations to an object, by a manager of their own: the object may be
+    /// one that the leader has made, and would be without all else.
+    Annotate {
+        /// What.
+        object: Object,
+        /// Its `metadata`, with the annotations that are ours.
+        body: Value,
+    },
     /// Deletes this very object.
     Delete {
         /// What.

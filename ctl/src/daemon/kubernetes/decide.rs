@@ -139,6 +139,7 @@ fn is_known(write: &Write) -> bool {
             false => (object.kind, &[Way::Make, Way::Apply]),
         },
         Write::Part { object, .. } => (object.kind, &[Way::Status]),
+        Write::Annotate { object, .. } => (object.kind, &[Way::Make, Way::Apply]),
         Write::Delete { object, .. } => (object.kind, &[Way::Delete]),
         Write::Event(_) => return true,
     };

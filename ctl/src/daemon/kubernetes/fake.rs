@@ -129,10 +129,16 @@ impl FakeApi {
         }
     }
 
-    /// How many requests there were whose `METHOD /path` contains this.
+    /// How many requests there were whose `METHOD /path by MANAGER` contains this.
     pub fn count(&self, part: &str) -> usize {
+        self.requests(part).len()
+    }
+
+    /// Those requests.
+    pub fn requests(&self, part: &str) -> Vec<String> {
         let state = self.state();
-        state.requests.iter().filter(|r| r.contains(part)).count()
+        let all = state.requests.iter();
+        all.filter(|r| r.contains(part)).cloned().collect()
     }
 
     async fn serve(self, request: Request<Body>) -> Result<Response<Answer>, String> {
@@ -143,10 +149,10 @@ impl FakeApi {
         let query = query(head.uri.query().unwrap_or_default());
         let line = format!("{} {path}", head.method);
         let watches = query.contains_key("watch");
-        let line = if watches {
-            format!("WATCH {path}")
-        } else {
-            line
+        let line = match query.get("fieldManager") {
+            _ if watches => format!("WATCH {path}"),
+            Some(manager) => format!("{line} by {manager}"),
+            None => line,
         };
         state.requests.push(line.clone());
         if state.away {

@@ -12,7 +12,7 @@ use kube::core::GroupVersionKind;
 use kube::{Api, Client};
 use lockstep_ctl_core::kubernetes::Write;
 use lockstep_ctl_core::kubernetes::write::{Event, Kind, Object};
-use lockstep_kubernetes::FIELD_MANAGER;
+use lockstep_kubernetes::{ANNOTATIONS_MANAGER, FIELD_MANAGER};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -74,6 +74,8 @@ enum Target {
     Apply(Object, bool),
     /// This balancer's part of its status.
     Part(Object, String),
+    /// To its annotations.
+    Annotate(Object),
     /// This very object is deleted.
     Delete(Object, String),
     /// Something is told.
@@ -166,7 +168,9 @@ impl Writer {
             let kept = match target {
                 // Wanted anew, it happens once more.
                 Target::Event(_) => ONCE,
-                Target::Apply(..) | Target::Part(..) | Target::Delete(..) => KEPT,
+                Target::Apply(..) | Target::Part(..) | Target::Annotate(_) | Target::Delete(..) => {
+                    KEPT
+                }
             };
             now.duration_since(memory.wanted) < kept
         });
@@ -294,6 +298,7 @@ fn target(write: &Write) -> Target {
         Write::Part {
             object, manager, ..
         } => Target::Part(object.clone(), manager.clone()),
+        Write::Annotate { object, .. } => Target::Annotate(object.clone()),
         Write::Delete { object, uid } => Target::Delete(object.clone(), uid.clone()),
         Write::Event(event) => Target::Event(event.clone()),
     }
@@ -303,6 +308,7 @@ fn describe(target: &Target) -> String {
     let (object, what) = match target {
         Target::Apply(object, true) | Target::Part(object, _) => (object, "status of "),
         Target::Apply(object, false) => (object, ""),
+        Target::Annotate(object) => (object, "annotations of "),
         Target::Delete(object, _) => (object, "deletion of "),
         Target::Event(event) => (&event.about, "event of "),
     };
@@ -324,6 +330,9 @@ async fn carry_out(client: &Client, events: &Events, write: &Write) -> Result<()
             manager,
             body,
         } => apply(client, object, true, body, manager).await,
+        Write::Annotate { object, body } => {
+            apply(client, object, false, body, ANNOTATIONS_MANAGER).await
+        }
         Write::Delete { object, uid } => {
             let parameters = DeleteParams::default().preconditions(Preconditions {
                 uid: Some(uid.clone()),

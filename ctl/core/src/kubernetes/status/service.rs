@@ -114,9 +114,8 @@ fn annotate(service: &Service, pool: Option<&str>, writes: &mut Vec<Write>) {
     let annotations: BTreeMap<&str, &str> = pool.map(|p| (ALLOCATED_FROM, p)).into_iter().collect();
     // With its uid, so that no Service is made where this one has gone meanwhile.
     let metadata = json!({ "uid": service.uid, "annotations": annotations });
-    writes.push(Write::Apply {
+    writes.push(Write::Annotate {
         object: object(service),
-        status: false,
         body: json!({ "metadata": metadata }),
     });
 }

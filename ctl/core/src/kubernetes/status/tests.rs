@@ -209,7 +209,11 @@ fn a_service_that_goes_to_another_class_is_given_up_and_nothing_of_it_is_emptied
     );
     let bodies: Vec<Value> = (cluster.writes().into_iter())
         .filter_map(|write| match write {
-            Write::Apply { object, body, .. } if object.kind == Kind::Service => Some(body),
+            Write::Apply { object, body, .. } | Write::Annotate { object, body }
+                if object.kind == Kind::Service =>
+            {
+                Some(body)
+            }
             _ => None,
         })
         .collect();

@@ -236,3 +236,25 @@ fn objects_are_named_whole() {
         })
     );
 }
+
+#[tokio::test]
+async fn annotations_are_written_beside_what_else_is_ours_of_an_object() {
+    let mut desk = Desk::new();
+    let object = Write::Apply {
+        object: service("web"),
+        status: false,
+        body: json!({"metadata": {"labels": {"made": "by us"}}}),
+    };
+    let annotation = Write::Annotate {
+        object: service("web"),
+        body: json!({"metadata": {"annotations": {"pool": "public"}}}),
+    };
+    desk.want(vec![object, annotation]);
+    desk.until(|w| w.done == 2 && w.open == 0).await;
+    // By managers of their own: each takes away what it does not say any more.
+    let request = "PATCH /api/v1/namespaces/shop/services/web by";
+    let mut requests = desk.api.requests(request);
+    requests.sort();
+    let managers = [FIELD_MANAGER, ANNOTATIONS_MANAGER];
+    assert_eq!(requests, managers.map(|m| format!("{request} {m}")));
+}
