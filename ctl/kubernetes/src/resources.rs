@@ -5,9 +5,6 @@
     reason = "columns of one type repeat it; each is an attribute of its own"
 )]
 
-// Columns of one type are no mistake.
-#![allow(clippy::duplicated_attributes)]
-
 mod address_pool;
 mod advertisement;
 pub mod dire;
