@@ -173,6 +173,24 @@ impl Drains {
         services
     }
 
+    /// Services of an engine as they are without these drains, but for the backends that are
+    /// removed: what is laid over them later is not to stay when a drain ends.
+    pub fn lift(&self, services: &[Service]) -> Vec<Service> {
+        let mut services = services.to_vec();
+        for service in &mut services {
+            for backend in &mut service.backends {
+                let target = Target {
+                    service: service.name.clone(),
+                    backend: backend.id(),
+                };
+                if self.phases.contains_key(&target) {
+                    backend.state = BackendState::Active;
+                }
+            }
+        }
+        services
+    }
+
     /// When [`Drains::advance`] next has something to do.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let deadline = |phase: &Phase| match *phase {

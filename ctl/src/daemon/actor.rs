@@ -37,6 +37,7 @@ mod errand;
 mod files;
 mod line;
 
+use engine::Before;
 use errand::{Errand, Queue};
 use line::Line;
 
@@ -149,9 +150,8 @@ pub struct Actor {
     withdraw: Option<Instant>,
     /// What the engine that is there has in force; `None` until it has said so.
     has: Option<Snapshot>,
-    /// Backends that are held to be down because the engine was left without them, until a check
-    /// says something or this moment comes.
-    guessed: Option<(BTreeSet<Target>, Instant)>,
+    /// What the engine had before this daemon, and what is guessed from it.
+    before: Before,
     engine_error: String,
     /// The last epoch that the engine is known to have in force.
     epoch: u64,
@@ -217,7 +217,7 @@ impl Actor {
             engine: None,
             withdraw: Some(Instant::now() + FIRST_ENGINE),
             has: None,
-            guessed: None,
+            before: Before::default(),
             engine_error: String::new(),
             epoch: 0,
             highest: 0,
@@ -252,7 +252,7 @@ impl Actor {
             // Nothing wakes when the wall clock is set.
             let look = self.drains.next_deadline().map(|_| Instant::now() + LOOK);
             let (retry, patience) = (self.line.retry, self.patience());
-            let guess = self.guessed.as_ref().map(|(_, at)| *at);
+            let guess = self.before.next_deadline();
             tokio::select! {
                 event = inbox.recv() => match event {
                     Some(event) => self.handle(event),
@@ -266,7 +266,7 @@ impl Actor {
                 () = until(patience) => self.end_patience(),
                 // What is announced is found by publishing.
                 () = until(self.withdraw) => self.withdraw = None,
-                () = until(guess) => self.stop_guessing(),
+                () = until(guess) => self.stop_guessing(Instant::now()),
                 () = until(look) => continue,
             }
             self.publish();
@@ -281,6 +281,9 @@ impl Actor {
         tracing::info!("the clock was set by {:?}", shift.size());
         self.wanted.shift(shift);
         self.line.shift(shift);
+        if let Some(errand) = &mut self.errand {
+            errand.shift(shift);
+        }
         self.reach.shift(shift);
         for (target, deadline) in std::mem::take(&mut self.begun) {
             let same = Phase::Draining {
@@ -299,13 +302,15 @@ impl Actor {
     }
 
     fn handle(&mut self, event: Event) {
+        // It may have been set while nothing happened.
+        self.follow_wall_clock(Clock::wall());
         match event {
             Event::EngineUp(client) => {
                 tracing::info!(socket = self.engine_socket, "connected to the engine");
                 self.orders.engine.send_replace(Some(client.clone()));
                 self.engine = Some(client);
                 self.has = None;
-                self.line.relink();
+                self.relink();
                 self.advance();
             }
             Event::EngineDown => {
@@ -315,7 +320,7 @@ impl Actor {
                 self.has = None;
                 self.withdraw = Some(Instant::now() + WITHOUT_ENGINE);
                 self.engine_error.clear();
-                self.line.relink();
+                self.relink();
                 self.tell_engine();
             }
             Event::FileChanged => {
@@ -328,7 +333,6 @@ impl Actor {
             Event::Provided(provider, provided) => {
                 self.wanted
                     .change(|sources| sources.provide(provider, provided));
-                self.end_drains_of_others();
                 self.line.calm();
                 self.tell_engine();
             }
@@ -337,9 +341,7 @@ impl Actor {
                 self.tell_engine_in_turn();
             }
             Event::Checked(verdicts) => {
-                if let Some((guessed, _)) = &mut self.guessed {
-                    guessed.retain(|target| !verdicts.contains_key(target));
-                }
+                self.before.heard(&verdicts);
                 self.verdicts.extend(verdicts);
                 self.tell_engine_in_turn();
             }
@@ -366,16 +368,6 @@ impl Actor {
             self.save_drains_or_warn();
         }
         self.group = group;
-    }
-
-    /// Ends the drains of backends that services do not have, and returns them. In a group none
-    /// ends by that: the others' files may have the backend still. Nor does one while a provider
-    /// has yet to say what it has.
-    fn end_unlisted(&self, drains: &mut Drains, services: &[Service]) -> Vec<Target> {
-        match self.config.store.is_some() || self.wanted.sources().awaits() {
-            true => Vec::new(),
-            false => drains.retain_in(services),
-        }
     }
 
     /// Tells everybody what they should know.
@@ -465,23 +457,8 @@ impl Actor {
     /// What checks have found, without what is only guessed.
     fn found(&self) -> Verdicts {
         let mut found = self.verdicts.clone();
-        if let Some((guessed, _)) = &self.guessed {
-            found.retain(|target, _| !guessed.contains(target));
-        }
+        found.retain(|target, _| !self.before.is_guess(target));
         found
-    }
-
-    /// Forgets what no check has said anything about.
-    fn stop_guessing(&mut self) {
-        for target in self
-            .guessed
-            .take()
-            .into_iter()
-            .flat_map(|(guessed, _)| guessed)
-        {
-            self.verdicts.remove(&target);
-        }
-        self.tell_engine_in_turn();
     }
 }
 

@@ -7,21 +7,25 @@ use tokio::time::Instant;
 /// What the wall clock may differ by before it is taken to have been set.
 const SET: Duration = Duration::from_millis(500);
 
-/// The wall clock as read at the start, and monotonic time from there: a deadline given as
+/// The wall clock as read at the start or when it was set, and monotonic time from there: a deadline given as
 /// "in 60 s" then comes in 60 s, also when NTP sets the clock in between. Times that others give
 /// mean the wall clock as it is now: [`Clock::wall`], or [`Clock::follow`] from time to time.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     wall: Timestamp,
+    /// When that was.
     at: Instant,
+    start: Instant,
 }
 
 impl Clock {
     /// Reads the wall clock.
     pub fn start() -> Self {
+        let start = Instant::now();
         Clock {
             wall: Self::wall(),
-            at: Instant::now(),
+            at: start,
+            start,
         }
     }
 
@@ -46,7 +50,7 @@ impl Clock {
         if shift.size() <= SET {
             return None;
         }
-        self.wall = shift.of(self.wall);
+        (self.wall, self.at) = (wall, Instant::now());
         Some(shift)
     }
 
@@ -57,7 +61,7 @@ impl Clock {
 
     /// How long the daemon has been running.
     pub fn uptime(&self) -> Duration {
-        self.at.elapsed()
+        self.start.elapsed()
     }
 }
 
@@ -84,5 +88,20 @@ mod tests {
         let shift = clock.follow(Timestamp(0)).unwrap();
         assert!(shift.of(before.after(hour)) < Timestamp(1_000));
         assert!(clock.now() < Timestamp(1_000));
+    }
+
+    #[test]
+    fn a_wall_clock_that_is_set_to_earlier_than_the_daemon_has_run_is_followed_once() {
+        let hour = Duration::from_secs(3_600);
+        let start = Instant::now().checked_sub(hour).unwrap();
+        let mut clock = Clock {
+            wall: Clock::wall(),
+            at: start,
+            start,
+        };
+        assert!(clock.follow(Timestamp(1)).is_some());
+        assert_eq!(clock.follow(Timestamp(1)), None);
+        assert!(clock.now() < Timestamp(1_000));
+        assert!(clock.uptime() >= hour);
     }
 }

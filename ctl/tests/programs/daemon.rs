@@ -492,6 +492,9 @@ fn a_file_that_the_engine_can_never_have_holds_up_no_drain() {
     let engine = place.engine();
     let _daemon = place.daemon();
     wait_for("the file in force", || engine.has(TWO));
+    place
+        .lockstep(&["drain", "10.0.0.1", "--deadline", "0s"])
+        .expect(0, &["draining"]);
     engine.refuse_for_ever("it has no IPv6 address");
     place.edit(&web(&["10.0.0.7"]));
     wait_for("the refusal", || {
@@ -500,13 +503,16 @@ fn a_file_that_the_engine_can_never_have_holds_up_no_drain() {
     });
     engine.refuse(None);
     place
-        .lockstep(&["drain", "10.0.0.1", "--deadline", "0s"])
+        .lockstep(&["drain", "10.0.0.2", "--deadline", "0s"])
         .expect(0, &["draining"]);
-    let backends = engine.current().services[0].backends.clone();
-    let addresses: Vec<&str> = backends.iter().map(|b| b.address.as_str()).collect();
-    assert_eq!(addresses, TWO, "what was in force, with the drain");
-    place.edit(&web(&["10.0.0.2"]));
-    wait_for("the next file", || engine.has(&["10.0.0.2"]));
+    let in_force: Vec<_> = TWO.iter().map(|a| ((*a).to_owned(), true)).collect();
+    assert_eq!(
+        engine.backends(),
+        in_force,
+        "what was in force, with both drains"
+    );
+    place.edit(&web(&["10.0.0.3"]));
+    wait_for("the next file", || engine.has(&["10.0.0.3"]));
     assert!(place.status("/daemon/file_error").is_null());
 }
 

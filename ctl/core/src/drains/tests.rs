@@ -84,6 +84,17 @@ fn undraining_brings_a_backend_back_also_after_its_deadline() {
 }
 
 #[test]
+fn what_drains_have_marked_is_lifted_and_nothing_that_others_have() {
+    let mut drains = Drains::default();
+    drains.drain(target(WEB, "10.0.0.1"), None);
+    let mut services = file();
+    services[0].backends[1].state = BackendState::Draining;
+    let marked = drains.over(&services);
+    assert_ne!(marked, services);
+    assert_eq!(drains.lift(&marked), services);
+}
+
+#[test]
 fn a_drain_ends_with_its_backend_in_the_file() {
     let mut drains = Drains::default();
     drains.drain(target(WEB, "10.0.0.1"), None);

@@ -171,6 +171,16 @@ impl Sources {
         self.file.is_none() && !self.provided.values().any(said)
     }
 
+    /// Whether there is anything that is only kept.
+    pub fn keeps(&self) -> bool {
+        !self.kept.is_empty()
+    }
+
+    /// Every service that some source has, also those that are left out.
+    pub fn said(&self) -> impl Iterator<Item = &Service> {
+        self.offers().flat_map(|offer| &offer.services)
+    }
+
     /// Keeps what an engine has in force, as long as a provider is awaited. Returns whether that
     /// changes anything.
     pub fn keep(&mut self, in_force: &[Service]) -> bool {

@@ -81,9 +81,7 @@ impl Actor {
         let (engine, now) = (self.client()?, self.clock.now());
         let said_now = self.laid_over();
         let proposed = self.wanted.with_file(Arc::new(file.into()));
-        let mut drains = self.drains.clone();
-        self.end_unlisted(&mut drains, proposed.services());
-        let said = self.lay_over(proposed.services(), &drains, proposed.health());
+        let said = self.lay_over(proposed.services(), &self.drains, proposed.health());
         let (announced, announced_then) = match self.config.announces() {
             true => (self.would_announce(&said_now), self.would_announce(&said)),
             false => (Vec::new(), Vec::new()),

@@ -5,7 +5,7 @@ use crate::convert::snapshot_from_proto;
 use crate::daemon::refusal::Refusal;
 use lockstep_api::CurrentRequest;
 use lockstep_api::engine_client::EngineClient;
-use lockstep_ctl_core::checks::{self, Policy};
+use lockstep_ctl_core::checks::{self, Policy, Verdicts};
 use lockstep_ctl_core::drains::{Drains, Target};
 use lockstep_ctl_core::group::agreed;
 use lockstep_plan::health::Verdict;
@@ -15,6 +15,43 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
+
+/// What is known of backends from before this daemon.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    /// What the engine had when it was first heard.
+    had: Option<Snapshot>,
+    /// The services that are compared with that.
+    learnt: BTreeSet<ServiceName>,
+    /// Whether there are no others to come.
+    learnt_all: bool,
+    /// Backends that are held to be down because the engine was left without them, until a check
+    /// says something or this moment comes.
+    guessed: BTreeMap<Target, Instant>,
+}
+
+impl Before {
+    /// Checks have said something.
+    pub(super) fn heard(&mut self, verdicts: &Verdicts) {
+        self.guessed
+            .retain(|target, _| !verdicts.contains_key(target));
+    }
+
+    pub(super) fn is_guess(&self, target: &Target) -> bool {
+        self.guessed.contains_key(target)
+    }
+
+    /// When [`Actor::stop_guessing`] has something to do.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.guessed.values().min().copied()
+    }
+
+    fn end(&mut self) {
+        self.learnt_all = true;
+        self.had = None;
+        self.learnt.clear();
+    }
+}
 
 impl Actor {
     /// The services with their drains and their health.
@@ -36,16 +73,21 @@ impl Actor {
     }
 
     /// A backend that the engine was left without is down until a check says something else: a
-    /// daemon that was started again is not to send clients there. Once, since a backend that comes
-    /// later begins as one that serves.
+    /// daemon that was started again is not to send clients there. Each service once, and only
+    /// until everybody has said what was there before: a backend that comes later begins as one
+    /// that serves.
     pub(super) fn learn_verdicts(&mut self, current: &Snapshot) {
-        if self.guessed.is_some() || self.wanted.is_unknown() {
+        if self.before.learnt_all {
             return;
         }
-        let mut guessed = BTreeSet::new();
+        let had = self.before.had.get_or_insert_with(|| current.clone());
+        let until = Instant::now() + GUESS;
         let drained = self.drains.over(self.wanted.services());
         for service in drained.iter().filter(|s| self.wanted.is_checked(&s.name)) {
-            let in_force = current.services().iter().find(|s| s.name == service.name);
+            if !self.before.learnt.insert(service.name.clone()) {
+                continue;
+            }
+            let in_force = had.services().iter().find(|s| s.name == service.name);
             let Some(in_force) = in_force else { continue };
             for backend in &service.backends {
                 let target = Target {
@@ -55,11 +97,22 @@ impl Actor {
                 let there = in_force.backends.iter().any(|b| b.id() == backend.id());
                 if !there && !self.verdicts.contains_key(&target) {
                     self.verdicts.insert(target.clone(), Verdict::Down);
-                    guessed.insert(target);
+                    self.before.guessed.insert(target, until);
                 }
             }
         }
-        self.guessed = Some((guessed, Instant::now() + GUESS));
+        if !self.wanted.is_unknown() && !self.wanted.sources().awaits() {
+            self.before.end();
+        }
+    }
+
+    /// Forgets what no check has said anything about.
+    pub(super) fn stop_guessing(&mut self, now: Instant) {
+        let over = self.before.guessed.extract_if(.., |_, until| *until <= now);
+        for (target, _) in over {
+            self.verdicts.remove(&target);
+        }
+        self.tell_engine_in_turn();
     }
 
     /// Says so where the engine has what this daemon has not sent. One that was started again

@@ -9,7 +9,7 @@ use crate::daemon::wanted::{Wanted, without_active};
 use lockstep_api::{
     ApplyFileReply, ApplyFileRequest, DrainReply, DrainRequest, DrainStatus, UndrainRequest,
 };
-use lockstep_ctl_core::drains::{Drains, Target, Timestamp, find_targets};
+use lockstep_ctl_core::drains::{Drains, Shift, Target, Timestamp, find_targets};
 use lockstep_ctl_core::services::parse;
 use lockstep_ctl_core::services::sources::Offer;
 use std::collections::VecDeque;
@@ -68,6 +68,13 @@ impl Errand {
         match &self.task {
             Task::Apply { text, .. } => Some(text),
             Task::Drain { .. } | Task::Undrain { .. } => None,
+        }
+    }
+
+    /// The clock has been set: what an operator has said here comes as long after as before.
+    pub(super) fn shift(&mut self, shift: Shift) {
+        if let Task::Drain { deadline, .. } = &mut self.task {
+            *deadline = deadline.map(|deadline| shift.of(deadline));
         }
     }
 
@@ -221,11 +228,7 @@ impl Actor {
     pub(super) fn with_errand(&self, errand: &Errand) -> (Wanted, Drains) {
         let mut drains = self.drains.clone();
         let wanted = match &errand.task {
-            Task::Apply { file, .. } => {
-                let wanted = self.wanted.with_file(Arc::clone(file));
-                self.end_unlisted(&mut drains, wanted.services());
-                wanted
-            }
+            Task::Apply { file, .. } => self.wanted.with_file(Arc::clone(file)),
             Task::Drain {
                 targets, deadline, ..
             } => {
@@ -263,6 +266,7 @@ impl Actor {
                         self.seen.services = Some(Ok(text.to_string()));
                         self.file_error.clear();
                         self.adopt(&text, file);
+                        self.end_drains_of_others();
                     }
                     // What was in force before is to be so again.
                     Err(_) => self.tell_engine(),

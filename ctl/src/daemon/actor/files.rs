@@ -7,6 +7,7 @@ use lockstep_ctl_core::config::diff::{Difference, differences};
 use lockstep_ctl_core::config::{self, ConfigFile};
 use lockstep_ctl_core::services::parse;
 use lockstep_ctl_core::services::sources::Offer;
+use lockstep_plan::Service;
 use std::sync::Arc;
 
 impl Actor {
@@ -66,7 +67,6 @@ impl Actor {
     /// Makes these the services that should be in force, from a text without errors.
     pub(super) fn adopt(&mut self, text: &str, file: Arc<Offer>) {
         self.set_file(file);
-        self.end_drains_of_others();
         if let Err(error) = self.store.save_last_good(text) {
             tracing::warn!("{error}; needed only if the file is damaged when the daemon restarts");
         }
@@ -77,12 +77,20 @@ impl Actor {
         self.wanted.change(|sources| sources.set_file(file));
     }
 
-    /// Ends the drains of backends that no source has any more.
+    /// Ends the drains of backends that no source has any more, once the engine has it so: it may
+    /// refuse what they say, and then has the backends still. In a group none ends by that: the
+    /// others' files may have the backend. Nor does one while a provider has yet to say what it
+    /// has.
     pub(super) fn end_drains_of_others(&mut self) {
-        let mut drains = self.drains.clone();
-        let ended = self.end_unlisted(&mut drains, self.wanted.services());
+        let sources = self.line.accepted();
+        let awaits = sources.awaits() || self.wanted.sources().awaits();
+        let nobody_knows = awaits || sources.is_unknown();
+        if nobody_knows || self.config.store.is_some() || self.drains.iter().next().is_none() {
+            return;
+        }
+        let listed: Vec<Service> = sources.said().cloned().collect();
+        let ended = self.drains.retain_in(&listed);
         if !ended.is_empty() {
-            self.drains = drains;
             ended
                 .iter()
                 .for_each(|t| tracing::info!("drain of {} ends: in no service", show(t)));

@@ -106,7 +106,7 @@ impl Line {
     }
 
     /// There is another engine, or none.
-    pub(super) fn relink(&mut self) {
+    fn relink(&mut self) {
         self.link += 1;
         self.under_way = None;
         self.again = false;
@@ -126,6 +126,11 @@ impl Line {
         }
     }
 
+    /// What sources said of what the engine took last.
+    pub(super) fn accepted(&self) -> &Sources {
+        &self.accepted.sources
+    }
+
     fn spawn(&mut self, task: impl Future<Output = What> + Send + 'static) {
         let link = self.link;
         self.tasks.spawn(async move {
@@ -136,6 +141,15 @@ impl Line {
 }
 
 impl Actor {
+    /// There is another engine, or none.
+    pub(super) fn relink(&mut self) {
+        if let Some(UnderWay::Telling(_)) = self.line.under_way {
+            // The epoch of what the last one is being told is not the next thing's, too.
+            self.highest = self.highest.saturating_add(1);
+        }
+        self.line.relink();
+    }
+
     /// Removes the backends whose deadline has come, and tells the engine.
     pub(super) fn advance(&mut self) {
         let removed = self.drains.advance(self.clock.now());
@@ -192,7 +206,10 @@ impl Actor {
         };
         if let What::Told(Some(snapshot), _) = &what {
             // Also when no answer came: the engine may have taken it.
-            self.sent = snapshot.clone();
+            self.highest = self.highest.max(snapshot.epoch());
+            if snapshot.epoch() >= self.sent.epoch() {
+                self.sent = snapshot.clone();
+            }
         }
         if link != self.line.link {
             return false;
@@ -221,17 +238,19 @@ impl Actor {
             self.withdraw = None;
         }
         if self.wanted.sources().awaits() {
+            let services = self.drains.lift(current.services());
             self.wanted.change(|sources| {
-                sources.keep(current.services());
+                sources.keep(&services);
             });
         }
         self.learn_verdicts(&current);
         self.has = Some(current.clone());
         let Ok(engine) = self.client() else {
-            return self.line.relink();
+            return self.relink();
         };
         let (desired, told) = self.make();
-        let unknown = told.accepted.sources.is_unknown();
+        let sources = &told.accepted.sources;
+        let unknown = sources.is_unknown() && !sources.keeps();
         self.line.under_way = Some(UnderWay::Telling(Box::new(told)));
         if unknown {
             return self.taken(None);
@@ -283,6 +302,11 @@ impl Actor {
         if told.errand.is_none() || told.errand == waits {
             self.wanted.set_ramps(told.ramps);
             self.line.accepted = told.accepted;
+            let applied = self.errand.as_ref().and_then(Errand::text);
+            if told.errand.is_none() || applied.is_none() {
+                // A file that is applied can still fail to be written.
+                self.end_drains_of_others();
+            }
             if told.errand.is_some() {
                 self.fulfil_errand();
             }
@@ -375,6 +399,22 @@ impl Actor {
             in_force: self.line.accepted.sources.revisions(),
             left_out: self.wanted.left_out().clone(),
         }
+    }
+}
+
+#[cfg(test)]
+impl Actor {
+    /// The engine has taken what is wanted.
+    pub(super) fn accept(&mut self) {
+        self.line.accepted.sources = self.wanted.sources().clone();
+        self.end_drains_of_others();
+    }
+
+    /// An engine that is gone has not answered when it was told this.
+    pub(super) fn hear_late(&mut self, told: Snapshot) {
+        let what = What::Told(Some(told), Err(Refusal::Silent(String::new())));
+        let link = self.line.link.wrapping_sub(1);
+        assert!(!self.land(Ok(Landed { link, what })));
     }
 }
 

@@ -6,6 +6,7 @@ use lockstep_ctl_core::drains::find_targets;
 use lockstep_ctl_core::group::DrainChange;
 use lockstep_ctl_core::services::parse;
 use lockstep_ctl_core::services::sources::Offer;
+use lockstep_plan::health::Verdict;
 use std::fs;
 use tempfile::TempDir;
 use tonic::transport::Endpoint;
@@ -116,8 +117,12 @@ async fn services_of_a_provider_are_checked_and_announced_beside_the_files() {
         .unwrap();
     desk.actor.drains.drain(target.clone(), None);
     desk.actor.handle(provided(5, &other));
+    desk.actor.accept();
     assert_eq!(desk.actor.drains.iter().count(), 1);
     desk.actor.handle(provided(6, "service = []"));
+    desk.actor.end_drains_of_others();
+    assert_eq!(desk.actor.drains.iter().count(), 1, "no engine has it so");
+    desk.actor.accept();
     assert_eq!(desk.actor.drains.iter().count(), 0);
 }
 
@@ -269,4 +274,77 @@ async fn a_clock_that_is_set_moves_the_deadlines_of_others_and_none_that_was_giv
     };
     let left = deadline.since(actor.clock.now());
     assert!(left > minute - minute / 10 && left <= minute, "{left:?}");
+}
+
+#[tokio::test]
+async fn a_drain_that_waits_for_the_engine_while_the_clock_is_set_is_as_long_as_was_said() {
+    let mut desk = desk(WEB);
+    let actor = &mut desk.actor;
+    let minute = Duration::from_secs(60);
+    actor.handle(Event::EngineUp(silent()));
+    let (reply, _answer) = oneshot::channel();
+    let request = DrainRequest {
+        backend: "10.0.0.1".to_owned(),
+        ..DrainRequest::default()
+    };
+    actor.command(Command::Drain(request, Some(minute), reply));
+    actor.follow_wall_clock(Clock::wall().after(minute * 10));
+    let errand = actor.errand.as_ref().unwrap();
+    let (_, drains) = actor.with_errand(errand);
+    let left = drains.next_deadline().unwrap().since(actor.clock.now());
+    assert!(left > minute - minute / 10 && left <= minute, "{left:?}");
+}
+
+#[tokio::test]
+async fn what_an_engine_was_left_without_is_guessed_once_for_each_service_from_before() {
+    let three = |name: &str, address: &str| {
+        let text = WEB.replace("web", name).replace("203.0.113.10", address);
+        text.replace(
+            "{ address = \"10.0.0.2\" }]",
+            "{ address = \"10.0.0.2\" }, { address = \"10.0.0.3\" }]",
+        )
+    };
+    let shop = |text: &str| text.replace("web", "shop").replace("113.10:", "113.11:");
+    let mut desk = desk(WEB);
+    let actor = &mut desk.actor;
+    actor.wanted.change(|sources| {
+        sources.expect(&BTreeSet::from([Provider::Kubernetes]));
+    });
+    let all: Offer = parse("all", &(WEB.to_owned() + &shop(WEB))).unwrap().into();
+    let mut services = all.services;
+    services.iter_mut().for_each(|s| drop(s.backends.remove(1)));
+    let first = Snapshot::new(7, services).unwrap();
+    let down = |actor: &Actor| -> Vec<String> {
+        let shown = |t: &Target| format!("{} {}", t.service, t.backend);
+        let down = actor.verdicts.iter().filter(|(_, v)| **v == Verdict::Down);
+        down.map(|(t, _)| shown(t)).collect()
+    };
+    actor.learn_verdicts(&first);
+    assert_eq!(down(actor), ["web 10.0.0.2"]);
+    assert_eq!(actor.found(), Verdicts::new(), "guessed");
+    actor.stop_guessing(Instant::now() + GUESS);
+    assert!(down(actor).is_empty());
+
+    // A provider names its services later, and the file has one backend more by then.
+    let file: Offer = parse("file", &three("web", "203.0.113.10")).unwrap().into();
+    actor
+        .wanted
+        .change(|sources| sources.set_file(Arc::new(file)));
+    actor.handle(provided(1, &shop(WEB)));
+    actor.learn_verdicts(&first);
+    assert_eq!(down(actor), ["shop 10.0.0.2"]);
+    actor.stop_guessing(Instant::now() + GUESS);
+    actor.handle(provided(2, &three("shop", "203.0.113.11")));
+    actor.learn_verdicts(&first);
+    assert!(down(actor).is_empty(), "{:?}", down(actor));
+}
+
+#[tokio::test]
+async fn an_epoch_that_may_have_been_taken_is_not_used_again() {
+    let mut desk = desk(WEB);
+    let actor = &mut desk.actor;
+    let told = |epoch| Snapshot::new(epoch, Vec::new()).unwrap();
+    actor.hear_late(told(5));
+    actor.hear_late(told(3));
+    assert_eq!((actor.highest, actor.sent.epoch()), (5, 5));
 }

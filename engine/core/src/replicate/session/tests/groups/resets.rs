@@ -274,4 +274,6 @@ fn what_the_servers_have_said_arrives_before_the_reset() {
     assert_ne!(client.worlds[data].client.phase, Phase::Lost(Loss::Aborted));
     client.settle();
     client.has_lost_only(data, control);
+    let world = &client.worlds[data];
+    assert_eq!(world.received.len(), world.expected().len());
 }
