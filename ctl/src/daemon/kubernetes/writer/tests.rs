@@ -15,6 +15,7 @@ fn cluster(api: &FakeApi) -> Cluster {
         name: "lb1".to_owned(),
         me: "lb1_0".to_owned(),
         node: None,
+        guessed: false,
         meter: Meter::default(),
     }
 }
