@@ -25,6 +25,7 @@ mod dire;
 mod events;
 mod health;
 mod keep;
+mod known;
 mod latency;
 mod leader;
 mod provider;

@@ -11,6 +11,7 @@
 use super::pools::{Pool, Pools, Range, family};
 use super::translate::is_ours;
 use super::{Settings, World};
+use lockstep_kubernetes::CLASS;
 use lockstep_kubernetes::annotations::{ADDRESS_POOL, ALLOCATED_FROM};
 use lockstep_kubernetes::facts::{Family, Name, Service};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,27 @@ use wish::names;
 /// address in a status is known to be of this balancer, and not left there by another one.
 pub const ALLOCATED: &str = "lockstep.dev/AddressAllocated";
 
+/// What its message ends with where the class is not the usual one, so that installations with
+/// different classes leave each other's alone.
+pub fn mark(class: &str) -> String {
+    match class {
+        CLASS => String::new(),
+        class => format!("{MARK}{class}]"),
+    }
+}
+
+const MARK: &str = "[class ";
+
+/// Whether what is of a balancer in a Service was written by one of this class.
+pub fn is_written(service: &Service, settings: &Settings) -> bool {
+    let Some(condition) = service.conditions.get(ALLOCATED) else {
+        return service.annotations.contains_key(ALLOCATED_FROM);
+    };
+    let marked = condition.message.rsplit_once(MARK);
+    let class = marked.and_then(|(_, class)| class.strip_suffix(']'));
+    class.unwrap_or(CLASS) == settings.class
+}
+
 /// What becomes of every Service of ours. One may be in both: it keeps what it has, and cannot have
 /// what it asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -39,6 +61,8 @@ pub struct Allocation {
 /// The addresses of a Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assigned {
+    /// Of which Service of the name.
+    pub uid: String,
     /// One of each family, the preferred one first.
     pub addresses: Vec<IpAddr>,
     /// The pool they are from; two where the families come from different ones (`a, b`); empty
@@ -68,6 +92,12 @@ impl Refusal {
 
 /// Decides about all Services of ours.
 pub fn allocate(world: &World, settings: &Settings) -> Allocation {
+    allocate_after(world, settings, &Allocation::default())
+}
+
+/// The same by a leader that has decided before: what it gave last stays with a Service whose status
+/// names no address yet. That was written, and is on its way back.
+pub fn allocate_after(world: &World, settings: &Settings, last: &Allocation) -> Allocation {
     let pools = Pools::of(world);
     let mut services: Vec<&Service> = world.services.values().map(AsRef::as_ref).collect();
     services.retain(|service| is_ours(service, settings));
@@ -81,7 +111,12 @@ pub fn allocate(world: &World, settings: &Settings) -> Allocation {
         .collect();
     let mut allocator = Allocator::new(world, &pools);
     for (service, wish, _) in &wishes {
-        allocator.adopt(service, wish);
+        allocator.adopt(service, wish, settings);
+    }
+    for (service, wish, _) in &wishes {
+        let given = last.assigned.get(&service.name);
+        let given = given.filter(|given| given.uid == service.uid && service.ingress.is_empty());
+        allocator.keep(service, wish, given.map_or(&[], |given| &given.addresses));
     }
     // Who names an address comes before those to whom any is right.
     let (by_name, any): (Vec<_>, Vec<_>) =
@@ -145,19 +180,30 @@ impl<'a> Allocator<'a> {
     }
 
     /// Takes over what a Service has: one address of each family it is to have.
-    fn adopt(&mut self, service: &'a Service, wish: &Wish) {
+    fn adopt(&mut self, service: &'a Service, wish: &Wish, settings: &Settings) {
         for ingress in &service.ingress {
             let address = ingress.address;
             let family = family(address);
             let has = (self.held.get(&service.name)).is_some_and(|held| held.contains_key(&family));
             // What another balancer has left behind is no address of ours.
-            let ours = service.conditions.contains_key(ALLOCATED)
-                || service.annotations.contains_key(ALLOCATED_FROM)
-                || self.pools.with(address).next().is_some();
+            let ours = is_written(service, settings) || self.pools.with(address).next().is_some();
             let others = self.holders.get(&address).into_iter().flatten();
             let alone = sharing::problem(service, others.copied()).is_none();
             if wish.families.contains(&family) && !has && ours && alone {
                 self.take(service, wish, address);
+            }
+        }
+    }
+
+    /// Leaves a Service what was given to it a moment ago, while nobody else has it and a pool does.
+    fn keep(&mut self, service: &'a Service, wish: &Wish, given: &[IpAddr]) {
+        for address in given {
+            let family = family(*address);
+            let has = (self.held.get(&service.name)).is_some_and(|held| held.contains_key(&family));
+            let free = self.taken(service, *address).is_none();
+            let pooled = self.pools.with(*address).next().is_some();
+            if wish.families.contains(&family) && !has && free && pooled {
+                self.take(service, wish, *address);
             }
         }
     }
@@ -473,6 +519,7 @@ impl<'a> Allocator<'a> {
             .iter()
             .find_map(|address| self.kept(service, *address));
         (!addresses.is_empty()).then(|| Assigned {
+            uid: service.uid.clone(),
             pool: pools.join(SEPARATOR),
             addresses,
             kept,

@@ -3,12 +3,12 @@
 //! Only what differs from what the world says is there: what is written comes back as the world, and
 //! then there is nothing more to write. Events are told of changes, together with them.
 
-use super::allocate::{ALLOCATED, Allocation};
+use super::allocate::Allocation;
 use super::pools::Pools;
 use super::translate::{Problem, Translator};
 use super::write::{Event, Kind, Object};
 use super::{Settings, World, Write};
-use lockstep_kubernetes::facts::{Name, Service};
+use lockstep_kubernetes::facts::Name;
 
 mod advertisement;
 mod pool;
@@ -59,16 +59,6 @@ pub(super) fn all<'a>(
     pool::write(world, &pools, allocation, now, &mut writes);
     advertisement::write(world, now, &mut writes);
     writes
-}
-
-/// Whether something in a Service's status or annotations is of this balancer.
-fn has_ours(service: &Service) -> bool {
-    service.conditions.contains_key(ALLOCATED) || has_annotation(service)
-}
-
-fn has_annotation(service: &Service) -> bool {
-    let key = lockstep_kubernetes::annotations::ALLOCATED_FROM;
-    service.annotations.contains_key(key)
 }
 
 /// An event, as it is about to be written.

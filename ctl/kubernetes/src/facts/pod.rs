@@ -48,6 +48,8 @@ pub struct Pod {
     pub name: Name,
     /// So that this one is deleted and no later one of the name.
     pub uid: String,
+    /// The ReplicaSet that has made it, if one has.
+    pub replica_set: Option<String>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Annotations that begin with [`annotations::PREFIX`].
@@ -77,6 +79,8 @@ impl From<&ApiPod> for Pod {
             addresses.extend(ip.parse::<IpAddr>());
         }
         let node = object.spec.as_ref().and_then(|s| s.node_name.as_deref());
+        let mut owners = meta.owner_references.iter().flatten();
+        let owner = owners.find(|o| o.controller == Some(true) && o.kind == "ReplicaSet");
         let mut conditions = status.conditions.iter().flatten();
         Pod {
             name: Name::new(
@@ -84,6 +88,7 @@ impl From<&ApiPod> for Pod {
                 meta.name.as_deref().unwrap_or_default(),
             ),
             uid: meta.uid.clone().unwrap_or_default(),
+            replica_set: owner.map(|owner| owner.name.clone()),
             labels: meta.labels.clone().unwrap_or_default(),
             annotations: ours(meta),
             addresses,

@@ -40,6 +40,9 @@ pub struct Cluster {
     pub me: String,
     /// The node it is on.
     pub node: Option<String>,
+    /// Whether that is the host's name and no more: there may be no such node, since balancers can
+    /// be outside of the cluster.
+    pub guessed: bool,
     /// What becomes of requests.
     pub meter: Meter,
 }
@@ -67,6 +70,7 @@ pub async fn connect(wanted: &Kubernetes, name: Option<&str>) -> Result<Cluster,
     let namespace = wanted.namespace.clone().or(pods);
     let server = config.cluster_url.to_string();
     let meter = Meter::default();
+    let node = node(wanted);
     let name = name.map_or_else(host::name, |name| Ok(name.to_owned()))?;
     let builder = ClientBuilder::try_from(config)
         .map_err(|error| format!("cannot speak with {server}: {}", chain(&error)))?;
@@ -76,7 +80,8 @@ pub async fn connect(wanted: &Kubernetes, name: Option<&str>) -> Result<Cluster,
         namespace: namespace.unwrap_or_else(|| NAMESPACE.to_owned()),
         me: identity(&name)?,
         name,
-        node: node(wanted),
+        guessed: node.is_none(),
+        node: node.or_else(|| host::name().ok()),
         meter,
     })
 }
@@ -110,10 +115,10 @@ fn identity(name: &str) -> Result<String, String> {
     Ok(format!("{name}_{random:016x}"))
 }
 
+/// The node that somebody says this is.
 fn node(wanted: &Kubernetes) -> Option<String> {
     let environment = || std::env::var("NODE_NAME").ok().filter(|n| !n.is_empty());
-    let named = wanted.node.clone().or_else(environment);
-    named.or_else(|| host::name().ok())
+    wanted.node.clone().or_else(environment)
 }
 
 /// What an error means to an operator: what was tried (`list`, `services`) and what to do.

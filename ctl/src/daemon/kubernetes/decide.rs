@@ -4,18 +4,60 @@ use k8s_openapi::jiff::{Timestamp, Unit};
 use lockstep_ctl_core::announce::ways::Advertisements;
 use lockstep_ctl_core::kubernetes::access::{Way, ways};
 use lockstep_ctl_core::kubernetes::advertise::advertised;
-use lockstep_ctl_core::kubernetes::allocate::{Allocation, allocate};
+use lockstep_ctl_core::kubernetes::allocate::{Allocation, allocate_after};
 use lockstep_ctl_core::kubernetes::dire::{self, Sessions};
 use lockstep_ctl_core::kubernetes::gateway;
 use lockstep_ctl_core::kubernetes::translate::{Translator, is_ours};
+use lockstep_ctl_core::kubernetes::write::{Kind, Object};
 use lockstep_ctl_core::kubernetes::{Change, Settings, World, Write, status};
 use lockstep_ctl_core::services::sources::Offer;
 use lockstep_kubernetes::facts::{Name, Service};
 use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// What may be written by what is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct May {
+    /// To Services and pools.
+    pub addresses: bool,
+    /// To Advertisements.
+    pub advertisements: bool,
+    /// To Dires and for them,
+    pub dires: bool,
+    /// but not in these namespaces.
+    pub unknown: BTreeSet<Arc<str>>,
+    /// To what is of the Gateway API, and for it.
+    pub gateways: bool,
+}
+
+impl May {
+    fn of_status(&self, write: &Write) -> bool {
+        match object(write).kind {
+            Kind::Advertisement => self.advertisements,
+            _ => self.addresses,
+        }
+    }
+
+    fn of_dire(&self, write: &Write) -> bool {
+        self.dires && !self.unknown.contains(&object(write).name.namespace)
+    }
+}
+
+fn object(write: &Write) -> &Object {
+    match write {
+        Write::Apply { object, .. }
+        | Write::Part { object, .. }
+        | Write::Annotate { object, .. }
+        | Write::Delete { object, .. } => object,
+        Write::Event(event) => &event.about,
+    }
+}
 
 /// See the module.
 pub struct Mind {
     settings: Settings,
+    /// The name that the node of this balancer has, should there be one.
+    guess: Option<String>,
     /// What is to be served, Service by Service.
     pub translator: Translator,
     /// What the leader has decided last; empty where this daemon does not lead.
@@ -26,10 +68,13 @@ pub struct Mind {
 }
 
 impl Mind {
-    /// Of a daemon with these settings.
-    pub fn new(settings: Settings) -> Self {
+    /// Of a daemon with these settings. `guessed`: their node is one only while there is one of that
+    /// name; without a node no endpoint is nearer than another.
+    pub fn new(mut settings: Settings, guessed: bool) -> Self {
+        let guess = settings.node.take_if(|_| guessed);
         Mind {
             settings,
+            guess,
             translator: Translator::default(),
             allocation: Allocation::default(),
             advertised: Advertisements::new(),
@@ -39,6 +84,10 @@ impl Mind {
 
     /// Follows the world. Returns whether something else is to be served now.
     pub fn update(&mut self, world: &mut World) -> bool {
+        if let Some(guess) = &self.guess {
+            let is = world.nodes.contains_key(guess);
+            self.settings.node = is.then(|| guess.clone());
+        }
         let served = self.translator.update(world, &self.settings);
         let advertised = advertised(world, &self.settings);
         let differs = advertised != self.advertised;
@@ -60,23 +109,37 @@ impl Mind {
         }
     }
 
-    /// What is to be written.
-    pub fn writes(&mut self, world: &World) -> Vec<Write> {
-        self.allocation = allocate(world, &self.settings);
+    /// What is to be written, of what may be.
+    pub fn writes(&mut self, world: &World, may: &May) -> Vec<Write> {
+        if may.addresses {
+            self.allocation = allocate_after(world, &self.settings, &self.allocation);
+        }
         // Times in objects have seconds.
         let now = Timestamp::now();
         let now = now.round(Unit::Second).unwrap_or(now);
         let (allocation, translator) = (&self.allocation, &self.translator);
         let text = now.to_string();
         let mut writes = status::writes(world, allocation, translator, &self.settings, &text);
-        writes.extend(dire::writes(world, &self.settings, now));
-        writes.extend(gateway::writes(world, &self.settings, now));
+        writes.retain(|write| may.of_status(write));
+        let dires = dire::writes(world, &self.settings, now).into_iter();
+        writes.extend(dires.filter(|write| may.of_dire(write)));
+        if may.gateways {
+            writes.extend(gateway::writes(world, &self.settings, now));
+        }
         known(writes)
     }
 
     /// What this balancer alone knows, and writes whoever leads.
-    pub fn parts(&self, world: &World, sessions: &Sessions, balancer: &str) -> Vec<Write> {
-        known(dire::parts(world, sessions, balancer, Timestamp::now()))
+    pub fn parts(
+        &self,
+        world: &World,
+        sessions: &Sessions,
+        balancer: &str,
+        may: &May,
+    ) -> Vec<Write> {
+        let mut parts = dire::parts(world, sessions, balancer, Timestamp::now());
+        parts.retain(|write| may.of_dire(write));
+        known(parts)
     }
 
     /// Whether a Service is for us.

@@ -2,9 +2,10 @@
 //! to be served, and, where this daemon leads, the writer what is to be written.
 
 use super::client::Cluster;
-use super::decide::Mind;
+use super::decide::{May, Mind};
 use super::health::{Local, Locals, PORTS};
 use super::keep::Keeper;
+use super::known::{is_complete, may};
 use super::latency::Latency;
 use super::leader::Leadership;
 use super::report;
@@ -13,6 +14,7 @@ use super::writer::{Wanted, Written};
 use crate::daemon::actor::Event;
 use crate::daemon::parts::Wires;
 use lockstep_ctl_core::config::kubernetes::Kubernetes;
+use lockstep_ctl_core::kubernetes::allocate::Allocation;
 use lockstep_ctl_core::kubernetes::dire::{self, Sessions};
 use lockstep_ctl_core::kubernetes::world::{Change, World};
 use lockstep_ctl_core::services::sources::{Provided, Provider as Source};
@@ -72,6 +74,11 @@ impl State {
         matches!(self.failure, Some((_, Some(404), _)))
     }
 
+    /// Whether the API server does not tell of them, which only an operator changes.
+    pub fn is_refused(&self) -> bool {
+        matches!(self.failure, Some((_, Some(401 | 403 | 404), _)))
+    }
+
     /// Why they cannot be followed, if that is so.
     pub fn trouble(&self, now: Instant) -> Option<&str> {
         let (why, _, at) = self.failure.as_ref()?;
@@ -119,6 +126,8 @@ pub struct Provider<'a> {
     decide: Option<Instant>,
     /// Whether the world is another one since the last decision.
     undecided: bool,
+    /// What could be written by it.
+    may: May,
     decided: Instant,
     begun: Instant,
     reported: Option<Instant>,
@@ -163,7 +172,7 @@ impl<'a> Provider<'a> {
         let (tell, told) = mpsc::channel(TOLD);
         let settings = wanted.settings(cluster.node.clone());
         let mut provider = Provider {
-            mind: Mind::new(settings),
+            mind: Mind::new(settings, cluster.guessed),
             keeper: Keeper::new(&wires.state_dir),
             cluster,
             wanted,
@@ -187,6 +196,7 @@ impl<'a> Provider<'a> {
             changed: None,
             decide: None,
             undecided: true,
+            may: May::default(),
             decided: Instant::now(),
             begun: Instant::now(),
             reported: None,
@@ -258,7 +268,7 @@ impl<'a> Provider<'a> {
     }
 
     fn wake(&self) -> Instant {
-        let grace = (self.started == Started::No).then(|| self.begun + GRACE);
+        let grace = (self.started != Started::Yes && !self.had_time()).then(|| self.begun + GRACE);
         let report = self.reported.map_or_else(Instant::now, |at| at + REPORT);
         let keep = self.keeper.due().filter(|_| self.started == Started::Yes);
         let times = [self.flush_due(), self.decide, grace, keep];
@@ -276,9 +286,11 @@ impl<'a> Provider<'a> {
         if self.started == Started::No && now >= self.begun + GRACE && !self.keeper.was_read() {
             self.restore().await;
         }
-        if self.started != Started::Yes && self.is_complete() {
+        if self.started != Started::Yes
+            && is_complete(&self.feeds, self.cluster.guessed, self.had_time())
+        {
+            // What is of kinds that are not known stays until they are.
             self.started = Started::Yes;
-            self.restored.clear();
             self.changed = Some((now, now));
         }
         if self.flush_due().is_some_and(|due| due <= now) {
@@ -392,6 +404,8 @@ impl<'a> Provider<'a> {
                     state.lists += 1;
                     state.failure = None;
                 }
+                // Something may be written now that could not be.
+                self.decide.get_or_insert(Instant::now() + DECIDE);
                 let is_its = |(kind, name): &(Kind, Name)| {
                     let here = feed.namespace.as_ref().is_none_or(|n| *n == name.namespace);
                     *kind == feed.kind && here
@@ -426,21 +440,9 @@ impl<'a> Provider<'a> {
         }
     }
 
-    /// Whether the API server has said all that decides what is served.
-    fn is_complete(&self) -> bool {
-        let is_known = |state: &State| state.listed || state.is_absent();
-        let mut needed = self.feeds.iter().filter(|(feed, _)| feed.kind.is_needed());
-        needed.all(|(_, state)| is_known(state))
-    }
-
-    /// Whether it has said all that decides what is to be written. A kind that is not installed is
-    /// not empty: nothing is taken away from anybody by that.
-    fn may_decide(&self) -> bool {
-        let mut feeds = self.feeds.iter();
-        let is_known = |(feed, state): (&Feed, &State)| {
-            state.listed || (feed.kind.is_optional() && state.is_absent())
-        };
-        self.started == Started::Yes && feeds.all(is_known)
+    /// Whether the API server could have said everything by now.
+    fn had_time(&self) -> bool {
+        self.begun.elapsed() >= GRACE
     }
 
     /// Serves what was known last time, as far as the API server has not said anything by now.
@@ -496,18 +498,25 @@ impl<'a> Provider<'a> {
         if self.decided.elapsed() >= ANEW {
             self.undecided = true;
         }
-        let parts = match self.may_decide() {
-            true => (self.mind).parts(&self.world, &self.sessions.borrow(), &self.cluster.name),
-            false => Vec::new(),
+        let may = match self.started {
+            Started::Yes => may(&self.feeds),
+            Started::No | Started::Restored => May::default(),
         };
+        if self.may != may {
+            self.may = may;
+            self.undecided = true;
+        }
+        let (balancer, sessions) = (&self.cluster.name, self.sessions.borrow());
+        let parts = (self.mind).parts(&self.world, &sessions, balancer, &self.may);
+        drop(sessions);
         let parts = Arc::new(parts);
         let wanted = match leadership.until {
-            Some(until) if self.may_decide() => {
+            Some(until) if self.started == Started::Yes => {
                 let known = self.writes.borrow().writes.clone();
                 let writes = match std::mem::take(&mut self.undecided) {
                     true => {
                         self.decided = Instant::now();
-                        Arc::new(self.mind.writes(&self.world))
+                        Arc::new(self.mind.writes(&self.world, &self.may))
                     }
                     false => known,
                 };
@@ -519,6 +528,8 @@ impl<'a> Provider<'a> {
             }
             _ => {
                 self.undecided = true;
+                // Another one decides, and not by this.
+                self.mind.allocation = Allocation::default();
                 Wanted {
                     parts,
                     ..Wanted::default()

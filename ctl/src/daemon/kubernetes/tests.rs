@@ -21,6 +21,7 @@ const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
 const POOLS: &str = "/apis/lockstep.dev/v1alpha1/addresspools";
 const ADVERTISEMENTS: &str = "/apis/lockstep.dev/v1alpha1/advertisements";
 const DIRES: &str = "/apis/lockstep.dev/v1alpha1/dires";
+const NODES: &str = "/api/v1/nodes";
 const PODS: &str = "/api/v1/pods";
 const EVENTS: &str = "/apis/events.k8s.io/v1/events";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/leases";
@@ -37,6 +38,8 @@ struct Desk {
     offer: Arc<Offer>,
     part: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
     dir: Arc<TempDir>,
+    /// Whether nobody has said which node this is.
+    guessed: bool,
 }
 
 impl Desk {
@@ -68,6 +71,7 @@ impl Desk {
             offer: Arc::default(),
             part: None,
             dir,
+            guessed: false,
         }
     }
 
@@ -83,6 +87,7 @@ impl Desk {
             name: "lb1".to_owned(),
             me: format!("lb1_{:p}", &self.offer),
             node: Some("n1".to_owned()),
+            guessed: self.guessed,
             meter,
         };
         let (end, ended) = oneshot::channel();
@@ -323,6 +328,57 @@ async fn kinds_that_are_not_installed_or_not_allowed_hold_up_no_other() {
             .all(|kind| kind.listed && kind.error.is_empty())
     })
     .await;
+}
+
+#[tokio::test]
+async fn services_get_addresses_although_nothing_is_told_of_dires_nodes_and_advertisements() {
+    let api = FakeApi::default();
+    let refused = ["dires", "advertisements", "nodes"];
+    for kind in refused {
+        api.refuse(&format!("/{kind}"), 403);
+    }
+    let mut desk = Desk::with(&api, Arc::new(tempfile::tempdir().unwrap()));
+    // Nor may it ask whether the host's name is a node's.
+    desk.guessed = true;
+    api.put(
+        POOLS,
+        json!({
+            "apiVersion": "lockstep.dev/v1alpha1", "kind": "AddressPool",
+            "metadata": {"name": "public", "generation": 1},
+            "spec": {"addresses": ["203.0.113.0/28"]},
+        }),
+    );
+    api.put(SERVICES, service("web"));
+    api.put(SLICES, slice("web", &["10.1.0.1"]));
+    desk.start("");
+    desk.until_offered(|offer| backends(offer) == 1).await;
+    assert_eq!(desk.addresses("shop/web"), [json!("203.0.113.0")]);
+    desk.until("what is refused", |_, reply| {
+        let failed = reply.kinds.iter().filter(|kind| !kind.error.is_empty());
+        failed.count() == refused.len()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_host_that_is_no_node_serves_endpoints_of_every_node() {
+    let api = FakeApi::default();
+    let mut given = service("web");
+    given["spec"]["externalTrafficPolicy"] = json!("Local");
+    given["status"] = json!({"loadBalancer": {"ingress": [{"ip": "198.51.100.7"}]}});
+    api.put(SERVICES, given);
+    let mut endpoints = slice("web", &["10.1.0.1", "10.1.0.2"]);
+    endpoints["endpoints"][0]["nodeName"] = json!("n2");
+    api.put(SLICES, endpoints);
+    let mut desk = Desk::with(&api, Arc::new(tempfile::tempdir().unwrap()));
+    desk.guessed = true;
+    desk.start("lead = false\n");
+    desk.until_offered(|offer| backends(offer) == 2).await;
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}});
+    api.put(NODES, node);
+    desk.until_offered(|offer| backends(offer) == 1).await;
+    api.remove(NODES, "/n1");
+    desk.until_offered(|offer| backends(offer) == 2).await;
 }
 
 #[tokio::test]

@@ -14,11 +14,11 @@ use lockstep_ctl_core::kubernetes::Write;
 use lockstep_ctl_core::kubernetes::write::{Event, Kind, Object};
 use lockstep_kubernetes::{ANNOTATIONS_MANAGER, FIELD_MANAGER};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
 /// Writes under way at once.
@@ -96,6 +96,24 @@ struct Memory {
     wanted: Instant,
 }
 
+impl Memory {
+    /// Whether something may be written to the same target only after the pause: what was taken
+    /// already, and whatever it says where the last try failed, but for another object of the name.
+    fn holds_up(&self, write: &Write) -> bool {
+        let failed = self.error.is_some() && uid(&self.write) == uid(write);
+        failed || is_same(&self.write, write)
+    }
+}
+
+fn uid(write: &Write) -> Option<&Value> {
+    match write {
+        Write::Apply { body, .. } | Write::Part { body, .. } | Write::Annotate { body, .. } => {
+            body.pointer("/metadata/uid")
+        }
+        Write::Delete { .. } | Write::Event(_) => None,
+    }
+}
+
 /// Writes until nobody wants anything any more.
 pub async fn run(
     cluster: Cluster,
@@ -109,7 +127,7 @@ pub async fn run(
         wanted: BTreeMap::new(),
         until: Duration::ZERO,
         memory: BTreeMap::new(),
-        busy: BTreeSet::new(),
+        busy: BTreeMap::new(),
         under_way: JoinSet::new(),
         written: Written::default(),
     };
@@ -145,7 +163,8 @@ struct Writer {
     wanted: BTreeMap<Target, Write>,
     until: Duration,
     memory: BTreeMap<Target, Memory>,
-    busy: BTreeSet<Target>,
+    /// What is under way.
+    busy: BTreeMap<Target, AbortHandle>,
     under_way: JoinSet<(Target, Write, Result<(), String>)>,
     written: Written,
 }
@@ -155,9 +174,14 @@ impl Writer {
         let now = Instant::now();
         self.until = wanted.until;
         if !self.leads() {
-            // Another may lead: what is under way is left.
-            self.under_way.abort_all();
-            self.busy.clear();
+            // Another may lead: what is under way is left, but for what only this one writes.
+            self.busy.retain(|target, handle| {
+                let stays = matches!(target, Target::Part(..));
+                if !stays {
+                    handle.abort();
+                }
+                stays
+            });
         }
         for target in self.wanted.keys() {
             if let Some(memory) = self.memory.get_mut(target) {
@@ -192,25 +216,25 @@ impl Writer {
                 return None;
             }
             let may = leads || matches!(target, Target::Part(..));
-            if !may || self.busy.contains(target) {
+            if !may || self.busy.contains_key(target) {
                 continue;
             }
             let due = match self.memory.get(target) {
-                Some(memory) if is_same(&memory.write, write) => memory.again,
+                Some(memory) if memory.holds_up(write) => memory.again,
                 _ => now,
             };
             if due > now {
                 next = Some(next.map_or(due, |next| next.min(due)));
                 continue;
             }
-            self.busy.insert(target.clone());
             let (client, events) = (self.client.clone(), self.events.clone());
-            let (target, write) = (target.clone(), write.clone());
-            self.under_way.spawn(async move {
+            let (busy, target, write) = (target.clone(), target.clone(), write.clone());
+            let handle = self.under_way.spawn(async move {
                 let outcome = timeout(ANSWER, carry_out(&client, &events, &write)).await;
                 let slow = || Err(format!("no answer in {ANSWER:?}"));
                 (target, write, outcome.unwrap_or_else(|_| slow()))
             });
+            self.busy.insert(busy, handle);
         }
         next
     }
@@ -227,8 +251,7 @@ impl Writer {
             }
         }
         let known = self.memory.remove(&target);
-        let again =
-            known.filter(|k| is_same(&k.write, &write) && k.error.is_some() == error.is_some());
+        let again = known.filter(|k| k.holds_up(&write) && k.error.is_some() == error.is_some());
         let tries = again.map_or(0, |known| known.tries.saturating_add(1));
         let (first, longest) = match (&error, &target) {
             (Some(_), _) => FAILED,

@@ -609,3 +609,35 @@ fn a_service_that_is_no_longer_for_us_lets_go() {
         assert_eq!(cluster.has("next"), "192.0.2.1 (a)");
     }
 }
+
+#[test]
+fn what_was_given_stays_while_the_status_that_says_so_is_on_its_way() {
+    let mut cluster = cluster();
+    cluster.service("b", json!({}));
+    let settings = crate::kubernetes::cluster::settings();
+    let first = cluster.allocation();
+    let given = |allocation: &Allocation, text: &str| {
+        let assigned = allocation.assigned.get(&name(text));
+        assigned.map_or(Vec::new(), |assigned| assigned.addresses.clone())
+    };
+    // An older one asks for an address: alone it would push the younger one on.
+    let older = json!({ "metadata": { "creationTimestamp": "2025-01-01T00:00:00Z" } });
+    cluster.service("a", older);
+    assert_ne!(given(&cluster.allocation(), "b"), given(&first, "b"));
+    let second = allocate_after(&cluster.world(), &settings, &first);
+    assert_eq!(given(&second, "b"), given(&first, "b"));
+    assert_eq!(second.assigned.len(), 2);
+    assert_ne!(given(&second, "a"), given(&second, "b"));
+    // Not another Service of the name, and not where a status gives it to somebody else.
+    let mut other = Cluster::default();
+    other.pool("a", &["192.0.2.1-192.0.2.4"]);
+    other.service("b", json!({ "metadata": { "uid": "another" } }));
+    let wants = json!({ "status": { "loadBalancer": { "ingress": [{ "ip": "192.0.2.1" }] } } });
+    other.service("c", wants);
+    let third = allocate_after(&other.world(), &settings, &first);
+    assert_eq!(given(&third, "c"), given(&first, "b"));
+    assert_ne!(given(&third, "b"), given(&first, "b"));
+    other.edit("b", json!({ "metadata": { "uid": "uid-b" } }));
+    let third = allocate_after(&other.world(), &settings, &first);
+    assert_ne!(given(&third, "b"), given(&first, "b"));
+}

@@ -35,6 +35,7 @@ pub fn write(world: &World, name: &Name, dire: &Dire, hive: &Hive<'_>) -> Vec<Wr
         let mut known = known.filter(|known| *known.pod == *replica.pod.name.name);
         let known = known.next()?;
         let may = replica.standing == Standing::Active
+            && is_made_by(replica.pod, &dire.spec.hive_deployment_name)
             && known.state == ReplicaState::Evicted
             && can_spare(&status.balancers, replica.pod, hive);
         may.then(|| (replica.pod, known.cause.clone()))
@@ -63,6 +64,14 @@ pub fn write(world: &World, name: &Name, dire: &Dire, hive: &Hive<'_>) -> Vec<Wr
             ),
         }),
     ]
+}
+
+/// Whether it is a Deployment's, and not only labelled as if it were: nothing else would be made anew.
+fn is_made_by(pod: &Pod, deployment: &str) -> bool {
+    let set = pod.replica_set.as_deref();
+    let rest = set.and_then(|set| set.strip_prefix(deployment));
+    let hash = rest.and_then(|rest| rest.strip_prefix('-'));
+    hash.is_some_and(|hash| !hash.contains('-'))
 }
 
 /// Whether no session needs it, and another pod is in sync wherever it is. Also what a balancer said

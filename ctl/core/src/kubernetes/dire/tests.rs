@@ -55,6 +55,7 @@ fn pod(name: &str, address: &str) -> Pod {
     Pod {
         name: Name::new("default", name),
         uid: format!("uid-{name}"),
+        replica_set: Some("hive-5d9c".to_owned()),
         labels: BTreeMap::from([("app".to_owned(), "hive".to_owned())]),
         annotations: BTreeMap::new(),
         addresses: address.parse().into_iter().collect(),

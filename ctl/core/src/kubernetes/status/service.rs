@@ -1,8 +1,8 @@
 //! The status and the annotation of a Service.
 
-use super::{PORTS_ERROR, Settings, Told, has_ours, tell};
+use super::{PORTS_ERROR, Settings, Told, tell};
 use crate::kubernetes::Write;
-use crate::kubernetes::allocate::{ALLOCATED, Assigned, Refusal};
+use crate::kubernetes::allocate::{ALLOCATED, Assigned, Refusal, is_written, mark};
 use crate::kubernetes::translate::{Problem, is_ours};
 use crate::kubernetes::write::{Kind, Object};
 use lockstep_kubernetes::annotations::{ALLOCATED_FROM, MODE};
@@ -32,11 +32,11 @@ pub(super) fn write(
         return;
     }
     if !is_ours(service, settings) {
-        release(service, writes);
+        release(service, settings, writes);
         return;
     }
     let ingress = ingress(decided);
-    let conditions = conditions(decided, now);
+    let conditions = conditions(decided, settings, now);
     let same = |(kind, new): (&String, &Condition)| service.conditions.get(kind) == Some(new);
     let differs = ingress != service.ingress
         || !conditions.iter().all(same)
@@ -46,6 +46,8 @@ pub(super) fn write(
             object: object(service),
             status: true,
             body: json!({
+                // Another Service of the name is another one's to decide about.
+                "metadata": { "uid": service.uid },
                 "status": {
                     "loadBalancer": { "ingress": ingress.iter().map(ingress_json).collect::<Vec<_>>() },
                     "conditions": conditions.iter().map(condition_json).collect::<Vec<_>>(),
@@ -61,24 +63,26 @@ pub(super) fn write(
 
 /// Takes back what is of this balancer in a Service that is no longer for it. What another one has
 /// written meanwhile is that one's, and stays: these fields are given up, not emptied.
-fn release(service: &Service, writes: &mut Vec<Write>) {
+/// Nor is anything of an installation with another class taken back: its Services are not ours.
+fn release(service: &Service, settings: &Settings, writes: &mut Vec<Write>) {
+    if !is_written(service, settings) {
+        return;
+    }
     if service.conditions.contains_key(ALLOCATED) {
         writes.push(Write::Apply {
             object: object(service),
             status: true,
-            body: json!({ "status": {} }),
+            body: json!({ "metadata": { "uid": service.uid }, "status": {} }),
         });
     }
-    if has_ours(service) {
-        let why = match (service.load_balancer, service.class.as_deref()) {
-            (false, _) => "it is not of type LoadBalancer any more".to_owned(),
-            (true, None) => "it has no loadBalancerClass".to_owned(),
-            (true, Some(class)) => format!("its loadBalancerClass is {class}"),
-        };
-        let had = list(service.ingress.iter().map(|ingress| ingress.address));
-        let note = format!("let go of {had}: {why}");
-        writes.push(told(service, false, "ClearAssignment", "Release", &note));
-    }
+    let why = match (service.load_balancer, service.class.as_deref()) {
+        (false, _) => "it is not of type LoadBalancer any more".to_owned(),
+        (true, None) => "it has no loadBalancerClass".to_owned(),
+        (true, Some(class)) => format!("its loadBalancerClass is {class}"),
+    };
+    let had = list(service.ingress.iter().map(|ingress| ingress.address));
+    let note = format!("let go of {had}: {why}");
+    writes.push(told(service, false, "ClearAssignment", "Release", &note));
     annotate(service, None, writes);
 }
 
@@ -177,17 +181,30 @@ fn ingress_json(ingress: &Ingress) -> Value {
 }
 
 /// The conditions of ours that it is to have.
-fn conditions(decided: &Decided<'_>, now: &str) -> BTreeMap<String, Condition> {
+fn conditions(
+    decided: &Decided<'_>,
+    settings: &Settings,
+    now: &str,
+) -> BTreeMap<String, Condition> {
     let mut found = BTreeMap::new();
     let mut put = |kind: &str, is: bool, reason: &str, message: String| {
         let status = if is { "True" } else { "False" };
         let before = decided.service.conditions.get(kind);
         let since = before.filter(|before| before.status == status);
         let since = since.map_or(now, |before| before.since.as_str());
+        let mark = match kind {
+            ALLOCATED => mark(&settings.class),
+            _ => String::new(),
+        };
+        let space = if message.is_empty() || mark.is_empty() {
+            ""
+        } else {
+            " "
+        };
         let condition = Condition {
             status: status.to_owned(),
             reason: reason.to_owned(),
-            message,
+            message: format!("{message}{space}{mark}"),
             since: since.to_owned(),
         };
         found.insert(kind.to_owned(), condition);

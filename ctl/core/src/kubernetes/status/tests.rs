@@ -1,6 +1,8 @@
 //! What is written, and when nothing is.
 
 use super::*;
+use crate::kubernetes::allocate::{ALLOCATED, allocate};
+use crate::kubernetes::cluster::settings;
 use crate::kubernetes::cluster::{Cluster, annotations_of, condition, name};
 use lockstep_kubernetes::facts::Protocol;
 use serde_json::{Value, json};
@@ -220,7 +222,10 @@ fn a_service_that_goes_to_another_class_is_given_up_and_nothing_of_it_is_emptied
     let metadata = json!({ "uid": "uid-web", "annotations": {} });
     assert_eq!(
         bodies,
-        [json!({ "status": {} }), json!({ "metadata": metadata })]
+        [
+            json!({ "metadata": { "uid": "uid-web" }, "status": {} }),
+            json!({ "metadata": metadata })
+        ]
     );
     let told = cluster.settle();
     assert_eq!(
@@ -362,4 +367,77 @@ fn an_advertisement_says_what_of_it_cannot_be_done() {
             .any(|event| event.reason == reason && event.warning);
         assert_eq!(warned, reason != "Announced");
     }
+}
+
+/// What the leader of an installation with a class writes.
+fn writes_of(cluster: &Cluster, class: &str) -> Vec<Write> {
+    let settings = Settings {
+        class: class.to_owned(),
+        ..settings()
+    };
+    let world = cluster.world();
+    let allocation = allocate(&world, &settings);
+    let mut writes = all(
+        &world,
+        &allocation,
+        &|_| &[],
+        &settings,
+        "2026-02-01T00:00:01Z",
+    );
+    writes.retain(|write| {
+        let object = match write {
+            Write::Apply { object, .. } | Write::Annotate { object, .. } => object,
+            Write::Event(event) => &event.about,
+            Write::Part { .. } | Write::Delete { .. } => panic!("{write:?}"),
+        };
+        object.kind == Kind::Service
+    });
+    writes
+}
+
+#[test]
+fn installations_with_other_classes_take_nothing_from_each_other() {
+    const OTHER: &str = "example.org/other";
+    let mut cluster = cluster();
+    cluster.service("api", json!({ "spec": { "loadBalancerClass": OTHER } }));
+    for class in [lockstep_kubernetes::CLASS, OTHER] {
+        let writes = writes_of(&cluster, class);
+        assert!(!writes.is_empty());
+        cluster.apply(writes);
+    }
+    assert_eq!(cluster.has("web"), "192.0.2.1 (a)");
+    assert_eq!(cluster.has("api"), "192.0.2.2 (a)");
+    for class in [lockstep_kubernetes::CLASS, OTHER] {
+        assert_eq!(writes_of(&cluster, class), [], "{class}");
+    }
+    // One that changes hands is let go of by the one that had it, and by no other.
+    cluster.edit(
+        "api",
+        json!({ "spec": { "loadBalancerClass": "example.org/third" } }),
+    );
+    assert_eq!(writes_of(&cluster, lockstep_kubernetes::CLASS), []);
+    let writes = writes_of(&cluster, OTHER);
+    cluster.apply(writes);
+    assert_eq!(
+        (cluster.has("web"), cluster.has("api")),
+        ("192.0.2.1 (a)".to_owned(), String::new())
+    );
+}
+
+#[test]
+fn a_status_is_written_to_the_very_service_that_was_decided_about() {
+    let mut cluster = cluster();
+    let uids = |writes: Vec<Write>| {
+        let bodies = writes.into_iter().filter_map(|write| match write {
+            Write::Apply { object, body, .. } if object.kind == Kind::Service => Some(body),
+            _ => None,
+        });
+        let uids: Vec<Value> = bodies.map(|body| body["metadata"]["uid"].clone()).collect();
+        uids
+    };
+    assert_eq!(uids(cluster.writes()), ["uid-web"]);
+    cluster.settle();
+    // Given up it is the same.
+    cluster.edit("web", json!({ "spec": { "type": "ClusterIP" } }));
+    assert_eq!(uids(cluster.writes()), ["uid-web"]);
 }

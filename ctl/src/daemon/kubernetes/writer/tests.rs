@@ -15,6 +15,7 @@ fn cluster(api: &FakeApi) -> Cluster {
         name: "lb1".to_owned(),
         me: "lb1_0".to_owned(),
         node: None,
+        guessed: false,
         meter: Meter::default(),
     }
 }
@@ -257,4 +258,64 @@ async fn annotations_are_written_beside_what_else_is_ours_of_an_object() {
     requests.sort();
     let managers = [FIELD_MANAGER, ANNOTATIONS_MANAGER];
     assert_eq!(requests, managers.map(|m| format!("{request} {m}")));
+}
+
+fn part(body: u32) -> Write {
+    Write::Part {
+        object: service("api"),
+        manager: "lockstepd-lb1".to_owned(),
+        body: json!({"status": {"part": body}}),
+    }
+}
+
+#[test]
+fn a_write_that_failed_waits_whatever_it_says_but_for_another_object() {
+    let of = |uid: &str, address: &str| Write::Apply {
+        object: service("web"),
+        status: true,
+        body: json!({"metadata": {"uid": uid}, "status": {"ip": address}}),
+    };
+    let memory = |write: Write, error: Option<&str>| Memory {
+        write,
+        tries: 0,
+        again: Instant::now(),
+        error: error.map(str::to_owned),
+        wanted: Instant::now(),
+    };
+    assert!(memory(part(1), Some("refused")).holds_up(&part(2)));
+    assert!(!memory(part(1), None).holds_up(&part(2)));
+    assert!(memory(of("a", "1"), Some("refused")).holds_up(&of("a", "2")));
+    assert!(!memory(of("a", "1"), Some("refused")).holds_up(&of("b", "1")));
+    assert!(!memory(of("a", "1"), None).holds_up(&of("b", "1")));
+}
+
+#[tokio::test]
+async fn pauses_grow_although_each_try_says_something_else_and_parts_outlast_the_lead() {
+    let api = FakeApi::default();
+    let mut writer = Writer {
+        client: api.client(),
+        events: Events::new(api.client(), "lb1_0".to_owned()),
+        wanted: BTreeMap::new(),
+        until: Duration::ZERO,
+        memory: BTreeMap::new(),
+        busy: BTreeMap::new(),
+        under_way: JoinSet::new(),
+        written: Written::default(),
+    };
+    for n in 0..3 {
+        writer.done(target(&part(n)), part(n), Err("refused".to_owned()));
+    }
+    assert_eq!(writer.memory[&target(&part(0))].tries, 2);
+    for write in [part(0), address("web", "10.0.0.1")] {
+        let handle = writer.under_way.spawn(std::future::pending());
+        writer.busy.insert(target(&write), handle);
+    }
+    writer.want(Wanted::default());
+    assert!(writer.busy.keys().eq([&target(&part(0))]));
+    let left = writer.under_way.join_next().await;
+    assert!(
+        left.expect("one ends")
+            .is_err_and(|error| error.is_cancelled())
+    );
+    assert_eq!(writer.under_way.len(), 1);
 }

@@ -211,3 +211,25 @@ fn a_balancer_that_is_silent_may_still_need_it() {
     assert_eq!(cluster.status().sessions, 1);
     assert_eq!(cluster.deleted, [""; 0]);
 }
+
+#[test]
+fn a_pod_that_is_labelled_alike_and_is_no_deployments_is_left() {
+    let evicted: &[Seen] = &[(
+        "protected",
+        1,
+        &[("a", "evicted", "differs", 1.0), GOOD, ALSO],
+    )];
+    for (set, deleted) in [
+        (None, &[][..]),
+        (Some("hive"), &[]),
+        (Some("hive-two-5d9c"), &[]),
+        (Some("hive-5d9c"), &["a"]),
+    ] {
+        let mut cluster = serving(json!({ "stopEvicted": true }));
+        let mut a = (*cluster.world.pods[&Name::new("default", "a")]).clone();
+        a.replica_set = set.map(str::to_owned);
+        cluster.put_pod(a);
+        see(&mut cluster, "lb1", evicted);
+        assert_eq!(cluster.deleted, deleted, "{set:?}");
+    }
+}
