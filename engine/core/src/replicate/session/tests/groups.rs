@@ -3,6 +3,7 @@
 mod resets;
 
 use super::world::{World, millis, policy};
+use crate::Micros;
 use crate::replicate::event::{EventKind, EvictCause};
 use crate::replicate::group::{Group, MAX_MEMBERS};
 use crate::replicate::leg::{Loss, Phase};
@@ -40,10 +41,13 @@ impl Client {
     }
 
     fn open(&mut self) {
-        let mut world = World::new(self.policy.clone(), self.servers);
+        let now = self
+            .worlds
+            .first()
+            .map_or(Micros::new(1_000_000), |w| w.now);
+        let mut world = World::begun(now, self.policy.clone(), self.servers, &[]);
         world.group = Some(Rc::clone(&self.group));
         if let Some(first) = self.worlds.first() {
-            world.now = first.now;
             // A process serves all its connections, or none.
             for (server, other) in world.servers.iter_mut().zip(&first.servers) {
                 (server.up, server.frozen) = (other.up, other.frozen);

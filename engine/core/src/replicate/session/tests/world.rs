@@ -306,8 +306,12 @@ impl World {
     }
 
     pub fn with_prefix(policy: Replicate, servers: usize, prefix: &[u8]) -> Self {
+        Self::begun(Micros::new(1_000_000), policy, servers, prefix)
+    }
+
+    /// Of a session that begins at this time.
+    pub fn begun(now: Micros, policy: Replicate, servers: usize, prefix: &[u8]) -> Self {
         let masks = Masks::new(&policy.masks).unwrap();
-        let now = Micros::new(1_000_000);
         let id = SessionId {
             worker: 0,
             number: 1,
