@@ -632,7 +632,10 @@ fn render(service: &Service, spread: &Spread) -> String {
 fn any_backends() -> impl Strategy<Value = (Vec<Backend>, BTreeMap<BackendId, Priority>)> {
     type Facts = (Option<String>, u16, bool, Option<NonZeroU16>, u8);
     let one = |(name, weight, draining, port, _): Facts, address: IpAddr| Backend {
-        name: name.unwrap_or_else(|| address.to_string()),
+        // A name that is an address has to be its own.
+        name: name
+            .filter(|name| name.parse::<IpAddr>().is_err())
+            .unwrap_or_else(|| address.to_string()),
         address,
         weight: if draining {
             Weight::DEFAULT
