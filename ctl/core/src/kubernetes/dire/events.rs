@@ -60,10 +60,11 @@ fn replicas(before: &DireStatus, now: &DireStatus) -> Vec<Told> {
                 let note = format!("{pod} is out of a session for good: {cause}");
                 Some((true, "ReplicaEvicted", "Evict", note))
             }
-            (
-                Some(ReplicaState::Joining | ReplicaState::Lagging | ReplicaState::Evicted),
-                ReplicaState::InSync,
-            ) => {
+            // Some are fed so quickly that nobody sees it; the sessions were there before them.
+            (known, ReplicaState::InSync)
+                if known != Some(ReplicaState::InSync)
+                    && (before.sessions > 0 || known.is_some_and(was_fed)) =>
+            {
                 let note = format!("{pod} is in sync in every session that it is in");
                 Some((false, "ReplicaJoined", "Join", note))
             }
@@ -71,6 +72,17 @@ fn replicas(before: &DireStatus, now: &DireStatus) -> Vec<Told> {
         }
     });
     told.collect()
+}
+
+/// Whether a replica in this state is in sessions, but not in sync.
+fn was_fed(state: ReplicaState) -> bool {
+    match state {
+        ReplicaState::Joining | ReplicaState::Lagging | ReplicaState::Evicted => true,
+        ReplicaState::Idle
+        | ReplicaState::InSync
+        | ReplicaState::Draining
+        | ReplicaState::Pending => false,
+    }
 }
 
 fn conditions(before: &DireStatus, now: &DireStatus) -> Vec<Told> {

@@ -100,6 +100,17 @@ fn sessions_that_have_not_begun_or_are_over_are_none_and_others_services_are_not
 }
 
 #[test]
+fn one_that_joins_between_two_looks_is_told_of() {
+    let mut cluster = serving(json!({}));
+    let two = [("a", "in-sync", ""), ("b", "in-sync", "")];
+    cluster.see("lb1", &counted(&[session("protected", 0, &two)]));
+    assert_eq!(cluster.reasons(), [""; 0]);
+    cluster.later(2);
+    cluster.see("lb1", &counted(&[session("protected", 0, &ALL)]));
+    assert_eq!(cluster.reasons(), ["ReplicaJoined"]);
+}
+
+#[test]
 fn a_switchover_and_who_is_out_are_told_of_once() {
     let mut cluster = serving(json!({}));
     cluster.see("lb1", &counted(&[session("protected", 0, &ALL)]));
