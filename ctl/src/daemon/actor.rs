@@ -251,7 +251,7 @@ impl Actor {
             let deadline = deadline.and_then(|d| self.clock.instant(d));
             // Nothing wakes when the wall clock is set.
             let look = self.drains.next_deadline().map(|_| Instant::now() + LOOK);
-            let (retry, patience) = (self.line.retry, self.patience());
+            let (retry, doubt, patience) = (self.line.retry, self.line.doubt, self.patience());
             let guess = self.before.next_deadline();
             tokio::select! {
                 event = inbox.recv() => match event {
@@ -263,6 +263,7 @@ impl Actor {
                 },
                 () = until(deadline) => self.advance(),
                 () = until(retry) => self.tell_engine(),
+                () = until(doubt) => self.look_again(),
                 () = until(patience) => self.end_patience(),
                 // What is announced is found by publishing.
                 () = until(self.withdraw) => self.withdraw = None,
@@ -409,6 +410,7 @@ impl Actor {
             engine_socket: self.engine_socket.clone(),
             epoch: self.epoch,
             engine_connected: self.engine.is_some(),
+            engine_settled: self.line.settled,
             engine_error: self.engine_error.clone(),
             file_error: self.file_error.clone(),
             config_error: self.config_error.clone(),

@@ -241,7 +241,9 @@ fn unready(view: &View, cluster: &KubernetesReply) -> Option<String> {
         return Some("there is no engine".to_owned());
     }
     let errors = [&view.file_error, &view.config_error, &view.engine_error];
-    errors.into_iter().find(|e| !e.is_empty()).cloned()
+    let error = errors.into_iter().find(|e| !e.is_empty()).cloned();
+    let waits = view.engine_connected && !view.engine_settled;
+    error.or_else(|| waits.then(|| "the engine has not got its services yet".to_owned()))
 }
 
 fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {

@@ -25,6 +25,8 @@ pub struct View {
     pub epoch: u64,
     /// Whether there is an engine.
     pub engine_connected: bool,
+    /// Whether it has got its services since it is there.
+    pub engine_settled: bool,
     /// Why the engine does not have what it should; empty when it has.
     pub engine_error: String,
     /// Why the file is not in force; empty when it is.
@@ -102,6 +104,7 @@ impl View {
             engine_socket: String::new(),
             epoch: 0,
             engine_connected: false,
+            engine_settled: false,
             engine_error: String::new(),
             file_error: String::new(),
             config_error: String::new(),

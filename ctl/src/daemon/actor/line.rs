@@ -7,7 +7,7 @@
 
 use super::engine::{asked, current};
 use super::errand::Errand;
-use super::{Actor, FIRST_RETRY, LAST_RETRY, show};
+use super::{Actor, ENGINE_TIMEOUT, FIRST_RETRY, LAST_RETRY, show};
 use crate::convert::{snapshot_from_proto, snapshot_to_proto};
 use crate::daemon::refusal::{Refusal, refused_plan};
 use lockstep_api::engine_client::EngineClient;
@@ -37,8 +37,12 @@ pub(super) struct Line {
     pub(super) retry: Option<Instant>,
     /// The wait before that, the next time.
     wait: Duration,
+    /// When it is looked at once more: what it did not answer in time it may have taken since.
+    pub(super) doubt: Option<Instant>,
     /// What it took last.
     accepted: Accepted,
+    /// Whether this engine has taken anything, or had it all.
+    pub(super) settled: bool,
 }
 
 impl Default for Line {
@@ -50,7 +54,9 @@ impl Default for Line {
             again: false,
             retry: None,
             wait: FIRST_RETRY,
+            doubt: None,
             accepted: Accepted::default(),
+            settled: false,
         }
     }
 }
@@ -110,6 +116,8 @@ impl Line {
         self.link += 1;
         self.under_way = None;
         self.again = false;
+        self.doubt = None;
+        self.settled = false;
         self.calm();
     }
 
@@ -168,6 +176,12 @@ impl Actor {
         if self.line.retry.is_none() {
             self.tell_engine();
         }
+    }
+
+    /// Looks whether the engine has taken later what it did not answer in time.
+    pub(super) fn look_again(&mut self) {
+        self.line.doubt = None;
+        self.tell_engine_in_turn();
     }
 
     /// Brings the engine to what should be in force, after what is under way to it.
@@ -298,6 +312,7 @@ impl Actor {
         self.engine_error.clear();
         self.withdraw = None;
         self.line.calm();
+        self.line.settled = true;
         let waits = self.errand.as_ref().map(|errand| errand.number);
         if told.errand.is_none() || told.errand == waits {
             self.wanted.set_ramps(told.ramps);
@@ -323,7 +338,12 @@ impl Actor {
     fn not_taken(&mut self, refusal: Refusal) {
         let waits = self.errand.as_ref().map(|errand| errand.number);
         let (errand, told) = match self.line.under_way.take() {
-            Some(UnderWay::Telling(told)) => (told.errand, Some(told.accepted.sources)),
+            Some(UnderWay::Telling(told)) => {
+                if matches!(refusal, Refusal::Silent(_)) {
+                    self.line.doubt = Some(Instant::now() + ENGINE_TIMEOUT);
+                }
+                (told.errand, Some(told.accepted.sources))
+            }
             // It would have been part of what is told.
             Some(UnderWay::Asking) => (waits, None),
             None => (None, None),
@@ -408,6 +428,12 @@ impl Actor {
     pub(super) fn accept(&mut self) {
         self.line.accepted.sources = self.wanted.sources().clone();
         self.end_drains_of_others();
+    }
+
+    /// The engine does not answer when it is told what should be in force.
+    pub(super) fn hear_nothing(&mut self) {
+        self.line.under_way = Some(UnderWay::Telling(Box::new(self.make().1)));
+        self.not_taken(Refusal::Silent(String::new()));
     }
 
     /// An engine that is gone has not answered when it was told this.

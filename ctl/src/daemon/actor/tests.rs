@@ -348,3 +348,24 @@ async fn an_epoch_that_may_have_been_taken_is_not_used_again() {
     actor.hear_late(told(3));
     assert_eq!((actor.highest, actor.sent.epoch()), (5, 5));
 }
+
+#[tokio::test]
+async fn what_was_not_answered_is_looked_at_once_more() {
+    let mut desk = desk(WEB);
+    let actor = &mut desk.actor;
+    assert!(actor.line.doubt.is_none());
+    let before = Instant::now();
+    actor.hear_nothing();
+    assert!(
+        actor
+            .line
+            .doubt
+            .is_some_and(|doubt| doubt >= before + ENGINE_TIMEOUT)
+    );
+    // Another engine was never told it.
+    actor.handle(Event::EngineDown);
+    assert!(actor.line.doubt.is_none() && !actor.line.settled);
+    actor.hear_nothing();
+    actor.look_again();
+    assert!(actor.line.doubt.is_none());
+}
