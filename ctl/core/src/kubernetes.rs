@@ -8,9 +8,9 @@ pub mod access;
 pub mod advertise;
 pub mod allocate;
 pub mod backends;
-#[cfg(test)]
-mod cluster;
 pub mod dire;
+#[cfg(test)]
+mod fixtures;
 pub mod gateway;
 pub mod lease;
 pub mod names;

@@ -1,6 +1,10 @@
 //! The daemon as a process, and backends that are really there, in a network namespace: what the
 //! engine is told when they are stopped, frozen, slow, refuse or answer wrongly. Needs root.
 
+mod databases;
+mod signs;
+mod tunnel;
+
 use crate::common::net::{Net, Server};
 use crate::common::{Daemon, FakeEngine, Place, wait_for};
 use nix::sys::signal::Signal;
@@ -320,111 +324,6 @@ fn a_failed_backend_is_out_within_interval_times_fall_and_100_ms() {
 }
 
 #[test]
-fn redis_and_postgresql_are_asked_in_their_own_words() {
-    let redis = r#"type = "tcp", port = 6379, send = "PING\r\n", expect = "+PONG""#;
-    let postgres = r#"type = "tcp", port = 5432, send = "hex:0000000804d2162f", expect = "N""#;
-    let services = service("redis", redis, &[A, B]) + &service("postgres", postgres, &[A, B]);
-    let (bench, (redis, postgres, _others)) = Bench::new(&services, FAST, |place, net| {
-        let cluster = Cluster::new(place);
-        let redis = [A, B].map(|a| {
-            net.start(
-                "redis-server",
-                &[
-                    "--port",
-                    "6379",
-                    "--bind",
-                    a,
-                    "--save",
-                    "",
-                    "--protected-mode",
-                    "no",
-                ],
-            )
-        });
-        let postgres = [A, B].map(|a| cluster.start(net, place, a));
-        for address in [A, B] {
-            wait_for("redis", || net.accepts(address, 6379));
-            wait_for("postgres", || net.accepts(address, 5432));
-        }
-        let [redis, other] = redis;
-        let [postgres, another] = postgres;
-        (redis, postgres, (other, another))
-    });
-    for name in ["redis", "postgres"] {
-        wait_for(name, || bench.health(name, A, "state") == "up");
-        bench.wait_in_force(name, &[A, B]);
-    }
-    redis.signal(Signal::SIGSTOP);
-    bench.wait_in_force("redis", &[B]);
-    // The kernel still accepts connections for it, and nobody answers.
-    bench.wait_for_error("redis", A, "no expected answer within 100ms");
-    redis.signal(Signal::SIGCONT);
-    bench.wait_in_force("redis", &[A, B]);
-    postgres.kill();
-    bench.wait_in_force("postgres", &[B]);
-    bench.wait_for_error("postgres", A, "connection refused");
-    bench.wait_in_force("redis", &[A, B]);
-}
-
-/// A cluster of PostgreSQL, which does not run as root.
-struct Cluster {
-    bin: PathBuf,
-    data: PathBuf,
-}
-
-impl Cluster {
-    fn new(place: &Place) -> Self {
-        let versions = fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed");
-        let newest = versions.map(|v| v.unwrap().path()).max().unwrap();
-        let cluster = Cluster {
-            bin: newest.join("bin"),
-            data: place.path("cluster"),
-        };
-        fs::set_permissions(place.path(""), fs::Permissions::from_mode(0o711)).unwrap();
-        fs::create_dir(&cluster.data).unwrap();
-        run(Command::new("chown").arg("postgres:").arg(&cluster.data));
-        let mut command = as_postgres(Command::new("setpriv"));
-        command.arg(cluster.bin.join("initdb")).arg("--no-sync");
-        command.args(["--auth=trust", "--locale=C", "--pgdata"]);
-        run(command.arg(&cluster.data).current_dir("/"));
-        cluster
-    }
-
-    fn start(&self, net: &Net, place: &Place, address: &str) -> Server {
-        let data = place.path(&format!("postgres-{address}"));
-        run(Command::new("cp").arg("-a").arg(&self.data).arg(&data));
-        let mut command = as_postgres(net.command("setpriv"));
-        command.arg(self.bin.join("postgres")).arg("-D").arg(&data);
-        for setting in [
-            "fsync=off",
-            "unix_socket_directories=",
-            "shared_buffers=16MB",
-        ] {
-            command.args(["-c", setting]);
-        }
-        command.args(["-c", &format!("listen_addresses={address}")]);
-        Server::start(command.stderr(std::process::Stdio::null()).current_dir("/"))
-    }
-}
-
-fn as_postgres(mut command: Command) -> Command {
-    command.args([
-        "--reuid",
-        "postgres",
-        "--regid",
-        "postgres",
-        "--clear-groups",
-        "--",
-    ]);
-    command
-}
-
-fn run(command: &mut Command) {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}: {output:?}");
-}
-
-#[test]
 fn grpc_servers_say_themselves_whether_they_serve() {
     let services = service(
         "grpc",
@@ -646,120 +545,6 @@ fn a_backend_that_flaps_is_held_down() {
 /// Accepts connections, counts them and ends them, until it is dropped.
 struct Listener(TcpListener, Arc<AtomicU64>);
 
-/// The server's own address answers all the time; what it serves to clients is the VIP, at the end
-/// of the tunnel.
-#[test]
-fn a_server_that_does_not_serve_the_vip_is_found_through_the_tunnel() {
-    let to = |name: &str, vip: &str, check: &str, keys: &str, backend: &str| {
-        format!(
-            "[[service]]\nname = \"{name}\"\nvips = [\"{vip}\"]\nall_down = \"drop\"\n{keys}\n\
-             health = {{ {check} }}\nbackends = [{{ address = \"{backend}\" }}]\n"
-        )
-    };
-    let through = |name: &str, vip: &str, check: &str| to(name, vip, check, "", "10.97.0.2");
-    let tunnel = "type = \"tcp\", via = \"tunnel\"";
-    let services = through("four", "203.0.113.10:80/tcp", tunnel)
-        + &through("six", "[2001:db8::10]:80/tcp", tunnel)
-        + &through(
-            "http",
-            "203.0.113.10:81/tcp",
-            "type = \"http\", via = \"tunnel\", port = 80",
-        )
-        + &through(
-            "udp",
-            "203.0.113.10:53/udp",
-            "type = \"udp\", via = \"tunnel\"",
-        )
-        + &through("own", "203.0.113.10:82/tcp", "type = \"tcp\", port = 80");
-    const ENDS: &str = "--address 10.97.0.2 --address fd97::2";
-    let decap = env!("CARGO_BIN_EXE_lockstep");
-    // GUE, and tunnels over IPv6.
-    let port_80 = "type = \"tcp\", via = \"tunnel\", port = 80";
-    let gue = "encapsulation = \"gue\"";
-    let other = [
-        ("gue", 1, gue, "10.97.0.2"),
-        ("over6", 2, "", "fd97::2"),
-        ("gue6", 3, gue, "fd97::2"),
-    ];
-    let services = other
-        .iter()
-        .fold(services, |text, (name, port, keys, backend)| {
-            let vip = format!("203.0.113.10:100{port}/tcp");
-            text + &to(name, &vip, port_80, keys, backend)
-        });
-    let (bench, (server, nginx)) = Bench::new(&services, FAST, |place, net| {
-        let server = Net::new(place);
-        net.join(&server);
-        // Where the tunnel is of another IP version, the check's address is the one towards the VIP.
-        net.run("ip route add default via 10.97.0.2");
-        // Linux says once a second that a port is unreachable, and these checks ask more often.
-        server.run("echo 0 > /proc/sys/net/ipv4/icmp_ratelimit");
-        server.run(
-            "ip address add 203.0.113.10/32 dev lo && ip address add 2001:db8::10/128 dev lo nodad",
-        );
-        server.run(&format!(
-            "{decap} decap attach eth0 {ENDS} --gue-port 6080 > {}",
-            place.path("decap").display()
-        ));
-        let nginx = ["203.0.113.10", "[2001:db8::10]", "10.97.0.2"]
-            .map(|a| Nginx::new(place, a).start(&server));
-        (server, nginx)
-    });
-    for name in ["four", "six", "http", "own"] {
-        wait_for(name, || bench.health(name, "10.97.0.2", "state") == "up");
-    }
-    for (name, _, _, backend) in other {
-        wait_for(name, || bench.health(name, backend, "state") == "up");
-    }
-    // Where no tunnel by UDP ends any more, only checks that go by one notice.
-    server.run(&format!("{decap} decap detach eth0 > /dev/null"));
-    server.run(&format!("{decap} decap attach eth0 {ENDS} > /dev/null"));
-    for name in ["gue", "gue6"] {
-        bench.wait_in_force(name, &[]);
-    }
-    assert_eq!(bench.in_force("over6"), ["fd97::2"]);
-    assert_eq!(bench.in_force("four"), ["10.97.0.2"]);
-    // Nobody is there, which an ICMP error says: its answer comes by the same way.
-    bench.wait_for_error("udp", "10.97.0.2", "port unreachable");
-    let shown = bench.place.lockstep(&["health"]);
-    shown.expect(1, &["tcp 203.0.113.10:80 through the tunnel"]);
-
-    let [vip, _six, _own] = nginx;
-    vip.kill();
-    for name in ["four", "http"] {
-        bench.wait_in_force(name, &[]);
-        bench.wait_for_error(name, "10.97.0.2", "connection refused");
-    }
-    bench.wait_in_force("over6", &[]);
-    bench.wait_for_error("over6", "fd97::2", "connection refused");
-    // Nor is the VIP there any more.
-    server.run("ip address del 2001:db8::10/128 dev lo");
-    bench.wait_in_force("six", &[]);
-    assert_eq!(bench.in_force("own"), ["10.97.0.2"]);
-    assert_eq!(bench.health("own", "10.97.0.2", "state"), "up");
-}
-
-#[test]
-fn a_daemon_that_may_not_make_tunnels_says_what_to_do() {
-    let services = "[[service]]\nname = \"web\"\nvips = [\"203.0.113.10:80/tcp\"]\n\
-                    health = { type = \"tcp\", via = \"tunnel\" }\nbackends = [{ address = \"10.99.0.1\" }]\n";
-    let place = Place::new(services);
-    place.configure(FAST);
-    let net = Net::new(&place);
-    let engine = place.engine();
-    let daemon = net.daemon_without(&place, "net_admin,-net_raw");
-    wait_for("the daemon", || place.daemon_socket().exists());
-    wait_for("what to do", || {
-        place
-            .lockstep(&["health"])
-            .out
-            .contains("give lockstepd CAP_NET_ADMIN, CAP_NET_RAW")
-    });
-    place.lockstep(&["health"]).expect(0, &["unknown"]);
-    wait_for("it serves", || engine.has(&["10.99.0.1"]));
-    drop(daemon);
-}
-
 fn listen(net: &Net, address: &'static str) -> Listener {
     let listener = net.inside(move || TcpListener::bind((address, 80)).unwrap());
     let accepting = listener.try_clone().unwrap();
@@ -779,59 +564,6 @@ impl Drop for Listener {
         // Wakes the thread, which closes its own.
         let _ = socket2::SockRef::from(&self.0).shutdown(std::net::Shutdown::Both);
     }
-}
-
-#[test]
-fn what_the_engine_sees_brings_the_next_check_forward() {
-    let services = service(
-        "web",
-        "type = \"tcp\", port = 80, interval = \"1h\", fast_interval = \"100ms\", timeout = \"100ms\"",
-        &[A, B],
-    );
-    let (bench, (there, _other)) =
-        Bench::new(&services, FAST, |_, net| (listen(net, A), listen(net, B)));
-    wait_for("both up", || {
-        [A, B]
-            .iter()
-            .all(|a| bench.health("web", a, "state") == "up")
-    });
-    drop(there);
-    // Without a sign nobody asks for an hour. The first status is what there was before.
-    let mut resets = 0;
-    wait_for("the one that is gone", || {
-        resets += 1;
-        bench.engine.reset(resets);
-        bench.in_force("web") == [B]
-    });
-    assert_eq!(bench.health("web", A, "error"), "connection refused");
-    assert_eq!(bench.health("web", B, "state"), "up", "its check passes");
-}
-
-#[test]
-fn an_evicted_replica_is_asked_at_once() {
-    let services = service(
-        "web",
-        "type = \"tcp\", port = 80, interval = \"1h\", fast_interval = \"100ms\", timeout = \"100ms\"",
-        &[A, B],
-    );
-    let named = |text: &str, address: &str, name: &str| {
-        let end = format!("\"{address}\" }}");
-        text.replace(&end, &format!("\"{address}\", name = \"{name}\" }}"))
-    };
-    let services = named(&named(&services, A, "s1"), B, "s2");
-    let (bench, (there, _other)) =
-        Bench::new(&services, FAST, |_, net| (listen(net, A), listen(net, B)));
-    wait_for("both up", || {
-        [A, B]
-            .iter()
-            .all(|a| bench.health("web", a, "state") == "up")
-    });
-    drop(there);
-    // Without a sign nobody asks for an hour.
-    bench.engine.evict("web", "s1");
-    bench.wait_in_force("web", &[B]);
-    assert_eq!(bench.health("web", A, "error"), "connection refused");
-    assert_eq!(bench.health("web", B, "state"), "up");
 }
 
 /// Less than a tenth of a core with `--release`; the development build takes several times as much.

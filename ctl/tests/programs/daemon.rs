@@ -1,5 +1,8 @@
 //! The daemon as a process, with a fake engine: what the engine is told, and when.
 
+mod drains;
+mod hangs;
+
 use crate::common::{Place, wait_for, web, write};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -208,85 +211,6 @@ fn an_engine_that_refuses_is_asked_again() {
 }
 
 #[test]
-fn a_drained_backend_is_removed_at_its_deadline() {
-    let place = Place::new(&web(TWO));
-    let engine = place.engine();
-    let daemon = place.daemon();
-    wait_for("the file in force", || engine.has(TWO));
-    let drain = place.lockstep(&["drain", "10.0.0.1", "--deadline", "500ms"]);
-    drain.expect(0, &["in force as epoch 2"]);
-    wait_for("the removal", || engine.has(&["10.0.0.2"]));
-    let draining = vec![
-        ("10.0.0.1".to_owned(), true),
-        ("10.0.0.2".to_owned(), false),
-    ];
-    assert_eq!(engine.history()[1], draining);
-    wait_for("the removal in the status", || {
-        place.status("/daemon/drains/0/removed") == true
-    });
-
-    // Removed, it stays out over a restart and comes back when undrained.
-    daemon.kill();
-    let _daemon = place.daemon();
-    wait_for("the epoch taken over", || {
-        place.status("/daemon/epoch") == 3
-    });
-    assert_eq!(engine.applied(), 3);
-    place
-        .lockstep(&["undrain", "10.0.0.1"])
-        .expect(0, &["ended"]);
-    assert!(engine.has(TWO));
-}
-
-#[test]
-fn a_drain_outlives_the_daemon_and_ends_with_its_backend() {
-    let place = Place::new(&web(TWO));
-    let engine = place.engine();
-    let daemon = place.daemon();
-    wait_for("the file in force", || engine.has(TWO));
-    let drain = ["drain", "10.0.0.1", "--service", "web", "--deadline", "0s"];
-    place.lockstep(&drain).expect(0, &["draining, no deadline"]);
-    daemon.kill();
-    let _daemon = place.daemon();
-    wait_for("the drain", || {
-        place.status("/daemon/drains/0/address") == "10.0.0.1"
-    });
-    assert_eq!(engine.backends()[0], ("10.0.0.1".into(), true));
-    place.edit(&web(&["10.0.0.2"]));
-    wait_for("the backend gone", || engine.has(&["10.0.0.2"]));
-    place.edit(&web(TWO));
-    wait_for("the backend back, not draining", || engine.has(TWO));
-    assert_eq!(place.status("/daemon/drains"), serde_json::json!([]));
-}
-
-#[test]
-fn drains_that_cannot_be_are_refused() {
-    let place = Place::new(&web(ONE));
-    let engine = place.engine();
-    let _daemon = place.daemon();
-    wait_for("the file in force", || engine.has(ONE));
-    let drain =
-        |arguments: &[&str]| place.lockstep(&[&["drain", "--deadline", "60s"], arguments].concat());
-    drain(&["10.0.0.9"]).expect(1, &["no backend 10.0.0.9 in any service"]);
-    drain(&["10.0.0.1", "--service", "wep"]).expect(1, &["no service wep; there are: web"]);
-    place
-        .lockstep(&["undrain", "10.0.0.1"])
-        .expect(1, &["is not draining"]);
-    engine.refuse(Some("busy"));
-    drain(&["10.0.0.1"]).expect(1, &["the engine refuses: busy; nothing was changed"]);
-    assert_eq!(place.status("/daemon/drains"), serde_json::json!([]));
-    engine.refuse(None);
-    drain(&["10.0.0.1"]).expect(0, &["service web has no active backend"]);
-    engine.kill();
-    wait_for("the loss in the status", || {
-        place.status("/daemon/engine_connected") == false
-    });
-    place
-        .lockstep(&["undrain", "10.0.0.1"])
-        .expect(3, &["lockstep-engine is not running"]);
-}
-
-#[test]
 fn applying_a_file_replaces_the_daemons() {
     let place = Place::new(&web(ONE));
     let engine = place.engine();
@@ -466,57 +390,6 @@ fn a_configuration_is_compared_and_applied_like_the_services() {
 }
 
 #[test]
-fn a_drained_balancer_announces_nothing_also_after_a_restart() {
-    let place = Place::new(&web(ONE));
-    let engine = place.engine();
-    let daemon = place.daemon();
-    wait_for("the file in force", || engine.has(ONE));
-    place
-        .lockstep(&["drain", "--balancer"])
-        .expect(0, &["203.0.113.10", "drained", "its flows go on"]);
-    place
-        .lockstep(&["status"])
-        .expect(1, &["the balancer is drained", "undrain --balancer"]);
-    daemon.terminate();
-    let _again = place.daemon();
-    wait_for("still drained", || place.status("/daemon/drained") == true);
-    place
-        .lockstep(&["undrain", "--balancer"])
-        .expect(0, &["203.0.113.10", "announced", "back"]);
-    wait_for("a calm status", || place.lockstep(&["status"]).code == 0);
-}
-
-#[test]
-fn a_file_that_the_engine_can_never_have_holds_up_no_drain() {
-    let place = Place::new(&web(TWO));
-    let engine = place.engine();
-    let _daemon = place.daemon();
-    wait_for("the file in force", || engine.has(TWO));
-    place
-        .lockstep(&["drain", "10.0.0.1", "--deadline", "0s"])
-        .expect(0, &["draining"]);
-    engine.refuse_for_ever("it has no IPv6 address");
-    place.edit(&web(&["10.0.0.7"]));
-    wait_for("the refusal", || {
-        let error = place.status("/daemon/file_error").to_string();
-        error.contains("the engine refuses: it has no IPv6 address")
-    });
-    engine.refuse(None);
-    place
-        .lockstep(&["drain", "10.0.0.2", "--deadline", "0s"])
-        .expect(0, &["draining"]);
-    let in_force: Vec<_> = TWO.iter().map(|a| ((*a).to_owned(), true)).collect();
-    assert_eq!(
-        engine.backends(),
-        in_force,
-        "what was in force, with both drains"
-    );
-    place.edit(&web(&["10.0.0.3"]));
-    wait_for("the next file", || engine.has(&["10.0.0.3"]));
-    assert!(place.status("/daemon/file_error").is_null());
-}
-
-#[test]
 fn the_status_lists_what_ails_routers_the_link_and_random_numbers() {
     let place = Place::new(&web(ONE));
     // Nobody listens at a port that was free a moment ago.
@@ -573,121 +446,6 @@ fn nothing_is_announced_that_the_engine_does_not_have() {
     place.edit(&more);
     wait_for("the new VIP held back", || withheld().len() == 1);
     assert_eq!(withheld()[0]["reason"], "not_in_force");
-}
-
-/// A place with a service of four backends whose checks find them up that have a file in `up/`.
-fn checked() -> Place {
-    let backends = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"];
-    let health = "health = { type = \"script\", command = [\"is-up\"], interval = \"1s\", timeout = \"1s\", \
-                  fast_interval = \"200ms\", rise = 1, fall = 1 }\n";
-    let place = Place::new(&(web(&backends) + health));
-    fs::create_dir(place.path("up")).unwrap();
-    fs::create_dir(place.path("scripts")).unwrap();
-    let up = place.path("up");
-    let text = format!("#!/bin/sh\ntest -e {}/$LOCKSTEP_ADDRESS\n", up.display());
-    let script = write(&place.path("scripts/is-up"), &text);
-    fs::set_permissions(script, fs::Permissions::from_mode(0o755)).unwrap();
-    for backend in backends {
-        write(&up.join(backend), "");
-    }
-    let scripts = place.path("scripts");
-    let config = format!("[health]\nscripts = \"{}\"\n", scripts.display());
-    place.configure(&config);
-    place
-}
-
-#[test]
-fn an_engine_that_hangs_holds_up_no_withdrawal_and_has_the_rest_when_it_goes_on() {
-    let place = checked();
-    let engine = place.engine();
-    let daemon = place.daemon();
-    let fail = |backend: &str| fs::remove_file(place.path("up").join(backend)).unwrap();
-    let verdicts = || {
-        let text = place.lockstep(&["health", "--output", "json"]).out;
-        let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-        let backends = json["backends"].as_array().cloned().unwrap_or_default();
-        let of = |b: serde_json::Value| b["state"].as_str().map(str::to_owned);
-        backends.into_iter().filter_map(of).collect::<Vec<_>>()
-    };
-    wait_for("all up", || verdicts() == ["up"; 4]);
-    engine.stick(true);
-    fail("10.0.0.1");
-    wait_for("the engine hangs", || engine.is_stuck());
-    let begun = Instant::now();
-    place
-        .lockstep(&["drain", "--balancer"])
-        .expect(0, &["203.0.113.10", "drained"]);
-    let bgp = place.lockstep(&["bgp", "--output", "json"]).json();
-    assert_eq!(bgp["withheld"][0]["reason"], "drained");
-    place
-        .lockstep(&["undrain", "--balancer"])
-        .expect(0, &["203.0.113.10", "announced"]);
-    assert!(begun.elapsed() < Duration::from_secs(3), "{begun:?}");
-    fail("10.0.0.2");
-    wait_for("the next verdict", || {
-        verdicts() == ["down", "down", "up", "up"]
-    });
-    assert!(engine.is_stuck());
-    engine.stick(false);
-    wait_for("both gone", || engine.has(&["10.0.0.3", "10.0.0.4"]));
-
-    engine.stick(true);
-    fail("10.0.0.3");
-    wait_for("the engine hangs again", || engine.is_stuck());
-    let begun = Instant::now();
-    assert_eq!(daemon.terminate(), Some(0));
-    assert!(begun.elapsed() < Duration::from_secs(3), "{begun:?}");
-}
-
-#[test]
-fn an_operator_waits_for_an_engine_that_hangs_and_is_told_what_it_took() {
-    let place = Place::new(&web(TWO));
-    let engine = place.engine();
-    let _daemon = place.daemon();
-    wait_for("the file in force", || engine.has(TWO));
-    let third = write(&place.path("third.toml"), &web(&["10.0.0.3"]));
-    engine.stick(true);
-    std::thread::scope(|scope| {
-        let (place, third) = (&place, &third);
-        let (answer, answered) = mpsc::channel();
-        scope.spawn(move || {
-            let drain = ["drain", "10.0.0.1", "--deadline", "0s"];
-            answer.send(place.lockstep(&drain)).unwrap();
-            answer.send(place.lockstep(&["apply", third])).unwrap();
-        });
-        wait_for("the engine hangs", || engine.is_stuck());
-        let early = answered.try_recv();
-        assert!(early.is_err(), "answered too early: {early:?}");
-        assert_eq!(place.status("/daemon/drains"), serde_json::json!([]));
-        // The file's own change comes after it.
-        place.edit(&web(&["10.0.0.1", "10.0.0.2", "10.0.0.9"]));
-        engine.stick(false);
-        answered.recv().unwrap().expect(0, &["in force as epoch"]);
-        assert_eq!(engine.backends()[0], ("10.0.0.1".into(), true));
-        answered.recv().unwrap().expect(0, &["in force as epoch"]);
-    });
-    assert!(engine.has(&["10.0.0.3"]), "{:?}", engine.backends());
-    let text = fs::read_to_string(place.services()).unwrap();
-    assert_eq!(text, web(&["10.0.0.3"]));
-}
-
-#[test]
-fn a_backend_is_drained_although_nothing_can_be_written() {
-    let place = Place::new(&web(TWO));
-    let engine = place.engine();
-    let daemon = place.daemon();
-    wait_for("the file in force", || engine.has(TWO));
-    fs::remove_dir_all(place.path("state")).unwrap();
-    let forgets = "a restart of the daemon forgets what changed";
-    place
-        .lockstep(&["drain", "10.0.0.1", "--deadline", "0s"])
-        .expect(0, &["draining, no deadline", forgets]);
-    assert_eq!(engine.backends()[0], ("10.0.0.1".into(), true));
-    assert!(daemon.log().contains(forgets));
-    place
-        .lockstep(&["undrain", "10.0.0.1"])
-        .expect(0, &["ended", forgets]);
-    assert!(engine.has(TWO));
 }
 
 /// As Kubernetes does it where the files of a ConfigMap are linked to from another directory.

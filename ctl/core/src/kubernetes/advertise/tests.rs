@@ -1,7 +1,7 @@
 //! Which addresses go where.
 
 use super::*;
-use crate::kubernetes::cluster::{Cluster, settings};
+use crate::kubernetes::fixtures::{Cluster, settings};
 use serde_json::{Value, json};
 
 /// Two Services with an address of a pool each, and these advertisements.

@@ -1,7 +1,7 @@
 //! What pools have.
 
 use super::*;
-use crate::kubernetes::cluster::Cluster;
+use crate::kubernetes::fixtures::Cluster;
 use proptest::prelude::*;
 use serde_json::json;
 

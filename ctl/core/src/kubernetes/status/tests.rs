@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::kubernetes::allocate::{ALLOCATED, allocate};
-use crate::kubernetes::cluster::settings;
-use crate::kubernetes::cluster::{Cluster, annotations_of, condition, name};
+use crate::kubernetes::fixtures::settings;
+use crate::kubernetes::fixtures::{Cluster, annotations_of, condition, name};
 use lockstep_kubernetes::facts::Protocol;
 use serde_json::{Value, json};
 

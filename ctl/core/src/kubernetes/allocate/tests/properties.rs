@@ -1,7 +1,7 @@
 //! What holds whatever happens in a cluster.
 
 use super::*;
-use crate::kubernetes::cluster::settings;
+use crate::kubernetes::fixtures::settings;
 use crate::kubernetes::{Change, Write};
 use proptest::prelude::*;
 use std::sync::Arc;
