@@ -20,7 +20,7 @@ NO_OS := -p lockstep-wire -p lockstep-plan -p lockstep-core
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build deb test test-long lint demo bench bench-replicate fuzz
+.PHONY: help deps build deb test test-long lint demo bench bench-replicate experiments fuzz
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -64,6 +64,10 @@ bench-replicate: deps ## measure replicated sessions beside HAProxy, into perf/r
 	cargo build --locked --release -p lockstep-perf -p lockstep-engine -p lockstep-ctl
 	target/release/lockstep-perf session
 	$(SUDO) target/release/lockstep-perf replicate
+
+experiments: deps ## repeat the evaluations of the systems that Lockstep follows (QUICK=1: briefly)
+	cargo build --locked --release -p lockstep-perf -p lockstep-engine -p lockstep-ctl
+	$(SUDO) target/release/lockstep-perf experiments $(if $(QUICK),--quick)
 
 fuzz: deps ## run each fuzz target for FUZZ_SECONDS (60); needs a nightly toolchain
 	scripts/fuzz.sh $(FUZZ_SECONDS)

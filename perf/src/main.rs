@@ -4,6 +4,8 @@
 
 mod core_bench;
 mod cpu;
+mod experiments;
+mod figure;
 mod handover_bench;
 mod http;
 mod lab;
@@ -53,6 +55,8 @@ enum Command {
     Session(session_bench::Arguments),
     /// Replicated sessions beside HAProxy in a lab: throughput, CPU, gaps, memory.
     Replicate(replicate::Arguments),
+    /// The evaluations of the systems that Lockstep follows, repeated with it in a lab.
+    Experiments(experiments::Arguments),
     /// Writes the results' tables into docs/src/performance.md.
     Report {
         /// The checkout.
@@ -113,6 +117,7 @@ fn main() -> anyhow::Result<()> {
         Command::Http(arguments) => http::run(&arguments),
         Command::Session(arguments) => session_bench::run(&arguments),
         Command::Replicate(arguments) => replicate::run(&arguments),
+        Command::Experiments(arguments) => experiments::run(&arguments),
         Command::StreamServer { address, port, cpu } => replicate::serve(address, port, cpu),
         Command::Report { root } => report::run(&root),
         Command::Send {

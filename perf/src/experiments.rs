@@ -1,0 +1,124 @@
+//! The evaluations of the systems that Lockstep follows, repeated with it: each figure of theirs
+//! beside ours.
+
+mod dire;
+mod mirroring;
+mod portable;
+
+use crate::figure::Figure;
+use crate::measure::{needs_root, run_ahead_of_others};
+use anyhow::{Result, bail, ensure};
+use lockstep_tests::lab::interrupted;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// What `lockstep-perf experiments` is told.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Where the results go; those of a quick run go into its directory `quick`.
+    #[arg(long, default_value = "perf/results")]
+    results: PathBuf,
+    /// Short runs with few points, to try the experiments out.
+    #[arg(long)]
+    quick: bool,
+    /// Rounds of each point; the median is reported.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// The experiments to run: all, unless said otherwise.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Lists the experiments.
+    #[arg(long)]
+    list: bool,
+}
+
+/// How all of them are run.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Few points, one round, short times.
+    pub quick: bool,
+    /// Rounds of each point.
+    pub rounds: usize,
+}
+
+/// One experiment, which may give several figures.
+#[derive(Debug)]
+pub struct Experiment {
+    /// Its name, after the figure: `003-4.2`.
+    pub id: &'static str,
+    /// One line.
+    pub about: &'static str,
+    /// Measures.
+    pub run: fn(&Settings) -> Result<Vec<Figure>>,
+}
+
+/// All of them, in the order in which they are run.
+fn all() -> impl Iterator<Item = &'static Experiment> {
+    portable::ALL.iter().chain(dire::ALL).chain(mirroring::ALL)
+}
+
+/// Runs what was asked for; an experiment that fails does not keep the others from theirs.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    for id in &arguments.only {
+        ensure!(
+            all().any(|experiment| experiment.id == id),
+            "there is no experiment {id}; see --list"
+        );
+    }
+    let wanted =
+        |e: &&Experiment| arguments.only.is_empty() || arguments.only.iter().any(|id| id == e.id);
+    let chosen: Vec<&Experiment> = all().filter(wanted).collect();
+    if arguments.list {
+        chosen
+            .iter()
+            .for_each(|e| println!("{:<10} {}", e.id, e.about));
+        return Ok(());
+    }
+    needs_root()?;
+    interrupted::take_down_labs()?;
+    run_ahead_of_others()?;
+    let settings = Settings {
+        quick: arguments.quick,
+        rounds: if arguments.quick {
+            1
+        } else {
+            arguments.rounds.max(1)
+        },
+    };
+    let results = match arguments.quick {
+        true => arguments.results.join("quick"),
+        false => arguments.results.clone(),
+    };
+    let mut failed = Vec::new();
+    let count = chosen.len();
+    for (index, experiment) in chosen.into_iter().enumerate() {
+        eprintln!(
+            "{} of {count}: {}, {}",
+            index + 1,
+            experiment.id,
+            experiment.about
+        );
+        let start = Instant::now();
+        match (experiment.run)(&settings) {
+            Ok(figures) => {
+                for mut figure in figures {
+                    figure.quick = settings.quick;
+                    figure.save(&results)?;
+                }
+                eprintln!("  {:.0} s", start.elapsed().as_secs_f64());
+            }
+            Err(error) => {
+                eprintln!("  failed: {error:#}");
+                failed.push(experiment.id);
+            }
+        }
+    }
+    if !failed.is_empty() {
+        bail!(
+            "{} of {count} experiments failed: {}",
+            failed.len(),
+            failed.join(", ")
+        );
+    }
+    Ok(())
+}

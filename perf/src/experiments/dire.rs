@@ -1,0 +1,6 @@
+//! Seed 000 (DIRE): its figures.
+
+use super::Experiment;
+
+/// In their order.
+pub const ALL: &[Experiment] = &[];

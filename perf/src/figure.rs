@@ -1,0 +1,136 @@
+//! A figure: what was measured, beside what others have published, as JSON that is drawn and tabled
+//! by the report.
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::Path;
+
+/// How a figure is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Points joined by lines: y over x.
+    Lines,
+    /// A bar for each point of each series; `labels` names the points by their x, from 0 on.
+    Bars,
+    /// A cumulative distribution: x a value, y the share of samples at most that large.
+    Distribution,
+    /// y over the seconds since a beginning.
+    Time,
+}
+
+/// A measured value, with what it came apart by.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// Where on the axis.
+    pub x: f64,
+    /// The median of the rounds.
+    pub y: f64,
+    /// The least of the rounds.
+    pub low: f64,
+    /// The most of the rounds.
+    pub high: f64,
+}
+
+/// Points that belong together.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Series {
+    /// What they are of.
+    pub name: String,
+    /// In the order of x.
+    pub points: Vec<Point>,
+}
+
+/// An axis.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Axis {
+    /// What it shows.
+    pub label: String,
+    /// Its unit; empty for plain numbers.
+    pub unit: String,
+    /// Whether it is logarithmic.
+    #[serde(default)]
+    pub logarithmic: bool,
+}
+
+/// A number that a figure is about, beside theirs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fact {
+    /// What it is.
+    pub name: String,
+    /// As measured here.
+    pub ours: f64,
+    /// As published; none where it is not.
+    pub theirs: Option<f64>,
+    /// Of both.
+    pub unit: String,
+}
+
+/// What was measured for one figure.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Figure {
+    /// The name of its file: `003-4.2`, `000-4`, `compare-packets-64`, `model-hosts`.
+    pub id: String,
+    /// One line.
+    pub title: String,
+    /// How it is drawn.
+    pub kind: Kind,
+    /// The horizontal axis.
+    pub x: Axis,
+    /// The vertical axis.
+    pub y: Axis,
+    /// The names of x's values, in bars.
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// As measured here.
+    pub ours: Vec<Series>,
+    /// As published.
+    #[serde(default)]
+    pub theirs: Vec<Series>,
+    /// Where that stands: the seed, and its figure, table or page.
+    #[serde(default)]
+    pub theirs_from: String,
+    /// What was not the same, a sentence each.
+    pub differs: Vec<String>,
+    /// What the figure comes to.
+    pub facts: Vec<Fact>,
+    /// Whether the run was a short one, to try the tool out.
+    pub quick: bool,
+}
+
+impl Point {
+    /// A value of one round.
+    pub fn new(x: f64, y: f64) -> Self {
+        Point {
+            x,
+            y,
+            low: y,
+            high: y,
+        }
+    }
+
+    /// The median of rounds, and how far they came apart.
+    pub fn of_rounds(x: f64, rounds: &[f64]) -> Self {
+        Point {
+            x,
+            y: crate::measure::median(rounds.to_vec()),
+            low: rounds.iter().copied().fold(f64::INFINITY, f64::min),
+            high: rounds.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        }
+    }
+}
+
+impl Figure {
+    /// Writes it below the directory of results, as `figures/ID.json`.
+    ///
+    /// # Errors
+    ///
+    /// When nothing can be written there.
+    pub fn save(&self, results: &Path) -> Result<()> {
+        let directory = results.join("figures");
+        fs::create_dir_all(&directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+        crate::measure::write(&directory.join(format!("{}.json", self.id)), self)
+    }
+}
