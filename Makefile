@@ -20,7 +20,7 @@ NO_OS := -p lockstep-wire -p lockstep-plan -p lockstep-core
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build deb test test-long lint demo bench bench-replicate experiments fuzz
+.PHONY: help deps build deb test test-long gate lint demo bench bench-replicate experiments fuzz
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -34,7 +34,7 @@ build: deps ## build every program, optimized, into target/release
 deb: build ## write the Debian package, into target/debian
 	scripts/deb.sh release
 
-test: deps lint ## lint, then pass every test: units, properties, scenarios in the lab
+test: deps lint gate ## lint, count instructions, then pass every test: units, properties, scenarios in the lab
 	cargo build --locked --workspace --bins
 	cargo test --locked --quiet --workspace --doc
 	cargo nextest run --locked --workspace
@@ -42,6 +42,10 @@ test: deps lint ## lint, then pass every test: units, properties, scenarios in t
 test-long: deps ## every test and the ignored ones, with 10,000 cases of each property
 	cargo build --locked --workspace --bins
 	PROPTEST_CASES=10000 cargo nextest run --locked --workspace --profile long --run-ignored all
+
+gate: deps ## count the packet paths' instructions, and fail where one grew (UPDATE=1: accept it)
+	cargo build --locked --profile gate -p lockstep-counts
+	target/gate/lockstep-counts $(if $(UPDATE),update,gate) perf/baseline.json
 
 lint: deps ## formatting, clippy, documentation, and the crates that know no operating system
 	cargo fmt --all --check
