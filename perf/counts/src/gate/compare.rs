@@ -85,7 +85,7 @@ impl Row {
         match self.outcome() {
             Outcome::Same | Outcome::Shrunk => None,
             Outcome::Grown => Some(format!(
-                "{path} needs {} instructions, {} more than the baseline's {}: over {:.0} %.",
+                "{path} needs {} instructions, {} on the baseline's {}: over {:.0} %.",
                 number(self.now),
                 percent(self.change()),
                 number(self.baseline),
