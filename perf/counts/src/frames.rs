@@ -6,15 +6,18 @@ use lockstep_wire::{STEER_ETHERTYPE, checksum};
 use std::net::Ipv6Addr;
 
 /// How packets reach the backends.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
+    /// Inside of another IP packet.
     Tunnel,
+    /// With the backend's address.
     Nat,
+    /// With the backend's address, from one of the engine's.
     FullNat,
 }
 
 /// Which packets are measured.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
     /// The client's, of known flows.
     Known,
@@ -25,10 +28,13 @@ pub enum Which {
 }
 
 /// What a path measures.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Traffic {
+    /// How they reach the backends.
     pub mode: How,
+    /// Over IPv6.
     pub v6: bool,
+    /// Of which flows, and which way.
     pub which: Which,
 }
 
@@ -39,6 +45,7 @@ pub struct Cursor {
 }
 
 impl Cursor {
+    /// No frame yet.
     pub const EMPTY: Cursor = Cursor {
         bytes: [0; 128],
         length: 0,
@@ -79,6 +86,7 @@ pub struct Frames {
 }
 
 impl Frames {
+    /// Those of so many flows.
     pub fn new(traffic: Traffic, flows: u32) -> Self {
         let inside = match traffic.mode {
             How::Tunnel => 0,
@@ -99,6 +107,7 @@ impl Frames {
         self.traffic = traffic;
     }
 
+    /// What they are of.
     pub fn traffic(&self) -> Traffic {
         self.traffic
     }
