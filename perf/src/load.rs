@@ -9,7 +9,15 @@
 //! and a namespace of its own.
 
 mod child;
+mod client;
+mod flows;
+mod ledger;
 mod mix;
+mod pace;
+mod packet;
+mod response;
+mod spread;
+mod stamp;
 
 pub use child::run_child;
 pub use mix::Mix;
@@ -103,7 +111,7 @@ pub struct Outcome {
     pub lost: u64,
     /// What was due and could not be sent in time: the generator, or what holds it back, was too slow.
     pub unsent: u64,
-    /// Packets that came after one that was sent later in the same flow (RFC 4737, section 3.4).
+    /// Packets that came after one that was sent later in the same flow (RFC 4737, section 3.3).
     pub reordered: u64,
     /// Packets that came once more.
     pub duplicated: u64,
