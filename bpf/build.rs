@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const PROGRAMS: [&str; 2] = ["steer", "decap"];
+const PROGRAMS: [&str; 3] = ["steer", "decap", "forward"];
 const HEADERS: [&str; 5] = ["packet.h", "steer.h", "maps.h", "carry.h", "decap.h"];
 
 fn main() -> Result<(), Box<dyn Error>> {

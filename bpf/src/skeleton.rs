@@ -16,6 +16,10 @@ pub(crate) mod steer {
     include!(concat!(env!("OUT_DIR"), "/steer.skel.rs"));
 }
 
+pub(crate) mod forward {
+    include!(concat!(env!("OUT_DIR"), "/forward.skel.rs"));
+}
+
 pub(crate) mod decap {
     include!(concat!(env!("OUT_DIR"), "/decap.skel.rs"));
 }
