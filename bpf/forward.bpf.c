@@ -8,7 +8,7 @@ const volatile __u32 out;
 const volatile __u8 macs[2 * ETH_ALEN];
 
 SEC("xdp")
-int lockstep_forward(struct xdp_md *ctx)
+int lockstep_onward(struct xdp_md *ctx)
 {
 	void *end = (void *)(long)ctx->data_end;
 	struct ethhdr *eth = (void *)(long)ctx->data;

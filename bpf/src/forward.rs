@@ -9,8 +9,8 @@ use std::fmt;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 
-/// The program's name in the kernel.
-const NAME: &str = "lockstep_forward";
+/// The program's name in the kernel, which keeps 15 bytes of it: by it it is found again.
+const NAME: &str = "lockstep_onward";
 
 /// Where packets go on to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Forward {
         let interface = Interface::find(interface)?;
         let program = ForwardProgram::load(onward)?;
         let attachment =
-            interface.attach(program.skeleton.progs.lockstep_forward.as_fd(), NAME, mode)?;
+            interface.attach(program.skeleton.progs.lockstep_onward.as_fd(), NAME, mode)?;
         let attached = interface
             .attached_as(NAME)?
             .ok_or_else(|| BpfError::NotAttached {
@@ -98,7 +98,7 @@ impl ForwardProgram {
 
     /// Runs the program on `frame` (14 bytes at least), `repeat` times over the same buffer.
     pub fn run(&self, frame: &[u8], repeat: u32) -> Result<TestRun, BpfError> {
-        let program = &self.skeleton.progs.lockstep_forward;
+        let program = &self.skeleton.progs.lockstep_onward;
         test_run(program, NAME, frame, repeat, None)
     }
 }

@@ -5,7 +5,7 @@
 
 mod support;
 
-use lockstep_bpf::{Action, BpfError, ForwardProgram, Onward};
+use lockstep_bpf::{Action, AttachMode, BpfError, Forward, ForwardProgram, ModeChoice, Onward};
 use support::*;
 
 const FROM: [u8; 6] = [2, 0, 0, 0, 0, 7];
@@ -57,4 +57,22 @@ fn an_interface_that_is_not_there_is_named() {
         matches!(&error, BpfError::NoInterface { interface } if interface == "nowhere0"),
         "{error}"
     );
+}
+
+#[test]
+fn it_is_found_again_replaced_and_taken_off() {
+    isolated(|_| {
+        ip("link add lb0 type veth peer name lb1");
+        ip("link set lb0 up");
+        let onward = Onward {
+            interface: "lb0",
+            ..onward()
+        };
+        let first = Forward::attach("lb0", Some(onward), ModeChoice::Native).unwrap();
+        assert_eq!(first.mode(), AttachMode::Native);
+        let second = Forward::attach("lb0", None, ModeChoice::Native).unwrap();
+        assert!(ip("-details link show dev lb0").contains("prog/xdp"));
+        second.detach().unwrap();
+        assert!(!ip("-details link show dev lb0").contains("prog/xdp"));
+    });
 }

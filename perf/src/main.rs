@@ -9,6 +9,12 @@ mod figure;
 mod handover_bench;
 mod http;
 mod lab;
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "the first measurements that use it come next"
+)]
+mod load;
 mod measure;
 mod replicate;
 mod report;
