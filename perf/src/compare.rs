@@ -6,7 +6,9 @@
 //! ([`streams`]). When all rounds are done, latency is measured at shares of what the slowest case
 //! carried ([`latency`]), in rounds again.
 //!
-//! Client, generator and servers have one CPU, the balancer has the other one. What is not the same
+//! Client, generator and servers have one CPU, the balancer has the other one, all with a real-time
+//! priority, the kernel's threads for software interrupts too: what else runs on the machine gets what
+//! they leave. What is not the same
 //! from case to case is said in the results ([`case::Case::differs`]).
 
 mod case;
@@ -21,7 +23,7 @@ mod table;
 
 pub use packets::{Load, send};
 
-use crate::measure::{needs_root, run_ahead_of_others, write};
+use crate::measure::{KernelAhead, needs_root, run_ahead_of_others, write};
 use crate::replicate;
 use anyhow::{Context, Result, bail, ensure};
 use case::Case;
@@ -118,6 +120,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     interrupted::take_down_labs()?;
     run_ahead_of_others()?;
+    let _kernel = KernelAhead::on(&[cpus.generator, cpus.balancer])?;
     let begin = Instant::now();
     let mut comparison = Comparison::new(arguments, cpus);
     comparison.measure()?;
@@ -379,6 +382,55 @@ fn run_on(cpus: &[usize]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn parsed(words: &str) -> Result<Arguments, clap::Error> {
+        let words = ["compare"].into_iter().chain(words.split_whitespace());
+        Command::try_parse_from(words).map(|command| command.arguments)
+    }
+
+    #[test]
+    fn a_case_that_is_not_there_is_refused_with_those_that_are() {
+        let error = parsed("--only lockstep-tunel").expect_err("no such case");
+        let text = error.to_string();
+        assert!(text.contains("lockstep-tunnel"), "{text}");
+        assert!(parsed("--parts nothing").is_err());
+    }
+
+    #[test]
+    fn one_cpu_for_both_is_refused() {
+        let same = parsed("--generator-cpu 0 --balancer-cpu 0").expect("it parses");
+        assert!(cpus(&same).is_err());
+        let nowhere = parsed("--balancer-cpu 5000").expect("it parses");
+        let error = cpus(&nowhere).expect_err("no such CPU").to_string();
+        assert!(
+            error.contains("5000") || error.contains("two CPUs"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_quick_run_is_one_round_of_all_parts() {
+        let arguments = parsed("--quick --rounds 5").expect("it parses");
+        let cpus = Cpus {
+            generator: 0,
+            balancer: 1,
+        };
+        let comparison = Comparison::new(&arguments, cpus);
+        assert_eq!(comparison.rounds(), 1);
+        assert_eq!(comparison.cases, Case::USUAL);
+        assert!(comparison.has(Part::Latency) && comparison.has(Part::Streams));
+        let arguments = parsed("--parts packets --only haproxy").expect("it parses");
+        let comparison = Comparison::new(&arguments, cpus);
+        assert_eq!((comparison.rounds(), comparison.cases.len()), (3, 1));
+        assert!(!comparison.has(Part::Latency));
+    }
 
     #[test]
     fn every_other_round_goes_backwards() {
