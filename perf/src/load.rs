@@ -10,17 +10,31 @@
 
 mod child;
 mod client;
+mod clock;
+mod datagrams;
 mod flows;
+mod generate;
 mod ledger;
+mod live;
 mod mix;
 mod pace;
 mod packet;
+mod place;
+mod respond;
 mod response;
+mod search;
+mod show;
+mod socket;
 mod spread;
 mod stamp;
+mod stop;
+mod transactions;
+mod trial;
 
 pub use child::run_child;
+pub use generate::{Arguments, run};
 pub use mix::Mix;
+pub use respond::{Arguments as RespondArguments, run as respond};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -121,8 +135,10 @@ pub struct Outcome {
     pub transactions: u64,
     /// TCP: segments that were sent again because nothing came.
     pub retransmitted: u64,
-    /// TCP: transactions that ended with a reset.
+    /// TCP: transactions that were reset, or closed before their end; of SYNs, those that were refused.
     pub resets: u64,
+    /// TCP: transactions among `received` that the server answered with an error.
+    pub errors: u64,
     /// Frames that came to the generator's sockets and were not its own.
     pub foreign: u64,
     /// The time for which the observed CPU was not idle.
@@ -161,9 +177,9 @@ impl Outcome {
         self.received as f64 / self.seconds.max(f64::MIN_POSITIVE)
     }
 
-    /// The share of what was sent that did not arrive, 0 to 1.
+    /// The share of what was sent that did not arrive or was reset, 0 to 1.
     pub fn loss(&self) -> f64 {
-        self.lost as f64 / self.sent.max(1) as f64
+        (self.lost + self.resets) as f64 / self.sent.max(1) as f64
     }
 }
 

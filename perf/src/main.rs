@@ -61,6 +61,13 @@ enum Command {
     Replicate(replicate::Arguments),
     /// The evaluations of the systems that Lockstep follows, repeated with it in a lab.
     Experiments(experiments::Arguments),
+    /// Sends packets, or asks over TCP, at a fixed rate, and counts what becomes of it.
+    ///
+    /// Open loop: what is due is sent, whatever came of what was sent before, and latency is counted
+    /// from the time at which it was due. A stall is not hidden.
+    Generate(Box<load::Arguments>),
+    /// Answers on AF_XDP for any number of clients: HTTP over TCP, an echo over UDP.
+    Respond(load::RespondArguments),
     /// Writes the results' tables into docs/src/performance.md.
     Report {
         /// The checkout.
@@ -122,6 +129,8 @@ fn main() -> anyhow::Result<()> {
         Command::Replicate(arguments) => replicate::run(&arguments),
         Command::Experiments(arguments) => experiments::run(&arguments),
         Command::StreamServer { address, port, cpu } => replicate::serve(address, port, cpu),
+        Command::Generate(arguments) => load::run(&arguments),
+        Command::Respond(arguments) => load::respond(&arguments),
         Command::Report { root } => report::run(&root),
         Command::Send {
             cpu,

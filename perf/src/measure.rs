@@ -9,11 +9,12 @@ use std::process::Command;
 
 /// Refuses to go on without root.
 pub fn needs_root() -> Result<()> {
-    ensure!(
-        nix::unistd::geteuid().is_root(),
-        "The lab makes network namespaces and loads XDP programs, which needs root: run it with \
-         sudo."
-    );
+    needs_root_for("The lab makes network namespaces and loads XDP programs, which needs root")
+}
+
+/// Refuses to go on without root, and says why it is needed.
+pub fn needs_root_for(why: &str) -> Result<()> {
+    ensure!(nix::unistd::geteuid().is_root(), "{why}: run it with sudo.");
     Ok(())
 }
 

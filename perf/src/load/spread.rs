@@ -6,7 +6,6 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::interval_log::IntervalLogWriterBuilder;
 use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 use std::fmt::Write;
-use std::io;
 use std::time::Duration;
 
 /// The longest latency that is told apart, in nanoseconds: more counts as this.
@@ -37,6 +36,11 @@ impl Spread {
         let _ = self.0.add(&other.0);
     }
 
+    /// None any more.
+    pub fn clear(&mut self) {
+        self.0.reset();
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -58,7 +62,7 @@ impl Spread {
             p99_us: self.quantile_us(0.99),
             p999_us: self.quantile_us(0.999),
             max_us: self.0.max() as f64 / 1e3,
-            mean_us: (self.0.mean() / 1e3 * 1e3).round() / 1e3,
+            mean_us: self.0.mean().round() / 1e3,
             histogram: self.encoded()?,
         }))
     }
