@@ -24,7 +24,7 @@ NO_OS := -p lockstep-wire -p lockstep-plan -p lockstep-core
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build deb test test-long gate lint demo bench bench-replicate experiments fuzz
+.PHONY: help deps build deb test test-long gate lint demo bench bench-replicate compare experiments fuzz
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -62,12 +62,14 @@ demo: deps ## show real HTTP traffic through a virtual IP, and a download whose 
 	cargo build --locked --release --workspace --bins
 	$(SUDO) target/release/lockstep-demo
 
-bench: deps ## measure the dataplane in memory, and the engine beside its peers in the lab
-	cargo build --locked --release -p lockstep-perf -p lockstep-engine -p lockstep-ctl
+bench: deps ## measure the dataplane and the replicator in memory, into perf/results
+	cargo build --locked --release -p lockstep-perf
 	target/release/lockstep-perf core
-	$(SUDO) target/release/lockstep-perf lab
-	$(SUDO) target/release/lockstep-perf http
-	target/release/lockstep-perf report
+	target/release/lockstep-perf session
+
+compare: deps ## measure beside nftables, HAProxy, nginx, and forwarding alone (QUICK=1: briefly)
+	cargo build --locked --release -p lockstep-perf -p lockstep-engine -p lockstep-ctl
+	$(SUDO) target/release/lockstep-perf compare $(if $(QUICK),--quick)
 
 bench-replicate: deps ## measure replicated sessions beside HAProxy, into perf/results
 	cargo build --locked --release -p lockstep-perf -p lockstep-engine -p lockstep-ctl

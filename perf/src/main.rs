@@ -2,13 +2,12 @@
 
 #![forbid(unsafe_code)]
 
+mod compare;
 mod core_bench;
 mod cpu;
 mod experiments;
 mod figure;
 mod handover_bench;
-mod http;
-mod lab;
 #[allow(
     dead_code,
     unused_imports,
@@ -53,10 +52,9 @@ enum Command {
         #[arg(long, default_value = "")]
         only: String,
     },
-    /// The engine beside nftables and nginx in a lab of network namespaces: packets a second.
-    Lab(lab::Arguments),
-    /// HTTP requests through the engine, nftables, HAProxy and nginx in a lab.
-    Http(http::Arguments),
+    /// The engine beside nftables, Linux and XDP forwarding, HAProxy and nginx in a lab of network
+    /// namespaces: packets and requests a second, CPU, latency.
+    Compare(compare::Arguments),
     /// The replicator alone, in memory: nanoseconds per packet.
     Session(session_bench::Arguments),
     /// Replicated sessions beside HAProxy in a lab: throughput, CPU, gaps, memory.
@@ -93,7 +91,7 @@ enum Command {
         destination: Ipv4Addr,
         /// How many.
         #[command(flatten)]
-        load: lab::Load,
+        load: compare::Load,
     },
     /// Streams and echoes, as the servers of `replicate`.
     #[command(hide = true)]
@@ -126,8 +124,7 @@ fn main() -> anyhow::Result<()> {
             no_instructions,
             only,
         } => core_bench::run(&output, rounds, !no_instructions, &only),
-        Command::Lab(arguments) => lab::run(&arguments),
-        Command::Http(arguments) => http::run(&arguments),
+        Command::Compare(arguments) => compare::run(&arguments),
         Command::Session(arguments) => session_bench::run(&arguments),
         Command::Replicate(arguments) => replicate::run(&arguments),
         Command::Experiments(arguments) => experiments::run(&arguments),
@@ -142,11 +139,11 @@ fn main() -> anyhow::Result<()> {
             destination,
             load,
         } => {
-            let cpus = lab::Cpus {
+            let cpus = compare::Cpus {
                 generator: cpu,
                 balancer: balancer_cpu,
             };
-            lab::send(cpus, &mac, destination, &load)
+            compare::send(cpus, &mac, destination, &load)
         }
         Command::Count { path, flows } => core_bench::count(&path, flows),
     }

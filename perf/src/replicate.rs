@@ -19,6 +19,7 @@ pub mod network;
 mod server;
 mod switchover;
 
+pub use client::{Direction, Transfer};
 pub use server::serve;
 
 use crate::measure::{needs_root, run_ahead_of_others, write};

@@ -1,12 +1,13 @@
 //! The load: frames from an AF_XDP socket at a fixed rate, by a process of its own inside the
 //! generator's namespace.
 
-use super::Cpus;
-use super::network::{DEVICE, GENERATOR, IN, Network, PORT};
+use super::super::Cpus;
+use super::super::engine::IN;
+use super::network::{DEVICE, GENERATOR, Network, PORT};
 use crate::cpu;
 use anyhow::{Context, Result, ensure};
 use lockstep_wire::checksum;
-use lockstep_xsk::{BURST, FramePool, Port, PortOptions, Umem, UmemConfig};
+use lockstep_xsk::{BURST, FramePool, FrameSize, Port, PortOptions, Umem, UmemConfig};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
@@ -74,7 +75,11 @@ pub fn send(cpus: Cpus, mac: &str, destination: Ipv4Addr, load: &Load) -> Result
         load.bytes
     );
     let frames = frames(parse_mac(mac)?, destination, load);
-    let (umem, mut pool) = Umem::new(&UmemConfig::default())?;
+    let memory = UmemConfig {
+        frame_size: FrameSize::Bytes4096,
+        ..UmemConfig::default()
+    };
+    let (umem, mut pool) = Umem::new(&memory)?;
     let mut port = Port::bind(&umem, &mut pool, DEVICE, 0, &PortOptions::default())?;
     let idle = cpu::idle(cpus.balancer)?;
     let start = Instant::now();
@@ -129,8 +134,8 @@ fn stage(port: &mut Port, pool: &mut FramePool, bytes: &[u8]) -> bool {
 
 /// The checksum sequence behind a frame, which a veth does not have.
 const CHECKSUM_SEQUENCE: usize = 4;
-/// Lengths that a frame may have, from Ethernet's shortest to the MTU.
-const SIZES: RangeInclusive<usize> = 64..=1_500;
+/// Lengths that a frame may have, from Ethernet's shortest on.
+const SIZES: RangeInclusive<usize> = 64..=super::LARGE;
 const ETHERNET: usize = 14;
 const IPV4: usize = 20;
 /// Source ports of each source address.

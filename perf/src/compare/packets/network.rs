@@ -1,5 +1,6 @@
 //! The three namespaces and their links.
 
+use super::super::engine::{IN, OUT};
 use crate::site::Site;
 use anyhow::{Context, Result};
 use lockstep_tests::lab::{Bpffs, End, Netns, Run, connect, wait_until};
@@ -25,12 +26,6 @@ pub const BACKENDS: [Ipv4Addr; 4] = [
 ];
 /// The device of the generator and of the sink.
 pub const DEVICE: &str = "eth0";
-/// The balancer's device towards the generator.
-pub const IN: &str = "in0";
-/// The balancer's device towards the sink.
-pub const OUT: &str = "out0";
-
-const MTU: u16 = 1600;
 const SOON: Duration = Duration::from_secs(5);
 
 /// A network for one case: new for each, so that none inherits programs, rules or flows.
@@ -44,20 +39,24 @@ pub struct Network {
     pub sink: Netns,
     /// For what the engine pins.
     pub bpffs: Bpffs,
+    /// Of both links.
+    pub mtu: u16,
     run: Arc<Run>,
 }
 
 impl Network {
     /// Namespaces, links, addresses, neighbours, and the sink's counter.
-    pub fn build(run: &Arc<Run>) -> Result<Self> {
+    pub fn build(mtu: u16) -> Result<Self> {
+        let run = Arc::new(Run::start()?);
         // Before the namespaces: what runs inside sees the mounts of the time it starts.
         let bpffs = Bpffs::mount(run.dir().join("bpf"))?;
         let network = Network {
-            generator: Netns::new(run, "generator")?,
-            balancer: Netns::new(run, "balancer")?,
-            sink: Netns::new(run, "sink")?,
+            generator: Netns::new(&run, "generator")?,
+            balancer: Netns::new(&run, "balancer")?,
+            sink: Netns::new(&run, "sink")?,
             bpffs,
-            run: run.clone(),
+            mtu,
+            run,
         };
         let end = |netns, device| End {
             netns,
@@ -65,8 +64,8 @@ impl Network {
             queues: 1,
         };
         let (generator, balancer, sink) = (&network.generator, &network.balancer, &network.sink);
-        connect(&end(generator, DEVICE), &end(balancer, IN), MTU)?;
-        connect(&end(balancer, OUT), &end(sink, DEVICE), MTU)?;
+        connect(&end(generator, DEVICE), &end(balancer, IN), mtu)?;
+        connect(&end(balancer, OUT), &end(sink, DEVICE), mtu)?;
         generator.ip(&format!("addr add {GENERATOR}/16 dev {DEVICE}"))?;
         balancer.ip(&format!("addr add 198.18.0.1/16 dev {IN}"))?;
         balancer.ip(&format!("addr add 198.19.0.1/16 dev {OUT}"))?;

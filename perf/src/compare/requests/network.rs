@@ -1,23 +1,31 @@
 //! The network of [`crate::replicate`] with an nginx behind it, and a way for answers that do not
 //! pass the balancer.
 
-use crate::replicate::Cpus;
-use crate::replicate::network::{self as base, PORT, SERVERS_DEVICE, VIP, server};
+use super::super::Cpus;
+use super::super::engine::{IN, OUT};
+use crate::replicate::network::{self as base, CLIENT_DEVICE, PORT, SERVERS_DEVICE, VIP, server};
 use crate::site::{START, Site, nginx};
 use anyhow::{Context, Result};
 use lockstep_tests::lab::{Netns, Process, find_binary, wait_until};
 use std::fs;
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 /// Backends, each an address of the same server.
 pub const SERVERS: usize = 4;
 /// Addresses of the engine: full NAT needs a port of them for each connection, closed ones included
 /// for a while.
-pub const ENGINE: [&str; 4] = ["198.19.0.2", "198.19.0.3", "198.19.0.4", "198.19.0.5"];
+pub const ENGINE: [Ipv4Addr; 4] = [
+    Ipv4Addr::new(198, 19, 0, 2),
+    Ipv4Addr::new(198, 19, 0, 3),
+    Ipv4Addr::new(198, 19, 0, 4),
+    Ipv4Addr::new(198, 19, 0, 5),
+];
+/// Of links whose packets are not to be of a certain size.
+pub const MTU: u16 = 1_500;
 /// Both ends of the link for answers.
-const DIRECT: &str = "direct0";
+pub const DIRECT: &str = "direct0";
 const ANSWER: Duration = Duration::from_secs(2);
 
 /// A network for one case: new for each, so that none inherits programs, rules or routes.
@@ -27,13 +35,26 @@ pub struct Network {
     #[expect(dead_code, reason = "it runs until it is dropped")]
     server: Process,
     base: base::Network,
+    mtu: u16,
+}
+
+/// What answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Servers {
+    /// nginx: 1,000 bytes for `/`, nothing for `/least`.
+    Http,
+    /// [`crate::replicate::serve`].
+    Stream,
 }
 
 impl Network {
-    /// Namespaces, links and nginx. With `direct`, the servers have the VIP, take tunnel headers off
-    /// and answer the client themselves.
-    pub fn build(direct: bool, cpus: Cpus) -> Result<Self> {
-        let base = base::Network::build(SERVERS, cpus)?;
+    /// Namespaces, links and servers. With `direct`, the servers have the VIP, take tunnel headers
+    /// off and answer the client themselves.
+    pub fn build(direct: bool, cpus: Cpus, mtu: u16, servers: Servers) -> Result<Self> {
+        let base = base::Network::build(SERVERS, cpus.into())?;
+        if mtu != MTU {
+            set_mtu(&base, mtu)?;
+        }
         for netns in [&base.client, &base.balancer] {
             netns.sysctl(&[("net.ipv4.ip_local_port_range", "1024 65535")])?;
         }
@@ -47,8 +68,11 @@ impl Network {
         if direct {
             answer_directly(&base, cpus)?;
         }
-        let server = start_server(&base, cpus)?;
-        Ok(Network { server, base })
+        let server = match servers {
+            Servers::Http => start_server(&base, cpus)?,
+            Servers::Stream => base.start_server(None, cpus.generator)?,
+        };
+        Ok(Network { server, base, mtu })
     }
 
     /// Where requests come from.
@@ -66,6 +90,32 @@ impl Network {
         &self.base.servers
     }
 
+    /// All of it, for what is made for replication.
+    pub const fn base(&self) -> &base::Network {
+        &self.base
+    }
+
+    /// Of all links.
+    pub const fn mtu(&self) -> u16 {
+        self.mtu
+    }
+
+    /// What the balancer's devices have received so far, from either side.
+    pub fn received(&self) -> Result<Received> {
+        let mut sum = Received::default();
+        for device in [IN, OUT] {
+            let links = (self.balancer()).ip_json(&format!("-s link show dev {device}"))?;
+            let counters = &links[0]["stats64"]["rx"];
+            let of = |name: &str| {
+                let value = counters[name].as_u64();
+                value.with_context(|| format!("{device} counts nothing: {links}"))
+            };
+            sum.packets += of("packets")?;
+            sum.bytes += of("bytes")?;
+        }
+        Ok(sum)
+    }
+
     /// Where what the engine pins is.
     pub fn pins(&self) -> &std::path::Path {
         self.base.bpffs.path()
@@ -77,8 +127,8 @@ impl Network {
     }
 
     /// What is asked for.
-    pub fn url(&self) -> String {
-        format!("http://{VIP}:{PORT}/")
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{VIP}:{PORT}{path}")
     }
 
     /// Waits until a request is answered.
@@ -100,13 +150,35 @@ impl Network {
     }
 }
 
+/// Packets, and the bytes of their frames without the checksum sequence.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Received {
+    /// Their number.
+    pub packets: u64,
+    /// All of them.
+    pub bytes: u64,
+}
+
+fn set_mtu(base: &base::Network, mtu: u16) -> Result<()> {
+    let ends = [
+        (&base.client, CLIENT_DEVICE),
+        (&base.balancer, IN),
+        (&base.balancer, OUT),
+        (&base.servers, SERVERS_DEVICE),
+    ];
+    for (netns, device) in ends {
+        netns.ip(&format!("link set dev {device} mtu {mtu}"))?;
+    }
+    Ok(())
+}
+
 /// Where backend `index` listens.
 pub fn backend(index: usize) -> SocketAddr {
     (server(index), PORT).into()
 }
 
 fn answer_directly(base: &base::Network, cpus: Cpus) -> Result<()> {
-    base.link(DIRECT, cpus)?;
+    base.link(DIRECT, cpus.into())?;
     let to = base::mac(&base.client, DIRECT)?;
     base.servers
         .ip(&format!("route add {} dev {DIRECT}", base::CLIENT))?;
@@ -137,11 +209,12 @@ fn start_server(base: &base::Network, cpus: Cpus) -> Result<Process> {
         "daemon off;\nuser root;\nworker_processes 1;\npid {directory}/http.pid;\n\
          error_log {directory}/http.log;\nevents {{ worker_connections 8192; }}\n\
          http {{\n  access_log off;\n  keepalive_requests 100000000;\n  keepalive_timeout 300;\n  \
-         server {{ listen {PORT} backlog=4096; location / {{ return 200 {body}; }} }}\n}}\n"
+         server {{ listen {PORT} backlog=4096; location / {{ return 200 {body}; }} \
+         location = /least {{ return 204; }} }}\n}}\n"
     );
     let file = site.file("http.conf");
     fs::write(&file, text)?;
-    let command = nginx(site, cpus.endpoints, &file);
+    let command = nginx(site, cpus.generator, &file);
     let mut server = site.netns.spawn("http", command)?;
     wait_until("nginx listens", START, || {
         server.must_run()?;

@@ -1,7 +1,9 @@
 //! A trial: one load for a while, and what came of it.
 
-use super::Cpus;
-use super::balancer::{Balancer, Case};
+use super::super::Cpus;
+use super::super::case::Case;
+use super::super::engine::Balancer;
+use super::balancer::{EngineCounts, destination};
 use super::generator::{self, Load};
 use super::network::Network;
 use crate::measure::rounded;
@@ -11,8 +13,6 @@ use serde::Serialize;
 /// The outcome of a trial.
 #[derive(Debug, Clone, Serialize)]
 pub struct Trial {
-    /// Bytes of each frame, its checksum sequence included.
-    pub bytes: usize,
     /// What the generator was to send.
     pub offered_per_second: u64,
     /// What it sent.
@@ -23,8 +23,7 @@ pub struct Trial {
     pub loss: f64,
     /// The share of the time for which the balancer's CPU was not idle: 1 is all of it.
     pub balancer_cpu: f64,
-    /// That time for a million packets that arrived, in seconds; none where the balancer's work is
-    /// elsewhere, or nothing arrived.
+    /// That time for a million packets that arrived, in seconds; none where nothing arrived.
     pub cpu_s_per_million_packets: Option<f64>,
     /// What the engine says of its part.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,12 +53,12 @@ pub fn run(
     cpus: Cpus,
     load: &Load,
 ) -> Result<Trial> {
-    let (arrived, engine) = (network.arrived()?, balancer.engine_counts(network)?);
-    let sent = generator::start(network, case.destination(), cpus, load)?;
-    let engine_after = balancer.engine_counts(network)?;
+    let (arrived, engine) = (network.arrived()?, EngineCounts::read(balancer, network)?);
+    let sent = generator::start(network, destination(case), cpus, load)?;
+    let engine_after = EngineCounts::read(balancer, network)?;
     let arrived = network.arrived()? - arrived;
     let engine = engine.zip(engine_after).map(|(before, after)| {
-        let of = |count: fn(&super::balancer::EngineCounts) -> f64| count(&after) - count(&before);
+        let of = |count: fn(&EngineCounts) -> f64| count(&after) - count(&before);
         let (bursts, turns) = (of(|c| c.bursts), of(|c| c.turns));
         EngineShare {
             cpu: rounded(of(|c| c.cpu_seconds) / sent.seconds, 2),
@@ -69,17 +68,15 @@ pub fn run(
             dropped_per_second: (of(|c| c.dropped) / sent.seconds).round(),
         }
     });
-    let counts = case.is_on_the_balancers_cpu() && arrived > 0;
     let cpu_per_packet = sent.balancer_cpu_seconds / arrived.max(1) as f64;
     let lost = sent.packets.saturating_sub(arrived);
     Ok(Trial {
-        bytes: load.bytes,
         offered_per_second: load.packets_per_second,
         sent_per_second: (sent.packets as f64 / sent.seconds).round(),
         packets_per_second: (arrived as f64 / sent.seconds).round(),
         loss: rounded(lost as f64 / sent.packets.max(1) as f64, 4),
         balancer_cpu: rounded(sent.balancer_cpu_seconds / sent.seconds, 2),
-        cpu_s_per_million_packets: counts.then(|| rounded(cpu_per_packet * 1e6, 2)),
+        cpu_s_per_million_packets: (arrived > 0).then(|| rounded(cpu_per_packet * 1e6, 2)),
         engine,
     })
 }
