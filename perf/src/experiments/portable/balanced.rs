@@ -173,9 +173,10 @@ impl Balanced {
             if case != Case::Fallback {
                 balancer.end_daemon(Signal::SIGTERM)?;
             }
-            balancer.stop_engine()?;
+            // The thread goes with the XDP program, and the setting could not be changed without.
             let script = format!("echo 0 > /sys/class/net/{DEVICE}/threaded");
             balancer.netns().output("sh", &["-c", &script])?;
+            balancer.stop_engine()?;
             ensure!(!balancer.has_xdp()?, "the engine left its XDP program");
             let state = balancer.topology_file().with_file_name("state");
             if state.exists() {

@@ -12,6 +12,10 @@ use std::time::Duration;
 
 /// Where the service is, as in the seed's table 4.1.
 pub const PORT: u16 = 8888;
+/// Bytes in a header line of each request, and in one of each answer. With them, a request takes 228
+/// bytes of an Ethernet link and an answer 453, as in the seed's tables C.1 and C.2, where
+/// acknowledgements of their own are a part of it.
+const PADDING: (usize, usize) = (82, 193);
 /// For one answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -47,6 +51,19 @@ impl Farm {
     }
 }
 
+/// A script for wrk that asks with the padding.
+pub fn script(lab: &Lab) -> Result<PathBuf> {
+    let file = lab.run().dir().join("padding.lua");
+    let text = format!("wrk.headers[\"X-Padding\"] = \"{}\"\n", padding());
+    fs::write(&file, text).context("cannot write a script for wrk")?;
+    Ok(file)
+}
+
+/// What stands in each request's header line.
+pub fn padding() -> String {
+    "x".repeat(PADDING.0)
+}
+
 /// Whether a request is answered.
 pub fn answers(from: &Netns, at: SocketAddr) -> bool {
     let ask = || -> Result<String> {
@@ -78,6 +95,7 @@ fn start(dir: &Path, server: &Server, requests_per_second: u32) -> Result<(PathB
 /// `return` alone would answer before the limit is looked at; `try_files` comes after it.
 fn config(dir: &Path, name: &str, address: &str, status: &Path, limit: u32) -> String {
     let (dir, status) = (dir.display(), status.display());
+    let padding = "x".repeat(PADDING.1);
     format!(
         "daemon off;\nuser root;\nworker_processes 1;\npid {dir}/{name}-web.pid;\n\
          events {{ worker_connections 8192; }}\nhttp {{\n  access_log off;\n  \
@@ -90,7 +108,7 @@ fn config(dir: &Path, name: &str, address: &str, status: &Path, limit: u32) -> S
          limit_req_zone $server_port zone=all:1m rate={limit}r/s;\n  limit_req_log_level info;\n  \
          server {{\n    listen {PORT} backlog=4096;\n    limit_req zone=all burst=10000;\n    \
          location / {{ try_files /none @answer; }}\n    \
-         location @answer {{ return 200 {address}; }}\n  }}\n  \
+         location @answer {{ add_header X-Padding {padding}; return 200 {address}; }}\n  }}\n  \
          server {{ listen unix:{status}; location / {{ stub_status; }} }}\n}}\n"
     )
 }

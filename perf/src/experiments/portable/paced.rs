@@ -1,7 +1,7 @@
 //! HTTP at a constant rate, with latency from the time when a request was to be sent: a server that
 //! stalls is not spared the requests of that time.
 
-use super::farm::PORT;
+use super::farm::{PORT, padding};
 use anyhow::{Context, Result, ensure};
 use lockstep_tests::lab::{Netns, VIP_V4};
 use std::io::{Read, Write};
@@ -71,6 +71,10 @@ impl Schedule {
 
 /// What one connection does: a new one whenever the server has ended it.
 fn requests(at: SocketAddr, schedule: Schedule) -> Result<Vec<f64>> {
+    let text = format!(
+        "GET / HTTP/1.1\r\nHost: {at}\r\nX-Padding: {}\r\n\r\n",
+        padding()
+    );
     let mut latencies = Vec::new();
     let mut stream: Option<TcpStream> = None;
     let end = schedule.start + Duration::from_secs_f64(schedule.seconds) + LATE;
@@ -81,7 +85,7 @@ fn requests(at: SocketAddr, schedule: Schedule) -> Result<Vec<f64>> {
             Some(stream) => stream,
             None => connect(at)?,
         };
-        let ends = request(&mut open)?;
+        let ends = request(&mut open, text.as_bytes())?;
         let now = Instant::now();
         ensure!(
             now < end,
@@ -104,8 +108,8 @@ fn connect(at: SocketAddr) -> Result<TcpStream> {
 }
 
 /// One request and its answer; whether it was the connection's last one.
-fn request(stream: &mut TcpStream) -> Result<bool> {
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: 203.0.113.10:8888\r\n\r\n")?;
+fn request(stream: &mut TcpStream, text: &[u8]) -> Result<bool> {
+    stream.write_all(text)?;
     let mut answer = [0; 1024];
     let mut length = 0;
     loop {

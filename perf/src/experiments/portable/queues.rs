@@ -145,7 +145,7 @@ fn measure(settings: &Settings, who: Who, setting: Setting, curve: &mut Curve) -
         wait_until("a request is answered", START, || {
             Ok(farm::answers(client, (VIP_V4, PORT).into()).then_some(()))
         })?;
-        trials.push(trial(client, seconds(settings))?);
+        trials.push(trial(&lab, seconds(settings))?);
     }
     Ok(())
 }

@@ -2,17 +2,17 @@
 
 use super::balanced::{Balanced, Size};
 use super::case::Case;
-use super::farm::PORT;
+use super::farm::{self, PORT};
 use super::{BALANCER, SEED};
 use crate::cpu;
 use crate::experiments::Settings;
 use crate::figure::{Axis, Fact, Figure, Kind, Point, Series};
 use anyhow::{Context, Result, ensure};
-use lockstep_tests::lab::{Netns, VIP_V4, Wrk};
+use lockstep_tests::lab::{Lab, VIP_V4, Wrk};
 use std::time::Instant;
 
 /// As many as in the seed.
-pub const CONNECTIONS: u32 = 800;
+const CONNECTIONS: u32 = 800;
 /// A share of bad answers above this is no measurement.
 const BAD: f64 = 0.01;
 
@@ -55,7 +55,7 @@ pub fn sweep(
         for index in order {
             for (at, &servers) in counts.iter().enumerate() {
                 lab.serve(cases[index], servers)?;
-                let trial = trial(lab.lab.client.netns(), seconds(settings))
+                let trial = trial(&lab.lab, seconds(settings))
                     .with_context(|| format!("{}, {servers} servers", cases[index].name()))?;
                 curves[index].trials[at].1.push(trial);
             }
@@ -70,10 +70,10 @@ pub fn seconds(settings: &Settings) -> u64 {
 }
 
 /// wrk, once.
-pub fn trial(client: &Netns, seconds: u64) -> Result<Trial> {
-    let wrk = Wrk::new(url()).connections(CONNECTIONS).seconds(seconds);
+pub fn trial(lab: &Lab, seconds: u64) -> Result<Trial> {
+    let wrk = wrk(lab, seconds)?;
     let (idle, begin) = (cpu::idle(BALANCER)?, Instant::now());
-    let report = wrk.run(client)?;
+    let report = wrk.run(lab.client.netns())?;
     let seconds = begin.elapsed().as_secs_f64();
     let busy = 1.0 - (cpu::idle(BALANCER)? - idle) / seconds;
     let bad = report.errors() as f64 / report.requests as f64;
@@ -88,9 +88,10 @@ pub fn trial(client: &Netns, seconds: u64) -> Result<Trial> {
     })
 }
 
-/// What is asked for.
-pub fn url() -> String {
-    format!("http://{VIP_V4}:{PORT}/")
+/// The load of every trial.
+pub fn wrk(lab: &Lab, seconds: u64) -> Result<Wrk> {
+    let wrk = Wrk::new(format!("http://{VIP_V4}:{PORT}/")).connections(CONNECTIONS);
+    Ok(wrk.seconds(seconds).script(farm::script(lab)?))
 }
 
 impl Curve {

@@ -2,13 +2,13 @@
 
 use super::balanced::on_endpoints;
 use super::ecmp::{BALANCERS, Rack};
-use super::sweep::{CONNECTIONS, axis, fact, trial, url};
+use super::sweep::{axis, fact, trial, wrk};
 use super::throughput::EACH;
 use crate::experiments::Settings;
 use crate::figure::{Figure, Kind, Point, Series};
 use crate::measure::rounded;
 use anyhow::{Result, ensure};
-use lockstep_tests::lab::{Forwarding, Wrk, wait_until};
+use lockstep_tests::lab::{Forwarding, wait_until};
 use std::time::{Duration, Instant};
 
 /// What a balancer is sent at most. Answers do not pass it, so a request is less than with NAT.
@@ -130,7 +130,7 @@ fn measure(settings: &Settings) -> Result<Course> {
     rack.command(1)?;
     rack.routes_follow()?;
     rack.answers()?;
-    let one = trial(rack.lab.client.netns(), 2)?.requests_per_second;
+    let one = trial(&rack.lab, 2)?.requests_per_second;
     let numbers = if settings.quick {
         &NUMBERS[..3]
     } else {
@@ -139,10 +139,8 @@ fn measure(settings: &Settings) -> Result<Course> {
     rack.command(numbers[0])?;
     rack.routes_follow()?;
     let total = period(settings) * numbers.len() as u32;
-    let wrk = Wrk::new(url())
-        .connections(CONNECTIONS)
-        .seconds(total.as_secs() + 1);
-    let load = rack.lab.client.start_wrk(&wrk)?;
+    let load = wrk(&rack.lab, total.as_secs() + 1)?;
+    let load = rack.lab.client.start_wrk(&load)?;
     let samples = follow(&mut rack, numbers, period(settings))?;
     let report = load.report()?;
     Ok(Course {
