@@ -8,7 +8,9 @@ use super::farm::{self, Farm, PORT};
 use super::{BALANCER, ENDPOINTS};
 use crate::site::{START, receive_by_thread_on, receive_on};
 use anyhow::{Context, Result, ensure};
-use lockstep_tests::lab::{Lab, Netns, Process, VIP_V4, balancer_v4, router_rack_v4, wait_until};
+use lockstep_tests::lab::{
+    Lab, Netns, Process, VIP_V4, balancer_v4, find_binary, router_rack_v4, wait_until,
+};
 use nix::sys::signal::Signal;
 use std::fs;
 use std::thread;
@@ -36,7 +38,8 @@ pub struct Size {
 pub struct Balanced {
     // Before the lab: what runs in it.
     proxy: Option<Process>,
-    _farm: Farm,
+    /// The servers' programs.
+    pub farm: Farm,
     /// All of it.
     pub lab: Lab,
     case: Option<Case>,
@@ -73,7 +76,6 @@ impl Balanced {
         let lab = Lab::builder().servers(size.servers).start()?;
         let farm = Farm::start(&lab, size.each)?;
         let router = lab.router.netns();
-        lab.attach_decap()?;
         receive_on(router, PORT_OF_BALANCER, ENDPOINTS)?;
         for netns in [lab.client.netns(), lab.balancers[0].netns()] {
             netns.sysctl(&[("net.ipv4.ip_local_port_range", "1024 65535")])?;
@@ -92,7 +94,7 @@ impl Balanced {
         }
         Ok(Balanced {
             proxy: None,
-            _farm: farm,
+            farm,
             lab,
             case: None,
         })
@@ -135,19 +137,9 @@ impl Balanced {
     fn lockstep(&mut self, case: Case, servers: usize, began: bool) -> Result<()> {
         let services = case.services(servers);
         if began {
-            // Answers by way of the balancer, or past it.
-            let way = match case {
-                Case::Nat => balancer_v4(0),
-                _ => router_rack_v4(),
-            };
-            for server in &self.lab.servers {
-                (server.netns()).ip(&format!("route replace default via {way}"))?;
-            }
-            let balancer = &mut self.lab.balancers[0];
-            balancer.start_engine()?;
-            fs::write(balancer.services_file(), &services)?;
-            balancer.start_daemon()?;
-            receive_by_thread_on(balancer.netns(), DEVICE, BALANCER)?;
+            start_lockstep(&mut self.lab, case, &services)?;
+            let netns = self.lab.balancers[0].netns();
+            receive_by_thread_on(netns, DEVICE, BALANCER)?;
         }
         let balancer = &mut self.lab.balancers[0];
         balancer.apply(&services)?;
@@ -184,6 +176,7 @@ impl Balanced {
             }
         }
         match case {
+            Case::Tunnel | Case::Fallback => take_decap_off(&self.lab, case),
             Case::Nftables => {
                 forget_rules(balancer.netns())?;
                 (balancer.netns()).sysctl(&[("net.ipv4.ip_forward", "0")])
@@ -191,12 +184,56 @@ impl Balanced {
             Case::NginxHttp | Case::NginxStream => {
                 (balancer.netns()).ip(&format!("addr del {VIP_V4}/32 dev lo"))
             }
-            Case::Nat | Case::Tunnel | Case::Fallback => Ok(()),
+            Case::Nat => Ok(()),
         }
     }
 }
 
-fn forget_rules(netns: &Netns) -> Result<()> {
+/// Starts the engine and the daemon of the balancer, with the servers as the case needs them.
+///
+/// An XDP program costs something wherever it is, so there is none that is not needed.
+pub fn start_lockstep(lab: &mut Lab, case: Case, services: &str) -> Result<()> {
+    // Answers by way of the balancer, or past it.
+    let way = match case {
+        Case::Nat => balancer_v4(0),
+        _ => router_rack_v4(),
+    };
+    for server in &lab.servers {
+        (server.netns()).ip(&format!("route replace default via {way}"))?;
+        if case != Case::Nat {
+            server.attach_decap()?;
+        }
+    }
+    if case == Case::Fallback {
+        // A veth takes what an XDP program sends only where the other end has one as well.
+        let args = ["attach", PORT_OF_BALANCER, "--address", "192.0.2.254"];
+        decap(lab.router.netns(), &args)?;
+    }
+    let balancer = &mut lab.balancers[0];
+    balancer.start_engine()?;
+    fs::write(balancer.services_file(), services)?;
+    balancer.start_daemon()?;
+    balancer.apply(services)
+}
+
+fn take_decap_off(lab: &Lab, case: Case) -> Result<()> {
+    if case == Case::Fallback {
+        decap(lab.router.netns(), &["detach", PORT_OF_BALANCER])?;
+    }
+    let mut servers = lab.servers.iter();
+    servers.try_for_each(|server| decap(server.netns(), &["detach", DEVICE]))
+}
+
+fn decap(netns: &Netns, args: &[&str]) -> Result<()> {
+    let lockstep = find_binary("lockstep")?;
+    let lockstep = lockstep.to_str().context("a path that is no text")?;
+    netns
+        .output(lockstep, &[&["decap"], args].concat())
+        .map(drop)
+}
+
+/// Takes nftables' balancing back.
+pub fn forget_rules(netns: &Netns) -> Result<()> {
     netns
         .output("nft", &["delete", "table", "inet", "balance"])
         .map(drop)

@@ -191,7 +191,7 @@ fn measure(settings: &Settings) -> Result<Vec<Curve>> {
                 rack.command(index + 1)?;
                 rack.routes_follow()?;
                 rack.answers()?;
-                let trial = trial(&rack.lab, seconds(settings))
+                let trial = trial(&rack.lab, &rack.farm, seconds(settings))
                     .with_context(|| format!("{}, {servers} servers", curve.name))?;
                 curve.trials[at].1.push(trial);
             }

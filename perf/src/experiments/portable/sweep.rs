@@ -2,17 +2,19 @@
 
 use super::balanced::{Balanced, Size};
 use super::case::Case;
-use super::farm::{self, PORT};
+use super::farm::{self, Farm, PORT};
 use super::{BALANCER, SEED};
 use crate::cpu;
 use crate::experiments::Settings;
 use crate::figure::{Axis, Fact, Figure, Kind, Point, Series};
 use anyhow::{Context, Result, ensure};
-use lockstep_tests::lab::{Lab, VIP_V4, Wrk};
-use std::time::Instant;
+use lockstep_tests::lab::{Lab, VIP_V4, Wrk, wait_until};
+use std::time::{Duration, Instant};
 
 /// As many as in the seed.
 const CONNECTIONS: u32 = 800;
+/// For connections to be made.
+const WARM_UP: Duration = Duration::from_millis(700);
 /// A share of bad answers above this is no measurement.
 const BAD: f64 = 0.01;
 
@@ -55,7 +57,7 @@ pub fn sweep(
         for index in order {
             for (at, &servers) in counts.iter().enumerate() {
                 lab.serve(cases[index], servers)?;
-                let trial = trial(&lab.lab, seconds(settings))
+                let trial = trial(&lab.lab, &lab.farm, seconds(settings))
                     .with_context(|| format!("{}, {servers} servers", cases[index].name()))?;
                 curves[index].trials[at].1.push(trial);
             }
@@ -69,22 +71,36 @@ pub fn seconds(settings: &Settings) -> u64 {
     if settings.quick { 1 } else { 2 }
 }
 
-/// wrk, once.
-pub fn trial(lab: &Lab, seconds: u64) -> Result<Trial> {
-    let wrk = wrk(lab, seconds)?;
-    let (idle, begin) = (cpu::idle(BALANCER)?, Instant::now());
-    let report = wrk.run(lab.client.netns())?;
-    let seconds = begin.elapsed().as_secs_f64();
-    let busy = 1.0 - (cpu::idle(BALANCER)? - idle) / seconds;
+/// wrk for a while, of which the first part, in which connections are made, does not count.
+pub fn trial(lab: &Lab, farm: &Farm, seconds: u64) -> Result<Trial> {
+    let load = wrk(lab, seconds + WARM_UP.as_secs() + 5)?;
+    let load = lab.client.start_wrk(&load)?;
+    let start = Instant::now();
+    wait_for(start + WARM_UP)?;
+    let before = (Instant::now(), farm.requests()?, cpu::idle(BALANCER)?);
+    wait_for(before.0 + Duration::from_secs(seconds))?;
+    let after = (Instant::now(), farm.requests()?, cpu::idle(BALANCER)?);
+    let report = load.finish()?;
     let bad = report.errors() as f64 / report.requests as f64;
     ensure!(
         bad <= BAD,
         "{:.0} % of the requests failed: {report:?}",
         bad * 100.0
     );
+    let seconds = (after.0 - before.0).as_secs_f64();
+    let requests = after.1.saturating_sub(before.1) as f64;
+    ensure!(requests > 0.0, "no request was answered");
     Ok(Trial {
-        requests_per_second: report.rate.round(),
-        balancer_cpu: busy.clamp(0.0, 1.0),
+        requests_per_second: (requests / seconds).round(),
+        balancer_cpu: (1.0 - (after.2 - before.2) / seconds).clamp(0.0, 1.0),
+    })
+}
+
+/// Waits for a time.
+pub fn wait_for(time: Instant) -> Result<()> {
+    let left = time.saturating_duration_since(Instant::now());
+    wait_until("it is time", left + Duration::from_secs(5), || {
+        Ok((Instant::now() >= time).then_some(()))
     })
 }
 

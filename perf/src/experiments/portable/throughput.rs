@@ -272,14 +272,14 @@ pub fn slow_link(settings: &Settings, servers: usize) -> (Size, Vec<usize>) {
 
 /// The lab where the links have no limit.
 fn no_limit(settings: &Settings) -> (Size, Vec<usize>) {
-    let counts = if settings.quick {
-        vec![1, 8]
-    } else {
-        vec![1, 3, 6, 9, 12]
+    let scale = if settings.quick { 3 } else { 1 };
+    let counts = match settings.quick {
+        true => vec![1, 3],
+        false => vec![1, 3, 6, 9, 12],
     };
     let size = Size {
-        servers: if settings.quick { 8 } else { 12 },
-        each: EACH_UNLIMITED,
+        servers: counts[counts.len() - 1],
+        each: EACH_UNLIMITED * scale,
         megabits: None,
     };
     (size, counts)

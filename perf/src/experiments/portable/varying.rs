@@ -2,13 +2,13 @@
 
 use super::balanced::on_endpoints;
 use super::ecmp::{BALANCERS, Rack};
-use super::sweep::{axis, fact, trial, wrk};
+use super::sweep::{axis, fact, seconds, trial, wait_for, wrk};
 use super::throughput::EACH;
 use crate::experiments::Settings;
 use crate::figure::{Figure, Kind, Point, Series};
 use crate::measure::rounded;
 use anyhow::{Result, ensure};
-use lockstep_tests::lab::{Forwarding, wait_until};
+use lockstep_tests::lab::Forwarding;
 use std::time::{Duration, Instant};
 
 /// What a balancer is sent at most. Answers do not pass it, so a request is less than with NAT.
@@ -130,7 +130,7 @@ fn measure(settings: &Settings) -> Result<Course> {
     rack.command(1)?;
     rack.routes_follow()?;
     rack.answers()?;
-    let one = trial(&rack.lab, 2)?.requests_per_second;
+    let one = trial(&rack.lab, &rack.farm, seconds(settings))?.requests_per_second;
     let numbers = if settings.quick {
         &NUMBERS[..3]
     } else {
@@ -165,9 +165,7 @@ fn follow(rack: &mut Rack, numbers: &[usize], period: Duration) -> Result<Vec<Sa
         rack.command(number)?;
         let end = period * (index as u32 + 1);
         while due <= end {
-            wait_until("the next sample is due", 2 * period, || {
-                Ok((begin.elapsed() >= due).then_some(()))
-            })?;
+            wait_for(begin + due)?;
             let now = (begin.elapsed(), rack.farm.requests()?);
             samples.push(Sample {
                 seconds: now.0.as_secs_f64(),
