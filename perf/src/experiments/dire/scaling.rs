@@ -2,12 +2,11 @@
 
 use super::path::Way;
 use super::series::{Measure, Rounds};
-use super::{Bench, SEED};
+use super::{SEED, rounds};
 use crate::experiments::Settings;
 use crate::figure::{Axis, Fact, Figure, Kind, Point, Series};
 use crate::measure::rounded;
-use anyhow::{Context, Result};
-use lockstep_tests::lab::Direction;
+use anyhow::Result;
 
 const COUNTS: [usize; 3] = [1, 10, 100];
 /// iperf3's connections are one session, and the client is held to the pace of the slowest replica:
@@ -22,25 +21,8 @@ pub fn run(settings: &Settings) -> Result<Vec<Figure>> {
     let ways: Vec<Way> = (COUNTS.map(Way::Replicate).into_iter())
         .chain([Way::Dnat])
         .collect();
-    let rounds =
-        |direction| -> Vec<Rounds> { ways.iter().map(|&w| Rounds::new(w, direction)).collect() };
-    let mut all = [rounds(Direction::Upload), rounds(Direction::Download)];
-    for round in 0..settings.rounds {
-        let mut order: Vec<usize> = (0..ways.len()).collect();
-        if round % 2 == 1 {
-            order.reverse();
-        }
-        for index in order {
-            let bench = Bench::build(ways[index], POLICY)?;
-            for (rounds, time) in all.iter_mut().zip([upload, download]) {
-                let rounds = &mut rounds[index];
-                let stream = bench.stream(rounds.direction, time);
-                let what = || format!("{}, {:?}", rounds.way.name(), rounds.direction);
-                rounds.streams.push(stream.with_context(what)?);
-            }
-        }
-    }
-    let [uploads, downloads] = &all;
+    let seconds = [upload, download];
+    let [uploads, downloads] = &rounds(settings, &ways, POLICY, seconds)?;
     let measures = Measure::ALL.into_iter();
     Ok(measures.map(|m| figure(m, uploads, downloads)).collect())
 }

@@ -134,12 +134,12 @@ impl Running {
 /// The session that carries the bytes; iperf3 has another one to talk about them.
 #[derive(Debug, Clone)]
 pub struct DataSession {
+    /// Its name.
+    pub id: String,
     /// The index of its primary.
     pub primary: Option<usize>,
     /// The indices of the replicas in sync.
     pub in_sync: Vec<usize>,
-    /// Whether a replica's bytes have differed.
-    pub diverged: bool,
 }
 
 /// Finds it.
@@ -154,9 +154,9 @@ pub fn data_session(network: &Network, direction: Direction) -> Result<DataSessi
     let replicas = data["replicas"].as_array().context("no replicas")?;
     let in_sync = replicas.iter().filter(|r| r["state"] == "in-sync");
     Ok(DataSession {
+        id: data["id"].as_str().unwrap_or_default().to_owned(),
         primary: index(&data["primary"]),
         in_sync: in_sync.filter_map(|r| index(&r["name"])).collect(),
-        diverged: replicas.iter().any(|r| r["diverged"] == true),
     })
 }
 
