@@ -2,7 +2,7 @@
 
 use crate::replicate::Cpus;
 use crate::replicate::network::{ENGINE, IN, Network, OUT, PORT, VIP, server};
-use crate::site::{Lockstep, receive_by_thread_on};
+use crate::site::Lockstep;
 use anyhow::{Result, ensure};
 
 /// What it does with the service.
@@ -48,8 +48,8 @@ impl Mode {
     }
 }
 
-/// Starts it on the balancer's CPU, where its packets are taken in as well, as a NIC's interrupts
-/// would.
+/// Starts it on the balancer's CPU. What the kernel does to put packets into its memory runs on the
+/// sender's: a thread for that on the balancer's CPU would take turns with the worker.
 pub fn start_engine(network: &Network, mode: &Mode, cpus: Cpus) -> Result<Lockstep> {
     let topology = format!(
         "[engine]\nsocket = {:?}\npin_dir = {:?}\naddresses = [\"{ENGINE}\"]\n\n\
@@ -60,11 +60,7 @@ pub fn start_engine(network: &Network, mode: &Mode, cpus: Cpus) -> Result<Lockst
         cpus.balancer
     );
     let site = network.site();
-    let engine = Lockstep::start(site, &topology, &mode.services(), mode.servers())?;
-    for device in [IN, OUT] {
-        receive_by_thread_on(&network.balancer, device, cpus.balancer)?;
-    }
-    Ok(engine)
+    Lockstep::start(site, &topology, &mode.services(), mode.servers())
 }
 
 /// The two CPUs, this process, and what it starts from now on, on the one of the endpoints.
