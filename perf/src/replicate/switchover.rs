@@ -12,8 +12,6 @@ use serde::Serialize;
 use std::time::{Duration, Instant};
 
 const REPLICAS: usize = 3;
-/// Switchovers of one session: a replica is left.
-const SWITCHES: usize = REPLICAS - 1;
 /// How long the client is watched after, and before, each.
 const WATCHED: Duration = Duration::from_millis(200);
 const SOON: Duration = Duration::from_secs(10);
@@ -47,6 +45,32 @@ impl Fault {
     }
 }
 
+/// Whose bytes the client gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Commit {
+    /// The primary's.
+    Primary,
+    /// Those that two replicas have produced alike.
+    QuorumOfTwo,
+}
+
+impl Commit {
+    const fn policy(self) -> &'static str {
+        match self {
+            Commit::Primary => "",
+            Commit::QuorumOfTwo => "commit = { quorum = 2 }",
+        }
+    }
+
+    /// Replicas without which a session does not go on.
+    const fn needs(self) -> usize {
+        match self {
+            Commit::Primary => 1,
+            Commit::QuorumOfTwo => 2,
+        }
+    }
+}
+
 /// A row of the results.
 #[derive(Debug, Serialize)]
 pub struct Row {
@@ -75,7 +99,7 @@ pub struct Gaps {
 
 /// Measures one kind of fault.
 pub fn run(fault: Fault, cpus: Cpus, arguments: &Arguments) -> Result<Row> {
-    let gaps = measure(fault, "", cpus, arguments.switches)?;
+    let gaps = measure(fault, Commit::Primary, cpus, arguments.switches)?;
     if arguments.verbose {
         eprintln!("{gaps:.1?}");
     }
@@ -97,20 +121,20 @@ pub fn run(fault: Fault, cpus: Cpus, arguments: &Arguments) -> Result<Row> {
     })
 }
 
-/// So many faults at least, with lines of `policy` below `[service.replicate]`.
-pub fn measure(fault: Fault, policy: &str, cpus: Cpus, switches: usize) -> Result<Gaps> {
+/// So many faults at least.
+pub fn measure(fault: Fault, commit: Commit, cpus: Cpus, switches: usize) -> Result<Gaps> {
     let network = Network::build(REPLICAS, cpus)?;
     let mut servers = (0..REPLICAS)
         .map(|index| network.start_server(Some(index), cpus.endpoints))
         .collect::<Result<Vec<_>>>()?;
     let mut replicas = Policy::replicas(REPLICAS);
-    policy.clone_into(&mut replicas.replicate);
+    replicas.replicate = commit.policy().to_owned();
     let engine = Engine::start(&network, &replicas, cpus)?;
     let cut = Cut::prepare(&network)?;
     let mut gaps = Gaps::default();
     while gaps.switched.len() < switches {
         let transfer = Transfer::start(&network, Direction::Download, cpus.endpoints)?;
-        for left in (REPLICAS - SWITCHES + 1..=REPLICAS).rev() {
+        for left in (commit.needs() + 1..=REPLICAS).rev() {
             let primary = primary(&network, left)?;
             gaps.undisturbed.push(watch(&transfer, || Ok(()))?);
             let server = &mut servers[primary];

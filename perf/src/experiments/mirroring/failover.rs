@@ -6,19 +6,19 @@ use crate::experiments::Settings;
 use crate::experiments::engine::cpus;
 use crate::figure::{Fact, Figure, Kind};
 use crate::measure::{percentile, rounded};
-use crate::replicate::switchover::{Fault, measure};
+use crate::replicate::switchover::{Commit, Fault, measure};
 use anyhow::{Context, Result};
 use std::time::Duration;
 
 /// Kinds of failure, their names, and how many of them: in a full and in a quick run.
-const FAULTS: [(Fault, &str, &str, [usize; 2]); 4] = [
-    (Fault::Killed, "killed", "", [80, 4]),
-    (Fault::Silent, "frozen", "", [80, 4]),
-    (Fault::Cut, "cut off", "", [30, 2]),
+const FAULTS: [(Fault, &str, Commit, [usize; 2]); 4] = [
+    (Fault::Killed, "killed", Commit::Primary, [80, 4]),
+    (Fault::Silent, "frozen", Commit::Primary, [80, 4]),
+    (Fault::Cut, "cut off", Commit::Primary, [30, 2]),
     (
         Fault::Killed,
         "killed, two of three must agree",
-        "commit = { quorum = 2 }\n",
+        Commit::QuorumOfTwo,
         [30, 1],
     ),
 ];
@@ -40,9 +40,9 @@ pub fn run(settings: &Settings) -> Result<Vec<Figure>> {
             unit: unit.to_owned(),
         });
     };
-    for (fault, name, policy, counts) in FAULTS {
+    for (fault, name, commit, counts) in FAULTS {
         let count = counts[usize::from(settings.quick)];
-        let gaps = measure(fault, policy, cpus, count).with_context(|| name.to_owned())?;
+        let gaps = measure(fault, commit, cpus, count).with_context(|| name.to_owned())?;
         let switched = milliseconds(&gaps.switched);
         undisturbed.extend(gaps.undisturbed);
         fact(
