@@ -2,6 +2,8 @@
 //! beside ours.
 
 mod dire;
+mod engine;
+mod machine;
 mod mirroring;
 mod portable;
 
