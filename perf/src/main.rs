@@ -10,6 +10,7 @@ mod handover_bench;
 mod http;
 mod lab;
 mod measure;
+mod plot;
 mod replicate;
 mod report;
 mod session_bench;
