@@ -58,12 +58,8 @@ enum Command {
     Replicate(replicate::Arguments),
     /// The evaluations of the systems that Lockstep follows, repeated with it in a lab.
     Experiments(experiments::Arguments),
-    /// Writes the results' tables into docs/src/performance.md.
-    Report {
-        /// The checkout.
-        #[arg(long, default_value = ".")]
-        root: PathBuf,
-    },
+    /// Draws the figures and writes the results' pages: docs/src/performance.md, docs/src/experiments.md, README.md.
+    Report(report::Arguments),
     /// Sends frames, as the lab's generator.
     #[command(hide = true)]
     Send {
@@ -120,7 +116,7 @@ fn main() -> anyhow::Result<()> {
         Command::Replicate(arguments) => replicate::run(&arguments),
         Command::Experiments(arguments) => experiments::run(&arguments),
         Command::StreamServer { address, port, cpu } => replicate::serve(address, port, cpu),
-        Command::Report { root } => report::run(&root),
+        Command::Report(arguments) => report::run(&arguments),
         Command::Send {
             cpu,
             balancer_cpu,

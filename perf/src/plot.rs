@@ -11,6 +11,7 @@ mod raster;
 mod scale;
 mod shape;
 
+pub use frame::name_of;
 pub use scale::short;
 
 use crate::figure::{Figure, Kind};
@@ -45,6 +46,7 @@ pub fn png(figure: &Figure, source: &str) -> Result<Vec<u8>> {
 }
 
 /// The word that [`png`] left in a file.
+#[cfg(test)]
 pub fn source_of_png(bytes: &[u8]) -> Option<String> {
     raster::source(bytes)
 }

@@ -4,7 +4,6 @@ use super::shape::Picture;
 use anyhow::{Context, Result};
 use plotters::prelude::BitMapBackend;
 use std::collections::BTreeMap;
-use std::io::Cursor;
 
 /// The key of the word that is left in a file.
 const SOURCE: &str = "Source";
@@ -38,8 +37,11 @@ pub fn png(picture: &Picture, source: &str) -> Result<Vec<u8>> {
 }
 
 /// The word that is left in a file.
+#[cfg(test)]
 pub fn source(bytes: &[u8]) -> Option<String> {
-    let reader = png::Decoder::new(Cursor::new(bytes)).read_info().ok()?;
+    let reader = png::Decoder::new(std::io::Cursor::new(bytes))
+        .read_info()
+        .ok()?;
     let texts = &reader.info().uncompressed_latin1_text;
     let text = texts.iter().find(|text| text.keyword == SOURCE)?;
     Some(text.text.clone())

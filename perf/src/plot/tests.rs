@@ -12,8 +12,8 @@ fn axis(label: &str, unit: &str) -> Axis {
 
 fn series(name: &str, points: &[(f64, f64)]) -> Series {
     let point = |&(x, y): &(f64, f64)| Point {
-        low: y * 0.9,
-        high: y * 1.1,
+        low: crate::measure::rounded(y * 0.9, 3),
+        high: crate::measure::rounded(y * 1.1, 3),
         ..Point::new(x, y)
     };
     Series {
