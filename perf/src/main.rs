@@ -10,6 +10,7 @@ mod handover_bench;
 mod http;
 mod lab;
 mod measure;
+mod model;
 mod plot;
 mod replicate;
 mod report;
@@ -58,6 +59,8 @@ enum Command {
     Replicate(replicate::Arguments),
     /// The evaluations of the systems that Lockstep follows, repeated with it in a lab.
     Experiments(experiments::Arguments),
+    /// How many hosts a load takes, and whose connections move when backends and balancers come and go.
+    Model(model::Arguments),
     /// Draws the figures and writes the results' pages: docs/src/performance.md, docs/src/experiments.md, README.md.
     Report(report::Arguments),
     /// Sends frames, as the lab's generator.
@@ -116,6 +119,7 @@ fn main() -> anyhow::Result<()> {
         Command::Replicate(arguments) => replicate::run(&arguments),
         Command::Experiments(arguments) => experiments::run(&arguments),
         Command::StreamServer { address, port, cpu } => replicate::serve(address, port, cpu),
+        Command::Model(arguments) => model::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
         Command::Send {
             cpu,

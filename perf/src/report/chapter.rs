@@ -140,8 +140,14 @@ fn facts(text: &mut String, figure: &Figure) {
         cells
     };
     let with_theirs = figure.facts.iter().any(|fact| fact.theirs.is_some());
+    let beside = beside(figure);
     let head: &[&str] = match with_theirs {
-        true => &["what it comes to", "ours", "theirs", "ours / theirs"],
+        true => &[
+            "what it comes to",
+            "ours",
+            beside,
+            &format!("ours / {beside}"),
+        ],
         false => &["what it comes to", "ours"],
     };
     table(text, head, figure.facts.iter().map(row));
@@ -169,11 +175,20 @@ fn all(figure: &Figure) -> impl Iterator<Item = (&Series, bool)> {
     ours.chain(figure.theirs.iter().map(|series| (series, false)))
 }
 
+/// Who stands beside ours: `seed 003`.
+fn beside(figure: &Figure) -> &str {
+    match crate::plot::source(&figure.theirs_from) {
+        "" => "theirs",
+        source => source,
+    }
+}
+
 /// The names of series as columns: theirs are marked.
 fn names(figure: &Figure) -> Vec<String> {
+    let beside = beside(figure);
     let name = |(series, ours): (&Series, bool)| match ours {
         true => cell(&series.name),
-        false => format!("{} (theirs)", cell(&series.name)),
+        false => format!("{} ({beside})", cell(&series.name)),
     };
     all(figure).map(name).collect()
 }
@@ -198,8 +213,8 @@ fn points(text: &mut String, figure: &Figure) {
     let mut head = vec![cell(&crate::plot::name_of(&figure.x))];
     head.extend(names(figure));
     head.extend(pairs.iter().map(|(ours, _)| match pairs.len() {
-        1 => "ours / theirs".to_owned(),
-        _ => format!("{}: ours / theirs", cell(&ours.name)),
+        1 => format!("ours / {}", beside(figure)),
+        _ => format!("{}: ours / {}", cell(&ours.name), beside(figure)),
     }));
     let row = |x: &f64| {
         let mut cells = vec![label(figure, *x)];
@@ -297,7 +312,7 @@ mod tests {
         for wanted in [
             "## Seed 003",
             "](figures/003-4.2.svg)",
-            "| CPUs | tunnel | NAT | tunnel (theirs) | ours / theirs |",
+            "| CPUs | tunnel | NAT | tunnel (seed 003) | ours / seed 003 |",
             "| 2 | 2.3M (2.07M–2.53M) | 1.7M (1.53M–1.87M) | 1.4M (1.26M–1.54M) | 1.64× |",
             "| most | 4.1M packets/s | 2.05M packets/s | 2× |",
             "- Another machine.",
@@ -316,7 +331,7 @@ mod tests {
             "{page}"
         );
         assert!(
-            page.contains("| nginx (theirs) | 990 | - | - | - |"),
+            page.contains("| nginx (seed 003) | 990 | - | - | - |"),
             "{page}"
         );
         assert!(page.contains("| half load | 0.505 | 0.005 | 1 |"), "{page}");
