@@ -79,6 +79,7 @@ bench-replicate: deps ## measure replicated sessions beside HAProxy, into perf/r
 experiments: deps ## repeat the evaluations of the systems that Lockstep follows (QUICK=1: briefly)
 	cargo build --locked --release -p lockstep-perf -p lockstep-engine -p lockstep-ctl
 	$(SUDO) target/release/lockstep-perf experiments $(if $(QUICK),--quick)
+	target/release/lockstep-perf report $(if $(QUICK),--quick)
 
 fuzz: deps ## run each fuzz target for FUZZ_SECONDS (60); needs a nightly toolchain
 	scripts/fuzz.sh $(FUZZ_SECONDS)

@@ -15,6 +15,8 @@ mod handover_bench;
 )]
 mod load;
 mod measure;
+mod model;
+mod plot;
 mod replicate;
 mod report;
 mod session_bench;
@@ -68,12 +70,10 @@ enum Command {
     Generate(Box<load::Arguments>),
     /// Answers on AF_XDP for any number of clients: HTTP over TCP, an echo over UDP.
     Respond(load::RespondArguments),
-    /// Writes the results' tables into docs/src/performance.md.
-    Report {
-        /// The checkout.
-        #[arg(long, default_value = ".")]
-        root: PathBuf,
-    },
+    /// How many hosts a load takes, and whose connections move when backends and balancers come and go.
+    Model(model::Arguments),
+    /// Draws the figures and writes the results' pages: docs/src/performance.md, docs/src/experiments.md, README.md.
+    Report(report::Arguments),
     /// Sends frames, as the lab's generator.
     #[command(hide = true)]
     Send {
@@ -131,7 +131,8 @@ fn main() -> anyhow::Result<()> {
         Command::StreamServer { address, port, cpu } => replicate::serve(address, port, cpu),
         Command::Generate(arguments) => load::run(&arguments),
         Command::Respond(arguments) => load::respond(&arguments),
-        Command::Report { root } => report::run(&root),
+        Command::Model(arguments) => model::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
         Command::Send {
             cpu,
             balancer_cpu,
