@@ -25,6 +25,8 @@ const CAPPED: &str = "Each server answers at most 8,000 requests/s, so that thro
     number; the links have no limit but the CPU's.";
 const NFTABLES: &str = "nftables with conntrack stands for the seed's iptables DNAT, with the same \
     translation of both addresses as Kubernetes' rules.";
+const DECAP: &str = "With tunnels, an XDP program on the servers takes the outer header off (`lockstep decap`); the \
+    seed's servers had the kernel's tunl0.";
 const ONE_CPU_BALANCER: &str = "The balancer has one core; the seed's had 16 logical ones here.";
 
 /// Figure 4.9.
@@ -32,7 +34,7 @@ pub fn tunnel_against_nat(settings: &Settings) -> Result<Vec<Figure>> {
     let cases = [Case::Nftables, Case::Nat, Case::Tunnel];
     let (size, counts) = slow_link(settings, 24);
     let curves = on_endpoints(|| sweep(settings, size, &cases, &counts))?;
-    let differs = [TENTH, ONE_MACHINE, NFTABLES, PICTURE];
+    let differs = [TENTH, ONE_MACHINE, NFTABLES, DECAP, PICTURE];
     let title = "Throughput by servers: tunnel against NAT on a slow link";
     let mut figure = throughput_figure("003-4.9", title, &curves, &differs);
     figure.theirs = vec![
@@ -121,6 +123,7 @@ pub fn without_limit(settings: &Settings) -> Result<Vec<Figure>> {
         ONE_CPU_BALANCER,
         NAMESPACES,
         NFTABLES,
+        DECAP,
         PICTURE,
     ];
     let title = "Throughput by servers without a limit of the links";
@@ -198,7 +201,7 @@ pub fn one_core(settings: &Settings) -> Result<Vec<Figure>> {
         XDP program alone, the engine killed.";
     let limit =
         "The client's and the servers' CPU is full first: see the balancer's CPU for what is left.";
-    let differs = [CAPPED, ONE_MACHINE, xdp, limit, NFTABLES, PICTURE];
+    let differs = [CAPPED, ONE_MACHINE, xdp, limit, NFTABLES, DECAP, PICTURE];
     let title = "Throughput by servers of one core";
     let mut rates = throughput_figure("003-5.7", title, &curves, &differs);
     rates.theirs = vec![
