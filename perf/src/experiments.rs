@@ -2,6 +2,8 @@
 //! beside ours.
 
 mod dire;
+mod engine;
+mod machine;
 mod mirroring;
 mod portable;
 
@@ -55,6 +57,17 @@ pub struct Experiment {
 /// All of them, in the order in which they are run.
 fn all() -> impl Iterator<Item = &'static Experiment> {
     portable::ALL.iter().chain(dire::ALL).chain(mirroring::ALL)
+}
+
+/// The experiment that gives a figure: they begin with the same name.
+pub fn of_figure(figure: &str) -> Option<&'static Experiment> {
+    let gives = |experiment: &&Experiment| {
+        let rest = figure.strip_prefix(experiment.id);
+        rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit() || c == '.'))
+    };
+    all()
+        .filter(gives)
+        .max_by_key(|experiment| experiment.id.len())
 }
 
 /// Runs what was asked for; an experiment that fails does not keep the others from theirs.
