@@ -9,8 +9,15 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const PROGRAMS: [&str; 2] = ["steer", "decap"];
-const HEADERS: [&str; 5] = ["packet.h", "steer.h", "maps.h", "carry.h", "decap.h"];
+const PROGRAMS: [&str; 4] = ["steer", "decap", "forward", "traffic"];
+const HEADERS: [&str; 6] = [
+    "packet.h",
+    "steer.h",
+    "maps.h",
+    "carry.h",
+    "decap.h",
+    "traffic.h",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let here = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);

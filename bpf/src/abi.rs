@@ -211,5 +211,17 @@ counters! {
     }
 }
 
+counters! {
+    /// What the load generator's program did since it was attached, in frames.
+    TrafficCounters {
+        /// Handed to a socket.
+        redirected,
+        /// None of the generator's: left to the kernel.
+        not_ours,
+        /// The generator's, but no socket is there for its queue: left to the kernel.
+        no_socket,
+    }
+}
+
 #[cfg(test)]
 mod tests;

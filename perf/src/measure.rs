@@ -1,17 +1,20 @@
 //! What every measurement needs: figures of figures, and the CPU before other programs.
 
+use crate::cpu;
 use anyhow::{Context, Result, ensure};
+use nix::unistd::Pid;
 use serde::Serialize;
 use std::path::Path;
 use std::process::Command;
 
 /// Refuses to go on without root.
 pub fn needs_root() -> Result<()> {
-    ensure!(
-        nix::unistd::geteuid().is_root(),
-        "The lab makes network namespaces and loads XDP programs, which needs root: run it with \
-         sudo."
-    );
+    needs_root_for("The lab makes network namespaces and loads XDP programs, which needs root")
+}
+
+/// Refuses to go on without root, and says why it is needed.
+pub fn needs_root_for(why: &str) -> Result<()> {
+    ensure!(nix::unistd::geteuid().is_root(), "{why}: run it with sudo.");
     Ok(())
 }
 
@@ -21,6 +24,44 @@ pub fn run_ahead_of_others() -> Result<()> {
     let own = std::process::id().to_string();
     let status = Command::new("chrt")
         .args(["--all-tasks", "--rr", "--pid", "1", &own])
+        .status()
+        .context("cannot run chrt")?;
+    ensure!(status.success(), "chrt failed: {status}");
+    Ok(())
+}
+
+/// What the kernel puts off to its threads for software interrupts has the same priority as what
+/// [`run_ahead_of_others`] gives, until this is dropped: else other programs on the machine cost what
+/// the kernel forwards more than what programs do.
+#[derive(Debug)]
+pub struct KernelAhead(Vec<Pid>);
+
+impl KernelAhead {
+    /// On these CPUs.
+    pub fn on(cpus: &[usize]) -> Result<Self> {
+        let mut ahead = KernelAhead(Vec::new());
+        for &cpu in cpus {
+            let thread = cpu::ksoftirqd(cpu)?;
+            chrt("--rr", 1, thread)?;
+            ahead.0.push(thread);
+        }
+        Ok(ahead)
+    }
+}
+
+impl Drop for KernelAhead {
+    fn drop(&mut self) {
+        for &thread in &self.0 {
+            if let Err(error) = chrt("--other", 0, thread) {
+                eprintln!("cannot give thread {thread} its priority back: {error:#}");
+            }
+        }
+    }
+}
+
+fn chrt(policy: &str, priority: u32, thread: Pid) -> Result<()> {
+    let status = Command::new("chrt")
+        .args([policy, "--pid", &priority.to_string(), &thread.to_string()])
         .status()
         .context("cannot run chrt")?;
     ensure!(status.success(), "chrt failed: {status}");

@@ -1,13 +1,14 @@
 //! The headers and the Rust side say the same.
 
 use super::*;
-use crate::DECAP_ADDRESSES;
 use crate::skeleton::steer::types;
+use crate::{DECAP_ADDRESSES, TRAFFIC_ADDRESSES, TRAFFIC_QUEUES, TRAFFIC_RANGES};
 use std::mem::{offset_of, size_of};
 
 const STEER: &str = include_str!("../../steer.h");
 const PACKET: &str = include_str!("../../packet.h");
 const DECAP: &str = include_str!("../../decap.h");
+const TRAFFIC: &str = include_str!("../../traffic.h");
 
 fn define(header: &str, name: &str) -> u64 {
     let line = header
@@ -53,12 +54,19 @@ fn constants_are_those_of_the_headers() {
         define(PACKET, "MAX_VLANS")
     );
     assert_eq!(define(DECAP, "DECAP_ADDRESSES"), DECAP_ADDRESSES as u64);
+    assert_eq!(
+        define(TRAFFIC, "TRAFFIC_ADDRESSES"),
+        TRAFFIC_ADDRESSES as u64
+    );
+    assert_eq!(define(TRAFFIC, "TRAFFIC_RANGES"), TRAFFIC_RANGES as u64);
+    assert_eq!(define(TRAFFIC, "TRAFFIC_QUEUES"), u64::from(TRAFFIC_QUEUES));
 }
 
 #[test]
 fn counters_stand_in_the_order_of_the_enums() {
     assert_eq!(enumerated(STEER, "STEER_"), SteerCounters::NAMES);
     assert_eq!(enumerated(DECAP, "DECAP_"), DecapCounters::NAMES);
+    assert_eq!(enumerated(TRAFFIC, "TRAFFIC_"), TrafficCounters::NAMES);
     let read = SteerCounters::read(|at| Ok::<_, ()>(u64::from(at) * 10)).unwrap();
     let values: Vec<u64> = read.iter().map(|(_, value)| value).collect();
     assert_eq!(values, [0, 10, 20, 30, 40, 50, 60, 70, 80, 90]);

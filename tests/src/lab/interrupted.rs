@@ -21,7 +21,7 @@ pub fn take_down_labs() -> Result<TakeDown> {
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         signals.add(signal);
     }
-    // Threads inherit the mask; programs that are started do not.
+    // Threads inherit the mask; so would programs, but for what `Process` does.
     signals.thread_block().context("cannot hold signals back")?;
     let begun = Arc::new(AtomicBool::new(false));
     let begins = Arc::clone(&begun);

@@ -1,0 +1,456 @@
+//! `lockstep-perf generate`: from what the user asked for to what came of it.
+
+use super::client::Manner;
+use super::datagrams::Datagrams;
+use super::flows::Flows;
+use super::packet::{Link, shortest};
+use super::place::{Interface, within};
+use super::search::{Goal, search};
+use super::show::{self, Progress};
+use super::socket::{Binding, Line};
+use super::stop::Stop;
+use super::transactions::Transactions;
+use super::trial::{self, Arrival, Bench, Plan, Trial};
+use super::{Mac, Mix, Protocol};
+use crate::measure::needs_root_for;
+use anyhow::{Context, Result, bail, ensure};
+use lockstep_bpf::{TRAFFIC_RANGES, Wanted};
+use lockstep_wire::protocol;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+/// Bytes of Ethernet around an IP packet, the checksum sequence included.
+const AROUND: usize = 18;
+/// Bytes of IP and TCP in front of a segment's payload, of IPv4 and IPv6.
+const HEADERS: [usize; 2] = [40, 60];
+/// The most that a request may have, so that it fits every segment.
+const REQUEST: usize = 1_000;
+
+/// What `lockstep-perf generate` is told.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// What is sent: datagrams one way, SYNs, requests on connections that stay, or a connection for
+    /// each request.
+    #[arg(long, value_enum, default_value = "udp")]
+    protocol: Protocol,
+    /// Where to: ADDRESS:PORT, [ADDRESS]:PORT. Flows are dealt out to them in turns.
+    #[arg(long, required = true, value_delimiter = ',')]
+    to: Vec<SocketAddr>,
+    /// The interface that packets leave, and that answers of TCP come back to.
+    #[arg(long)]
+    interface: String,
+    /// The network namespace it is in, by the name that `ip netns` has for it.
+    #[arg(long)]
+    netns: Option<String>,
+    /// Its queues, a thread for each.
+    #[arg(long, visible_alias = "queues", value_delimiter = ',', default_values_t = [0])]
+    queue: Vec<u32>,
+    /// The CPUs of the threads, one for each queue.
+    #[arg(long, visible_alias = "cores", value_delimiter = ',')]
+    core: Vec<usize>,
+    /// Where packets arrive. Of UDP nothing is counted without it but what is sent, and there is no
+    /// latency; the same as --interface: where packets are echoed, as `respond` does. Of TCP: where
+    /// answers come that do not come back to --interface.
+    #[arg(long)]
+    sink_interface: Option<String>,
+    /// The network namespace it is in.
+    #[arg(long)]
+    sink_netns: Option<String>,
+    /// Its queues, one for each thread.
+    #[arg(long, visible_alias = "sink-queues", value_delimiter = ',')]
+    sink_queue: Vec<u32>,
+    /// More UDP ports that the sink takes: those of the backends, where a balancer translates ports.
+    #[arg(long, value_delimiter = ',')]
+    sink_port: Vec<u16>,
+    /// The UDP port of GUE tunnels that end at the sink.
+    #[arg(long, default_value_t = 6_080)]
+    gue_port: u16,
+    /// Source addresses; the interface's own, unless said otherwise. For TCP the answers to them
+    /// have to come back to this interface.
+    #[arg(long, value_delimiter = ',')]
+    from: Vec<IpAddr>,
+    /// Source ports, FIRST-LAST.
+    #[arg(long, default_value = "10000-59999", value_parser = ports)]
+    source_ports: RangeInclusive<u16>,
+    /// Flows; of TCP, connections there are at a time at most.
+    #[arg(long, default_value_t = 1_000)]
+    flows: u32,
+    /// UDP: bytes of the frames, the 4 of their checksum sequence included: `64`, `imix`, or a mix
+    /// such as `64:7,1400:3`.
+    #[arg(long, default_value = "64")]
+    size: Mix,
+    /// Packets (UDP) or transactions (TCP) a second: with --search, the highest rate that is tried.
+    #[arg(long, visible_alias = "rate")]
+    packets_per_second: u64,
+    /// Seconds of a run, or of each trial of a search.
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// Looks for the highest rate that is carried with no more loss than --loss (RFC 2544, 26.1).
+    #[arg(long)]
+    search: bool,
+    /// The loss that a search allows, in percent.
+    #[arg(long, default_value_t = 0.0)]
+    loss: f64,
+    /// How close a search comes to the highest rate, in percent of it.
+    #[arg(long, default_value_t = 1.0)]
+    resolution: f64,
+    /// What requests of rr and crr ask for: HTTP/1.1, GET.
+    #[arg(long, default_value = "/")]
+    path: String,
+    /// Milliseconds until something of TCP is sent again; twice as long each time, four times.
+    #[arg(long, default_value_t = 200)]
+    patience: u64,
+    /// Milliseconds to wait in the end for what is still on the way.
+    #[arg(long, default_value_t = 500)]
+    wait: u64,
+    /// The link-layer address that frames are for; what the kernel's routes say, unless named.
+    #[arg(long)]
+    next_hop: Option<Mac>,
+    /// How packets get between driver and generator.
+    #[arg(long, value_enum, default_value = "auto")]
+    mode: Binding,
+    /// A CPU whose time is looked at meanwhile: the one of what is tested.
+    #[arg(long)]
+    observe_core: Option<usize>,
+    /// A table, or JSON.
+    #[arg(long, value_enum, default_value = "human")]
+    output: Output,
+    /// Where the latencies go as a percentile distribution, for HdrHistogram's plotters.
+    #[arg(long, value_name = "FILE.hgrm")]
+    histogram: Option<PathBuf>,
+}
+
+/// For whom the outcome is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// A table.
+    Human,
+    /// For programs.
+    Json,
+}
+
+/// FIRST-LAST, or one.
+pub fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (first.parse::<u16>(), last.parse::<u16>()) {
+        (Ok(first), Ok(last)) if first <= last && first > 0 => Ok(first..=last),
+        _ => Err("ports are FIRST-LAST, as 10000-59999".to_owned()),
+    }
+}
+
+/// Runs the load and prints what came of it.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    needs_root_for("AF_XDP sockets and XDP programs need root")?;
+    arguments.check()?;
+    let stop = Stop::at_signals()?;
+    let netns = arguments.netns.as_deref();
+    let source = within(netns, || Interface::find(&arguments.interface))?;
+    let flows = arguments.flows(&source)?;
+    let links = within(netns, || arguments.links(&source))?;
+    let mut bench = arguments.bench(&flows)?;
+    let mut plan = arguments.plan(flows, links, &source);
+    let json = arguments.output == Output::Json;
+    if !json && let Some(mode) = bench.source.mode() {
+        println!(
+            "{} from {}, {mode}",
+            arguments.protocol.name(),
+            arguments.interface
+        );
+    }
+    let mut progress = Progress::new(json);
+    let mut one = |rate| {
+        let seconds = arguments.seconds;
+        trial::run(&mut bench, &mut plan, rate, seconds, &mut progress, &stop)
+    };
+    if arguments.search {
+        return arguments.search(&mut one, &stop);
+    }
+    let Trial { outcome, spread } = one(arguments.packets_per_second)?;
+    if json {
+        println!("{}", serde_json::to_string(&outcome)?);
+    } else {
+        print!(
+            "{}",
+            show::table(&outcome, arguments.protocol, arguments.mean_bytes())
+        );
+    }
+    arguments.write_histogram(&spread.percentiles())
+}
+
+impl Protocol {
+    fn name(self) -> &'static str {
+        match self {
+            Protocol::Udp => "UDP",
+            Protocol::Syn => "SYNs",
+            Protocol::Rr => "requests",
+            Protocol::Crr => "connections with a request each",
+        }
+    }
+}
+
+impl Arguments {
+    fn check(&self) -> Result<()> {
+        let udp = self.protocol == Protocol::Udp;
+        ensure!(
+            self.seconds.is_finite() && self.seconds > 0.0 && self.seconds <= 86_400.0,
+            "--seconds is above 0, and a day at most"
+        );
+        ensure!(
+            self.packets_per_second > 0,
+            "--packets-per-second is 1 at least"
+        );
+        ensure!(
+            (0.0..=100.0).contains(&self.loss) && (0.01..=50.0).contains(&self.resolution),
+            "--loss is 0 to 100 percent, --resolution 0.01 to 50 percent"
+        );
+        ensure!(
+            udp || self.queue.len() == 1,
+            "TCP has one thread and one queue: its answers have to come to the queue that asked. Run \
+             one generator for each queue, with --source-ports of its own, and steer their answers by \
+             `ethtool -N`"
+        );
+        ensure!(
+            !self.queue.is_empty() && (self.core.is_empty() || self.core.len() == self.queue.len()),
+            "there are {} queues and {} CPUs: --cores names one for each queue, or none",
+            self.queue.len(),
+            self.core.len()
+        );
+        ensure!(
+            self.sink_queue.is_empty() || self.sink_queue.len() == self.queue.len(),
+            "a thread has one queue to send and one to receive: --sink-queues names as many as --queues"
+        );
+        ensure!(
+            self.path.starts_with('/')
+                && self.path.len() <= REQUEST / 2
+                && self.path.chars().all(|at| at.is_ascii_graphic()),
+            "--path begins with / and has no spaces"
+        );
+        for to in self.to.iter().filter(|_| udp) {
+            let least = shortest(to.is_ipv4());
+            ensure!(
+                self.size.shortest() >= least,
+                "a frame to {to} has {least} bytes at least, or its stamp does not fit: --size"
+            );
+        }
+        Ok(())
+    }
+
+    /// The size that a line rate is made of.
+    fn mean_bytes(&self) -> Option<f64> {
+        (self.protocol == Protocol::Udp).then(|| self.size.mean())
+    }
+
+    fn flows(&self, source: &Interface) -> Result<Flows> {
+        if self.protocol == Protocol::Udp {
+            ensure!(
+                self.size.longest() <= source.mtu + AROUND,
+                "frames of {} bytes do not leave {}: its MTU of {} takes {} at most",
+                self.size.longest(),
+                source.name,
+                source.mtu,
+                source.mtu + AROUND
+            );
+        }
+        let sources = if self.from.is_empty() {
+            &source.addresses
+        } else {
+            &self.from
+        };
+        let flows = Flows::new(&self.to, sources, self.source_ports.clone(), self.flows)?;
+        let threads = self.queue.len() as u32;
+        ensure!(
+            self.flows >= threads,
+            "{threads} threads need a flow each: --flows"
+        );
+        // Each flow numbers its packets in 32 bits.
+        let each = self.packets_per_second as f64 * self.seconds / f64::from(self.flows);
+        ensure!(
+            each < f64::from(u32::MAX),
+            "each flow would have {each:.0} packets, and their numbers end at 4294967295: more --flows"
+        );
+        Ok(flows)
+    }
+
+    /// The next hop of each destination.
+    fn links(&self, source: &Interface) -> Result<Vec<Link>> {
+        let link = |to: &SocketAddr| {
+            let mac = match self.next_hop {
+                Some(mac) => mac,
+                None => source.next_hop(to.ip())?,
+            };
+            Ok(Link {
+                to: mac.0,
+                from: source.mac.0,
+            })
+        };
+        self.to.iter().map(link).collect()
+    }
+
+    /// Opens the sockets.
+    fn bench(&self, flows: &Flows) -> Result<Bench> {
+        let wanted = |protocol: u8| Wanted {
+            addresses: flows.all_sources().collect(),
+            ports: vec![(protocol, flows.ports())],
+            tunnels: false,
+        };
+        let same = self.sink_interface.as_ref() == Some(&self.interface)
+            && self
+                .sink_netns
+                .as_ref()
+                .is_none_or(|netns| Some(netns) == self.netns.as_ref())
+            && (self.sink_queue.is_empty() || self.sink_queue == self.queue);
+        let udp = self.protocol == Protocol::Udp;
+        let answers = match udp {
+            true => same.then(|| wanted(protocol::UDP)),
+            false => Some(wanted(protocol::TCP)),
+        };
+        let netns = self.netns.as_deref();
+        let line = Line::open(
+            netns,
+            &self.interface,
+            &self.queue,
+            answers.as_ref(),
+            self.mode,
+        )?;
+        let sink = match &self.sink_interface {
+            None if udp => Arrival::Elsewhere,
+            None => Arrival::Source,
+            Some(_) if same => Arrival::Source,
+            Some(interface) => {
+                let queues = match self.sink_queue.is_empty() {
+                    true => &self.queue,
+                    false => &self.sink_queue,
+                };
+                let wanted = if udp {
+                    self.arrivals()?
+                } else {
+                    wanted(protocol::TCP)
+                };
+                let netns = self.sink_netns.as_deref();
+                let line = Line::open(netns, interface, queues, Some(&wanted), self.mode);
+                Arrival::Line(line.with_context(|| format!("cannot open the sink on {interface}"))?)
+            }
+        };
+        Ok(Bench {
+            source: line,
+            sink,
+            cpus: self.core.clone(),
+            observed_cpu: self.observe_core,
+            patience: self.wait * 1_000_000,
+        })
+    }
+
+    /// What comes to the sink: to whichever address the balancer chose, in whichever tunnel.
+    fn arrivals(&self) -> Result<Wanted> {
+        let ports = self.to.iter().map(SocketAddr::port);
+        let ports: BTreeSet<u16> = ports
+            .chain(self.sink_port.iter().copied())
+            .chain([self.gue_port])
+            .collect();
+        ensure!(
+            ports.len() <= TRAFFIC_RANGES,
+            "the sink takes {TRAFFIC_RANGES} UDP ports at most, with the one of GUE"
+        );
+        Ok(Wanted {
+            addresses: BTreeSet::new(),
+            ports: ports
+                .into_iter()
+                .map(|port| (protocol::UDP, port..=port))
+                .collect(),
+            tunnels: true,
+        })
+    }
+
+    fn plan(&self, flows: Flows, links: Vec<Link>, source: &Interface) -> Plan {
+        if self.protocol == Protocol::Udp {
+            return Plan::Udp(Box::new(Datagrams {
+                flows,
+                sizes: self.size.clone(),
+                links,
+                gue_port: self.gue_port,
+                run: 0,
+            }));
+        }
+        let close = if self.protocol == Protocol::Crr {
+            "close"
+        } else {
+            "keep-alive"
+        };
+        let request = format!(
+            "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: lockstep-perf\r\nConnection: {close}\r\n\r\n",
+            self.path, self.to[0]
+        );
+        let v6 = self.to.iter().any(SocketAddr::is_ipv6);
+        // An MTU is above its headers, and what is larger than 16 bits says no one.
+        let mss = source
+            .mtu
+            .saturating_sub(HEADERS[usize::from(v6)])
+            .clamp(500, 1_460);
+        Plan::Tcp(Box::new(Transactions {
+            flows,
+            links,
+            manner: Manner {
+                protocol: self.protocol,
+                request: request.len() as u32,
+                patience: self.patience.max(1) * 1_000_000,
+            },
+            request: request.into_bytes(),
+            mss: mss as u16,
+        }))
+    }
+
+    fn search(&self, one: &mut dyn FnMut(u64) -> Result<Trial>, stop: &Stop) -> Result<()> {
+        let json = self.output == Output::Json;
+        let goal = Goal {
+            loss: self.loss / 100.0,
+            resolution: self.resolution / 100.0,
+        };
+        let mut percentiles = String::new();
+        let found = search(self.packets_per_second, goal, |rate| {
+            let Trial { outcome, spread } = one(rate)?;
+            if stop.is_set() {
+                return Ok(None);
+            }
+            let met = goal.is_met(&outcome);
+            if !json {
+                println!("{}", show::trial(&outcome, met));
+            }
+            if met {
+                percentiles = spread.percentiles();
+            }
+            Ok(Some(outcome))
+        })?;
+        if json {
+            println!("{}", serde_json::to_string(&found)?);
+            return self.write_histogram(&percentiles);
+        }
+        let (Some(rate), Some(outcome)) = (found.rate, &found.outcome) else {
+            bail!(
+                "no rate was carried with {} % loss at most: does anything arrive at all? Try one rate \
+                 without --search",
+                self.loss
+            );
+        };
+        println!(
+            "\nhighest rate   {rate}/s with {} % loss at most",
+            self.loss
+        );
+        if found.limited_by_the_generator {
+            println!(
+                "               above it the generator cannot send: more --queues and --cores"
+            );
+        }
+        print!("{}", show::table(outcome, self.protocol, self.mean_bytes()));
+        self.write_histogram(&percentiles)
+    }
+
+    fn write_histogram(&self, percentiles: &str) -> Result<()> {
+        let Some(file) = &self.histogram else {
+            return Ok(());
+        };
+        std::fs::write(file, percentiles)
+            .with_context(|| format!("cannot write {}", file.display()))
+    }
+}

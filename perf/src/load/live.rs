@@ -1,0 +1,90 @@
+//! What threads say of a trial while it runs.
+
+use super::spread::Spread;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+/// How often a thread says where it is, in nanoseconds.
+pub const PERIOD: u64 = 50_000_000;
+
+/// What all threads of a trial share. They write it now and then, never for a single packet.
+#[derive(Debug, Default)]
+pub struct Live {
+    /// Set from outside to end the trial early.
+    stop: AtomicBool,
+    /// One of the threads has failed, so that the others need not go on.
+    failed: AtomicBool,
+    /// Threads that have sent all they had to.
+    over: AtomicUsize,
+    sent: AtomicU64,
+    received: AtomicU64,
+    /// Latencies since they were last looked at; none if nobody looks.
+    spread: Option<Mutex<Spread>>,
+}
+
+impl Live {
+    /// For somebody who looks at the latencies meanwhile, or for nobody.
+    pub fn new(watched: bool) -> Self {
+        Live {
+            spread: watched.then(|| Mutex::new(Spread::new())),
+            ..Live::default()
+        }
+    }
+
+    /// Whether the latencies are looked at.
+    pub fn is_watched(&self) -> bool {
+        self.spread.is_some()
+    }
+
+    /// Ends the trial, or tells the others that a thread has failed.
+    pub fn stop(&self, failed: bool) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.failed.fetch_or(failed, Ordering::Relaxed);
+    }
+
+    /// Whether to end.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// So many more were sent and received, with these latencies, which are taken out.
+    pub fn add(&self, sent: u64, received: u64, latencies: &mut Spread) {
+        self.sent.fetch_add(sent, Ordering::Relaxed);
+        self.received.fetch_add(received, Ordering::Relaxed);
+        if let Some(spread) = &self.spread
+            && !latencies.is_empty()
+        {
+            // A thread that has panicked with it left it whole.
+            let mut spread = spread.lock().unwrap_or_else(|error| error.into_inner());
+            spread.merge(latencies);
+            latencies.clear();
+        }
+    }
+
+    /// A thread has sent all.
+    pub fn is_over(&self) {
+        self.over.fetch_add(1, Ordering::Release);
+    }
+
+    /// Whether all of `threads` have sent all, and everything has come.
+    pub fn has_all(&self, threads: usize) -> bool {
+        self.over.load(Ordering::Acquire) == threads
+            && self.received.load(Ordering::Relaxed) >= self.sent.load(Ordering::Relaxed)
+    }
+
+    /// What was sent and received so far, and the latencies since the last look.
+    pub fn look(&self) -> (u64, u64, Spread) {
+        let spread = match &self.spread {
+            Some(spread) => {
+                let mut spread = spread.lock().unwrap_or_else(|error| error.into_inner());
+                std::mem::replace(&mut *spread, Spread::new())
+            }
+            None => Spread::new(),
+        };
+        (
+            self.sent.load(Ordering::Relaxed),
+            self.received.load(Ordering::Relaxed),
+            spread,
+        )
+    }
+}
