@@ -19,6 +19,7 @@ use churn::{Loss, Moment, Size};
 use costs::Costs;
 use ecmp::Way;
 use hosts::Hosts;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -69,9 +70,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         true => arguments.results.join("quick"),
         false => arguments.results.clone(),
     };
+    let mut said = BTreeSet::new();
     for mut figure in all(&arguments.hosts, &costs, &size, &losses, &courses) {
         figure.quick = arguments.quick;
-        print(&figure);
+        print(&figure, &mut said);
         figure.save(&results)?;
     }
     eprintln!("{:.0} s", start.elapsed().as_secs_f64());
@@ -118,8 +120,8 @@ fn unevenness(courses: &Courses) -> f64 {
     crate::measure::rounded(median(values.unwrap_or_else(|| vec![1.0])), 2)
 }
 
-/// A figure's facts, and what they take for granted, on the terminal.
-fn print(figure: &Figure) {
+/// A figure's facts, and what they take for granted, on the terminal: each sentence once.
+fn print(figure: &Figure, said: &mut BTreeSet<String>) {
     println!("\n{}", figure.title);
     for fact in &figure.facts {
         let beside = match (fact.theirs, figure.theirs_from.as_str()) {
@@ -132,7 +134,9 @@ fn print(figure: &Figure) {
         println!("  {:<72} {value:>14}{beside}", fact.name);
     }
     for sentence in &figure.differs {
-        println!("  - {sentence}");
+        if said.insert(sentence.clone()) {
+            println!("  - {sentence}");
+        }
     }
 }
 

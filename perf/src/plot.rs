@@ -12,7 +12,7 @@ mod scale;
 mod shape;
 
 pub use frame::{name_of, source};
-pub use scale::short;
+pub use scale::{grouped, short};
 
 use crate::figure::{Figure, Kind};
 use anyhow::{Context, Result, ensure};
@@ -28,7 +28,7 @@ use shape::Picture;
 pub fn svg(figure: &Figure) -> Result<String> {
     let picture = picture(figure)?;
     let mut text = String::new();
-    picture.draw(SVGBackend::with_string(&mut text, picture.size()), 0.0)?;
+    picture.draw(SVGBackend::with_string(&mut text, picture.size()), true)?;
     // Pages show it at half its size, as they do the PNG: lines stay sharp on any screen.
     let (width, height) = picture.size();
     let size = format!("width=\"{width}\" height=\"{height}\"");
@@ -53,7 +53,7 @@ pub fn source_of_png(bytes: &[u8]) -> Option<String> {
 
 /// A figure, laid out.
 fn picture(figure: &Figure) -> Result<Picture> {
-    shape::load_fonts()?;
+    shape::letters()?;
     let values = figure.ours.iter().chain(&figure.theirs);
     let mut points = values.flat_map(|series| &series.points);
     ensure!(

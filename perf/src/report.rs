@@ -191,18 +191,8 @@ fn number(value: &Value, decimals: usize) -> String {
 }
 
 fn thousands(value: &Value) -> String {
-    let Some(number) = value.as_f64() else {
-        return "-".to_owned();
-    };
-    let digits = format!("{number:.0}");
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    let number = value.as_f64().map(|number| number.round() as u64);
+    number.map_or("-".to_owned(), crate::plot::grouped)
 }
 
 #[cfg(test)]

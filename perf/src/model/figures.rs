@@ -6,6 +6,7 @@ use super::ecmp::Way;
 use super::hosts::{Hosts, Needed, PACKETS};
 use crate::figure::{Axis, Fact, Figure, Kind, Point, Series};
 use crate::measure::{median, rounded};
+use crate::plot::grouped;
 
 /// What stands beside simulated values.
 const MODEL: &str = "the model";
@@ -45,9 +46,11 @@ pub fn assumptions(hosts: &Hosts, costs: &Costs, unevenness: f64) -> Vec<String>
         ),
         format!(
             "Zero-copy: {:.0} ns more for receiving and sending each packet; an assumption (14 million packets a second and core \
-             each way), there is no such NIC here. Copied: {:.0} ns for all of a packet of 64 bytes, the kernel's part included, and \
-             {:.0} ns for a segment to three replicas, as measured in the lab over veth.",
-            hosts.device_ns, costs.copied, costs.copied_segment
+             each way), there is no such NIC here. Copied: {} ns for all of a packet of 64 bytes, the kernel's part included, and \
+             {} ns for a segment to three replicas, as measured in the lab over veth.",
+            hosts.device_ns,
+            grouped(costs.copied as u64),
+            grouped(costs.copied_segment as u64)
         ),
         "A packet costs the same whatever its size, but what the link carries is counted in bytes: 20 for each frame's preamble and gap, 20 for a tunnel's header, and a copy for each replica.".to_owned(),
         format!(
@@ -102,8 +105,8 @@ pub fn traffic(hosts: &Hosts, costs: &Costs, unevenness: f64, (gbit, name): (f64
 
 fn spoken(gbit: f64) -> String {
     match gbit >= 1_000.0 {
-        true => format!("{} T", gbit / 1_000.0),
-        false => format!("{gbit} G"),
+        true => format!("{} Tbit/s", gbit / 1_000.0),
+        false => format!("{gbit} Gbit/s"),
     }
 }
 
@@ -202,7 +205,11 @@ fn simulated(size: &Size) -> Vec<String> {
         format!(
             "A simulation: {} backends behind {} balancers, {} connections, with the engine's flow tables, its Maglev tables of {} \
              entries and the ring that it keeps for a minute after a change; seed {}.",
-            size.backends, size.balancers, size.flows, size.entries, size.seed
+            grouped(size.backends.into()),
+            size.balancers,
+            grouped(size.flows as u64),
+            grouped(size.entries.into()),
+            size.seed
         ),
         "Routers hash perfectly evenly, each connection has a packet in every step, and a connection that moved counts once: its client opens another one.".to_owned(),
     ]
@@ -223,10 +230,16 @@ pub fn losses(size: &Size, all: &[(Way, Vec<Loss>)]) -> Figure {
             loss.moved.share_moved()
         })
     });
-    let at_once = all.iter().map(|(way, losses)| {
-        let name = format!("{}, within a minute of the change", way.name());
-        line(losses, name, |loss| loss.at_once.share_moved())
-    });
+    // All of them: whichever moves most.
+    let worst = |at: usize| {
+        let all = all.iter().filter_map(|(_, losses)| losses.get(at));
+        let loss = all.max_by(|a, b| a.at_once.share_moved().total_cmp(&b.at_once.share_moved()));
+        loss.map(|loss| Point::new(loss.replaced as f64, percent(loss.at_once.share_moved())))
+    };
+    let at_once = Series {
+        name: "any, within a minute of the change".to_owned(),
+        points: (0..).map_while(worst).collect(),
+    };
     let theirs = all
         .iter()
         .map(|(way, losses)| line(losses, way.name().to_owned(), |loss| loss.expected));
@@ -258,7 +271,7 @@ pub fn losses(size: &Size, all: &[(Way, Vec<Loss>)]) -> Figure {
         x: axis("backends replaced", "", true),
         y: axis("connections that move", "%", false),
         labels: Vec::new(),
-        ours: ours.chain(at_once).collect(),
+        ours: ours.chain([at_once]).collect(),
         theirs: theirs.collect(),
         theirs_from: MODEL.to_owned(),
         differs,
@@ -336,7 +349,8 @@ pub fn churn(size: &Size, courses: &[(Way, Vec<Moment>)]) -> Figure {
         id: "model-churn".to_owned(),
         title: format!(
             "Connections that have moved, of {} balancers and {} backends that come and go, by the routers' hashing",
-            size.balancers, size.backends
+            size.balancers,
+            grouped(size.backends.into())
         ),
         kind: Kind::Time,
         x: axis("time", "min", false),
@@ -397,11 +411,11 @@ pub fn balance(size: &Size, courses: &[(Way, Vec<Moment>)]) -> Figure {
         y: axis("the most, to the mean", "", false),
         labels,
         ours: vec![Series {
-            name: "simulated".to_owned(),
+            name: "the fullest".to_owned(),
             points: ours,
         }],
         theirs: vec![Series {
-            name: "simulated".to_owned(),
+            name: "the fullest".to_owned(),
             points: theirs,
         }],
         theirs_from: MODEL.to_owned(),

@@ -24,7 +24,11 @@ pub fn draw(figure: &Figure, frame: &mut Frame) -> Result<()> {
     ensure!(!groups.is_empty(), "it has no bars");
     let all = figure.ours.iter().chain(&figure.theirs);
     let values = all.flat_map(|s| s.points.iter().flat_map(|p| [p.y, p.low, p.high]));
-    let scale = Scale::over(values, figure.y.logarithmic, true).rounded();
+    let mut scale = Scale::over(values, figure.y.logarithmic, true).rounded();
+    if scale.logarithmic {
+        // The shortest bar is to be seen as one.
+        scale.low = 10_f64.powf((scale.low.log10() - 0.3).floor());
+    }
     let slot = (frame.right - frame.left - 100.0) / groups.len() as f64;
     let fits = |group: &Group| {
         let longest = group.name.split_whitespace();

@@ -274,10 +274,12 @@ impl<'a> Frame<'a> {
             let place = |(dx, dy): &Place| (x + dx * size, y + dy * size);
             corners.iter().map(place).collect()
         };
-        let (points, colour) = (around(10.0), pen.colour);
+        // Theirs is larger: where both are the same it is a ring around ours.
+        let size = if pen.theirs { 15.0 } else { 10.0 };
+        let (points, colour) = (around(size), pen.colour);
         self.shapes.push(Shape::Area { points, colour });
         if pen.theirs {
-            let (points, colour) = (around(6.0), Colour::WHITE);
+            let (points, colour) = (around(size - 4.0), Colour::WHITE);
             self.shapes.push(Shape::Area { points, colour });
         }
     }

@@ -1,14 +1,15 @@
 //! PNG files of few colours: a palette takes a third of what three bytes a pixel would.
 
-use super::shape::Picture;
+use super::shape::{Anchor, Colour, Picture, Shape, letters};
+use ab_glyph::{Font, FontRef, Glyph, PxScale, ScaleFont, point};
 use anyhow::{Context, Result};
 use plotters::prelude::BitMapBackend;
 use std::collections::BTreeMap;
 
 /// The key of the word that is left in a file.
 const SOURCE: &str = "Source";
-/// Plotters' bitmaps have words that much too high, of their size.
-const LIFT: f64 = 0.18;
+/// Half the height of small letters, of the words' size: how far below their middle they stand.
+const HALF_EX: f64 = 0.27;
 /// A palette's entries.
 const COLOURS: usize = 256;
 
@@ -18,8 +19,15 @@ pub fn png(picture: &Picture, source: &str) -> Result<Vec<u8>> {
     let mut pixels = vec![255; 3 * width as usize * height as usize];
     picture.draw(
         BitMapBackend::with_buffer(&mut pixels, (width, height)),
-        LIFT,
+        false,
     )?;
+    let letters = letters()?;
+    for shape in &picture.shapes {
+        if let Shape::Words { bold, .. } = shape {
+            let font = if *bold { &letters.bold } else { &letters.plain };
+            words(&mut pixels, width as usize, font, shape);
+        }
+    }
     let (palette, indices) = with_palette(&pixels);
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, width, height);
@@ -34,6 +42,72 @@ pub fn png(picture: &Picture, source: &str) -> Result<Vec<u8>> {
     writer.write_image_data(&indices)?;
     writer.finish().context("cannot write a PNG")?;
     Ok(bytes)
+}
+
+/// Draws words. Not by plotters, whose bitmaps leave out how far a letter stands from its place.
+fn words(pixels: &mut [u8], width: usize, font: &FontRef<'static>, shape: &Shape) {
+    let Shape::Words {
+        at,
+        text,
+        size,
+        colour,
+        anchor,
+        ..
+    } = shape
+    else {
+        return;
+    };
+    let em = font.units_per_em().unwrap_or(1_000.0);
+    let scale = PxScale::from(*size as f32 * font.height_unscaled() / em);
+    let (glyphs, length) = set(font, scale, text);
+    let left = match anchor {
+        Anchor::Left => at.0 as f32,
+        Anchor::Middle => at.0 as f32 - length / 2.0,
+        Anchor::Right => at.0 as f32 - length,
+    };
+    let baseline = (at.1 + HALF_EX * size).round() as f32;
+    for mut glyph in glyphs {
+        glyph.position = point(left + glyph.position.x, baseline);
+        let Some(outline) = font.outline_glyph(glyph) else {
+            continue;
+        };
+        let corner = outline.px_bounds().min;
+        outline.draw(|x, y, share| {
+            let (x, y) = (
+                corner.x as i64 + i64::from(x),
+                corner.y as i64 + i64::from(y),
+            );
+            if x >= 0 && y >= 0 && (x as usize) < width {
+                let at = 3 * (y as usize * width + x as usize);
+                if let Some(pixel) = pixels.get_mut(at..at + 3) {
+                    blend(pixel, *colour, share.clamp(0.0, 1.0));
+                }
+            }
+        });
+    }
+}
+
+/// Letters side by side from zero on, and how long that is.
+fn set(font: &FontRef<'static>, scale: PxScale, text: &str) -> (Vec<Glyph>, f32) {
+    let scaled = font.as_scaled(scale);
+    let mut glyphs: Vec<Glyph> = Vec::new();
+    let mut x = 0.0;
+    for letter in text.chars() {
+        let id = font.glyph_id(letter);
+        if let Some(last) = glyphs.last() {
+            x += scaled.kern(last.id, id);
+        }
+        glyphs.push(id.with_scale_and_position(scale, point(x, 0.0)));
+        x += scaled.h_advance(id);
+    }
+    (glyphs, x)
+}
+
+fn blend(pixel: &mut [u8], Colour(red, green, blue): Colour, share: f32) {
+    for (part, wanted) in pixel.iter_mut().zip([red, green, blue]) {
+        let (is, wanted) = (f32::from(*part), f32::from(wanted));
+        *part = (is + (wanted - is) * share).round() as u8;
+    }
 }
 
 /// The word that is left in a file.

@@ -1,5 +1,6 @@
 //! What a picture is made of, and how it gets to paper.
 
+use ab_glyph::FontRef;
 use anyhow::{Context, Result, anyhow};
 use plotters::coord::Shift;
 use plotters::prelude::{
@@ -106,25 +107,22 @@ impl Picture {
         (self.width.ceil() as u32, self.height.ceil() as u32)
     }
 
-    /// Draws all of it. What a backend takes for the middle of words may lie above it, by `lift` of their
-    /// size.
-    pub fn draw<B: DrawingBackend>(&self, backend: B, lift: f64) -> Result<()> {
+    /// Draws all of it, with or without the words.
+    pub fn draw<B: DrawingBackend>(&self, backend: B, words: bool) -> Result<()> {
         let area = backend.into_drawing_area();
         let failed = |error| anyhow!("cannot draw: {error}");
         area.fill(&Colour::WHITE.of_plotters())
             .map_err(|e| failed(e.to_string()))?;
         for shape in &self.shapes {
-            draw(&area, shape, lift).map_err(failed)?;
+            if words || !matches!(shape, Shape::Words { .. }) {
+                draw(&area, shape).map_err(failed)?;
+            }
         }
         area.present().map_err(|e| failed(e.to_string()))
     }
 }
 
-fn draw<B: DrawingBackend>(
-    area: &DrawingArea<B, Shift>,
-    shape: &Shape,
-    lift: f64,
-) -> Result<(), String> {
+fn draw<B: DrawingBackend>(area: &DrawingArea<B, Shift>, shape: &Shape) -> Result<(), String> {
     let pixels = |points: &[Place]| -> Vec<(i32, i32)> { points.iter().map(pixel).collect() };
     let drawn = match shape {
         Shape::Line {
@@ -156,8 +154,7 @@ fn draw<B: DrawingBackend>(
             let style = TextStyle::from(font(*size, *bold))
                 .color(&colour)
                 .pos(Pos::new(across, VPos::Center));
-            let at = (at.0, at.1 + lift * size);
-            area.draw(&Text::new(text.as_str(), pixel(&at), style))
+            area.draw(&Text::new(text.as_str(), pixel(at), style))
         }
     };
     drawn.map_err(|error| error.to_string())
@@ -182,22 +179,33 @@ pub fn width_of(text: &str, size: f64, bold: bool) -> f64 {
     layout.map_or(0.0, |(width, _)| f64::from(width))
 }
 
+/// The letters, plain and bold.
+pub struct Letters {
+    /// Of most words.
+    pub plain: FontRef<'static>,
+    /// Of titles.
+    pub bold: FontRef<'static>,
+}
+
 /// Reads the letters: once, for this process.
-pub fn load_fonts() -> Result<()> {
-    static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
-    LOADED
-        .get_or_init(|| {
-            load("DejaVuSans.ttf", FontStyle::Normal)?;
-            load("DejaVuSans-Bold.ttf", FontStyle::Bold)
-        })
-        .clone()
-        .map_err(|error| anyhow!(error))
+pub fn letters() -> Result<&'static Letters> {
+    static LOADED: OnceLock<Result<Letters, String>> = OnceLock::new();
+    let loaded = LOADED.get_or_init(|| {
+        let plain = load("DejaVuSans.ttf", FontStyle::Normal)?;
+        let bold = load("DejaVuSans-Bold.ttf", FontStyle::Bold)?;
+        Ok(Letters { plain, bold })
+    });
+    loaded
+        .as_ref()
+        .map_err(|error| anyhow!("{error}"))
         .context("plots need letters: install Debian's package fonts-dejavu-core (make deps does)")
 }
 
-fn load(file: &str, style: FontStyle) -> Result<(), String> {
+fn load(file: &str, style: FontStyle) -> Result<FontRef<'static>, String> {
     let path = format!("{FONTS}/{file}");
     let bytes = std::fs::read(&path).map_err(|error| format!("cannot read {path}: {error}"))?;
     // Kept as long as the process: plotters borrows it.
-    register_font(FAMILY, style, bytes.leak()).map_err(|_| format!("{path} is no font"))
+    let bytes: &'static [u8] = bytes.leak();
+    register_font(FAMILY, style, bytes).map_err(|_| format!("{path} is no font"))?;
+    FontRef::try_from_slice(bytes).map_err(|_| format!("{path} is no font"))
 }
