@@ -55,10 +55,10 @@ pub struct Place {
 /// What is sent, from where, and where it is counted.
 #[derive(Debug, Clone)]
 pub struct Scenario {
-    /// Where packets leave, and where the answers of TCP come back to.
+    /// Where packets leave, and where the answers of TCP come back to unless there is a sink.
     pub source: Place,
     /// Where UDP packets arrive: the same place as `source` if they are echoed; none if something
-    /// else counts them. TCP has none.
+    /// else counts them. Where answers of TCP come that do not come back to `source`.
     pub sink: Option<Place>,
     /// The CPU of the one thread that does all of it.
     pub cpu: usize,

@@ -50,8 +50,9 @@ pub struct Arguments {
     /// The CPUs of the threads, one for each queue.
     #[arg(long, visible_alias = "cores", value_delimiter = ',')]
     core: Vec<usize>,
-    /// UDP: where packets arrive. Without it nothing is counted but what is sent, and there is no
-    /// latency. The same as --interface: where they are echoed, as `respond` does.
+    /// Where packets arrive. Of UDP nothing is counted without it but what is sent, and there is no
+    /// latency; the same as --interface: where packets are echoed, as `respond` does. Of TCP: where
+    /// answers come that do not come back to --interface.
     #[arg(long)]
     sink_interface: Option<String>,
     /// The network namespace it is in.
@@ -205,10 +206,6 @@ impl Arguments {
             "--loss is 0 to 100 percent, --resolution 0.01 to 50 percent"
         );
         ensure!(
-            udp || self.sink_interface.is_none(),
-            "TCP has no sink: its answers come back to --interface"
-        );
-        ensure!(
             udp || self.queue.len() == 1,
             "TCP has one thread and one queue: its answers have to come to the queue that asked. Run \
              one generator for each queue, with --source-ports of its own, and steer their answers by \
@@ -304,9 +301,10 @@ impl Arguments {
                 .as_ref()
                 .is_none_or(|netns| Some(netns) == self.netns.as_ref())
             && (self.sink_queue.is_empty() || self.sink_queue == self.queue);
-        let answers = match self.protocol {
-            Protocol::Udp => same.then(|| wanted(protocol::UDP)),
-            Protocol::Syn | Protocol::Rr | Protocol::Crr => Some(wanted(protocol::TCP)),
+        let udp = self.protocol == Protocol::Udp;
+        let answers = match udp {
+            true => same.then(|| wanted(protocol::UDP)),
+            false => Some(wanted(protocol::TCP)),
         };
         let netns = self.netns.as_deref();
         let line = Line::open(
@@ -317,14 +315,19 @@ impl Arguments {
             self.mode,
         )?;
         let sink = match &self.sink_interface {
-            _ if answers.is_some() => Arrival::Source,
-            None => Arrival::Elsewhere,
+            None if udp => Arrival::Elsewhere,
+            None => Arrival::Source,
+            Some(_) if same => Arrival::Source,
             Some(interface) => {
                 let queues = match self.sink_queue.is_empty() {
                     true => &self.queue,
                     false => &self.sink_queue,
                 };
-                let wanted = self.arrivals()?;
+                let wanted = if udp {
+                    self.arrivals()?
+                } else {
+                    wanted(protocol::TCP)
+                };
                 let netns = self.sink_netns.as_deref();
                 let line = Line::open(netns, interface, queues, Some(&wanted), self.mode);
                 Arrival::Line(line.with_context(|| format!("cannot open the sink on {interface}"))?)

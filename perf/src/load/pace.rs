@@ -94,10 +94,10 @@ impl Pace {
         due.saturating_sub(self.sent)
     }
 
-    /// Whether all were sent, or their time is over.
+    /// Whether their time is over: that of the last one, too, until the next would be due.
     #[inline]
     pub fn is_over(&self, now: u64) -> bool {
-        self.sent == self.total || now >= self.time_of(self.total)
+        now >= self.time_of(self.total)
     }
 
     /// How many there are altogether.
@@ -135,7 +135,8 @@ mod tests {
             assert_eq!(*intended, START + number * 1_000_000);
             assert!((*intended..*intended + 1_000).contains(at));
         }
-        assert!(pace.is_over(START) && pace.backlog(u64::MAX) == 0);
+        assert_eq!(pace.backlog(u64::MAX), 0);
+        assert!(pace.is_over(START + SECOND) && !pace.is_over(START + SECOND - 1));
     }
 
     #[test]

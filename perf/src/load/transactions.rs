@@ -1,8 +1,9 @@
 //! The TCP load: transactions begun when they are due, and what comes of each.
 
+use super::Protocol;
 use super::client::{Client, Event, Manner, Send, Step};
 use super::clock::{idle, now};
-use super::datagrams::Part;
+use super::datagrams::{Part, Sockets};
 use super::flows::Flows;
 use super::ledger;
 use super::live::{Live, PERIOD};
@@ -10,8 +11,8 @@ use super::pace::Pace;
 use super::packet::{Content, Link, read, write_tcp};
 use super::socket::{Sending, Socket};
 use super::spread::Spread;
-use super::{Mac, Protocol};
 use anyhow::{Result, ensure};
+use lockstep_xsk::Port;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
@@ -56,6 +57,8 @@ struct Thread<'a> {
     plan: &'a Transactions,
     clients: Clients,
     socket: &'a mut Socket,
+    /// Where answers come that do not come back to the socket that asks.
+    answers: Option<&'a mut Socket>,
 }
 
 /// All connections, apart from the socket.
@@ -84,16 +87,21 @@ struct Clients {
 /// Runs transactions at a pace that begins once all connections of RR are there: `pace` is told when.
 pub fn run(
     plan: &Transactions,
-    socket: &mut Socket,
+    sockets: Sockets<'_>,
     pace: impl FnOnce(u64) -> Pace,
     patience: u64,
     live: &Live,
 ) -> Result<Part> {
     let count = plan.flows.count();
+    let (socket, answers) = match sockets {
+        Sockets::Same(socket) => (socket, None),
+        Sockets::Two(socket, answers) => (socket, answers),
+    };
     let mut thread = Thread {
         plan,
         clients: Clients::new(count, live.is_watched()),
         socket,
+        answers,
     };
     if plan.manner.protocol == Protocol::Rr {
         thread.set_up(live)?;
@@ -158,7 +166,7 @@ impl Thread<'_> {
                 } else {
                     time + 1_000_000
                 };
-                idle([&self.socket.port], time, until)?;
+                idle(self.ports(), time, until)?;
             }
         }
         let ready = self.clients.ready.len();
@@ -228,7 +236,7 @@ impl Thread<'_> {
             }
             if !self.turn(time)? {
                 let next = self.clients.next_timer().min(until);
-                idle([&self.socket.port], time, next)?;
+                idle(self.ports(), time, next)?;
             }
         }
         Ok(())
@@ -251,10 +259,11 @@ impl Thread<'_> {
             plan,
             clients,
             socket,
+            answers,
         } = self;
         let mut result = Ok(());
         let mut arrival = 0;
-        let received = socket.exchange(|frame, sending| {
+        let mut received = socket.exchange(|frame, sending| {
             if arrival == 0 {
                 arrival = now();
             }
@@ -262,10 +271,26 @@ impl Thread<'_> {
                 result = clients.arrived(plan, sending, frame, arrival);
             }
         });
+        if let Some(answers) = answers {
+            received += answers.receive(|frame| {
+                if arrival == 0 {
+                    arrival = now();
+                }
+                if result.is_ok() {
+                    result = clients.arrived(plan, &mut socket.sending(), frame, arrival);
+                }
+            });
+        }
         result?;
         let expired = clients.look_after_timers(plan, &mut socket.sending(), time)?;
         socket.flush()?;
         Ok(received > 0 || expired)
+    }
+
+    /// Those that can wake it up.
+    fn ports(&self) -> impl Iterator<Item = &Port> {
+        let answers = self.answers.as_ref().map(|answers| &answers.port);
+        std::iter::once(&self.socket.port).chain(answers)
     }
 
     fn tell(&mut self, live: &Live, sent: u64, told: &mut (u64, u64)) {
@@ -514,12 +539,4 @@ fn emit(plan: &Transactions, sending: &mut Sending<'_>, flow: u32, send: &Send) 
     sending
         .send(|frame| write_tcp(frame, link, &ends, &send.segment, plan.mss, payload))
         .map(drop)
-}
-
-/// Frames to this next hop, from this interface.
-pub fn link(to: Mac, from: Mac) -> Link {
-    Link {
-        to: to.0,
-        from: from.0,
-    }
 }

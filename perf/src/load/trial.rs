@@ -11,7 +11,7 @@ use super::spread::Spread;
 use super::stop::Stop;
 use super::transactions::{self, Transactions};
 use crate::cpu;
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
@@ -56,6 +56,19 @@ pub enum Arrival {
     Elsewhere,
 }
 
+/// How much is sent.
+#[derive(Debug, Clone, Copy)]
+struct Rate {
+    /// Packets or transactions a second, of all threads together.
+    rate: u64,
+    /// When the first is due, in nanoseconds of the clock.
+    start: u64,
+    /// For how long, in nanoseconds.
+    duration: u64,
+    /// How long to wait for what is on the way then, in nanoseconds.
+    patience: u64,
+}
+
 /// What came of a trial.
 #[derive(Debug)]
 pub struct Trial {
@@ -81,15 +94,13 @@ pub fn run(
     let live = Live::new(progress.is_shown());
     let idle = bench.observed_cpu.map(cpu::idle).transpose()?;
     let began = now();
-    let parts = parts(
-        bench,
-        plan,
+    let offered = Rate {
         rate,
-        (seconds * 1e9) as u64,
-        &live,
-        progress,
-        stop,
-    )?;
+        start: began + RUN_UP,
+        duration: (seconds * 1e9) as u64,
+        patience: bench.patience,
+    };
+    let parts = parts(bench, plan, offered, &live, progress, stop)?;
     let spent = (now() - began) as f64 / 1e9;
     let mut spread = Spread::new();
     parts.iter().for_each(|part| spread.merge(&part.spread));
@@ -106,21 +117,15 @@ pub fn run(
 fn parts(
     bench: &mut Bench,
     plan: &Plan,
-    rate: u64,
-    duration: u64,
+    rate: Rate,
     live: &Live,
     progress: &mut Progress,
     stop: &Stop,
 ) -> Result<Vec<Part>> {
     let Bench {
-        source,
-        sink,
-        cpus,
-        patience,
-        ..
+        source, sink, cpus, ..
     } = bench;
     let threads = source.sockets.len() as u32;
-    let start = now() + RUN_UP;
     let mut sinks: Vec<Sockets<'_>> = match sink {
         Arrival::Source => source.sockets.iter_mut().map(Sockets::Same).collect(),
         Arrival::Elsewhere => (source.sockets.iter_mut())
@@ -136,16 +141,9 @@ fn parts(
         for (thread, sockets) in (0..threads).zip(sinks.drain(..)) {
             let share = Share { thread, threads };
             let cpu = cpus.get(thread as usize).copied();
-            let (done, patience) = (done.clone(), *patience);
+            let done = done.clone();
             scope.spawn(move || {
-                let part = part(
-                    plan,
-                    sockets,
-                    share,
-                    cpu,
-                    [start, rate, duration, patience],
-                    live,
-                );
+                let part = part(plan, sockets, share, cpu, rate, live);
                 if part.is_err() {
                     live.stop(true);
                 }
@@ -181,7 +179,7 @@ fn part(
     sockets: Sockets<'_>,
     share: Share,
     cpu: Option<usize>,
-    [start, rate, duration, patience]: [u64; 4],
+    rate: Rate,
     live: &Live,
 ) -> Result<Part> {
     if let Some(id) = cpu {
@@ -194,6 +192,12 @@ fn part(
     let (threads, thread) = (u64::from(share.threads), u64::from(share.thread));
     match plan {
         Plan::Udp(datagrams) => {
+            let Rate {
+                rate,
+                start,
+                duration,
+                patience,
+            } = rate;
             let own = rate / threads + u64::from(thread < rate % threads);
             // Threads take turns too.
             let offset = thread * 1_000_000_000 / rate.max(1);
@@ -201,13 +205,8 @@ fn part(
             datagrams::run(datagrams, sockets, share, pace, patience, live)
         }
         Plan::Tcp(transactions) => {
-            let Sockets::Same(socket) = sockets else {
-                return Err(anyhow!(
-                    "answers of TCP come back to where it leaves: name no sink"
-                ));
-            };
-            let pace = |now: u64| Pace::new(now.max(start), rate, duration);
-            transactions::run(transactions, socket, pace, patience, live)
+            let pace = |now: u64| Pace::new(now.max(rate.start), rate.rate, rate.duration);
+            transactions::run(transactions, sockets, pace, rate.patience, live)
                 .context("the TCP load failed")
         }
     }
