@@ -496,6 +496,12 @@ impl Run {
         }
     }
 
+    /// Whether the client of a connection has not been told of its end.
+    fn waits(&self, index: usize) -> bool {
+        let world = &self.client.worlds[index];
+        world.ended.is_none() && !world.client.finished
+    }
+
     fn end(mut self) {
         for server in 0..self.client.servers {
             self.client.freeze(server, false);
@@ -505,9 +511,15 @@ impl Run {
         for _ in 0..=self.cut.len() * 2 {
             self.pass(Replicate::DEFAULT.fin_timeout);
         }
+        // So does one without a replica in sync, for those that try to join.
+        for _ in 0..=self.cut.len() {
+            if self.cut.iter().any(|&index| self.waits(index)) {
+                self.pass(Replicate::DEFAULT.orphan_timeout);
+            }
+        }
         for (index, world) in self.client.worlds.iter().enumerate() {
             if self.cut.contains(&index) {
-                assert!(world.ended.is_some() || world.client.finished, "it waits");
+                assert!(!self.waits(index), "it waits");
             } else {
                 world.complete();
             }
@@ -531,6 +543,26 @@ proptest! {
         }
         run.end();
     }
+}
+
+#[test]
+fn a_connection_that_its_servers_reset_is_over_when_nobody_has_joined_it() {
+    let client = Client::new(2);
+    let (had, cut) = (Vec::new(), Vec::new());
+    let mut run = Run { client, had, cut };
+    for step in [
+        Step::Connect,
+        Step::Reset(0, 1),
+        Step::Serve(0, 2, 1, 1),
+        Step::Connect,
+        Step::Connect,
+        Step::End(2),
+        Step::Pass(10),
+        Step::Cut(1),
+    ] {
+        run.take(step);
+    }
+    run.end();
 }
 
 #[test]
