@@ -16,11 +16,15 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
 # Crates that must build where there is no operating system: no clock, no thread, no socket.
 NO_OS := -p lockstep-wire -p lockstep-plan -p lockstep-core
 
+# Tests have dependencies of their own, which turn on features of those that the programs have too. What is
+# built with tests and without them is built twice, with everything that stands on it: so programs are
+# built together with tests, and documentation (which has no tests; --examples does the same) as well.
+
 # Seconds that each fuzz target runs.
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build deb test test-long lint demo bench bench-replicate experiments fuzz
+.PHONY: help deps build deb test test-long gate lint demo bench bench-replicate compare experiments fuzz
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -34,31 +38,38 @@ build: deps ## build every program, optimized, into target/release
 deb: build ## write the Debian package, into target/debian
 	scripts/deb.sh release
 
-test: deps lint ## lint, then pass every test: units, properties, scenarios in the lab
-	cargo build --locked --workspace --bins
+test: deps lint gate ## lint, count instructions, then pass every test: units, properties, scenarios in the lab
+	cargo build --locked --workspace --bins --tests
 	cargo test --locked --quiet --workspace --doc
 	cargo nextest run --locked --workspace
 
 test-long: deps ## every test and the ignored ones, with 10,000 cases of each property
-	cargo build --locked --workspace --bins
+	cargo build --locked --workspace --bins --tests
 	PROPTEST_CASES=10000 cargo nextest run --locked --workspace --profile long --run-ignored all
+
+gate: deps ## count the packet paths' instructions, and fail where one grew (UPDATE=1: accept it)
+	cargo build --locked --profile gate -p lockstep-counts
+	target/gate/lockstep-counts $(if $(UPDATE),update,gate) perf/baseline.json
 
 lint: deps ## formatting, clippy, documentation, and the crates that know no operating system
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --quiet --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" \
+		cargo doc --locked --quiet --workspace --no-deps --lib --bins --examples
 	cargo check --locked --target x86_64-unknown-none $(NO_OS)
 
 demo: deps ## show real HTTP traffic through a virtual IP, and a download whose server is killed
 	cargo build --locked --release --workspace --bins
 	$(SUDO) target/release/lockstep-demo
 
-bench: deps ## measure the dataplane in memory, and the engine beside its peers in the lab
-	cargo build --locked --release -p lockstep-perf -p lockstep-engine -p lockstep-ctl
+bench: deps ## measure the dataplane and the replicator in memory, into perf/results
+	cargo build --locked --release -p lockstep-perf
 	target/release/lockstep-perf core
-	$(SUDO) target/release/lockstep-perf lab
-	$(SUDO) target/release/lockstep-perf http
-	target/release/lockstep-perf report
+	target/release/lockstep-perf session
+
+compare: deps ## measure beside nftables, HAProxy, nginx, and forwarding alone (QUICK=1: briefly)
+	cargo build --locked --release -p lockstep-perf -p lockstep-engine -p lockstep-ctl
+	$(SUDO) target/release/lockstep-perf compare $(if $(QUICK),--quick)
 
 bench-replicate: deps ## measure replicated sessions beside HAProxy, into perf/results
 	cargo build --locked --release -p lockstep-perf -p lockstep-engine -p lockstep-ctl
@@ -68,6 +79,7 @@ bench-replicate: deps ## measure replicated sessions beside HAProxy, into perf/r
 experiments: deps ## repeat the evaluations of the systems that Lockstep follows (QUICK=1: briefly)
 	cargo build --locked --release -p lockstep-perf -p lockstep-engine -p lockstep-ctl
 	$(SUDO) target/release/lockstep-perf experiments $(if $(QUICK),--quick)
+	target/release/lockstep-perf report $(if $(QUICK),--quick)
 
 fuzz: deps ## run each fuzz target for FUZZ_SECONDS (60); needs a nightly toolchain
 	scripts/fuzz.sh $(FUZZ_SECONDS)

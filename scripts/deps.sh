@@ -16,7 +16,7 @@ PACKAGES=(
     libelf-dev:/usr/include/libelf.h zlib1g-dev:/usr/include/zlib.h
     libbpf-dev:/usr/include/bpf/bpf_helpers.h linux-libc-dev:/usr/include/linux/bpf.h
     libc6-dev:/usr/include/stdio.h ca-certificates:/etc/ssl/certs/ca-certificates.crt
-    curl:curl ethtool:ethtool haproxy:haproxy iperf3:iperf3 iproute2:ip iputils-ping:ping
+    curl:curl ethtool:ethtool fonts-dejavu-core:/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf haproxy:haproxy iperf3:iperf3 iproute2:ip iputils-ping:ping
     libnginx-mod-stream:/usr/lib/nginx/modules/ngx_stream_module.so nftables:nft nginx-light:nginx
     mmdebstrap:mmdebstrap postgresql:psql procps:sysctl
     python3:python3

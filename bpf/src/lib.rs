@@ -5,6 +5,7 @@
 //!   header. While no live agent beats, or no socket is there, it carries packets of tunnels by
 //!   itself, as its [`Carrier`] was told. Everything else goes to the kernel as it came.
 //! - [`Decap`] is what a real server needs where its kernel has no tunnel driver.
+//! - [`Forward`] passes packets on and does nothing else: what any program can do at most.
 //! - [`Traffic`] takes packets for the load generator, its sink and its responder.
 //! - [`SteerProgram`], [`DecapProgram`] and [`TrafficProgram`] are the same programs without an interface, to run
 //!   single frames through.
@@ -21,6 +22,7 @@ mod abi;
 mod carry;
 mod decap;
 mod error;
+mod forward;
 mod interface;
 mod log;
 mod mirror;
@@ -38,6 +40,7 @@ pub use abi::{
 pub use carry::{CARRY_MEMORY, CarriedFlow, CarriedService, Carrier, Numbers, Tunnel, Way};
 pub use decap::{DECAP_ADDRESSES, Decap, DecapProgram};
 pub use error::BpfError;
+pub use forward::{Forward, ForwardProgram, Onward};
 pub use interface::{AttachMode, ModeChoice};
 pub use program::{Action, TestRun};
 pub use steer::{DEFAULT_PIN_DIR, Seeds, Steer, SteerOptions, SteerProgram};

@@ -16,6 +16,10 @@ pub(crate) mod steer {
     include!(concat!(env!("OUT_DIR"), "/steer.skel.rs"));
 }
 
+pub(crate) mod forward {
+    include!(concat!(env!("OUT_DIR"), "/forward.skel.rs"));
+}
+
 pub(crate) mod traffic {
     include!(concat!(env!("OUT_DIR"), "/traffic.skel.rs"));
 }

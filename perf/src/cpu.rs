@@ -24,12 +24,17 @@ pub fn of_thread(thread: Pid) -> Result<f64> {
 
 /// CPU seconds of the kernel's thread for software interrupts of a CPU.
 pub fn of_ksoftirqd(cpu: usize) -> Result<f64> {
+    of_process(ksoftirqd(cpu)?)
+}
+
+/// The kernel's thread for software interrupts of a CPU.
+pub fn ksoftirqd(cpu: usize) -> Result<Pid> {
     let wanted = format!("ksoftirqd/{cpu}");
     // They are among the first that a kernel starts, some for each CPU.
     for pid in 1..=LAST_KSOFTIRQD {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         if name.trim_end() == wanted {
-            return of_process(Pid::from_raw(pid));
+            return Ok(Pid::from_raw(pid));
         }
     }
     bail!("there is no {wanted}")

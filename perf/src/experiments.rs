@@ -2,6 +2,8 @@
 //! beside ours.
 
 mod dire;
+mod engine;
+mod machine;
 mod mirroring;
 mod portable;
 
@@ -57,6 +59,17 @@ fn all() -> impl Iterator<Item = &'static Experiment> {
     portable::ALL.iter().chain(dire::ALL).chain(mirroring::ALL)
 }
 
+/// The experiment that gives a figure: they begin with the same name.
+pub fn of_figure(figure: &str) -> Option<&'static Experiment> {
+    let gives = |experiment: &&Experiment| {
+        let rest = figure.strip_prefix(experiment.id);
+        rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit() || c == '.'))
+    };
+    all()
+        .filter(gives)
+        .max_by_key(|experiment| experiment.id.len())
+}
+
 /// Runs what was asked for; an experiment that fails does not keep the others from theirs.
 pub fn run(arguments: &Arguments) -> Result<()> {
     for id in &arguments.only {
@@ -69,9 +82,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         |e: &&Experiment| arguments.only.is_empty() || arguments.only.iter().any(|id| id == e.id);
     let chosen: Vec<&Experiment> = all().filter(wanted).collect();
     if arguments.list {
-        chosen
-            .iter()
-            .for_each(|e| println!("{:<10} {}", e.id, e.about));
+        print!("{}", list(&chosen));
         return Ok(());
     }
     needs_root()?;
@@ -121,4 +132,26 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         );
     }
     Ok(())
+}
+
+fn list(experiments: &[&Experiment]) -> String {
+    let line = |e: &&Experiment| format!("{:<10} {}\n", e.id, e.about);
+    experiments.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_experiment_has_an_id_of_its_own_and_is_listed() {
+        let experiments: Vec<&Experiment> = all().collect();
+        let ids: BTreeSet<_> = experiments.iter().map(|e| e.id).collect();
+        assert_eq!(ids.len(), experiments.len());
+        let text = list(&experiments);
+        let listed: Vec<_> = text.lines().map(|line| line.split(' ').next()).collect();
+        let expected: Vec<_> = experiments.iter().map(|e| Some(e.id)).collect();
+        assert_eq!(listed, expected);
+    }
 }

@@ -6,10 +6,10 @@
 //! waiting: with the way of the rings' and the frames' cache lines between the cores, which depends on
 //! the machine more than on the program. Both are what comes on top of the processing.
 
-use crate::core_bench::{packet_of, tunnels};
 use anyhow::Context;
 use arrayvec::ArrayVec;
 use lockstep_core::{BURST, Dataplane, DataplaneConfig, Micros, PortId, Spread, SpreadBy, Verdict};
+use lockstep_counts::packets::{packet_of, tunnels};
 use lockstep_plan::DropReason;
 use lockstep_xsk::{Exchange, Frame, FramePool, FrameSize, RingSize, Umem, UmemConfig};
 use std::sync::Arc;

@@ -2,13 +2,12 @@
 
 #![forbid(unsafe_code)]
 
+mod compare;
 mod core_bench;
 mod cpu;
 mod experiments;
 mod figure;
 mod handover_bench;
-mod http;
-mod lab;
 #[allow(
     dead_code,
     unused_imports,
@@ -16,6 +15,8 @@ mod lab;
 )]
 mod load;
 mod measure;
+mod model;
+mod plot;
 mod replicate;
 mod report;
 mod session_bench;
@@ -53,10 +54,9 @@ enum Command {
         #[arg(long, default_value = "")]
         only: String,
     },
-    /// The engine beside nftables and nginx in a lab of network namespaces: packets a second.
-    Lab(lab::Arguments),
-    /// HTTP requests through the engine, nftables, HAProxy and nginx in a lab.
-    Http(http::Arguments),
+    /// The engine beside nftables, Linux and XDP forwarding, HAProxy and nginx in a lab of network
+    /// namespaces: packets and requests a second, CPU, latency.
+    Compare(compare::Arguments),
     /// The replicator alone, in memory: nanoseconds per packet.
     Session(session_bench::Arguments),
     /// Replicated sessions beside HAProxy in a lab: throughput, CPU, gaps, memory.
@@ -70,12 +70,10 @@ enum Command {
     Generate(Box<load::Arguments>),
     /// Answers on AF_XDP for any number of clients: HTTP over TCP, an echo over UDP.
     Respond(load::RespondArguments),
-    /// Writes the results' tables into docs/src/performance.md.
-    Report {
-        /// The checkout.
-        #[arg(long, default_value = ".")]
-        root: PathBuf,
-    },
+    /// How many hosts a load takes, and whose connections move when backends and balancers come and go.
+    Model(model::Arguments),
+    /// Draws the figures and writes the results' pages: docs/src/performance.md, docs/src/experiments.md, README.md.
+    Report(report::Arguments),
     /// Sends frames, as the lab's generator.
     #[command(hide = true)]
     Send {
@@ -93,7 +91,7 @@ enum Command {
         destination: Ipv4Addr,
         /// How many.
         #[command(flatten)]
-        load: lab::Load,
+        load: compare::Load,
     },
     /// Streams and echoes, as the servers of `replicate`.
     #[command(hide = true)]
@@ -126,15 +124,15 @@ fn main() -> anyhow::Result<()> {
             no_instructions,
             only,
         } => core_bench::run(&output, rounds, !no_instructions, &only),
-        Command::Lab(arguments) => lab::run(&arguments),
-        Command::Http(arguments) => http::run(&arguments),
+        Command::Compare(arguments) => compare::run(&arguments),
         Command::Session(arguments) => session_bench::run(&arguments),
         Command::Replicate(arguments) => replicate::run(&arguments),
         Command::Experiments(arguments) => experiments::run(&arguments),
         Command::StreamServer { address, port, cpu } => replicate::serve(address, port, cpu),
         Command::Generate(arguments) => load::run(&arguments),
         Command::Respond(arguments) => load::respond(&arguments),
-        Command::Report { root } => report::run(&root),
+        Command::Model(arguments) => model::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
         Command::Send {
             cpu,
             balancer_cpu,
@@ -142,11 +140,11 @@ fn main() -> anyhow::Result<()> {
             destination,
             load,
         } => {
-            let cpus = lab::Cpus {
+            let cpus = compare::Cpus {
                 generator: cpu,
                 balancer: balancer_cpu,
             };
-            lab::send(cpus, &mac, destination, &load)
+            compare::send(cpus, &mac, destination, &load)
         }
         Command::Count { path, flows } => core_bench::count(&path, flows),
     }

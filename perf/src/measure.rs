@@ -1,9 +1,13 @@
 //! What every measurement needs: figures of figures, and the CPU before other programs.
 
+use crate::cpu;
 use anyhow::{Context, Result, ensure};
+use lockstep_tests::lab::interrupted;
+use nix::unistd::Pid;
 use serde::Serialize;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 /// Refuses to go on without root.
 pub fn needs_root() -> Result<()> {
@@ -22,6 +26,52 @@ pub fn run_ahead_of_others() -> Result<()> {
     let own = std::process::id().to_string();
     let status = Command::new("chrt")
         .args(["--all-tasks", "--rr", "--pid", "1", &own])
+        .status()
+        .context("cannot run chrt")?;
+    ensure!(status.success(), "chrt failed: {status}");
+    Ok(())
+}
+
+/// What the kernel puts off to its threads for software interrupts has the same priority as what
+/// [`run_ahead_of_others`] gives, until this is dropped: else other programs on the machine cost what
+/// the kernel forwards more than what programs do.
+#[derive(Debug)]
+pub struct KernelAhead(());
+
+/// The threads that have it.
+static AHEAD: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+impl KernelAhead {
+    /// On these CPUs.
+    pub fn on(cpus: &[usize]) -> Result<Self> {
+        interrupted::undo_too(fall_back);
+        let ahead = KernelAhead(());
+        for &cpu in cpus {
+            let thread = cpu::ksoftirqd(cpu)?;
+            (AHEAD.lock().unwrap_or_else(PoisonError::into_inner)).push(thread);
+            chrt("--rr", 1, thread)?;
+        }
+        Ok(ahead)
+    }
+}
+
+impl Drop for KernelAhead {
+    fn drop(&mut self) {
+        fall_back();
+    }
+}
+
+fn fall_back() {
+    for thread in (AHEAD.lock().unwrap_or_else(PoisonError::into_inner)).drain(..) {
+        if let Err(error) = chrt("--other", 0, thread) {
+            eprintln!("cannot give thread {thread} its priority back: {error:#}");
+        }
+    }
+}
+
+fn chrt(policy: &str, priority: u32, thread: Pid) -> Result<()> {
+    let status = Command::new("chrt")
+        .args([policy, "--pid", &priority.to_string(), &thread.to_string()])
         .status()
         .context("cannot run chrt")?;
     ensure!(status.success(), "chrt failed: {status}");

@@ -10,15 +10,16 @@
 //! its own; client and servers share the other one. All of them run ahead of what else this machine
 //! does.
 
-mod balancer;
+pub mod balancer;
 mod bulk;
-mod client;
+pub mod client;
 mod crowd;
 mod delay;
 pub mod network;
-mod server;
-mod switchover;
+pub mod server;
+pub mod switchover;
 
+pub use client::{Direction, Transfer};
 pub use server::serve;
 
 use crate::measure::{needs_root, run_ahead_of_others, write};

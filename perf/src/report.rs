@@ -1,8 +1,12 @@
-//! The results' tables in `docs/src/performance.md`, written from `perf/results/*.json`.
+//! The results' pages, written from `perf/results`: the tables of `docs/src/performance.md`, the chapter
+//! of figures, the pictures themselves, and what the front page shows of them.
 //!
-//! No figure on that page is typed: a test renders the tables again and compares.
+//! No figure on any of them is typed: a test renders all of it again and compares.
 
+mod chapter;
+mod figures;
 mod peers;
+mod readme;
 mod replicate;
 
 use anyhow::{Context, bail};
@@ -13,25 +17,96 @@ use std::path::Path;
 const BEGIN: &str = "<!-- results: written by `lockstep-perf report` -->";
 const END: &str = "<!-- end of results -->";
 const PAGE: &str = "docs/src/performance.md";
+const RESULTS: &str = "perf/results";
+const PICTURES: &str = "docs/src/figures";
 
-/// Writes the tables into the page of the checkout at `root`.
-pub fn run(root: &Path) -> anyhow::Result<()> {
-    let page = root.join(PAGE);
-    let text = std::fs::read_to_string(&page)
-        .with_context(|| format!("cannot read {}", page.display()))?;
-    let written = page_with(&text, &tables(root)?)?;
-    std::fs::write(&page, written).with_context(|| format!("cannot write {}", page.display()))?;
+/// What `lockstep-perf report` is told.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The checkout.
+    #[arg(long, default_value = ".")]
+    root: std::path::PathBuf,
+    /// Report the short runs instead, as pages in perf/results/quick/report.
+    #[arg(long)]
+    quick: bool,
+}
+
+/// Writes the pages of the checkout.
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let root = &arguments.root;
+    if arguments.quick {
+        return quick(&root.join(RESULTS).join("quick"));
+    }
+    let figures = figures::load(&root.join(RESULTS))?;
+    for (page, text) in pages(root, &figures)? {
+        let path = root.join(page);
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        println!("written to {}", path.display());
+    }
+    let pictures = root.join(PICTURES);
+    figures::write(&figures::draw(&figures)?, &pictures)?;
+    println!(
+        "{} figures drawn into {}",
+        figures.len(),
+        pictures.display()
+    );
+    Ok(())
+}
+
+/// The pages of short runs, beside their results: nothing that is committed changes.
+fn quick(results: &Path) -> anyhow::Result<()> {
+    let figures = figures::load(results)?;
+    if figures.is_empty() {
+        bail!(
+            "there are no figures in {}: QUICK=1 make experiments measures some",
+            results.display()
+        );
+    }
+    let directory = results.join("report");
+    figures::write(&figures::draw(&figures)?, &directory.join("figures"))?;
+    let page = directory.join("experiments.md");
+    std::fs::write(&page, chapter::page(&figures))?;
     println!("written to {}", page.display());
     Ok(())
 }
 
-/// The page with these tables between its marks.
-fn page_with(text: &str, tables: &str) -> anyhow::Result<String> {
-    let (Some((before, _)), Some((_, after))) = (text.split_once(BEGIN), text.split_once(END))
-    else {
-        bail!("{PAGE} has lost its marks `{BEGIN}` and `{END}`");
+/// The pages by their paths, as they are to be.
+fn pages(
+    root: &Path,
+    figures: &[crate::figure::Figure],
+) -> anyhow::Result<Vec<(&'static str, String)>> {
+    let read = |page: &str| {
+        let path = root.join(page);
+        std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     };
-    Ok(format!("{before}{BEGIN}\n\n{tables}\n{END}{after}"))
+    let marks = (readme::BEGIN, readme::END);
+    let performance = between(PAGE, &read(PAGE)?, (BEGIN, END), &tables(root)?)?;
+    let front = between(
+        readme::PAGE,
+        &read(readme::PAGE)?,
+        marks,
+        &readme::plots(figures),
+    )?;
+    Ok(vec![
+        (PAGE, performance),
+        (chapter::PAGE, chapter::page(figures)),
+        (readme::INDEX, readme::index(figures)),
+        (readme::PAGE, front),
+    ])
+}
+
+/// A page with this between its marks.
+fn between(
+    page: &str,
+    text: &str,
+    (begin, end): (&str, &str),
+    written: &str,
+) -> anyhow::Result<String> {
+    let (Some((before, _)), Some((_, after))) = (text.split_once(begin), text.split_once(end))
+    else {
+        bail!("{page} has lost its marks `{begin}` and `{end}`");
+    };
+    Ok(format!("{before}{begin}\n\n{written}{end}{after}"))
 }
 
 fn tables(root: &Path) -> anyhow::Result<String> {
@@ -61,6 +136,7 @@ fn tables(root: &Path) -> anyhow::Result<String> {
     peers::requests(&mut text, &rows(root, "http.json")?);
     replicate::alone(&mut text, &rows(root, "session.json")?);
     replicate::tables(&mut text, &rows(root, "replicate.json")?);
+    text.push('\n');
     Ok(text)
 }
 
@@ -115,33 +191,55 @@ fn number(value: &Value, decimals: usize) -> String {
 }
 
 fn thousands(value: &Value) -> String {
-    let Some(number) = value.as_f64() else {
-        return "-".to_owned();
-    };
-    let digits = format!("{number:.0}");
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    let number = value.as_f64().map(|number| number.round() as u64);
+    number.map_or("-".to_owned(), crate::plot::grouped)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn root() -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    }
+
     #[test]
-    fn the_page_has_the_tables_of_the_results() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let text = std::fs::read_to_string(root.join(PAGE)).unwrap();
-        let expected = page_with(&text, &tables(&root).unwrap()).unwrap();
-        assert!(
-            text == expected,
+    fn the_pages_have_what_the_results_give() {
+        let root = root();
+        let figures = figures::load(&root.join(RESULTS)).unwrap();
+        for (page, expected) in pages(&root, &figures).unwrap() {
+            let text = std::fs::read_to_string(root.join(page)).unwrap();
+            assert!(
+                text == expected,
+                "{page}: run `target/release/lockstep-perf report`"
+            );
+        }
+    }
+
+    #[test]
+    fn the_pictures_are_those_of_the_figures() {
+        let root = root();
+        let figures = figures::load(&root.join(RESULTS)).unwrap();
+        let drawings = figures::draw(&figures).unwrap();
+        let directory = root.join(PICTURES);
+        let present = figures::present(&directory).unwrap();
+        assert_eq!(
+            present,
+            figures::names(&drawings),
             "run `target/release/lockstep-perf report`"
         );
+        for drawing in drawings {
+            let svg = directory.join(figures::file(drawing.figure, "svg"));
+            let png = directory.join(figures::file(drawing.figure, "png"));
+            let is_drawn = std::fs::read_to_string(&svg).unwrap() == drawing.svg;
+            let source = crate::plot::source_of_png(&std::fs::read(&png).unwrap());
+            assert!(
+                is_drawn && source == Some(drawing.source()),
+                "{} and {}: run `target/release/lockstep-perf report`",
+                svg.display(),
+                png.display()
+            );
+        }
     }
 
     #[test]

@@ -20,6 +20,8 @@ const BALANCER: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 1);
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 /// The device of the client and of the servers.
 const DEVICE: &str = "eth0";
+/// That of the client.
+pub const CLIENT_DEVICE: &str = DEVICE;
 /// That of the servers.
 pub const SERVERS_DEVICE: &str = DEVICE;
 /// The balancer's device towards the client.

@@ -1,4 +1,5 @@
-//! The server: a deterministic stream down, a sink for one up, or an echo. One thread.
+//! The server: a deterministic stream down, a sink for one up, an echo, or answers to requests. One
+//! thread.
 //!
 //! A connection begins with 16 bytes: what it wants and how many bytes of it, both big-endian.
 
@@ -9,6 +10,7 @@ use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 /// Bytes after which the stream repeats itself; no multiple of any packet's or buffer's size.
 pub const PERIOD: usize = 1_000_003;
@@ -28,6 +30,8 @@ pub enum Wish {
     Echo,
     /// The same; at the end the server prints when it sent what ([`now`]).
     TimedEcho,
+    /// An answer to each request ([`Dialogue`]), after so many microseconds of CPU time.
+    Requests(u64),
 }
 
 impl Wish {
@@ -38,6 +42,7 @@ impl Wish {
             Wish::Upload(count) => (2, count),
             Wish::Echo => (3, 0),
             Wish::TimedEcho => (4, 0),
+            Wish::Requests(work) => (5, work),
         };
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&kind.to_be_bytes());
@@ -53,6 +58,7 @@ impl Wish {
             (2, count) => Some(Wish::Upload(count)),
             (3, _) => Some(Wish::Echo),
             (4, _) => Some(Wish::TimedEcho),
+            (5, work) => Some(Wish::Requests(work)),
             _ => None,
         }
     }
@@ -71,6 +77,55 @@ pub fn stream() -> Vec<u8> {
         .collect();
     bytes.extend_from_within(..2 * PIECE);
     bytes
+}
+
+/// Bytes of a request.
+pub const REQUEST: usize = 7 * 1024;
+/// And of its answer.
+pub const ANSWER: usize = 35 * 1024;
+
+/// A connection's requests: each answer depends on every byte that came before it, so that one of a
+/// server that missed something is wrong.
+#[derive(Debug, Default)]
+pub struct Dialogue {
+    state: u64,
+    /// Bytes of the request under way.
+    asked: usize,
+}
+
+impl Dialogue {
+    /// Takes in more bytes, which must not go past the end of a request; whether it is complete.
+    pub fn take(&mut self, bytes: &[u8]) -> bool {
+        for &byte in bytes {
+            self.state = (self.state ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        }
+        self.asked += bytes.len();
+        let complete = self.asked == REQUEST;
+        if complete {
+            self.asked = 0;
+        }
+        complete
+    }
+
+    /// Bytes that the request under way still lacks.
+    pub const fn missing(&self) -> usize {
+        REQUEST - self.asked
+    }
+
+    /// The answer to the request that was completed last.
+    pub fn answer<'a>(&self, stream: &'a [u8]) -> &'a [u8] {
+        let at = (self.state % PERIOD as u64) as usize;
+        &stream[at..at + ANSWER]
+    }
+}
+
+/// Uses so much CPU time.
+fn work(microseconds: u64) -> Result<()> {
+    let used =
+        || -> Result<Duration> { Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into()) };
+    let end = used()? + Duration::from_micros(microseconds);
+    while used()? < end {}
+    Ok(())
 }
 
 /// `lockstep-perf stream-server`: serves until it is killed.
@@ -149,6 +204,7 @@ struct Connection {
     owed: Vec<u8>,
     /// When it was sent.
     times: Vec<u64>,
+    dialogue: Dialogue,
 }
 
 impl Drop for Connection {
@@ -189,6 +245,7 @@ impl Connection {
             done: 0,
             owed: Vec::new(),
             times: Vec::new(),
+            dialogue: Dialogue::default(),
         }
     }
 
@@ -204,6 +261,7 @@ impl Connection {
             Wish::Download(count) => self.download(count, stream),
             Wish::Upload(count) => self.upload(count, scratch),
             Wish::Echo | Wish::TimedEcho => self.echo(scratch),
+            Wish::Requests(microseconds) => self.answer(microseconds, stream, scratch),
         }
     }
 
@@ -250,6 +308,37 @@ impl Connection {
         Ok(Then::Wait(EpollFlags::EPOLLIN))
     }
 
+    fn answer(&mut self, microseconds: u64, stream: &[u8], scratch: &mut [u8]) -> Result<Then> {
+        for _ in 0..TURN {
+            while !self.owed.is_empty() {
+                match self.socket.write(&self.owed) {
+                    Ok(count) => drop(self.owed.drain(..count)),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        return Ok(Then::Wait(EpollFlags::EPOLLOUT));
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            let room = self.dialogue.missing().min(scratch.len());
+            match read(&mut self.socket, &mut scratch[..room])? {
+                Some(0) => return Ok(Then::Close),
+                Some(count) => {
+                    if self.dialogue.take(&scratch[..count]) {
+                        work(microseconds)?;
+                        self.owed.extend_from_slice(self.dialogue.answer(stream));
+                    }
+                }
+                None => return Ok(Then::Wait(EpollFlags::EPOLLIN)),
+            }
+        }
+        let more = if self.owed.is_empty() {
+            EpollFlags::EPOLLIN
+        } else {
+            EpollFlags::EPOLLOUT
+        };
+        Ok(Then::Wait(more))
+    }
+
     fn echo(&mut self, scratch: &mut [u8]) -> Result<Then> {
         for _ in 0..TURN {
             if self.owed.is_empty() {
@@ -285,5 +374,49 @@ fn read(socket: &mut TcpStream, bytes: &mut [u8]) -> Result<Option<usize>> {
         Ok(count) => Ok(Some(count)),
         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_depends_on_every_byte_that_came_before_however_it_was_cut() {
+        let stream = stream();
+        let request = |first: u8| {
+            let mut request = vec![7; REQUEST];
+            request[0] = first;
+            request
+        };
+        let mut whole = Dialogue::default();
+        assert!(whole.take(&request(1)));
+        assert!(whole.take(&request(2)));
+        let mut cut = Dialogue::default();
+        assert!(!cut.take(&request(1)[..100]));
+        assert_eq!(cut.missing(), REQUEST - 100);
+        assert!(cut.take(&request(1)[100..]));
+        assert!(cut.take(&request(2)));
+        assert_eq!(whole.answer(&stream), cut.answer(&stream));
+        let mut other = Dialogue::default();
+        other.take(&request(0));
+        other.take(&request(2));
+        assert_ne!(whole.answer(&stream), other.answer(&stream));
+        assert_eq!(other.answer(&stream).len(), ANSWER);
+    }
+
+    #[test]
+    fn a_wish_is_read_as_it_was_written() {
+        let wishes = [
+            Wish::Download(5),
+            Wish::Upload(6),
+            Wish::Echo,
+            Wish::TimedEcho,
+            Wish::Requests(2_000),
+        ];
+        for wish in wishes {
+            assert_eq!(Wish::parse(wish.bytes()), Some(wish));
+        }
+        assert_eq!(Wish::parse([9; 16]), None);
     }
 }

@@ -1,7 +1,7 @@
 //! Programs in the lab: started with a log, killed with their children on drop.
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, killpg};
 use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -26,16 +26,15 @@ impl Process {
     pub(super) fn spawn(name: &str, log: PathBuf, mut command: Command) -> Result<Self> {
         let file = File::options().create(true).append(true).open(&log);
         let file = file.with_context(|| format!("cannot write {}", log.display()))?;
-        let child = (command.stdin(Stdio::null()))
+        (command.stdin(Stdio::null()))
             .stdout(file.try_clone()?)
             .stderr(file)
-            .process_group(0)
-            .spawn()
-            .with_context(|| format!("cannot start {name}"))?;
+            .process_group(0);
+        let child = hearing_signals(|| command.spawn())?;
         Ok(Process {
             name: name.to_owned(),
             log,
-            child,
+            child: child.with_context(|| format!("cannot start {name}"))?,
         })
     }
 
@@ -119,6 +118,16 @@ impl Drop for Process {
         let _ = killpg(self.pid(), Signal::SIGKILL);
         let _ = self.child.wait();
     }
+}
+
+/// Starts a program while this thread holds no signal back: programs inherit what it does, and one
+/// that [`super::interrupted`] has made hold SIGTERM back could not be ended by it.
+fn hearing_signals<T>(start: impl FnOnce() -> T) -> Result<T> {
+    let held = SigSet::empty().thread_swap_mask(SigmaskHow::SIG_SETMASK);
+    let held = held.context("cannot let signals through")?;
+    let started = start();
+    held.thread_set_mask().context("cannot hold signals back")?;
+    Ok(started)
 }
 
 /// Runs a command to its end.

@@ -195,6 +195,8 @@ fn scenario_kubernetes_a_download_from_a_dire_survives_the_deletion_of_its_prima
             if bytes >= content.size() / 2 && !looked {
                 let gone = deleted.as_deref().context("nothing was deleted")?;
                 switched_from(&api, gone)?;
+                let events = balancer.cli_text(&["events"])?;
+                ensure!(events.contains(&format!("switched {gone} -> ")), "{events}");
                 looked = true;
             }
             Ok(())
@@ -231,7 +233,8 @@ fn wait_for_dire(api: &KubeApi, what: &str, wanted: impl Fn(&Value) -> bool) -> 
 }
 
 /// The status tells of another primary, and that three replicas are in sync again: the fourth pod
-/// has been fed what the session's client has sent and got.
+/// has been fed what the session's client has sent and got. On a busy machine the next primary may have
+/// stalled since: the last switchover is not always that from the pod that is gone.
 fn switched_from(api: &KubeApi, gone: &str) -> Result<()> {
     let status = wait_for_dire(api, "has another primary, and three in sync", |status| {
         let primary = status["primary"].as_str().unwrap_or_default();
@@ -241,12 +244,12 @@ fn switched_from(api: &KubeApi, gone: &str) -> Result<()> {
         !primary.is_empty()
             && primary != gone
             && status["syncedReplicas"] == 3
-            && status["lastSwitchover"]["from"] == *gone
             && others.iter().all(|replica| replica["pod"] != *gone)
             && others.into_iter().any(joined)
     })?;
+    let last = &status["lastSwitchover"];
     ensure!(
-        status["lastSwitchover"]["to"] == status["primary"] && status["sessions"] == 1,
+        last["to"] == status["primary"] && last["to"] != last["from"] && status["sessions"] == 1,
         "{status}"
     );
     Ok(())

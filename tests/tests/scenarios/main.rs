@@ -6,6 +6,7 @@ mod back;
 mod capture;
 mod capture_icmp;
 mod change;
+mod compare;
 mod consistency;
 mod doctor;
 mod errors;

@@ -1,0 +1,461 @@
+//! The comparison: the engine beside what a user would choose instead, in one lab and one run.
+//!
+//! Every case is measured in every round, and every other round goes backwards, so that no case is
+//! always the first. A round has what each case carries at most: datagrams of three sizes
+//! ([`packets`]), HTTP requests ([`requests`]), and TCP's packets where a case has no others
+//! ([`streams`]). When all rounds are done, latency is measured at shares of what the slowest case
+//! carried ([`latency`]), in rounds again.
+//!
+//! Client, generator and servers have one CPU, the balancer has the other one, all with a real-time
+//! priority, the kernel's threads for software interrupts too: what else runs on the machine gets what
+//! they leave. What is not the same
+//! from case to case is said in the results ([`case::Case::differs`]).
+
+mod case;
+mod engine;
+mod figures;
+mod latency;
+mod packets;
+mod requests;
+mod results;
+mod streams;
+mod table;
+
+pub use packets::{Load, send};
+
+use crate::measure::{KernelAhead, needs_root, run_ahead_of_others, write};
+use crate::replicate;
+use anyhow::{Context, Result, bail, ensure};
+use case::Case;
+use clap::ValueEnum;
+use lockstep_tests::lab::interrupted;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+use results::{About, LatencyLoad, Measured, PacketLoad, Results, Share, goals, note};
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// The CPUs of a measurement.
+#[derive(Debug, Clone, Copy)]
+pub struct Cpus {
+    /// Of the generator, of clients and servers.
+    pub generator: usize,
+    /// Of the balancer.
+    pub balancer: usize,
+}
+
+impl From<Cpus> for replicate::Cpus {
+    fn from(cpus: Cpus) -> Self {
+        replicate::Cpus {
+            endpoints: cpus.generator,
+            balancer: cpus.balancer,
+        }
+    }
+}
+
+/// What `lockstep-perf compare` is told.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Where the results go; those of a quick run go into its directory `quick`.
+    #[arg(long, default_value = "perf/results")]
+    results: PathBuf,
+    /// One round of short trials, to try the comparison out.
+    #[arg(long)]
+    quick: bool,
+    /// Rounds, each with every case; the median is reported.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// The cases to measure: the usual ones, unless said otherwise.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Case>,
+    /// What to measure: everything, unless said otherwise.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    parts: Vec<Part>,
+    /// Sizes of frames in bytes, their checksum sequences included.
+    #[arg(long, value_delimiter = ',', default_values_t = [64, 1_400, packets::LARGE])]
+    bytes: Vec<usize>,
+    /// Flows of datagrams.
+    #[arg(long, default_value_t = 1_000)]
+    flows: u32,
+    /// Connections of requests.
+    #[arg(long, default_value_t = 64)]
+    connections: u32,
+    /// Milliseconds of each trial of a ramp; 500, or 200 of a quick run, unless said otherwise.
+    #[arg(long)]
+    milliseconds: Option<u64>,
+    /// The CPU of the generator, of clients and servers.
+    #[arg(long, default_value_t = 0)]
+    generator_cpu: usize,
+    /// The CPU of the balancer.
+    #[arg(long, default_value_t = 1)]
+    balancer_cpu: usize,
+    /// Prints every trial.
+    #[arg(long)]
+    verbose: bool,
+}
+
+/// A part of the measurements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Datagrams a second.
+    Packets,
+    /// Packets of TCP a second.
+    Streams,
+    /// HTTP requests a second.
+    Requests,
+    /// Latency at shares of what the slowest carries; of what was measured before only.
+    Latency,
+}
+
+/// Measures and writes everything.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    needs_root()?;
+    let cpus = cpus(arguments)?;
+    for bytes in &arguments.bytes {
+        ensure!(
+            (64..=packets::LARGE).contains(bytes),
+            "no frame here has {bytes} bytes: 64 to {}",
+            packets::LARGE
+        );
+    }
+    interrupted::take_down_labs()?;
+    run_ahead_of_others()?;
+    let _kernel = KernelAhead::on(&[cpus.generator, cpus.balancer])?;
+    let begin = Instant::now();
+    let mut comparison = Comparison::new(arguments, cpus);
+    comparison.measure()?;
+    let results = comparison.results();
+    table::print(&results);
+    let directory = match arguments.quick {
+        true => arguments.results.join("quick"),
+        false => arguments.results.clone(),
+    };
+    write(&directory.join("compare.json"), &results)?;
+    for figure in figures::all(&results, &arguments.bytes) {
+        figure.save(&directory)?;
+    }
+    println!(
+        "{:.0} minutes",
+        (begin.elapsed().as_secs_f64() / 60.0).ceil()
+    );
+    if !comparison.failed.is_empty() {
+        bail!(
+            "what could not be measured is not in the results:\n  {}",
+            comparison.failed.join("\n  ")
+        );
+    }
+    Ok(())
+}
+
+fn cpus(arguments: &Arguments) -> Result<Cpus> {
+    let (generator, balancer) = (arguments.generator_cpu, arguments.balancer_cpu);
+    let there = core_affinity::get_core_ids().context("cannot list the CPUs")?;
+    ensure!(
+        there.len() >= 2,
+        "A comparison needs two CPUs, one of them for the balancer alone: this process has {}.",
+        there.len()
+    );
+    for cpu in [generator, balancer] {
+        ensure!(
+            there.iter().any(|core| core.id == cpu),
+            "there is no CPU {cpu} for this process; name others with --generator-cpu and \
+             --balancer-cpu"
+        );
+    }
+    ensure!(
+        generator != balancer,
+        "generator and balancer need a CPU each: --generator-cpu and --balancer-cpu are the same"
+    );
+    Ok(Cpus {
+        generator,
+        balancer,
+    })
+}
+
+/// A comparison under way.
+struct Comparison<'a> {
+    arguments: &'a Arguments,
+    cases: Vec<Case>,
+    cpus: Cpus,
+    measured: Measured,
+    failed: Vec<String>,
+}
+
+impl<'a> Comparison<'a> {
+    fn new(arguments: &'a Arguments, cpus: Cpus) -> Self {
+        let cases = match arguments.only.as_slice() {
+            [] => Case::USUAL.to_vec(),
+            only => only.to_vec(),
+        };
+        Comparison {
+            arguments,
+            cases,
+            cpus,
+            measured: Measured::default(),
+            failed: Vec::new(),
+        }
+    }
+
+    fn has(&self, part: Part) -> bool {
+        self.arguments.parts.is_empty() || self.arguments.parts.contains(&part)
+    }
+
+    fn rounds(&self) -> usize {
+        match self.arguments.quick {
+            true => 1,
+            false => self.arguments.rounds.max(1),
+        }
+    }
+
+    fn measure(&mut self) -> Result<()> {
+        let rounds = self.rounds();
+        for round in 0..rounds {
+            for case in in_turns(&self.cases, round) {
+                eprintln!("round {} of {rounds}: {case}", round + 1);
+                self.maxima(case)?;
+            }
+        }
+        if !self.has(Part::Latency) {
+            return Ok(());
+        }
+        let udp = self.rates(LatencyLoad::Udp);
+        let rr = self.rates(LatencyLoad::Rr);
+        for round in 0..rounds {
+            for case in in_turns(&self.cases, round) {
+                eprintln!("latency, round {} of {rounds}: {case}", round + 1);
+                self.latencies(case, &udp, &rr)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a case carries at most.
+    fn maxima(&mut self, case: Case) -> Result<()> {
+        let requests = self.requests();
+        if self.has(Part::Packets) && case.has_udp() {
+            run_on(&[self.cpus.generator, self.cpus.balancer])?;
+            let last: Vec<Option<f64>> = (self.arguments.bytes.iter())
+                .map(|&bytes| self.last(case, bytes))
+                .collect();
+            let sizes = &self.arguments.bytes;
+            let outcome = packets::round(case, sizes, &last, self.cpus, &self.ramp());
+            for (bytes, round) in self.heeded(case, "packets", outcome) {
+                note(
+                    &mut self.measured.packets,
+                    case,
+                    (PacketLoad::Udp, bytes),
+                    round,
+                );
+            }
+        }
+        // All that this process starts runs there, but for what is told otherwise.
+        run_on(&[self.cpus.generator])?;
+        if self.has(Part::Streams) && case.streams() {
+            let outcome = streams::round(case, &self.arguments.bytes, self.cpus, &requests);
+            for (bytes, round) in self.heeded(case, "packets of TCP", outcome) {
+                let load = match bytes {
+                    streams::SMALLEST => PacketLoad::TcpRequests,
+                    _ => PacketLoad::TcpStream,
+                };
+                note(&mut self.measured.packets, case, (load, bytes), round);
+            }
+        }
+        if self.has(Part::Requests) && case.has_tcp() {
+            let outcome = requests::round(case, self.cpus, &requests);
+            for (load, trial) in self.heeded(case, "requests", outcome) {
+                note(&mut self.measured.requests, case, load, trial);
+            }
+        }
+        Ok(())
+    }
+
+    fn latencies(&mut self, case: Case, udp: &[(Share, u64)], rr: &[(Share, u64)]) -> Result<()> {
+        let settings = latency::Settings {
+            seconds: if self.arguments.quick { 0.5 } else { 1.5 },
+            flows: self.arguments.flows,
+            connections: self.arguments.connections,
+            verbose: self.arguments.verbose,
+        };
+        if case.has_udp() && !udp.is_empty() {
+            run_on(&[self.cpus.generator, self.cpus.balancer])?;
+            let outcome = latency::datagrams(case, udp, self.cpus, &settings);
+            for (share, round) in self.heeded(case, "latency of datagrams", outcome) {
+                let key = (LatencyLoad::Udp, share);
+                note(&mut self.measured.latencies, case, key, round);
+            }
+        }
+        if case.has_tcp() && !rr.is_empty() {
+            run_on(&[self.cpus.generator])?;
+            let outcome = latency::requests(case, rr, self.cpus, &settings);
+            for (share, round) in self.heeded(case, "latency of requests", outcome) {
+                let key = (LatencyLoad::Rr, share);
+                note(&mut self.measured.latencies, case, key, round);
+            }
+        }
+        Ok(())
+    }
+
+    /// What was measured; nothing, and a line for the end, where that failed: one case does not keep
+    /// the others from being measured.
+    fn heeded<T>(&mut self, case: Case, what: &str, outcome: Result<Vec<T>>) -> Vec<T> {
+        outcome.unwrap_or_else(|error| {
+            let line = format!("{case}, {what}: {error:#}");
+            eprintln!("  failed: {line}");
+            self.failed.push(line);
+            Vec::new()
+        })
+    }
+
+    /// The maximum of a case's last round.
+    fn last(&self, case: Case, bytes: usize) -> Option<f64> {
+        let mut all = self.measured.packets.iter();
+        let series = all.find(|s| s.case == case && s.key == (PacketLoad::Udp, bytes))?;
+        Some(series.rounds.last()?.packets_per_second)
+    }
+
+    /// What is offered for latency.
+    fn rates(&self, load: LatencyLoad) -> Vec<(Share, u64)> {
+        let slowest = self.measured.slowest(load).into_iter();
+        slowest
+            .flat_map(|rate| Share::ALL.map(|share| (share, share.of(rate))))
+            .filter(|(_, rate)| *rate > 0)
+            .collect()
+    }
+
+    fn ramp(&self) -> packets::Ramp {
+        let quick = self.arguments.quick;
+        packets::Ramp {
+            flows: self.arguments.flows,
+            milliseconds: (self.arguments.milliseconds).unwrap_or(if quick { 200 } else { 500 }),
+            growth: if quick { 1.5 } else { 1.25 },
+            verbose: self.arguments.verbose,
+        }
+    }
+
+    fn requests(&self) -> requests::Settings {
+        requests::Settings {
+            seconds: if self.arguments.quick { 1 } else { 2 },
+            connections: self.arguments.connections,
+            verbose: self.arguments.verbose,
+        }
+    }
+
+    fn results(&self) -> Results {
+        let (packets, requests, latencies) = self.measured.rows();
+        let about = |case: &Case| About {
+            case: case.name().to_owned(),
+            about: case.about().to_owned(),
+            differs: case.differs().to_owned(),
+        };
+        Results {
+            quick: self.arguments.quick,
+            rounds: self.rounds(),
+            flows: self.arguments.flows,
+            connections: self.arguments.connections,
+            cases: self.cases.iter().map(about).collect(),
+            goals: goals(&packets, &requests, &latencies),
+            packets,
+            requests,
+            latencies,
+        }
+    }
+}
+
+/// The cases of a round: every other one backwards.
+fn in_turns(cases: &[Case], round: usize) -> Vec<Case> {
+    let mut cases = cases.to_vec();
+    if round % 2 == 1 {
+        cases.reverse();
+    }
+    cases
+}
+
+/// This thread, and what it starts from now on, runs on these CPUs.
+fn run_on(cpus: &[usize]) -> Result<()> {
+    let mut set = CpuSet::new();
+    for &cpu in cpus {
+        set.set(cpu)?;
+    }
+    sched_setaffinity(Pid::from_raw(0), &set).context("cannot choose the CPUs to run on")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn parsed(words: &str) -> Result<Arguments, clap::Error> {
+        let words = ["compare"].into_iter().chain(words.split_whitespace());
+        Command::try_parse_from(words).map(|command| command.arguments)
+    }
+
+    #[test]
+    fn a_case_that_is_not_there_is_refused_with_those_that_are() {
+        let error = parsed("--only lockstep-tunel").expect_err("no such case");
+        let text = error.to_string();
+        assert!(text.contains("lockstep-tunnel"), "{text}");
+        assert!(parsed("--parts nothing").is_err());
+    }
+
+    #[test]
+    fn one_cpu_for_both_is_refused() {
+        let same = parsed("--generator-cpu 0 --balancer-cpu 0").expect("it parses");
+        assert!(cpus(&same).is_err());
+        let nowhere = parsed("--balancer-cpu 5000").expect("it parses");
+        let error = cpus(&nowhere).expect_err("no such CPU").to_string();
+        assert!(
+            error.contains("5000") || error.contains("two CPUs"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_quick_run_is_one_round_of_all_parts() {
+        let arguments = parsed("--quick --rounds 5").expect("it parses");
+        let cpus = Cpus {
+            generator: 0,
+            balancer: 1,
+        };
+        let comparison = Comparison::new(&arguments, cpus);
+        assert_eq!(comparison.rounds(), 1);
+        assert_eq!(comparison.cases, Case::USUAL);
+        assert!(comparison.has(Part::Latency) && comparison.has(Part::Streams));
+        let arguments = parsed("--parts packets --only haproxy").expect("it parses");
+        let comparison = Comparison::new(&arguments, cpus);
+        assert_eq!((comparison.rounds(), comparison.cases.len()), (3, 1));
+        assert!(!comparison.has(Part::Latency));
+    }
+
+    #[test]
+    fn every_other_round_goes_backwards() {
+        let cases = [Case::Haproxy, Case::NginxStream, Case::LockstepNat];
+        assert_eq!(in_turns(&cases, 0), cases);
+        let mut backwards = cases;
+        backwards.reverse();
+        assert_eq!(in_turns(&cases, 1), backwards);
+        assert_eq!(in_turns(&cases, 2), cases);
+    }
+
+    #[test]
+    fn usual_cases_are_named_once_and_say_what_is_not_the_same() {
+        let mut names: Vec<&str> = Case::USUAL.map(Case::name).to_vec();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Case::USUAL.len());
+        for case in Case::value_variants() {
+            let value = case.to_possible_value();
+            assert_eq!(
+                value.as_ref().map(|value| value.get_name()),
+                Some(case.name())
+            );
+            assert!(case.differs().ends_with('.'), "{case}");
+            assert!(case.has_udp() || case.has_tcp(), "{case}");
+        }
+    }
+}

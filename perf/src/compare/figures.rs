@@ -1,0 +1,199 @@
+//! The comparison's figures, for the report to draw.
+
+use super::case::Case;
+use super::results::{Latency, LatencyLoad, PacketLoad, Packets, Requests, Results, Share};
+use crate::figure::{Axis, Fact, Figure, Kind, Point, Series};
+
+/// All of them.
+pub fn all(results: &Results, sizes: &[usize]) -> Vec<Figure> {
+    let mut figures: Vec<Figure> = sizes.iter().map(|&bytes| packets(results, bytes)).collect();
+    figures.push(requests(results));
+    for share in Share::ALL {
+        figures.push(latency(results, LatencyLoad::Rr, share));
+        figures.push(latency(results, LatencyLoad::Udp, share));
+    }
+    figures.retain(|figure| !figure.labels.is_empty());
+    for figure in &mut figures {
+        figure.quick = results.quick;
+    }
+    figures
+}
+
+fn bars(id: String, title: String, y: (&str, &str)) -> Figure {
+    Figure {
+        id,
+        title,
+        kind: Kind::Bars,
+        x: axis("case", ""),
+        y: axis(y.0, y.1),
+        labels: Vec::new(),
+        ours: Vec::new(),
+        theirs: Vec::new(),
+        theirs_from: String::new(),
+        differs: Vec::new(),
+        facts: Vec::new(),
+        quick: false,
+    }
+}
+
+fn axis(label: &str, unit: &str) -> Axis {
+    Axis {
+        label: label.to_owned(),
+        unit: unit.to_owned(),
+        logarithmic: false,
+    }
+}
+
+/// A sentence for each case in the figure.
+fn differs(results: &Results, names: impl Fn(&str) -> bool) -> Vec<String> {
+    (results.cases.iter())
+        .filter(|about| names(&about.case))
+        .map(|about| format!("{}: {}", about.case, about.differs))
+        .collect()
+}
+
+fn packets(results: &Results, bytes: usize) -> Figure {
+    let class = match bytes {
+        super::packets::LARGE => "large".to_owned(),
+        other => other.to_string(),
+    };
+    let mut figure = bars(
+        format!("compare-packets-{class}"),
+        format!("Packets a second that each carries at most, frames of {bytes} bytes"),
+        ("packets", "1/s"),
+    );
+    let rows: Vec<&Packets> = (results.packets.iter())
+        .filter(|row| row.bytes == bytes)
+        .collect();
+    figure.labels = rows.iter().map(|row| label(row)).collect();
+    let points = rows.iter().enumerate().map(|(at, row)| Point {
+        x: at as f64,
+        y: row.packets_per_second,
+        low: row.low,
+        high: row.high,
+    });
+    figure.ours = vec![Series {
+        name: "packets a second".to_owned(),
+        points: points.collect(),
+    }];
+    figure.facts = (rows.iter())
+        .filter(|row| row.load == PacketLoad::Udp)
+        .filter_map(|row| {
+            Some(Fact {
+                name: format!("{} to nftables-dnat", row.case),
+                ours: row.ratio_to_nftables?,
+                theirs: None,
+                unit: "times".to_owned(),
+            })
+        })
+        .collect();
+    figure.differs = differs(results, |case| rows.iter().any(|row| row.case == case));
+    let tcp = rows.iter().filter(|row| row.load != PacketLoad::Udp);
+    figure.differs.extend(tcp.map(|row| {
+        format!(
+            "{}: TCP, frames of {:.0} bytes on average, acknowledgements and both directions counted.",
+            label(row),
+            row.frame_bytes
+        )
+    }));
+    figure
+}
+
+/// The case, and how its packets come where that is not as datagrams.
+fn label(row: &Packets) -> String {
+    match row.load {
+        PacketLoad::Udp => row.case.clone(),
+        PacketLoad::TcpRequests | PacketLoad::TcpStream => format!("{} (TCP)", row.case),
+    }
+}
+
+fn requests(results: &Results) -> Figure {
+    let mut figure = bars(
+        "compare-requests".to_owned(),
+        "HTTP requests a second that each carries at most".to_owned(),
+        ("requests", "1/s"),
+    );
+    for (load, name) in [
+        ("keep-alive", "over open connections"),
+        ("connection-per-request", "a connection for each"),
+    ] {
+        let rows: Vec<&Requests> = (results.requests.iter())
+            .filter(|row| row.load == load)
+            .collect();
+        if figure.labels.is_empty() {
+            figure.labels = rows.iter().map(|row| row.case.clone()).collect();
+        }
+        let points = rows.iter().enumerate().map(|(at, row)| Point {
+            x: at as f64,
+            y: row.requests_per_second,
+            low: row.low,
+            high: row.high,
+        });
+        figure.ours.push(Series {
+            name: name.to_owned(),
+            points: points.collect(),
+        });
+        figure.facts.extend(rows.iter().filter_map(|row| {
+            Some(Fact {
+                name: format!("{} to haproxy, {name}", row.case),
+                ours: row.ratio_to_haproxy?,
+                theirs: None,
+                unit: "times".to_owned(),
+            })
+        }));
+    }
+    let labels = figure.labels.clone();
+    figure.differs = differs(results, |case| labels.iter().any(|label| label == case));
+    figure
+}
+
+fn latency(results: &Results, load: LatencyLoad, share: Share) -> Figure {
+    let (id, what) = match load {
+        LatencyLoad::Rr => ("compare-latency", "requests over open connections"),
+        LatencyLoad::Udp => ("compare-latency-packets", "datagrams one way"),
+    };
+    let rows: Vec<&Latency> = (results.latencies.iter())
+        .filter(|row| row.load == load && Share((row.share * 100.0).round() as u32) == share)
+        .collect();
+    let rate = rows.first().map_or(0.0, |row| row.per_second);
+    let mut figure = bars(
+        format!("{id}-{}", share.0),
+        format!(
+            "Latency of {what} at {} % of what the slowest carries ({rate:.0} a second)",
+            share.0
+        ),
+        ("latency", "µs"),
+    );
+    figure.y.logarithmic = true;
+    figure.labels = rows.iter().map(|row| row.case.clone()).collect();
+    let series = |name: &str, of: fn(&Latency) -> (f64, f64, f64)| Series {
+        name: name.to_owned(),
+        points: (rows.iter().enumerate())
+            .map(|(at, row)| {
+                let (y, low, high) = of(row);
+                let x = at as f64;
+                Point { x, y, low, high }
+            })
+            .collect(),
+    };
+    figure.ours = vec![
+        series("p50", |row| (row.p50_us, row.p50_us, row.p50_us)),
+        series("p99", |row| (row.p99_us, row.p99_low_us, row.p99_high_us)),
+        series("p99.9", |row| (row.p999_us, row.p999_us, row.p999_us)),
+    ];
+    let added = rows
+        .iter()
+        .filter(|row| row.case != Case::LinuxForwarding.name());
+    figure.facts = added
+        .filter_map(|row| {
+            Some(Fact {
+                name: format!("p99 that {} adds to linux-forwarding", row.case),
+                ours: row.added_p99_us?,
+                theirs: None,
+                unit: "µs".to_owned(),
+            })
+        })
+        .collect();
+    figure.differs = differs(results, |case| rows.iter().any(|row| row.case == case));
+    figure
+}

@@ -1,0 +1,178 @@
+//! Datagrams: what each case carries at most.
+//!
+//! ```text
+//!   generator ──────── in0  balancer  out0 ──────── sink
+//!   198.18.0.2         198.18.0.1     198.19.0.1    198.19.0.11 to .14
+//! ```
+//!
+//! The generator offers UDP of many flows in frames of one size at a fixed rate, whatever comes of it
+//! (open loop). A trial offers one rate; trials with growing rates go on until the generator can do
+//! no more or the balancer sinks under the load, and the most that arrived in any of them is the
+//! result: the maximum forwarding rate of RFC 2285, section 3.6.2. What arrives is counted the
+//! same way for every case, by a rule on the sink's end of the last link.
+//!
+//! A veth's receiving side runs on the CPU that sends, as a driver's would on the CPU of the
+//! queue's interrupt. So the generator's CPU also takes packets in; the balancer's work, a worker of
+//! the engine or the kernel by way of RPS, has the other CPU, and the sink's side with it. What an
+//! XDP program does before it gives packets to a worker is on the generator's CPU too, but for the
+//! cases in which a kernel thread on the balancer's CPU takes packets in.
+
+mod balancer;
+mod generator;
+mod network;
+mod trial;
+
+pub use balancer::{destination, start};
+pub use generator::{Load, send};
+pub use network::{DEVICE, Network, PORT};
+
+use super::Cpus;
+use super::case::Case;
+use super::results::PacketRound;
+use anyhow::{Context, Result, ensure};
+use trial::Trial;
+
+/// The largest frame, its checksum sequence included: the largest packet that a veth with an XDP
+/// program takes ([`LARGEST_MTU`]) when a tunnel's header is in front of it.
+pub const LARGE: usize = 3_504;
+/// Of links with such frames.
+pub const LARGEST_MTU: u16 = 3_506;
+/// Of links without: room for a tunnel's header in front of a whole packet.
+const MTU: u16 = 1_600;
+/// Ethernet's header and the checksum sequence.
+const FRAMING: usize = 18;
+
+/// How a ramp is made.
+#[derive(Debug, Clone)]
+pub struct Ramp {
+    /// Flows.
+    pub flows: u32,
+    /// Of each trial.
+    pub milliseconds: u64,
+    /// What a rate is multiplied with for the next trial.
+    pub growth: f64,
+    /// Prints every trial.
+    pub verbose: bool,
+}
+
+/// The first rate that is offered, in packets a second.
+const FIRST: u64 = 200_000;
+/// No rate above this is offered: more than a veth carries on any machine of today.
+const LAST: u64 = 5_000_000;
+/// No rate below this is looked for.
+const LEAST: u64 = 10_000;
+
+/// The MTU of links for frames of these sizes.
+pub const fn mtu(bytes: usize) -> u16 {
+    if bytes <= MTU as usize - 100 {
+        MTU
+    } else {
+        LARGEST_MTU
+    }
+}
+
+/// The length of an IP packet in a frame of so many bytes, its checksum sequence included.
+pub const fn packet_bytes(frame: usize) -> usize {
+    frame - FRAMING
+}
+
+/// One case in networks of its own: a ramp with frames of each size. `last` has the maxima of the
+/// round before.
+pub fn round(
+    case: Case,
+    sizes: &[usize],
+    last: &[Option<f64>],
+    cpus: Cpus,
+    settings: &Ramp,
+) -> Result<Vec<(usize, PacketRound)>> {
+    let mut rounds = Vec::new();
+    for wanted in [MTU, LARGEST_MTU] {
+        let of_link = || (sizes.iter().zip(last)).filter(|(bytes, _)| mtu(**bytes) == wanted);
+        if of_link().next().is_none() {
+            continue;
+        }
+        let network = Network::build(wanted)?;
+        let balancer = start(case, &network, cpus)?;
+        for (&bytes, &last) in of_link() {
+            let trial = |offered| {
+                let load = Load {
+                    flows: settings.flows,
+                    bytes,
+                    packets_per_second: offered,
+                    milliseconds: settings.milliseconds,
+                };
+                let trial = trial::run(&network, &balancer, case, cpus, &load)?;
+                if settings.verbose {
+                    let text = serde_json::to_string(&trial)?;
+                    eprintln!("{case:<24} {bytes:>5} {text}");
+                }
+                Ok(trial)
+            };
+            let trials = ramp(trial, last, settings.growth)
+                .with_context(|| format!("frames of {bytes} bytes"))?;
+            rounds.push((bytes, best(&trials, bytes)));
+        }
+    }
+    Ok(rounds)
+}
+
+/// Trials at growing rates; where the round before had its maximum at `last`, most of those far
+/// below it are left out.
+fn ramp(
+    mut trial: impl FnMut(u64) -> Result<Trial>,
+    last: Option<f64>,
+    growth: f64,
+) -> Result<Vec<Trial>> {
+    let mut trials = Vec::new();
+    let mut beyond = 0;
+    let mut offered = FIRST;
+    // One trial beyond can be somebody else's doing, who had the CPU meanwhile.
+    while offered <= LAST && beyond < 2 {
+        let outcome = trial(offered)?;
+        let exhausted = outcome.sent_per_second < 0.9 * offered as f64;
+        let sunk = outcome.packets_per_second < 0.7 * most(&trials) || outcome.loss > 0.4;
+        beyond += usize::from(exhausted || sunk);
+        trials.push(outcome);
+        let jump = last.filter(|_| trials.len() == 1).unwrap_or(0.0) * 0.64;
+        offered = ((offered as f64 * growth) as u64).max(jump as u64);
+    }
+    // Where even the first rate was too much: what is not.
+    let mut offered = FIRST / 2;
+    while offered >= LEAST && trials.iter().all(|trial| trial.loss > CALM) {
+        trials.push(trial(offered)?);
+        offered /= 2;
+    }
+    ensure!(
+        most(&trials) > 0.0,
+        "no packet arrived: it does not forward"
+    );
+    Ok(trials)
+}
+
+/// The share of packets that may be lost where next to none are.
+pub const CALM: f64 = 0.01;
+
+/// The most that arrived in any trial, in packets a second.
+fn most(trials: &[Trial]) -> f64 {
+    let rates = trials.iter().map(|trial| trial.packets_per_second);
+    rates.fold(0.0, f64::max)
+}
+
+/// What a ramp comes to: its trial with the most that arrived.
+fn best(trials: &[Trial], bytes: usize) -> PacketRound {
+    let calm = trials.iter().filter(|trial| trial.loss <= CALM);
+    let calm = calm.map(|trial| trial.packets_per_second);
+    let by_rate = |a: &&Trial, b: &&Trial| a.packets_per_second.total_cmp(&b.packets_per_second);
+    let best = trials.iter().max_by(by_rate);
+    PacketRound {
+        packets_per_second: most(trials),
+        frame_bytes: bytes as f64,
+        calm: calm.max_by(f64::total_cmp),
+        loss: best.map(|best| best.loss),
+        cpu_s_per_million: best.and_then(|best| best.cpu_s_per_million_packets),
+        balancer_cpu: best.map_or(0.0, |best| best.balancer_cpu),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! The three namespaces and their links.
+
+use super::super::engine::{IN, OUT};
+use crate::site::Site;
+use anyhow::{Context, Result};
+use lockstep_tests::lab::{Bpffs, End, Netns, Run, connect, wait_until};
+use serde_json::Value;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where requests go.
+pub const VIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+/// The UDP port of the service.
+pub const PORT: u16 = 53;
+/// The generator, on its link to the balancer: addresses for benchmarks, RFC 2544, appendix C.2.2.
+pub const GENERATOR: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+/// The engine's own address, which no kernel has.
+pub const ENGINE: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 2);
+/// The backends, all of them the sink.
+pub const BACKENDS: [Ipv4Addr; 4] = [
+    Ipv4Addr::new(198, 19, 0, 11),
+    Ipv4Addr::new(198, 19, 0, 12),
+    Ipv4Addr::new(198, 19, 0, 13),
+    Ipv4Addr::new(198, 19, 0, 14),
+];
+/// The device of the generator and of the sink.
+pub const DEVICE: &str = "eth0";
+const SOON: Duration = Duration::from_secs(5);
+
+/// A network for one case: new for each, so that none inherits programs, rules or flows.
+#[derive(Debug)]
+pub struct Network {
+    /// Where packets come from.
+    pub generator: Netns,
+    /// Where they are balanced.
+    pub balancer: Netns,
+    /// Where they are counted and dropped.
+    pub sink: Netns,
+    /// For what the engine pins.
+    pub bpffs: Bpffs,
+    /// Of both links.
+    pub mtu: u16,
+    run: Arc<Run>,
+}
+
+impl Network {
+    /// Namespaces, links, addresses, neighbours, and the sink's counter.
+    pub fn build(mtu: u16) -> Result<Self> {
+        let run = Arc::new(Run::start()?);
+        // Before the namespaces: what runs inside sees the mounts of the time it starts.
+        let bpffs = Bpffs::mount(run.dir().join("bpf"))?;
+        let network = Network {
+            generator: Netns::new(&run, "generator")?,
+            balancer: Netns::new(&run, "balancer")?,
+            sink: Netns::new(&run, "sink")?,
+            bpffs,
+            mtu,
+            run,
+        };
+        let end = |netns, device| End {
+            netns,
+            device,
+            queues: 1,
+        };
+        let (generator, balancer, sink) = (&network.generator, &network.balancer, &network.sink);
+        connect(&end(generator, DEVICE), &end(balancer, IN), mtu)?;
+        connect(&end(balancer, OUT), &end(sink, DEVICE), mtu)?;
+        generator.ip(&format!("addr add {GENERATOR}/16 dev {DEVICE}"))?;
+        balancer.ip(&format!("addr add 198.18.0.1/16 dev {IN}"))?;
+        balancer.ip(&format!("addr add 198.19.0.1/16 dev {OUT}"))?;
+        network.configure_sink()?;
+        Ok(network)
+    }
+
+    /// The sink drops what it counts where its kernel first sees it: whoever fills the link pays
+    /// the same for it, and no answer comes back.
+    ///
+    /// A veth takes frames from another device's XDP program only where its other end receives as
+    /// drivers do (NAPI), which is so with GRO on: it is on for every case, and puts nothing
+    /// together here, since no two packets of a flow come in a row.
+    fn configure_sink(&self) -> Result<()> {
+        self.sink.output("ethtool", &["-K", DEVICE, "gro", "on"])?;
+        let mac = self.sink.mac(DEVICE)?.map(|byte| format!("{byte:02x}"));
+        let mac = mac.join(":");
+        for backend in BACKENDS {
+            self.sink
+                .ip(&format!("addr add {backend}/16 dev {DEVICE}"))?;
+            // No neighbour discovery in the middle of a trial.
+            self.balancer.ip(&format!(
+                "neigh replace {backend} lladdr {mac} nud permanent dev {OUT}"
+            ))?;
+        }
+        let script = format!(
+            "table netdev sink {{\ncounter arrived {{\n}}\nchain arrivals {{\n\
+             type filter hook ingress device \"{DEVICE}\" priority 0\n\
+             ip daddr 198.19.0.8/29 counter name arrived drop\n}}\n}}\n"
+        );
+        self.sink.output("nft", &[&script]).map(drop)
+    }
+
+    /// The balancer, to run programs.
+    pub fn site(&self) -> Site<'_> {
+        Site {
+            netns: &self.balancer,
+            directory: self.run.dir(),
+        }
+    }
+
+    /// The packets that have arrived, once no more come.
+    pub fn arrived(&self) -> Result<u64> {
+        let mut last = None;
+        wait_until("no more packets arrive", SOON, || {
+            let now = self.count()?;
+            let quiet = last.replace(now) == Some(now);
+            Ok(quiet.then_some(now))
+        })
+    }
+
+    fn count(&self) -> Result<u64> {
+        let args = ["-j", "list", "counter", "netdev", "sink", "arrived"];
+        let text = self.sink.output("nft", &args)?;
+        let list: Value = serde_json::from_str(&text).context("nft wrote no JSON")?;
+        (list["nftables"].as_array().into_iter().flatten())
+            .find_map(|entry| entry["counter"]["packets"].as_u64())
+            .with_context(|| format!("nft does not count: {text}"))
+    }
+}

@@ -1,0 +1,235 @@
+//! From rounds to rows.
+
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+fn carried(rate: f64) -> PacketRound {
+    PacketRound {
+        packets_per_second: rate,
+        frame_bytes: 64.0,
+        calm: (rate > 100.0).then_some(rate / 2.0),
+        loss: Some(0.1),
+        cpu_s_per_million: Some(1e6 / rate),
+        balancer_cpu: 1.0,
+    }
+}
+
+fn answered(rate: f64) -> requests::Trial {
+    requests::Trial {
+        requests_per_second: rate,
+        packets_per_second: 3.0 * rate,
+        frame_bytes: 500.0,
+        p50_us: 1e6 / rate,
+        p99_us: 2e6 / rate,
+        cpu_s_per_million_requests: 1e6 / rate,
+        cpu_s_per_million_packets: 1e6 / rate / 3.0,
+        balancer_cpu: 1.0,
+        errors: 1,
+    }
+}
+
+fn late(p99_us: f64) -> LatencyRound {
+    LatencyRound {
+        per_second: 1000.0,
+        p50_us: p99_us / 2.0,
+        p90_us: p99_us * 0.9,
+        p99_us,
+        p999_us: p99_us * 2.0,
+        max_us: p99_us * 3.0,
+        lost: 0.0,
+        cpu_s_per_million: None,
+        again: 0,
+    }
+}
+
+fn packets(rows: &[(Case, PacketLoad, usize, [f64; 3])]) -> Measured {
+    let mut measured = Measured::default();
+    for &(case, load, bytes, rates) in rows {
+        for rate in rates {
+            note(&mut measured.packets, case, (load, bytes), carried(rate));
+        }
+    }
+    measured
+}
+
+#[test]
+fn packets_are_medians_beside_what_has_the_same_size_and_load() {
+    use PacketLoad::{TcpStream, Udp};
+    let measured = packets(&[
+        (Case::LockstepTunnel, Udp, 1_400, [40.0, 20.0, 30.0]),
+        (Case::LockstepTunnel, Udp, 64, [700.0, 100.0, 600.0]),
+        (Case::NftablesDnat, Udp, 64, [400.0, 900.0, 300.0]),
+        (Case::LinuxForwarding, Udp, 64, [1200.0, 1200.0, 1200.0]),
+        (
+            Case::LinuxForwarding,
+            TcpStream,
+            1_400,
+            [100.0, 100.0, 100.0],
+        ),
+        (Case::Haproxy, TcpStream, 1_400, [50.0, 50.0, 50.0]),
+    ]);
+    let (rows, ..) = measured.rows();
+    let found: Vec<_> = (rows.iter())
+        .map(|row| {
+            let ratios = (row.ratio_to_nftables, row.ratio_to_forwarding);
+            (row.case.as_str(), row.bytes, row.packets_per_second, ratios)
+        })
+        .collect();
+    let expected = [
+        ("linux-forwarding", 64, 1200.0, (Some(3.0), Some(1.0))),
+        ("nftables-dnat", 64, 400.0, (Some(1.0), Some(0.33))),
+        ("lockstep-tunnel", 64, 600.0, (Some(1.5), Some(0.5))),
+        // No datagrams of that size went through either of them.
+        ("lockstep-tunnel", 1_400, 30.0, (None, None)),
+        ("linux-forwarding", 1_400, 100.0, (None, Some(1.0))),
+        ("haproxy", 1_400, 50.0, (None, Some(0.5))),
+    ];
+    assert_eq!(found, expected);
+    assert_eq!((rows[2].low, rows[2].high), (100.0, 700.0));
+    assert_eq!(rows[2].rounds, [700.0, 100.0, 600.0]);
+    assert_eq!(rows[2].calm_packets_per_second, Some(350.0));
+    assert_eq!(rows[3].calm_packets_per_second, None);
+}
+
+#[test]
+fn requests_are_medians_beside_haproxys_with_their_load() {
+    let mut measured = Measured::default();
+    for (case, load, rates) in [
+        (
+            Case::LockstepNat,
+            requests::Load::KeepAlive,
+            [100.0, 300.0, 200.0],
+        ),
+        (
+            Case::Haproxy,
+            requests::Load::ConnectionPerRequest,
+            [20.0, 25.0, 30.0],
+        ),
+        (
+            Case::Haproxy,
+            requests::Load::KeepAlive,
+            [400.0, 100.0, 100.0],
+        ),
+    ] {
+        for rate in rates {
+            note(&mut measured.requests, case, load, answered(rate));
+        }
+    }
+    let (_, rows, _) = measured.rows();
+    let found: Vec<_> = (rows.iter())
+        .map(|row| {
+            let rate = row.requests_per_second;
+            (
+                row.case.as_str(),
+                row.load.as_str(),
+                rate,
+                row.ratio_to_haproxy,
+            )
+        })
+        .collect();
+    let expected = [
+        ("haproxy", "keep-alive", 100.0, Some(1.0)),
+        ("lockstep-nat", "keep-alive", 200.0, Some(2.0)),
+        ("haproxy", "connection-per-request", 25.0, Some(1.0)),
+    ];
+    assert_eq!(found, expected);
+    assert_eq!(rows[1].errors, 3);
+    assert_eq!(rows[1].ratio_to_forwarding, None);
+}
+
+#[test]
+fn latency_is_what_is_added_to_forwarding_at_the_same_share() {
+    let mut measured = Measured::default();
+    for (case, share, p99) in [
+        (Case::LinuxForwarding, Share(50), [10.0, 30.0, 20.0]),
+        (Case::LockstepNat, Share(50), [50.0, 90.0, 10.0]),
+        (Case::LockstepNat, Share(80), [60.0, 60.0, 60.0]),
+    ] {
+        for p99 in p99 {
+            note(
+                &mut measured.latencies,
+                case,
+                (LatencyLoad::Udp, share),
+                late(p99),
+            );
+        }
+    }
+    let (.., rows) = measured.rows();
+    let found: Vec<_> = (rows.iter())
+        .map(|row| (row.case.as_str(), row.share, row.p99_us, row.added_p99_us))
+        .collect();
+    let expected = [
+        ("linux-forwarding", 0.5, 20.0, None),
+        ("lockstep-nat", 0.5, 50.0, Some(30.0)),
+        ("lockstep-nat", 0.8, 60.0, None),
+    ];
+    assert_eq!(found, expected);
+    assert_eq!((rows[1].p99_low_us, rows[1].p99_high_us), (10.0, 90.0));
+}
+
+#[test]
+fn latency_is_measured_at_shares_of_the_slowest_of_the_smallest_frames() {
+    let measured = packets(&[
+        (
+            Case::NginxStream,
+            PacketLoad::Udp,
+            64,
+            [1000.0, 1000.0, 1000.0],
+        ),
+        (
+            Case::NginxStream,
+            PacketLoad::Udp,
+            1_400,
+            [10.0, 10.0, 10.0],
+        ),
+        (
+            Case::LockstepNat,
+            PacketLoad::Udp,
+            64,
+            [5000.0, 5000.0, 5000.0],
+        ),
+        (Case::Haproxy, PacketLoad::TcpRequests, 64, [5.0, 5.0, 5.0]),
+    ]);
+    let slowest = measured.slowest(LatencyLoad::Udp).unwrap();
+    assert_eq!(slowest, 1000.0);
+    assert_eq!(Share::ALL.map(|share| share.of(slowest)), [100, 500, 800]);
+    assert_eq!(measured.slowest(LatencyLoad::Rr), None);
+}
+
+#[test]
+fn goals_are_of_what_was_measured_only() {
+    let measured = packets(&[
+        (
+            Case::LockstepTunnel,
+            PacketLoad::Udp,
+            64,
+            [140.0, 140.0, 140.0],
+        ),
+        (
+            Case::LockstepFallback,
+            PacketLoad::Udp,
+            64,
+            [200.0, 200.0, 200.0],
+        ),
+        (
+            Case::NftablesDnat,
+            PacketLoad::Udp,
+            64,
+            [100.0, 100.0, 100.0],
+        ),
+        // The fallback's packets are taken in on the same CPU as these.
+        (
+            Case::NftablesDnatOneCpu,
+            PacketLoad::Udp,
+            64,
+            [80.0, 80.0, 80.0],
+        ),
+    ]);
+    let (packets, requests, latencies) = measured.rows();
+    let found: Vec<_> = goals(&packets, &requests, &latencies)
+        .into_iter()
+        .map(|goal| (goal.measured, goal.wanted, goal.met))
+        .collect();
+    assert_eq!(found, [(1.4, 1.5, false), (2.5, 2.0, true)]);
+}

@@ -1,0 +1,100 @@
+//! Packets of TCP: for those that end connections, which have no datagrams to be counted by.
+//!
+//! Of the smallest class are HTTP requests with the shortest answers, on many connections; of the
+//! others one upload as fast as it goes, over links whose MTU makes full segments that long. What is
+//! counted is what the balancer's devices receive from either side, acknowledgements included.
+
+use super::Cpus;
+use super::case::Case;
+use super::packets::packet_bytes;
+use super::requests::{self, CHECKSUM_SEQUENCE, Load, Network, Servers, Settings, start, trial};
+use super::results::PacketRound;
+use crate::cpu;
+use crate::measure::rounded;
+use crate::replicate::{Direction, Transfer};
+use anyhow::{Context, Result, ensure};
+use lockstep_tests::lab::wait_until;
+use std::time::{Duration, Instant};
+
+/// The packets of requests are of this class: of no use with a fixed MTU.
+pub const SMALLEST: usize = 64;
+/// Before anything is measured: congestion windows and buffers grow.
+const WARM_UP: Duration = Duration::from_millis(400);
+const SOON: Duration = Duration::from_secs(10);
+
+/// One case: a trial with packets of each size, in a network of its own.
+pub fn round(
+    case: Case,
+    sizes: &[usize],
+    cpus: Cpus,
+    settings: &Settings,
+) -> Result<Vec<(usize, PacketRound)>> {
+    let mut rounds = Vec::new();
+    for &bytes in sizes {
+        let round = match bytes {
+            SMALLEST => shortest_requests(case, cpus, settings),
+            _ => upload(case, bytes, cpus, settings),
+        };
+        let round = round.with_context(|| format!("TCP packets of {bytes} bytes"))?;
+        if settings.verbose {
+            eprintln!("{case:<24} {bytes:>5} {}", serde_json::to_string(&round)?);
+        }
+        rounds.push((bytes, round));
+    }
+    Ok(rounds)
+}
+
+fn shortest_requests(case: Case, cpus: Cpus, settings: &Settings) -> Result<PacketRound> {
+    let direct = case.answers_directly();
+    let network = Network::build(direct, cpus, requests::MTU, Servers::Http)?;
+    let _balancer = start(case, &network, cpus)?;
+    network.answers().context("no request is answered")?;
+    let trial = trial::run(&network, Load::Least, settings, cpus)?;
+    ensure!(trial.errors == 0, "{} requests failed", trial.errors);
+    Ok(PacketRound {
+        packets_per_second: trial.packets_per_second,
+        frame_bytes: trial.frame_bytes,
+        calm: None,
+        loss: None,
+        cpu_s_per_million: Some(trial.cpu_s_per_million_packets),
+        balancer_cpu: trial.balancer_cpu,
+    })
+}
+
+fn upload(case: Case, bytes: usize, cpus: Cpus, settings: &Settings) -> Result<PacketRound> {
+    let mtu = u16::try_from(packet_bytes(bytes)).context("no frame is that long")?;
+    let network = Network::build(case.answers_directly(), cpus, mtu, Servers::Stream)?;
+    let _balancer = start(case, &network, cpus)?;
+    let transfer = Transfer::start(network.base(), Direction::Upload, cpus.generator)?;
+    let begin = Instant::now();
+    wait_until("the upload is under way", SOON, || {
+        let under_way = transfer.bytes() > 0 && begin.elapsed() >= WARM_UP;
+        Ok((under_way || transfer.has_ended()).then_some(()))
+    })?;
+    let (before, idle, begin) = (
+        network.received()?,
+        cpu::idle(cpus.balancer)?,
+        Instant::now(),
+    );
+    let duration = Duration::from_secs(settings.seconds);
+    wait_until("the trial is over", duration + SOON, || {
+        let over = begin.elapsed() >= duration || transfer.has_ended();
+        Ok(over.then_some(()))
+    })?;
+    let after = network.received()?;
+    let seconds = begin.elapsed().as_secs_f64();
+    let busy = (seconds - (cpu::idle(cpus.balancer)? - idle)).max(0.0);
+    transfer.stop()?;
+    let packets = after.packets.saturating_sub(before.packets);
+    ensure!(packets > 0, "no packet was passed on");
+    let packets = packets as f64;
+    let bytes = (after.bytes - before.bytes) as f64;
+    Ok(PacketRound {
+        packets_per_second: (packets / seconds).round(),
+        frame_bytes: (bytes / packets + CHECKSUM_SEQUENCE).round(),
+        calm: None,
+        loss: None,
+        cpu_s_per_million: Some(rounded(busy / packets * 1e6, 2)),
+        balancer_cpu: rounded(busy / seconds, 2),
+    })
+}

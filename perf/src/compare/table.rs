@@ -1,0 +1,213 @@
+//! What the comparison came to, on the terminal.
+
+use super::results::{Latency, LatencyLoad, PacketLoad, Results};
+use comfy_table::{CellAlignment, Table, presets};
+use std::collections::BTreeSet;
+
+/// All tables.
+pub fn print(results: &Results) {
+    println!(
+        "\nPackets a second at most (median of {}, and spread)",
+        results.rounds
+    );
+    println!("{}", packets(results));
+    println!(
+        "+ as much as the generator could offer. Ratios are to what has its packets taken in on the same CPU."
+    );
+    println!("\nRequests a second at most");
+    println!("{}", requests(results));
+    for load in [LatencyLoad::Rr, LatencyLoad::Udp] {
+        if results.latencies.iter().any(|row| row.load == load) {
+            let what = match load {
+                LatencyLoad::Rr => "requests over open connections, there and back",
+                LatencyLoad::Udp => "datagrams of 64 bytes, one way",
+            };
+            println!("\nLatency of {what}: p50 / p99 in µs");
+            println!("{}", latencies(results, load));
+        }
+    }
+    println!("\nWhat is not the same");
+    for about in &results.cases {
+        println!("  {}: {}", about.case, about.differs);
+    }
+    println!("\nGoals");
+    for goal in &results.goals {
+        println!(
+            "  {} {}: {} (wanted: {} {})",
+            if goal.met {
+                "reached    "
+            } else {
+                "not reached"
+            },
+            goal.goal,
+            goal.measured,
+            if goal.at_least { "at least" } else { "at most" },
+            goal.wanted
+        );
+    }
+}
+
+fn packets(results: &Results) -> Table {
+    let mut table = table(&[
+        "case",
+        "bytes",
+        "packets/s",
+        "low",
+        "high",
+        "to nftables",
+        "to forwarding",
+        "Gbit/s",
+        "at ≤ 1 % loss",
+        "CPU s/M packets",
+        "CPU",
+    ]);
+    for row in &results.packets {
+        let case = match row.load {
+            PacketLoad::Udp => row.case.clone(),
+            PacketLoad::TcpRequests => format!("{} (TCP requests)", row.case),
+            PacketLoad::TcpStream => format!("{} (TCP stream)", row.case),
+        };
+        let bytes = match row.load {
+            PacketLoad::Udp => row.bytes.to_string(),
+            _ => format!("~{:.0}", row.frame_bytes),
+        };
+        table.add_row([
+            case,
+            bytes,
+            format!(
+                "{}{}",
+                thousands(row.packets_per_second),
+                if row.is_generators_limit { "+" } else { " " }
+            ),
+            thousands(row.low),
+            thousands(row.high),
+            ratio(row.ratio_to_nftables),
+            ratio(row.ratio_to_forwarding),
+            format!("{:.2}", row.gbit_per_second),
+            row.calm_packets_per_second.map_or("-".into(), thousands),
+            ratio(row.cpu_s_per_million_packets),
+            percent(row.balancer_cpu),
+        ]);
+    }
+    table
+}
+
+fn requests(results: &Results) -> Table {
+    let mut table = table(&[
+        "case",
+        "load",
+        "requests/s",
+        "low",
+        "high",
+        "to HAProxy",
+        "to forwarding",
+        "CPU s/M requests",
+        "CPU",
+        "errors",
+    ]);
+    for row in &results.requests {
+        table.add_row([
+            row.case.clone(),
+            row.load.clone(),
+            thousands(row.requests_per_second),
+            thousands(row.low),
+            thousands(row.high),
+            ratio(row.ratio_to_haproxy),
+            ratio(row.ratio_to_forwarding),
+            format!("{:.1}", row.cpu_s_per_million_requests),
+            percent(row.balancer_cpu),
+            row.errors.to_string(),
+        ]);
+    }
+    table
+}
+
+/// A row for each case, a column for each share.
+fn latencies(results: &Results, load: LatencyLoad) -> Table {
+    let rows: Vec<&Latency> = (results.latencies.iter())
+        .filter(|row| row.load == load)
+        .collect();
+    let shares: BTreeSet<u32> = rows.iter().map(|row| percents(row)).collect();
+    let mut head = vec!["case".to_owned()];
+    for &share in &shares {
+        let rate = rows.iter().find(|row| percents(row) == share);
+        let rate = rate.map_or(0.0, |row| row.per_second);
+        head.push(format!("{share} % ({}/s)", thousands(rate)));
+        head.push("p99 added".to_owned());
+        head.push("lost".to_owned());
+        head.push("CPU s/M".to_owned());
+    }
+    let words: Vec<&str> = head.iter().map(String::as_str).collect();
+    let mut table = table(&words);
+    let mut names: Vec<&str> = Vec::new();
+    for row in &rows {
+        if !names.contains(&row.case.as_str()) {
+            names.push(&row.case);
+        }
+    }
+    for name in names {
+        let mut cells = vec![name.to_owned()];
+        for &share in &shares {
+            let row = (rows.iter()).find(|row| row.case == name && percents(row) == share);
+            match row {
+                Some(row) => cells.extend([
+                    format!("{:.0} / {:.0}", row.p50_us, row.p99_us),
+                    row.added_p99_us
+                        .map_or("-".into(), |added| format!("{added:+.0}")),
+                    format!("{:.2} %", row.lost * 100.0),
+                    ratio(row.cpu_s_per_million),
+                ]),
+                None => cells.extend(["-", "-", "-", "-"].map(str::to_owned)),
+            }
+        }
+        table.add_row(cells);
+    }
+    table
+}
+
+fn percents(row: &Latency) -> u32 {
+    (row.share * 100.0).round() as u32
+}
+
+fn table(head: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(head);
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+fn ratio(value: Option<f64>) -> String {
+    value.map_or("-".to_owned(), |value| format!("{value:.2}"))
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0} %", share * 100.0)
+}
+
+fn thousands(value: f64) -> String {
+    let digits = format!("{value:.0}");
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_for_people() {
+        assert_eq!(thousands(1_234_567.4), "1,234,567");
+        assert_eq!(thousands(999.0), "999");
+        assert_eq!(ratio(None), "-");
+        assert_eq!(ratio(Some(1.5)), "1.50");
+        assert_eq!(percent(0.876), "88 %");
+    }
+}

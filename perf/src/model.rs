@@ -1,0 +1,144 @@
+//! Scale on paper and in simulation: how many hosts a load takes, reckoned from what was measured on one
+//! core; and whose connections move when backends and balancers come and go, simulated with the engine's
+//! own tables and held against formulas.
+
+mod balancer;
+mod churn;
+mod costs;
+mod ecmp;
+mod figures;
+mod hosts;
+mod rack;
+mod service;
+
+use crate::figure::Figure;
+use crate::measure::median;
+use crate::plot::short;
+use anyhow::Result;
+use churn::{Loss, Moment, Size};
+use costs::Costs;
+use ecmp::Way;
+use hosts::Hosts;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// What `lockstep-perf model` is told.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Where the measured costs are, and where the figures go; those of a quick run go into its directory
+    /// `quick`.
+    #[arg(long, default_value = "perf/results")]
+    results: PathBuf,
+    /// A small simulation.
+    #[arg(long)]
+    quick: bool,
+    /// The seed of the simulation's random numbers.
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
+    /// What hosts are like.
+    #[command(flatten)]
+    hosts: Hosts,
+}
+
+/// Backends replaced before a balancer is lost.
+const REPLACED: [usize; 7] = [1, 3, 10, 30, 100, 200, 300];
+const REPLACED_QUICKLY: [usize; 3] = [1, 30, 300];
+
+/// Simulates, reckons, prints, and writes the figures.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let start = Instant::now();
+    let costs = Costs::read(&arguments.results)?;
+    let size = Size {
+        backends: 1_000,
+        balancers: 64,
+        flows: if arguments.quick { 30_000 } else { 300_000 },
+        entries: 655_373,
+        steps: if arguments.quick { 20 } else { 60 },
+        seed: arguments.seed,
+    };
+    eprintln!(
+        "simulating {} connections to {} backends through {} balancers",
+        size.flows, size.backends, size.balancers
+    );
+    let replaced: &[usize] = match arguments.quick {
+        true => &REPLACED_QUICKLY,
+        false => &REPLACED,
+    };
+    let (losses, courses) = simulate(&size, replaced)?;
+    let results = match arguments.quick {
+        true => arguments.results.join("quick"),
+        false => arguments.results.clone(),
+    };
+    let mut said = BTreeSet::new();
+    for mut figure in all(&arguments.hosts, &costs, &size, &losses, &courses) {
+        figure.quick = arguments.quick;
+        print(&figure, &mut said);
+        figure.save(&results)?;
+    }
+    eprintln!("{:.0} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+type Losses = Vec<(Way, Vec<Loss>)>;
+type Courses = Vec<(Way, Vec<Moment>)>;
+
+fn simulate(size: &Size, replaced: &[usize]) -> Result<(Losses, Courses)> {
+    let losses = Way::ALL.map(|way| Ok((way, churn::losses(size, way, replaced)?)));
+    let courses = Way::ALL.map(|way| Ok((way, churn::course(size, way)?)));
+    let losses: Result<Losses> = losses.into_iter().collect();
+    let courses: Result<Courses> = courses.into_iter().collect();
+    Ok((losses?, courses?))
+}
+
+fn all(
+    hosts: &Hosts,
+    costs: &Costs,
+    size: &Size,
+    losses: &Losses,
+    courses: &Courses,
+) -> Vec<Figure> {
+    let unevenness = unevenness(courses);
+    vec![
+        figures::traffic(hosts, costs, unevenness, (100.0, "100G")),
+        figures::traffic(hosts, costs, unevenness, (1_000.0, "1T")),
+        figures::by_cores(hosts, costs, unevenness),
+        figures::flows(hosts, costs, unevenness),
+        figures::losses(size, losses),
+        figures::churn(size, courses),
+        figures::balance(size, courses),
+    ]
+}
+
+/// What the fullest balancer has, to the mean, behind resilient hashing.
+fn unevenness(courses: &Courses) -> f64 {
+    let mut resilient = courses.iter().filter(|(way, _)| *way == Way::Resilient);
+    let values = resilient.next().map(|(_, moments)| {
+        let values = moments.iter().map(|moment| moment.balancers);
+        values.collect()
+    });
+    crate::measure::rounded(median(values.unwrap_or_else(|| vec![1.0])), 2)
+}
+
+/// A figure's facts, and what they take for granted, on the terminal: each sentence once.
+fn print(figure: &Figure, said: &mut BTreeSet<String>) {
+    println!("\n{}", figure.title);
+    for fact in &figure.facts {
+        let beside = match (fact.theirs, figure.theirs_from.as_str()) {
+            (Some(theirs), from) if !from.is_empty() => {
+                format!("   ({from}: {} {})", short(theirs), fact.unit)
+            }
+            _ => String::new(),
+        };
+        let value = format!("{} {}", short(fact.ours), fact.unit);
+        println!("  {:<72} {value:>14}{beside}", fact.name);
+    }
+    for sentence in &figure.differs {
+        if said.insert(sentence.clone()) {
+            println!("  - {sentence}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,190 @@
+//! What a packet, a flow and a session cost, as measured: read from the results.
+
+use anyhow::{Context, Result};
+use lockstep_core::flows::FlowTable;
+use lockstep_wire::FlowKey4;
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+
+/// How the balancer treats packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Treatment {
+    /// In tunnels; answers pass it by.
+    Tunnel,
+    /// Rewritten, both directions.
+    Nat,
+    /// To so many replicas, by [`REPLICAS`].
+    Replicate,
+}
+
+/// Replicas of the sessions that are reckoned with.
+pub const REPLICAS: u32 = 3;
+/// Live flows at which the dataplane's cost is taken.
+const FLOWS: u64 = 1_000_000;
+/// Bytes of a full segment, by which costs for bytes become costs for segments.
+const SEGMENT: f64 = 1_448.0;
+
+impl Treatment {
+    /// All of them.
+    pub const ALL: [Treatment; 3] = [Treatment::Tunnel, Treatment::Nat, Treatment::Replicate];
+
+    /// As figures name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Treatment::Tunnel => "tunnel",
+            Treatment::Nat => "NAT",
+            Treatment::Replicate => "replicate to 3",
+        }
+    }
+
+    /// Packets that come in or go out for a packet of a client, or of an answer: what the work in
+    /// memory and the devices is counted by.
+    pub fn packets(self) -> f64 {
+        match self {
+            Treatment::Tunnel | Treatment::Nat => 1.0,
+            Treatment::Replicate => f64::from(REPLICAS + 1) / 2.0,
+        }
+    }
+
+    /// Bytes on the way out that come on top of a packet's.
+    pub fn header(self) -> f64 {
+        match self {
+            Treatment::Tunnel => 20.0,
+            Treatment::Nat | Treatment::Replicate => 0.0,
+        }
+    }
+
+    /// Copies of a packet in the direction that has most of them.
+    pub fn copies(self) -> f64 {
+        match self {
+            Treatment::Tunnel | Treatment::Nat => 1.0,
+            Treatment::Replicate => f64::from(REPLICAS),
+        }
+    }
+}
+
+/// How packets come to the engine and leave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Devices {
+    /// A NIC's driver with zero-copy: assumed, for there is none here.
+    ZeroCopy,
+    /// As measured in the lab: copies, the kernel's work on the balancer's CPU.
+    Copied,
+}
+
+impl Devices {
+    /// Both.
+    pub const ALL: [Devices; 2] = [Devices::ZeroCopy, Devices::Copied];
+
+    /// As figures name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Devices::ZeroCopy => "zero-copy, assumed",
+            Devices::Copied => "copied, measured",
+        }
+    }
+}
+
+/// Measured costs, in nanoseconds of a CPU and in bytes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Costs {
+    /// A packet of a known flow, in memory.
+    pub tunnel: f64,
+    /// The same where packets are rewritten: the mean of both directions.
+    pub nat: f64,
+    /// A packet that goes in or out of the replicator, in memory.
+    pub replicate: f64,
+    /// A packet that opens a flow.
+    pub opening: f64,
+    /// All work for a packet of 64 bytes in the lab, in a tunnel: the kernel's included.
+    pub copied: f64,
+    /// All work for a full segment in the lab, to [`REPLICAS`] replicas.
+    pub copied_segment: f64,
+    /// Memory of a flow.
+    pub flow_bytes: f64,
+    /// Memory of an idle session.
+    pub session_bytes: f64,
+}
+
+impl Costs {
+    /// Reads the results in a directory.
+    pub fn read(results: &Path) -> Result<Self> {
+        let core = read(&results.join("core.json"))?;
+        let path = |name: &str| {
+            let wanted = |row: &&Value| row["path"] == name && row["flows"] == FLOWS;
+            number(core.as_array(), wanted, "ns_per_packet")
+                .with_context(|| format!("core.json has no {name} with {FLOWS} flows"))
+        };
+        let session = read(&results.join("session.json"))?;
+        let replicas = |row: &&Value| row["direction"] == "download" && row["replicas"] == REPLICAS;
+        let lab = read(&results.join("replicate.json"))?;
+        let bulk = |row: &&Value| {
+            row["case"] == "bulk-download"
+                && row["balancer"] == "lockstep"
+                && row["replicas"] == REPLICAS
+        };
+        let idle = |row: &&Value| row["case"] == "idle-session";
+        let table = FlowTable::<FlowKey4>::new(FLOWS as usize);
+        Ok(Costs {
+            tunnel: path("tunnel-v4")?,
+            nat: f64::midpoint(path("nat-v4")?, path("nat-v4-answers")?),
+            replicate: number(session.as_array(), replicas, "ns_per_packet")
+                .context("session.json has no downloads to 3 replicas")?,
+            opening: path("new-flows-v4")?,
+            copied: copied(results)? * 1_000.0,
+            // Seconds for a gigabyte are nanoseconds for a byte.
+            copied_segment: SEGMENT
+                * number(lab.as_array(), bulk, "cpu_s_per_gb")
+                    .context("replicate.json has no downloads to 3 replicas")?,
+            flow_bytes: table.memory() as f64 / FLOWS as f64,
+            session_bytes: 1_024.0
+                * number(lab.as_array(), idle, "kib_per_session")
+                    .context("replicate.json has no idle sessions")?,
+        })
+    }
+
+    /// Nanoseconds for a packet of a client, or of an answer.
+    pub fn packet(&self, treatment: Treatment, devices: Devices, device_ns: f64) -> f64 {
+        let memory = match treatment {
+            Treatment::Tunnel => self.tunnel,
+            Treatment::Nat => self.nat,
+            // What is measured is each way through the replicator: one in and three out, or three
+            // in and one out, are four for a segment.
+            Treatment::Replicate => 2.0 * self.replicate,
+        };
+        match devices {
+            Devices::ZeroCopy => treatment.packets() * (memory + device_ns),
+            Devices::Copied => match treatment {
+                Treatment::Tunnel => self.copied,
+                Treatment::Nat => self.copied + self.nat - self.tunnel,
+                Treatment::Replicate => self.copied_segment,
+            },
+        }
+    }
+}
+
+/// CPU microseconds for a packet of 64 bytes, all of it on one CPU.
+fn copied(results: &Path) -> Result<f64> {
+    let compare = results.join("compare.json");
+    let (rows, case) = match compare.exists() {
+        true => (read(&compare)?["packets"].take(), "lockstep-tunnel-one-cpu"),
+        false => (read(&results.join("lab.json"))?, "engine-one-cpu"),
+    };
+    let wanted = |row: &&Value| {
+        let is_udp = row["load"].is_null() || row["load"] == "udp";
+        row["case"] == case && row["bytes"] == 64 && is_udp
+    };
+    number(rows.as_array(), wanted, "cpu_s_per_million_packets")
+        .with_context(|| format!("there is no {case} with 64 bytes: `make compare` measures it"))
+}
+
+fn number(rows: Option<&Vec<Value>>, wanted: impl Fn(&&Value) -> bool, key: &str) -> Option<f64> {
+    rows?.iter().find(wanted)?[key].as_f64()
+}
+
+fn read(path: &Path) -> Result<Value> {
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("cannot read {}; `make bench` writes it", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is not ours", path.display()))
+}

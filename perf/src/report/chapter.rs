@@ -1,0 +1,355 @@
+//! The chapter of figures: each as a picture and a table, with what differs and the command that
+//! measures it again.
+
+use super::figures::{GROUPS, group};
+use super::table;
+use crate::experiments;
+use crate::figure::{Fact, Figure, Kind, Point, Series};
+use crate::plot::short;
+use std::fmt::Write;
+
+/// The page; pictures lie in the folder `figures` beside it.
+pub const PAGE: &str = "docs/src/experiments.md";
+
+/// More rows than these are seen in the picture better.
+const MOST_ROWS: usize = 16;
+
+const HEAD: &str = "\
+# Experiments
+
+<!-- All of this page is written by `lockstep-perf report`, from perf/results/figures/*.json. -->
+
+What Lockstep follows was evaluated by its authors, and what it competes with is on everybody's machine. This page has both:
+the evaluations of three works repeated with Lockstep, each figure of theirs beside ours; Lockstep beside nftables, HAProxy, nginx
+and the kernel in the same run; and what the measured costs come to on many hosts.
+
+Ours were measured in network namespaces of one virtual machine with 2 CPUs, whose links are veths; theirs on the hardware that each
+work names. So the *shapes* can be compared (does it grow with the servers, is it linear in the replicas, how long is the gap), and
+absolute figures cannot; under each figure stands what else was not the same. Values are medians of the rounds; in parentheses the least
+and the most of them. How packets and requests are measured stands in [Performance](performance.md).
+";
+
+/// A chapter for each group, in the order of [`GROUPS`]; one more for the rest.
+const CHAPTERS: [(&str, &str); GROUPS.len() + 1] = [
+    (
+        "Beside nftables, HAProxy, nginx and the kernel",
+        "`make compare` measures all of them in the same lab and the same run, in alternating order.",
+    ),
+    (
+        "Seed 003: a portable load balancer for container clusters",
+        "Kimitoshi Takahashi, *A Study on Portable Load Balancer for Container Clusters*: IPVS and XDP in containers, behind \
+         routers that spread by ECMP, on 1 and 10 Gbit/s.",
+    ),
+    (
+        "Seed 000: DIRE, replicated sessions",
+        "Balint Bombitz, *Reliable Session Handling in Distributed Environments*, 2025: iperf3 through a distributor to replicas.",
+    ),
+    (
+        "Seed 002: mirrored requests and disconnected operation",
+        "Tim Farnham, *Supporting Disconnected Operation of Stateful Services Using an Envoy Enabled Dynamic Microservices \
+         Approach*: requests mirrored from cloud to edge.",
+    ),
+    (
+        "On many hosts: model and simulation",
+        "`lockstep-perf model` reckons from the measured costs how many hosts a load takes, and simulates balancers and backends that \
+         come and go, with the engine's own tables.",
+    ),
+    ("Others", ""),
+];
+
+/// The whole page.
+pub fn page(figures: &[Figure]) -> String {
+    let mut text = HEAD.to_owned();
+    for (index, (title, about)) in CHAPTERS.iter().enumerate() {
+        let mut of_group = figures.iter().filter(|f| group(&f.id) == index).peekable();
+        if of_group.peek().is_none() {
+            continue;
+        }
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "\n## {title}");
+        if !about.is_empty() {
+            let _ = writeln!(text, "\n{about}");
+        }
+        of_group.for_each(|figure| section(&mut text, figure));
+    }
+    if figures.is_empty() {
+        text.push_str("\nNothing is measured yet: `make compare` and `make experiments` do it.\n");
+    }
+    text
+}
+
+fn section(text: &mut String, figure: &Figure) {
+    let title = cell(&figure.title);
+    let _ = writeln!(text, "\n### {}: {title}\n", figure.id);
+    let _ = writeln!(text, "![{title}](figures/{}.svg)\n", figure.id);
+    if figure.quick {
+        text.push_str("**From a short run, to try the tool out: no result.**\n\n");
+    }
+    facts(text, figure);
+    values(text, figure);
+    if !figure.theirs_from.is_empty() {
+        let _ = writeln!(
+            text,
+            "Theirs: {}.\n",
+            figure.theirs_from.trim_end_matches('.')
+        );
+    }
+    if !figure.differs.is_empty() {
+        text.push_str("What differs:\n\n");
+        for sentence in &figure.differs {
+            let _ = writeln!(text, "- {}", sentence.trim());
+        }
+        text.push('\n');
+    }
+    let _ = writeln!(text, "Again: `{}`", command(&figure.id));
+}
+
+/// What measures a figure again.
+fn command(id: &str) -> String {
+    if id.starts_with("compare-") {
+        return "make compare".to_owned();
+    }
+    if id.starts_with("model-") {
+        return "target/release/lockstep-perf model".to_owned();
+    }
+    match experiments::of_figure(id) {
+        Some(experiment) => format!(
+            "sudo target/release/lockstep-perf experiments --only {}",
+            experiment.id
+        ),
+        None => "make experiments".to_owned(),
+    }
+}
+
+fn facts(text: &mut String, figure: &Figure) {
+    if figure.facts.is_empty() {
+        return;
+    }
+    let row = |fact: &Fact| {
+        let unit = match fact.unit.as_str() {
+            "" => String::new(),
+            unit => format!(" {unit}"),
+        };
+        let ours = format!("{}{unit}", short(fact.ours));
+        let mut cells = vec![cell(&fact.name), ours];
+        if figure.facts.iter().any(|fact| fact.theirs.is_some()) {
+            let theirs = fact.theirs;
+            cells.push(theirs.map_or("-".to_owned(), |value| format!("{}{unit}", short(value))));
+            cells.push(theirs.map_or("-".to_owned(), |value| ratio(fact.ours, value)));
+        }
+        cells
+    };
+    let with_theirs = figure.facts.iter().any(|fact| fact.theirs.is_some());
+    let beside = beside(figure);
+    let head: &[&str] = match with_theirs {
+        true => &[
+            "what it comes to",
+            "ours",
+            beside,
+            &format!("ours / {beside}"),
+        ],
+        false => &["what it comes to", "ours"],
+    };
+    table(text, head, figure.facts.iter().map(row));
+    text.push('\n');
+}
+
+fn ratio(ours: f64, theirs: f64) -> String {
+    if theirs == 0.0 || !(ours / theirs).is_finite() {
+        return "-".to_owned();
+    }
+    format!("{}×", short(ours / theirs))
+}
+
+fn values(text: &mut String, figure: &Figure) {
+    match figure.kind {
+        Kind::Lines | Kind::Bars => points(text, figure),
+        Kind::Distribution => distributions(text, figure),
+        Kind::Time => over_time(text, figure),
+    }
+}
+
+/// All series, with whether they are ours.
+fn all(figure: &Figure) -> impl Iterator<Item = (&Series, bool)> {
+    let ours = figure.ours.iter().map(|series| (series, true));
+    ours.chain(figure.theirs.iter().map(|series| (series, false)))
+}
+
+/// Who stands beside ours: `seed 003`.
+fn beside(figure: &Figure) -> &str {
+    match crate::plot::source(&figure.theirs_from) {
+        "" => "theirs",
+        source => source,
+    }
+}
+
+/// The names of series as columns: theirs are marked.
+fn names(figure: &Figure) -> Vec<String> {
+    let beside = beside(figure);
+    let name = |(series, ours): (&Series, bool)| match ours {
+        true => cell(&series.name),
+        false => format!("{} ({beside})", cell(&series.name)),
+    };
+    all(figure).map(name).collect()
+}
+
+/// A row for each x, a column for each series, and the ratio where both have one of the same name.
+fn points(text: &mut String, figure: &Figure) {
+    let points = all(figure).flat_map(|(series, _)| &series.points);
+    let mut xs: Vec<f64> = points.map(|p| p.x).filter(|x| x.is_finite()).collect();
+    xs.sort_by(f64::total_cmp);
+    xs.dedup();
+    if xs.len() > MOST_ROWS || xs.is_empty() {
+        return;
+    }
+    let pairs: Vec<(&Series, &Series)> = figure
+        .ours
+        .iter()
+        .filter_map(|ours| {
+            let theirs = figure.theirs.iter().find(|theirs| theirs.name == ours.name);
+            Some((ours, theirs?))
+        })
+        .collect();
+    let mut head = vec![cell(&crate::plot::name_of(&figure.x))];
+    head.extend(names(figure));
+    head.extend(pairs.iter().map(|(ours, _)| match pairs.len() {
+        1 => format!("ours / {}", beside(figure)),
+        _ => format!("{}: ours / {}", cell(&ours.name), beside(figure)),
+    }));
+    let row = |x: &f64| {
+        let mut cells = vec![label(figure, *x)];
+        let at = |series: &Series| series.points.iter().find(|p| p.x == *x).copied();
+        cells.extend(all(figure).map(|(series, _)| at(series).map_or("-".into(), value)));
+        cells.extend(pairs.iter().map(|(ours, theirs)| {
+            let both = at(ours).zip(at(theirs));
+            both.map_or("-".to_owned(), |(ours, theirs)| ratio(ours.y, theirs.y))
+        }));
+        cells
+    };
+    unit(text, figure);
+    let head: Vec<&str> = head.iter().map(String::as_str).collect();
+    table(text, &head, xs.iter().map(row));
+    text.push('\n');
+}
+
+fn unit(text: &mut String, figure: &Figure) {
+    let _ = writeln!(text, "{}:\n", cell(&crate::plot::name_of(&figure.y)));
+}
+
+fn label(figure: &Figure, x: f64) -> String {
+    let whole = x >= 0.0 && x.fract() == 0.0;
+    let label = whole.then(|| figure.labels.get(x as usize)).flatten();
+    label.map_or_else(|| short(x), |label| cell(label))
+}
+
+fn value(point: Point) -> String {
+    let (low, high) = (short(point.low), short(point.high));
+    match low == high {
+        true => short(point.y),
+        false => format!("{} ({low}–{high})", short(point.y)),
+    }
+}
+
+/// The values that so many samples do not exceed.
+fn distributions(text: &mut String, figure: &Figure) {
+    let most = all(figure).flat_map(|(series, _)| series.points.iter().map(|p| p.y));
+    // Shares may be given in percent.
+    let whole = if most.fold(0.0, f64::max) > 1.5 {
+        100.0
+    } else {
+        1.0
+    };
+    let row = |((series, _), name): ((&Series, bool), String)| {
+        let at = |share: f64| {
+            let mut points = series.points.iter();
+            let point = points.find(|p| p.y >= share * whole * 0.999_999);
+            point.map_or("-".to_owned(), |p| short(p.x))
+        };
+        vec![name, at(0.5), at(0.9), at(0.99), at(1.0)]
+    };
+    let _ = writeln!(text, "{}:\n", cell(&crate::plot::name_of(&figure.x)));
+    let head = ["", "50 % of them", "90 %", "99 %", "all"];
+    table(text, &head, all(figure).zip(names(figure)).map(row));
+    text.push('\n');
+}
+
+fn over_time(text: &mut String, figure: &Figure) {
+    let row = |((series, _), name): ((&Series, bool), String)| {
+        let ys: Vec<f64> = series.points.iter().map(|p| p.y).collect();
+        let least = ys.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = ys.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let median = crate::measure::median(ys);
+        vec![name, short(median), short(least), short(most)]
+    };
+    unit(text, figure);
+    let head = ["", "median over time", "least", "most"];
+    table(text, &head, all(figure).zip(names(figure)).map(row));
+    text.push('\n');
+}
+
+/// Text as it may stand in a table and in a link.
+fn cell(text: &str) -> String {
+    let kept = text.trim().replace(['\n', '\r'], " ");
+    kept.replace('|', "/").replace('[', "(").replace(']', ")")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plot::tests::sample;
+
+    #[test]
+    fn a_figure_has_picture_table_ratio_and_the_command_that_measures_it_again() {
+        let mut figure = sample(Kind::Lines);
+        figure.id = "003-4.2".to_owned();
+        figure.facts.push(Fact {
+            name: "most".to_owned(),
+            ours: 4.1e6,
+            theirs: Some(2.05e6),
+            unit: "packets/s".to_owned(),
+        });
+        let page = page(&[figure]);
+        for wanted in [
+            "## Seed 003",
+            "](figures/003-4.2.svg)",
+            "| CPUs | tunnel | NAT | tunnel (seed 003) | ours / seed 003 |",
+            "| 2 | 2.3M (2.07M–2.53M) | 1.7M (1.53M–1.87M) | 1.4M (1.26M–1.54M) | 1.64× |",
+            "| most | 4.1M packets/s | 2.05M packets/s | 2× |",
+            "- Another machine.",
+            "Again: `",
+        ] {
+            assert!(page.contains(wanted), "no {wanted} in\n{page}");
+        }
+        assert!(!page.contains("short run"));
+    }
+
+    #[test]
+    fn a_distribution_is_told_by_its_percentiles_and_a_course_by_its_extremes() {
+        let page = page(&[sample(Kind::Distribution), sample(Kind::Time)]);
+        assert!(
+            page.contains("| half load | 990 | 1.79k | 1.97k | 1.99k |"),
+            "{page}"
+        );
+        assert!(
+            page.contains("| nginx (seed 003) | 990 | - | - | - |"),
+            "{page}"
+        );
+        assert!(page.contains("| half load | 0.505 | 0.005 | 1 |"), "{page}");
+    }
+
+    #[test]
+    fn a_short_run_is_told_from_a_result() {
+        let figure = Figure {
+            quick: true,
+            ..sample(Kind::Bars)
+        };
+        assert!(page(&[figure]).contains("no result"));
+    }
+
+    #[test]
+    fn the_command_knows_the_experiment() {
+        assert_eq!(command("compare-requests"), "make compare");
+        assert_eq!(command("model-churn"), "target/release/lockstep-perf model");
+        assert_eq!(command("999-1"), "make experiments");
+    }
+}
