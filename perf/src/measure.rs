@@ -2,10 +2,12 @@
 
 use crate::cpu;
 use anyhow::{Context, Result, ensure};
+use lockstep_tests::lab::interrupted;
 use nix::unistd::Pid;
 use serde::Serialize;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 /// Refuses to go on without root.
 pub fn needs_root() -> Result<()> {
@@ -34,16 +36,20 @@ pub fn run_ahead_of_others() -> Result<()> {
 /// [`run_ahead_of_others`] gives, until this is dropped: else other programs on the machine cost what
 /// the kernel forwards more than what programs do.
 #[derive(Debug)]
-pub struct KernelAhead(Vec<Pid>);
+pub struct KernelAhead(());
+
+/// The threads that have it.
+static AHEAD: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 
 impl KernelAhead {
     /// On these CPUs.
     pub fn on(cpus: &[usize]) -> Result<Self> {
-        let mut ahead = KernelAhead(Vec::new());
+        interrupted::undo_too(fall_back);
+        let ahead = KernelAhead(());
         for &cpu in cpus {
             let thread = cpu::ksoftirqd(cpu)?;
+            (AHEAD.lock().unwrap_or_else(PoisonError::into_inner)).push(thread);
             chrt("--rr", 1, thread)?;
-            ahead.0.push(thread);
         }
         Ok(ahead)
     }
@@ -51,10 +57,14 @@ impl KernelAhead {
 
 impl Drop for KernelAhead {
     fn drop(&mut self) {
-        for &thread in &self.0 {
-            if let Err(error) = chrt("--other", 0, thread) {
-                eprintln!("cannot give thread {thread} its priority back: {error:#}");
-            }
+        fall_back();
+    }
+}
+
+fn fall_back() {
+    for thread in (AHEAD.lock().unwrap_or_else(PoisonError::into_inner)).drain(..) {
+        if let Err(error) = chrt("--other", 0, thread) {
+            eprintln!("cannot give thread {thread} its priority back: {error:#}");
         }
     }
 }

@@ -53,6 +53,7 @@ mod status;
 mod stream;
 mod test_server;
 mod wait;
+mod wire;
 mod wrk;
 
 pub use address::{CLIENT_V4, CLIENT_V6, VIP_V4, VIP_V6, balancer_v4, balancer_v6, router_rack_v4};
@@ -93,4 +94,5 @@ pub use status::Status;
 pub use stream::Stream;
 pub use test_server::{Behaviour, TestServer};
 pub use wait::wait_until;
+pub use wire::{Fate, Wire};
 pub use wrk::{RunningWrk, Wrk, WrkReport};

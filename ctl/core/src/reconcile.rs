@@ -24,11 +24,16 @@ pub fn reconcile(
     current: &Snapshot,
     last_epoch: u64,
 ) -> Result<Action, Vec<PlanError>> {
-    if sorted(desired) == sorted(current.services()) {
+    if are_same(desired, current.services()) {
         return Ok(Action::Nothing);
     }
     let epoch = current.epoch().max(last_epoch).saturating_add(1);
     Snapshot::new(epoch, desired.to_vec()).map(Action::Apply)
+}
+
+/// Whether services are the same to forwarding, in whatever order they stand.
+pub fn are_same(some: &[Service], others: &[Service]) -> bool {
+    sorted(some) == sorted(others)
 }
 
 fn sorted(services: &[Service]) -> Vec<Service> {

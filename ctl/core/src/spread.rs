@@ -10,6 +10,7 @@ pub use ramps::Ramps;
 pub use tiers::{Tier, loads};
 
 use crate::drains::Timestamp;
+use crate::reconcile::are_same;
 use lockstep_plan::health::Verdict;
 use lockstep_plan::{Backend, BackendId, BackendState, Service, ServiceName, Weight};
 use std::collections::BTreeMap;
@@ -76,6 +77,24 @@ pub fn lay_over(
             shares.lay_over(service);
         }
     }
+}
+
+/// Whether an engine has the services that it should have, however far slow starts have come in either:
+/// their next step may be on its way to the engine while both are looked at.
+pub fn same_but_for_ramps(wanted: &[Service], has: &[Service], spreads: &Spreads) -> bool {
+    let without = |services: &[Service]| -> Vec<Service> {
+        let mut services = services.to_vec();
+        for service in &mut services {
+            let spread = spreads.get(&service.name);
+            if spread.is_some_and(|spread| spread.slow_start.is_some()) {
+                for backend in &mut service.backends {
+                    backend.weight = Weight::DEFAULT;
+                }
+            }
+        }
+        services
+    };
+    are_same(&without(wanted), &without(has))
 }
 
 /// What a backend's tier and its slow start make of it.

@@ -258,7 +258,10 @@ fn without_an_api_server_nothing_changes_and_a_restarted_daemon_knows_its_servic
     std::mem::replace(&mut balancer.engine, engine).kill();
     wait_for("what was kept", || balancer.has(&["10.1.0.1", "10.1.0.2"]));
     assert_eq!(balancer.vips(), vips);
-    assert_eq!(balancer.kubernetes()["cluster"]["serves"], "restored");
+    // Before it has read that, it leaves to the engine what the engine has.
+    wait_for("what it has read", || {
+        balancer.kubernetes()["cluster"]["serves"] == "restored"
+    });
 
     api.start_again(stopped);
     endpoints_of(&api, "outage", "web", &["10.1.0.3"]);

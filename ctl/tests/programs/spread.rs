@@ -72,7 +72,7 @@ fn diff_compares_what_files_say() {
 
 #[test]
 fn a_new_backend_begins_slowly_and_has_its_whole_share_in_the_end() {
-    let before = file("slow_start = \"2s\"\nbackends = [{ address = \"10.0.0.1\" }]");
+    let before = file("slow_start = \"3s\"\nbackends = [{ address = \"10.0.0.1\" }]");
     let place = Place::new(&before);
     let engine = place.engine();
     let _daemon = place.daemon();

@@ -7,10 +7,14 @@ use std::fmt;
 pub enum Case {
     /// The kernel routes to one server: what no balancer in the kernel's own path can exceed.
     LinuxForwarding,
+    /// The same, its CPU also taking packets in.
+    LinuxForwardingOneCpu,
     /// An XDP program writes two addresses and redirects: what no balancer here can exceed.
     XdpForwarding,
     /// nftables translates the destination, with connection tracking.
     NftablesDnat,
+    /// The same, its CPU also taking packets in.
+    NftablesDnatOneCpu,
     /// HAProxy in TCP mode, one thread.
     Haproxy,
     /// nginx' stream module, one worker.
@@ -42,10 +46,12 @@ struct Kind {
 
 impl Case {
     /// What a comparison has unless others are asked for.
-    pub const USUAL: [Case; 10] = [
+    pub const USUAL: [Case; 12] = [
         Case::LinuxForwarding,
+        Case::LinuxForwardingOneCpu,
         Case::XdpForwarding,
         Case::NftablesDnat,
+        Case::NftablesDnatOneCpu,
         Case::Haproxy,
         Case::NginxStream,
         Case::LockstepTunnel,
@@ -64,6 +70,11 @@ impl Case {
                 "It chooses no server and keeps no connections; RPS gives it the balancer's CPU, and the generator's \
                  CPU takes packets in.",
             ),
+            Case::LinuxForwardingOneCpu => (
+                "linux-forwarding-one-cpu",
+                "The same, a kernel thread on the balancer's CPU taking packets in.",
+                "Without RPS; all that the kernel does for a packet is on the balancer's CPU. Datagrams only.",
+            ),
             Case::XdpForwarding => (
                 "xdp-forwarding",
                 "An XDP program writes two link-layer addresses and redirects.",
@@ -73,6 +84,11 @@ impl Case {
                 "nftables-dnat",
                 "nftables: dnat to a hash of the client, with connection tracking.",
                 "RPS gives it the balancer's CPU, and the generator's CPU takes packets in.",
+            ),
+            Case::NftablesDnatOneCpu => (
+                "nftables-dnat-one-cpu",
+                "The same, a kernel thread on the balancer's CPU taking packets in.",
+                "Without RPS; all that the kernel does for a packet is on the balancer's CPU. Datagrams only.",
             ),
             Case::Haproxy => (
                 "haproxy",
@@ -93,8 +109,8 @@ impl Case {
             Case::LockstepTunnelOneCpu => (
                 "lockstep-tunnel-one-cpu",
                 "The same, with XDP and the copy into its memory on its own CPU as well.",
-                "Servers answer the client directly; all that the kernel does for it is on its CPU, which is more than \
-                 nftables and forwarding have there. TCP is always measured so (lockstep-tunnel).",
+                "Servers answer the client directly; all that the kernel does for it is on its CPU. Datagrams only: \
+                 with TCP, lockstep-tunnel is measured so.",
             ),
             Case::LockstepTunnelInterrupt => (
                 "lockstep-tunnel-interrupt",
@@ -159,7 +175,13 @@ impl Case {
 
     /// Whether it is measured with TCP; where a case is the same with TCP as another, it is not.
     pub const fn has_tcp(self) -> bool {
-        !matches!(self, Case::LockstepTunnelOneCpu)
+        !matches!(
+            self,
+            Case::LinuxForwardingOneCpu
+                | Case::NftablesDnatOneCpu
+                | Case::LockstepTunnelOneCpu
+                | Case::LockstepGue
+        )
     }
 
     /// Whether its packets of TCP are counted: those that end TCP, and what they are held against.
@@ -168,6 +190,35 @@ impl Case {
             self,
             Case::LinuxForwarding | Case::Haproxy | Case::NginxStream | Case::LockstepReplicate
         )
+    }
+
+    /// Whether the balancer's CPU takes datagrams in. Where it does not, the generator's does, and what
+    /// that costs is not the balancer's.
+    pub const fn takes_in(self) -> bool {
+        matches!(
+            self,
+            Case::LinuxForwardingOneCpu
+                | Case::XdpForwarding
+                | Case::NftablesDnatOneCpu
+                | Case::LockstepTunnelOneCpu
+                | Case::LockstepFallback
+        )
+    }
+
+    /// nftables with datagrams taken in on the same CPU.
+    pub const fn nftables(self) -> Case {
+        match self.takes_in() {
+            true => Case::NftablesDnatOneCpu,
+            false => Case::NftablesDnat,
+        }
+    }
+
+    /// Linux forwarding with datagrams taken in on the same CPU.
+    pub const fn forwarding(self) -> Case {
+        match self.takes_in() {
+            true => Case::LinuxForwardingOneCpu,
+            false => Case::LinuxForwarding,
+        }
     }
 
     /// Whether answers go from the servers to the client without the balancer.

@@ -76,6 +76,10 @@ pub fn requests(
     let _balancer = requests::start(case, &network, cpus)?;
     network.answers().context("no request is answered")?;
     let client = network.client();
+    if case == Case::XdpForwarding {
+        // The generator's program takes its place, and makes the same of the veth.
+        client.ip(&format!("link set dev {CLIENT_DEVICE} xdpdrv off"))?;
+    }
     let load = Load {
         protocol: Protocol::Rr,
         destinations: vec![(VIP, PORT).into()],
@@ -115,14 +119,39 @@ fn at_each(
     let mut rounds = Vec::new();
     for &(share, rate) in rates {
         scenario.load.packets_per_second = rate;
-        let outcome = load::run_child(&scenario)?;
-        let round = round(&outcome).with_context(|| format!("{rate} a second"))?;
-        if settings.verbose {
-            eprintln!("{case:<24} {rate:>7} {}", serde_json::to_string(&round)?);
-        }
-        rounds.push((share, round));
+        let best = calmest(|| {
+            let outcome = load::run_child(&scenario)?;
+            let round = round(&outcome).with_context(|| format!("{rate} a second"))?;
+            if settings.verbose {
+                eprintln!("{case:<24} {rate:>7} {}", serde_json::to_string(&round)?);
+            }
+            Ok(round)
+        })?;
+        rounds.push((share, best));
     }
     Ok(rounds)
+}
+
+/// The scheduler gives programs of no priority 50 ms of a second, whoever runs ahead of them: what
+/// stood still for so many microseconds most likely did for that.
+const STANDSTILL_US: f64 = 20_000.0;
+/// How often a trial is made again for it.
+const AGAIN: u32 = 2;
+
+/// A trial without a standstill; where there is none in three, the one with the shortest.
+fn calmest(mut trial: impl FnMut() -> Result<LatencyRound>) -> Result<LatencyRound> {
+    let mut best = trial()?;
+    for again in 1..=AGAIN {
+        if best.max_us < STANDSTILL_US {
+            break;
+        }
+        let other = trial()?;
+        if other.max_us < best.max_us {
+            best = other;
+        }
+        best.again = again;
+    }
+    Ok(best)
 }
 
 fn round(outcome: &Outcome) -> Result<LatencyRound> {
@@ -142,6 +171,42 @@ fn round(outcome: &Outcome) -> Result<LatencyRound> {
         p999_us: latency.p999_us,
         max_us: latency.max_us,
         lost: rounded(missed as f64 / due as f64, 5),
+        again: 0,
         cpu_s_per_million: cpu.map(|cpu| rounded(cpu / outcome.received as f64 * 1e6, 2)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn trials(longest: &[f64]) -> (f64, u32, usize) {
+        let mut made = 0;
+        let best = calmest(|| {
+            let max_us = longest[made];
+            made += 1;
+            Ok(LatencyRound {
+                per_second: 1.0,
+                p50_us: 1.0,
+                p90_us: 1.0,
+                p99_us: 1.0,
+                p999_us: 1.0,
+                max_us,
+                lost: 0.0,
+                cpu_s_per_million: None,
+                again: 0,
+            })
+        });
+        let best = best.unwrap();
+        (best.max_us, best.again, made)
+    }
+
+    #[test]
+    fn a_trial_in_which_all_stood_still_is_made_again_twice_at_most() {
+        assert_eq!(trials(&[100.0]), (100.0, 0, 1));
+        assert_eq!(trials(&[50_000.0, 200.0]), (200.0, 1, 2));
+        assert_eq!(trials(&[50_000.0, 40_000.0, 60_000.0]), (40_000.0, 2, 3));
+    }
 }

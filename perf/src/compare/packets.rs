@@ -150,7 +150,7 @@ fn ramp(
 }
 
 /// The share of packets that may be lost where next to none are.
-const CALM: f64 = 0.01;
+pub const CALM: f64 = 0.01;
 
 /// The most that arrived in any trial, in packets a second.
 fn most(trials: &[Trial]) -> f64 {

@@ -1,7 +1,7 @@
 //! From rounds to `perf/results/compare.json`.
 
 use super::case::Case;
-use super::requests;
+use super::{packets, requests};
 use crate::measure::{median, rounded};
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +55,8 @@ pub struct LatencyRound {
     pub lost: f64,
     /// The balancer's CPU time for a million, in seconds.
     pub cpu_s_per_million: Option<f64>,
+    /// How often the trial was made again, for something had stood still.
+    pub again: u32,
 }
 
 /// The rounds of one case under one load.
@@ -169,14 +171,17 @@ pub struct Packets {
     pub rounds: Vec<f64>,
     /// On a wire with frames of that length, without preamble and gaps.
     pub gbit_per_second: f64,
-    /// To nftables with the same load and size.
+    /// To nftables with the same load and size, taken in on the same CPU.
     pub ratio_to_nftables: Option<f64>,
-    /// To the kernel's forwarding with the same load and size.
+    /// The same, to the kernel's forwarding.
     pub ratio_to_forwarding: Option<f64>,
     /// The median of the most with a loss of 1 % at most.
     pub calm_packets_per_second: Option<f64>,
     /// At the maximum, the median of the rounds.
     pub loss: Option<f64>,
+    /// Whether next to nothing was lost at the maximum: the generator could offer no more, and the
+    /// case may carry more.
+    pub is_generators_limit: bool,
     /// The balancer's CPU time for a million packets at the maximum.
     pub cpu_s_per_million_packets: Option<f64>,
     /// The share of the time for which its CPU was not idle.
@@ -239,7 +244,7 @@ pub struct Latency {
     pub p99_low_us: f64,
     /// The p99 of the worst round.
     pub p99_high_us: f64,
-    /// On top of what the kernel's forwarding has.
+    /// On top of what the kernel's forwarding has, its packets taken in on the same CPU.
     pub added_p50_us: Option<f64>,
     /// The same of the p99.
     pub added_p99_us: Option<f64>,
@@ -247,6 +252,8 @@ pub struct Latency {
     pub lost: f64,
     /// The balancer's CPU time for a million, at this rate.
     pub cpu_s_per_million: Option<f64>,
+    /// Trials made again, of all rounds, for something had stood still for 20 ms.
+    pub again: u32,
 }
 
 /// What the project has set itself, and what came of it.
@@ -274,9 +281,9 @@ impl Measured {
         let mut latencies: Vec<_> = self.latencies.iter().collect();
         latencies.sort_by_key(|series| (series.key, series.case));
         (
-            with_packet_ratios(packets.into_iter().map(packet_row).collect()),
+            with_packet_ratios(packets.into_iter().map(packet_row)),
             with_request_ratios(requests.into_iter().map(request_row).collect()),
-            with_added(latencies.into_iter().map(latency_row).collect()),
+            with_added(latencies.into_iter().map(latency_row)),
         )
     }
 
@@ -301,7 +308,7 @@ impl Measured {
     }
 }
 
-fn packet_row(series: &Series<(PacketLoad, usize), PacketRound>) -> Packets {
+fn packet_row(series: &Series<(PacketLoad, usize), PacketRound>) -> (Case, Packets) {
     let of = |value: fn(&PacketRound) -> f64| series.rounds.iter().map(value).collect::<Vec<_>>();
     let some = |value: fn(&PacketRound) -> Option<f64>| {
         let values: Vec<f64> = series.rounds.iter().filter_map(value).collect();
@@ -313,7 +320,7 @@ fn packet_row(series: &Series<(PacketLoad, usize), PacketRound>) -> Packets {
         median(of(|round| round.frame_bytes)),
     );
     let (load, bytes) = series.key;
-    Packets {
+    let row = Packets {
         case: series.case.name().to_owned(),
         load,
         bytes,
@@ -327,12 +334,16 @@ fn packet_row(series: &Series<(PacketLoad, usize), PacketRound>) -> Packets {
         ratio_to_forwarding: None,
         calm_packets_per_second: some(|round| round.calm),
         loss: some(|round| round.loss),
+        is_generators_limit: load == PacketLoad::Udp
+            && some(|round| round.loss).is_some_and(|loss| loss <= packets::CALM),
         cpu_s_per_million_packets: some(|round| round.cpu_s_per_million),
         balancer_cpu: median(of(|round| round.balancer_cpu)),
-    }
+    };
+    (series.case, row)
 }
 
-fn with_packet_ratios(mut rows: Vec<Packets>) -> Vec<Packets> {
+fn with_packet_ratios(rows: impl Iterator<Item = (Case, Packets)>) -> Vec<Packets> {
+    let (cases, mut rows): (Vec<Case>, Vec<Packets>) = rows.unzip();
     let all = rows.clone();
     let to = |row: &Packets, peer: Case| {
         let same = |other: &&Packets| {
@@ -341,9 +352,15 @@ fn with_packet_ratios(mut rows: Vec<Packets>) -> Vec<Packets> {
         let peer = all.iter().find(same)?;
         Some(rounded(row.packets_per_second / peer.packets_per_second, 2))
     };
-    for row in &mut rows {
-        row.ratio_to_nftables = to(row, Case::NftablesDnat);
-        row.ratio_to_forwarding = to(row, Case::LinuxForwarding);
+    for (case, row) in cases.into_iter().zip(&mut rows) {
+        // Of TCP, there is one of each only.
+        let udp = row.load == PacketLoad::Udp;
+        let (nftables, forwarding) = match udp {
+            true => (case.nftables(), case.forwarding()),
+            false => (Case::NftablesDnat, Case::LinuxForwarding),
+        };
+        row.ratio_to_nftables = to(row, nftables);
+        row.ratio_to_forwarding = to(row, forwarding);
     }
     rows
 }
@@ -388,7 +405,7 @@ fn with_request_ratios(mut rows: Vec<Requests>) -> Vec<Requests> {
     rows
 }
 
-fn latency_row(series: &Series<(LatencyLoad, Share), LatencyRound>) -> Latency {
+fn latency_row(series: &Series<(LatencyLoad, Share), LatencyRound>) -> (Case, Latency) {
     let of = |value: fn(&LatencyRound) -> f64| series.rounds.iter().map(value).collect::<Vec<_>>();
     let cpu: Vec<f64> = (series.rounds.iter())
         .filter_map(|round| round.cpu_s_per_million)
@@ -396,7 +413,7 @@ fn latency_row(series: &Series<(LatencyLoad, Share), LatencyRound>) -> Latency {
     let p99 = of(|round| round.p99_us);
     let (load, share) = series.key;
     let microseconds = |values: Vec<f64>| rounded(median(values), 1);
-    Latency {
+    let row = Latency {
         case: series.case.name().to_owned(),
         load,
         share: f64::from(share.0) / 100.0,
@@ -412,14 +429,21 @@ fn latency_row(series: &Series<(LatencyLoad, Share), LatencyRound>) -> Latency {
         added_p99_us: None,
         lost: median(of(|round| round.lost)),
         cpu_s_per_million: (!cpu.is_empty()).then(|| median(cpu)),
-    }
+        again: series.rounds.iter().map(|round| round.again).sum(),
+    };
+    (series.case, row)
 }
 
-fn with_added(mut rows: Vec<Latency>) -> Vec<Latency> {
+fn with_added(rows: impl Iterator<Item = (Case, Latency)>) -> Vec<Latency> {
+    let (cases, mut rows): (Vec<Case>, Vec<Latency>) = rows.unzip();
     let all = rows.clone();
-    for row in &mut rows {
+    for (case, row) in cases.into_iter().zip(&mut rows) {
+        let floor = match row.load {
+            LatencyLoad::Udp => case.forwarding(),
+            LatencyLoad::Rr => Case::LinuxForwarding,
+        };
         let same = |other: &&Latency| {
-            other.case == Case::LinuxForwarding.name()
+            other.case == floor.name()
                 && other.load == row.load
                 && other.share.to_bits() == row.share.to_bits()
         };
@@ -463,6 +487,12 @@ pub fn goals(packets: &[Packets], requests: &[Requests], latencies: &[Latency]) 
         (
             "packets/s of the engine (tunnel, 64 bytes) to nftables'",
             smallest(Case::LockstepTunnel),
+            1.5,
+            true,
+        ),
+        (
+            "the same with packets taken in on the balancer's CPU",
+            smallest(Case::LockstepTunnelOneCpu),
             1.5,
             true,
         ),

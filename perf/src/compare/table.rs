@@ -11,6 +11,9 @@ pub fn print(results: &Results) {
         results.rounds
     );
     println!("{}", packets(results));
+    println!(
+        "+ as much as the generator could offer. Ratios are to what has its packets taken in on the same CPU."
+    );
     println!("\nRequests a second at most");
     println!("{}", requests(results));
     for load in [LatencyLoad::Rr, LatencyLoad::Udp] {
@@ -71,7 +74,11 @@ fn packets(results: &Results) -> Table {
         table.add_row([
             case,
             bytes,
-            thousands(row.packets_per_second),
+            format!(
+                "{}{}",
+                thousands(row.packets_per_second),
+                if row.is_generators_limit { "+" } else { " " }
+            ),
             thousands(row.low),
             thousands(row.high),
             ratio(row.ratio_to_nftables),

@@ -34,6 +34,11 @@ impl Injector {
         })
     }
 
+    /// Its device, as packet sockets name it.
+    pub(super) fn device(&self) -> LinkAddr {
+        self.device
+    }
+
     /// Sends one frame.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
         let sent = sendto(

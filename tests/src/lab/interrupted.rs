@@ -3,8 +3,8 @@
 use super::run::remove_runs_of_this_process;
 use anyhow::{Context, Result};
 use nix::sys::signal::{SigSet, Signal};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 /// The taking down at a signal.
@@ -12,6 +12,15 @@ use std::thread::{self, JoinHandle};
 pub struct TakeDown {
     begun: Arc<AtomicBool>,
     thread: JoinHandle<()>,
+}
+
+/// What else is undone at a signal.
+static UNDO: Mutex<Vec<fn()>> = Mutex::new(Vec::new());
+
+/// At a signal, `undo` is called as well, before the labs are taken down. It may be called though
+/// there is nothing to undo any more.
+pub fn undo_too(undo: fn()) {
+    (UNDO.lock().unwrap_or_else(PoisonError::into_inner)).push(undo);
 }
 
 /// From now on, SIGINT, SIGTERM and SIGHUP take down the labs of this process and end it with the
@@ -29,6 +38,8 @@ pub fn take_down_labs() -> Result<TakeDown> {
         // Without a signal to be had there is nothing to clean up after.
         let Ok(signal) = signals.wait() else { return };
         begins.store(true, Ordering::SeqCst);
+        let undo = UNDO.lock().unwrap_or_else(PoisonError::into_inner);
+        undo.iter().for_each(|undo| undo());
         remove_runs_of_this_process();
         std::process::exit(128 + signal as i32);
     });

@@ -39,5 +39,6 @@ mod sessions_replicas;
 mod sessions_servers;
 mod sockets;
 mod spread;
+mod traffic;
 mod udp;
 mod workers;

@@ -136,3 +136,29 @@ fn services_without_tiers_and_slow_starts_stay_as_they_are() {
     assert!(of(&spreads).is_empty() && of(&Spreads::new()).is_empty());
     assert_eq!(of(&spread(&[("10.0.0.2", 3)])).len(), 2);
 }
+
+#[test]
+fn a_step_that_is_on_its_way_makes_no_difference() {
+    let file = service("a", &["10.0.0.1", "10.0.0.2"]);
+    let with = |weights: [u16; 2]| {
+        let mut service = file.clone();
+        for (backend, weight) in service.backends.iter_mut().zip(weights) {
+            backend.weight = Weight::new(weight).unwrap();
+        }
+        [service]
+    };
+    let (first, second) = (with([10, 1]), with([10, 2]));
+    let slow = spread(&[]);
+    assert!(same_but_for_ramps(&second, &first, &slow));
+    assert!(
+        !same_but_for_ramps(&second, &first, &Spreads::new()),
+        "weights of a file"
+    );
+    assert!(!same_but_for_ramps(
+        &[drain(&second[0], &[1])],
+        &first,
+        &slow
+    ));
+    let fewer = [service("a", &["10.0.0.1"])];
+    assert!(!same_but_for_ramps(&second, &fewer, &slow));
+}

@@ -14,9 +14,8 @@ use lockstep_ctl_core::announce::{Announced, announcements};
 use lockstep_ctl_core::diff::checks;
 use lockstep_ctl_core::drains::{Target, Timestamp};
 use lockstep_ctl_core::group::agreed;
-use lockstep_ctl_core::reconcile::{Action, reconcile};
 use lockstep_ctl_core::services::parse;
-use lockstep_ctl_core::spread::Spreads;
+use lockstep_ctl_core::spread::{Spreads, same_but_for_ramps};
 use lockstep_plan::health::Verdict;
 use lockstep_plan::{Backend, BackendState, Service, Snapshot};
 use std::sync::Arc;
@@ -169,7 +168,8 @@ impl Preview {
     /// neither with the weights that tiers and slow starts make of it.
     async fn run(mut self) -> Result<ApplyFileReply, Refusal> {
         let current = current(self.engine.clone()).await?;
-        let in_force = reconcile(&self.over_now, &current, 0) == Ok(Action::Nothing);
+        let (services, spreads) = (current.services(), self.wanted.spreads());
+        let in_force = same_but_for_ramps(&self.over_now, services, spreads);
         let (said_now, spreads) = match in_force {
             true => (self.said_now, self.wanted.spreads().clone()),
             false => (current.services().to_vec(), Spreads::new()),

@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 /// Where the generator sends to.
 pub const fn destination(case: Case) -> Ipv4Addr {
     match case {
-        Case::LinuxForwarding | Case::XdpForwarding => BACKENDS[0],
+        Case::LinuxForwarding | Case::LinuxForwardingOneCpu | Case::XdpForwarding => BACKENDS[0],
         _ => VIP,
     }
 }
@@ -25,6 +25,10 @@ pub fn start(case: Case, network: &Network, cpus: Cpus) -> Result<Balancer> {
             receive_on(netns, IN, cpus.balancer)?;
             Ok(Balancer::Kernel)
         }
+        Case::LinuxForwardingOneCpu => {
+            route(network)?;
+            take_in(network, cpus)
+        }
         Case::XdpForwarding => {
             forward_by_xdp(netns, IN, OUT, network.sink.mac(super::network::DEVICE)?)?;
             receive_by_thread_on(netns, IN, cpus.balancer)?;
@@ -35,6 +39,11 @@ pub fn start(case: Case, network: &Network, cpus: Cpus) -> Result<Balancer> {
             translate(network)?;
             receive_on(netns, IN, cpus.balancer)?;
             Ok(Balancer::Kernel)
+        }
+        Case::NftablesDnatOneCpu => {
+            route(network)?;
+            translate(network)?;
+            take_in(network, cpus)
         }
         Case::NginxStream => {
             receive_on(netns, IN, cpus.balancer)?;
@@ -74,6 +83,15 @@ fn engine(case: Case, network: &Network, cpus: Cpus) -> Result<Lockstep> {
         mtu: network.mtu,
     }
     .start()
+}
+
+/// By a thread, as where there is an XDP program. GRO makes a veth receive as drivers do, and puts
+/// nothing together here, since no two packets of a flow come in a row.
+fn take_in(network: &Network, cpus: Cpus) -> Result<Balancer> {
+    let netns = &network.balancer;
+    netns.output("ethtool", &["-K", IN, "gro", "on"])?;
+    receive_by_thread_on(netns, IN, cpus.balancer)?;
+    Ok(Balancer::Kernel)
 }
 
 fn route(network: &Network) -> Result<()> {

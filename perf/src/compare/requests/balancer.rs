@@ -48,7 +48,10 @@ pub fn start(case: Case, network: &Network, cpus: Cpus) -> Result<Balancer> {
             engine(case, network, cpus)?.kill()?;
             Ok(Balancer::Kernel)
         }
-        Case::LockstepTunnelOneCpu | Case::LockstepGue => bail!("{case} is measured with UDP only"),
+        Case::LinuxForwardingOneCpu
+        | Case::NftablesDnatOneCpu
+        | Case::LockstepTunnelOneCpu
+        | Case::LockstepGue => bail!("{case} is measured with UDP only"),
     }
 }
 

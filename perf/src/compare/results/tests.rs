@@ -39,6 +39,7 @@ fn late(p99_us: f64) -> LatencyRound {
         max_us: p99_us * 3.0,
         lost: 0.0,
         cpu_s_per_million: None,
+        again: 0,
     }
 }
 
@@ -217,11 +218,18 @@ fn goals_are_of_what_was_measured_only() {
             64,
             [100.0, 100.0, 100.0],
         ),
+        // The fallback's packets are taken in on the same CPU as these.
+        (
+            Case::NftablesDnatOneCpu,
+            PacketLoad::Udp,
+            64,
+            [80.0, 80.0, 80.0],
+        ),
     ]);
     let (packets, requests, latencies) = measured.rows();
     let found: Vec<_> = goals(&packets, &requests, &latencies)
         .into_iter()
         .map(|goal| (goal.measured, goal.wanted, goal.met))
         .collect();
-    assert_eq!(found, [(1.4, 1.5, false), (2.0, 2.0, true)]);
+    assert_eq!(found, [(1.4, 1.5, false), (2.5, 2.0, true)]);
 }

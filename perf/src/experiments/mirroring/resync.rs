@@ -116,7 +116,7 @@ fn trial(away: Away, quick: bool, cpus: Cpus) -> Result<Run> {
         }
         // One that was away for a short time only may have been in sync all along by its state.
         let has_all = replica["input"].as_u64() >= Some(received.saturating_sub(REQUEST as u64));
-        Ok((state == "in-sync" && has_all).then(|| if since > back { since } else { now }))
+        Ok((state == "in-sync" && has_all).then_some(if since > back { since } else { now }))
     })?;
     let at_join = clients.answered();
     // A second more, to see that nothing follows.

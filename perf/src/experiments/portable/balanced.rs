@@ -242,11 +242,11 @@ pub fn forget_rules(netns: &Netns) -> Result<()> {
 /// A device sends no faster than this; what has to wait does so, and nothing is dropped for it.
 ///
 /// A frame counts as on an Ethernet link, preamble, checksum sequence and gap included: the seed's table
-/// C.3.
+/// C.3. The burst is what may have gathered when the kernel's timer is late on a busy CPU.
 pub fn limit(netns: &Netns, device: &str, megabits: u32) -> Result<()> {
     let words = format!(
         "qdisc replace dev {device} root stab overhead 24 linklayer ethernet tbf \
-         rate {megabits}mbit burst 16kb limit 4mb"
+         rate {megabits}mbit burst 64kb limit 4mb"
     );
     let words: Vec<&str> = words.split_whitespace().collect();
     (netns.output("tc", &words))

@@ -173,7 +173,7 @@ fn measure(settings: &Settings) -> Result<Vec<Curve>> {
     let counts: &[usize] = if settings.quick {
         &[4]
     } else {
-        &[1, 4, 8, 12, 16]
+        &[2, 6, 11, 16]
     };
     let mut rack = Rack::build(servers, each, way, Some(MEGABITS))?;
     let mut curves: Vec<Curve> = (1..=BALANCERS)

@@ -4,7 +4,7 @@ use super::balanced::{Size, on_endpoints};
 use super::case::Case;
 use super::sweep::{Curve, cpu_figure, fact, place, sweep, theirs, throughput_figure};
 use crate::experiments::Settings;
-use crate::figure::Figure;
+use crate::figure::{Fact, Figure};
 use crate::measure::rounded;
 use anyhow::Result;
 
@@ -25,6 +25,8 @@ const CAPPED: &str = "Each server answers at most 8,000 requests/s, so that thro
     number; the links have no limit but the CPU's.";
 const NFTABLES: &str = "nftables with conntrack stands for the seed's iptables DNAT, with the same \
     translation of both addresses as Kubernetes' rules.";
+const DECAP: &str = "With tunnels, an XDP program on the servers takes the outer header off (`lockstep decap`); the \
+    seed's servers had the kernel's tunl0.";
 const ONE_CPU_BALANCER: &str = "The balancer has one core; the seed's had 16 logical ones here.";
 
 /// Figure 4.9.
@@ -32,7 +34,7 @@ pub fn tunnel_against_nat(settings: &Settings) -> Result<Vec<Figure>> {
     let cases = [Case::Nftables, Case::Nat, Case::Tunnel];
     let (size, counts) = slow_link(settings, 24);
     let curves = on_endpoints(|| sweep(settings, size, &cases, &counts))?;
-    let differs = [TENTH, ONE_MACHINE, NFTABLES, PICTURE];
+    let differs = [TENTH, ONE_MACHINE, NFTABLES, DECAP, PICTURE];
     let title = "Throughput by servers: tunnel against NAT on a slow link";
     let mut figure = throughput_figure("003-4.9", title, &curves, &differs);
     figure.theirs = vec![
@@ -115,74 +117,23 @@ pub fn without_limit(settings: &Settings) -> Result<Vec<Figure>> {
     let cases = [Case::Nftables, Case::Nat, Case::Tunnel];
     let (size, counts) = no_limit(settings);
     let curves = on_endpoints(|| sweep(settings, size, &cases, &counts))?;
-    let namespaces = "The seed measured in a container behind a bridge (5.2, 5.3) and in the node's own \
-        namespace (5.4, 5.5). Here all balancers are in a namespace on a veth of a bridge, the kernel's \
-        too, and there is one measurement for both.";
     let differs = [
         CAPPED,
         ONE_MACHINE,
         ONE_CPU_BALANCER,
-        namespaces,
+        NAMESPACES,
         NFTABLES,
+        DECAP,
         PICTURE,
     ];
     let title = "Throughput by servers without a limit of the links";
     let mut rates = throughput_figure("003-5.2", title, &curves, &differs);
-    rates.theirs = vec![
-        theirs("iptables DNAT, node, at most", &[(0.0, 778_000.0)]),
-        theirs("IPVS, container, at most", &[(0.0, 335_000.0)]),
-        theirs("IPVS-TUN, container, at most", &[(0.0, 731_000.0)]),
-        theirs("IPVS, node, at most", &[(0.0, 700_000.0)]),
-        theirs("IPVS-TUN, node, at most", &[(0.0, 780_000.0)]),
-    ];
+    let most = TABLE_5_2.map(|(name, most)| theirs(&format!("{name}, at most"), &[(0.0, most)]));
+    rates.theirs = most.to_vec();
     place_at_end(&mut rates, &counts);
     rates.theirs_from =
         place("table 5.2 (b), p. 62, the maxima only; drawn at the last of our numbers of servers");
-    let [nftables, nat, tunnel] = [&curves[0], &curves[1], &curves[2]].map(Curve::most);
-    rates.facts = vec![
-        fact(
-            "nftables (theirs: iptables) DNAT, at most",
-            nftables,
-            Some(778_000.0),
-            "requests/s",
-        ),
-        fact(
-            "NAT, at most (theirs in a container)",
-            nat,
-            Some(335_000.0),
-            "requests/s",
-        ),
-        fact(
-            "tunnel, at most (theirs in a container)",
-            tunnel,
-            Some(731_000.0),
-            "requests/s",
-        ),
-        fact(
-            "NAT, at most (theirs on the node)",
-            nat,
-            Some(700_000.0),
-            "requests/s",
-        ),
-        fact(
-            "tunnel, at most (theirs on the node)",
-            tunnel,
-            Some(780_000.0),
-            "requests/s",
-        ),
-        fact(
-            "tunnel to DNAT (theirs in a container)",
-            rounded(tunnel / nftables, 2),
-            Some(rounded(731.0 / 778.0, 2)),
-            "times",
-        ),
-        fact(
-            "NAT to DNAT (theirs in a container)",
-            rounded(nat / nftables, 2),
-            Some(rounded(335.0 / 778.0, 2)),
-            "times",
-        ),
-    ];
+    rates.facts = facts_of_table(&curves);
     let polls =
         "The engine polls for a moment after each packet: its CPU is busy before it is full.";
     let picture = "The seed's figures 5.3 and 5.5 are pictures without numbers; by its text IPVS-TUN \
@@ -191,7 +142,7 @@ pub fn without_limit(settings: &Settings) -> Result<Vec<Figure>> {
         CAPPED,
         ONE_MACHINE,
         ONE_CPU_BALANCER,
-        namespaces,
+        NAMESPACES,
         polls,
         picture,
     ];
@@ -199,6 +150,46 @@ pub fn without_limit(settings: &Settings) -> Result<Vec<Figure>> {
     let mut cpu = cpu_figure("003-5.3", title, &curves, &differs);
     cpu.facts = curves.iter().map(cpu_fact).collect();
     Ok(vec![rates, cpu])
+}
+
+const NAMESPACES: &str = "The seed measured in a container behind a bridge (5.2, 5.3) and in the node's own \
+    namespace (5.4, 5.5). Here all balancers are in a namespace on a veth of a bridge, the kernel's too, \
+    and there is one measurement for both.";
+
+/// The seed's table 5.2 (b): requests a second at most.
+const TABLE_5_2: [(&str, f64); 5] = [
+    ("iptables DNAT, node", 778_000.0),
+    ("IPVS, container", 335_000.0),
+    ("IPVS-TUN, container", 731_000.0),
+    ("IPVS, node", 700_000.0),
+    ("IPVS-TUN, node", 780_000.0),
+];
+
+/// Ours beside the seed's table, by nftables, NAT and tunnel.
+fn facts_of_table(curves: &[Curve]) -> Vec<Fact> {
+    let [nftables, nat, tunnel] = [&curves[0], &curves[1], &curves[2]].map(Curve::most);
+    let ours = [
+        ("nftables (theirs: iptables) DNAT", nftables),
+        ("NAT (theirs in a container)", nat),
+        ("tunnel (theirs in a container)", tunnel),
+        ("NAT (theirs on the node)", nat),
+        ("tunnel (theirs on the node)", tunnel),
+    ];
+    let rows = || ours.iter().zip(TABLE_5_2);
+    let most = rows().map(|((name, ours), (_, theirs))| {
+        fact(
+            format!("{name}, at most"),
+            *ours,
+            Some(theirs),
+            "requests/s",
+        )
+    });
+    let ratios = rows().skip(1).map(|((name, ours), (_, theirs))| {
+        let theirs = rounded(theirs / TABLE_5_2[0].1, 2);
+        let ratio = rounded(ours / nftables, 2);
+        fact(format!("{name} to DNAT"), ratio, Some(theirs), "times")
+    });
+    most.chain(ratios).collect()
 }
 
 /// Figures 5.7 and 5.8.
@@ -210,7 +201,7 @@ pub fn one_core(settings: &Settings) -> Result<Vec<Figure>> {
         XDP program alone, the engine killed.";
     let limit =
         "The client's and the servers' CPU is full first: see the balancer's CPU for what is left.";
-    let differs = [CAPPED, ONE_MACHINE, xdp, limit, NFTABLES, PICTURE];
+    let differs = [CAPPED, ONE_MACHINE, xdp, limit, NFTABLES, DECAP, PICTURE];
     let title = "Throughput by servers of one core";
     let mut rates = throughput_figure("003-5.7", title, &curves, &differs);
     rates.theirs = vec![
@@ -265,7 +256,7 @@ pub fn slow_link(settings: &Settings, servers: usize) -> (Size, Vec<usize>) {
     let counts = if settings.quick {
         vec![1, size.servers]
     } else {
-        vec![1, 6, 12, 14, 18, servers]
+        vec![1, 7, 14, 18, servers]
     };
     (size, counts)
 }
@@ -275,7 +266,7 @@ fn no_limit(settings: &Settings) -> (Size, Vec<usize>) {
     let scale = if settings.quick { 3 } else { 1 };
     let counts = match settings.quick {
         true => vec![1, 3],
-        false => vec![1, 3, 6, 9, 12],
+        false => vec![1, 4, 8, 12],
     };
     let size = Size {
         servers: counts[counts.len() - 1],
@@ -294,7 +285,7 @@ fn place_at_end(figure: &mut Figure, counts: &[usize]) {
     points.for_each(|point| point.x = last);
 }
 
-fn maxima(curves: &[Curve]) -> Vec<crate::figure::Fact> {
+fn maxima(curves: &[Curve]) -> Vec<Fact> {
     let of = |curve: &Curve| {
         let theirs =
             matches!(curve.name.as_str(), n if n == Case::Nat.name() || n == Case::Nftables.name());
@@ -309,7 +300,7 @@ fn maxima(curves: &[Curve]) -> Vec<crate::figure::Fact> {
     curves.iter().map(of).collect()
 }
 
-fn cpu_fact(curve: &Curve) -> crate::figure::Fact {
+fn cpu_fact(curve: &Curve) -> Fact {
     let name = format!("{}: CPU for a million requests, at its most", curve.name);
     fact(name, rounded(curve.cpu_per_million(), 2), None, "s")
 }

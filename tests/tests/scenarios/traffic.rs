@@ -1,0 +1,458 @@
+//! The load generator: what it says of a path about which everything is known.
+
+use anyhow::{Context, Result, ensure};
+use lockstep_tests::lab::{
+    CLIENT_V4, End, Fate, Forwarding, Lab, Netns, Process, Run, VIP_V4, VIP_V6, Version, Wire,
+    connect, find_binary, router_rack_v4, scenario, server_v4, wait_until,
+};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::net::IpAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const DEVICE: &str = "eth0";
+const SOON: Duration = Duration::from_secs(10);
+const STALL: Duration = Duration::from_millis(100);
+const PORT: u16 = 9_000;
+
+/// A source and a sink, and what is between them.
+struct Path {
+    source: Netns,
+    between: Netns,
+    sink: Netns,
+    run: Arc<Run>,
+}
+
+impl Path {
+    /// Two links, up, without addresses.
+    fn new() -> Result<Self> {
+        let run = Arc::new(Run::start()?);
+        let path = Path {
+            source: Netns::new(&run, "source")?,
+            between: Netns::new(&run, "between")?,
+            sink: Netns::new(&run, "sink")?,
+            run,
+        };
+        let end = |netns, device| End {
+            netns,
+            device,
+            queues: 1,
+        };
+        connect(
+            &end(&path.source, DEVICE),
+            &end(&path.between, "near"),
+            3_506,
+        )?;
+        connect(&end(&path.between, "far"), &end(&path.sink, DEVICE), 3_506)?;
+        Ok(path)
+    }
+
+    /// With a router between them.
+    fn routed() -> Result<Self> {
+        let path = Self::new()?;
+        for (netns, device, number, host) in [
+            (&path.source, DEVICE, 18, 2),
+            (&path.between, "near", 18, 1),
+            (&path.between, "far", 19, 1),
+            (&path.sink, DEVICE, 19, 2),
+        ] {
+            netns.ip(&format!("addr add 198.{number}.0.{host}/24 dev {device}"))?;
+            netns.ip(&format!(
+                "addr add 2001:db8:{number}::{host}/64 dev {device} nodad"
+            ))?;
+        }
+        path.between.sysctl(&[
+            ("net.ipv4.ip_forward", "1"),
+            ("net.ipv6.conf.all.forwarding", "1"),
+        ])?;
+        for (netns, number) in [(&path.source, 18), (&path.sink, 19)] {
+            netns.ip(&format!("route add default via 198.{number}.0.1"))?;
+            netns.ip(&format!("route add default via 2001:db8:{number}::1"))?;
+        }
+        Ok(path)
+    }
+
+    /// With a wire between them: one network.
+    fn wired() -> Result<(Self, Wire)> {
+        let path = Self::new()?;
+        path.source
+            .ip(&format!("addr add 198.18.0.2/24 dev {DEVICE}"))?;
+        path.sink
+            .ip(&format!("addr add 198.18.0.3/24 dev {DEVICE}"))?;
+        let wire = Wire::open(&path.between, "near", "far")?;
+        Ok((path, wire))
+    }
+
+    /// Datagrams from the source to the sink.
+    fn datagrams(&self, more: &str) -> Result<Value> {
+        finished(self.start(more)?)
+    }
+
+    fn start(&self, more: &str) -> Result<Child> {
+        let (source, sink) = (self.source.name(), self.sink.name());
+        generate(&format!(
+            "--netns {source} --interface {DEVICE} --sink-netns {sink} --sink-interface {DEVICE} \
+             --wait 2000 {more}"
+        ))
+    }
+}
+
+/// Starts the generator, whose outcome goes to its standard output.
+fn generate(words: &str) -> Result<Child> {
+    let mut command = Command::new(find_binary("lockstep-perf")?);
+    command.args(["generate", "--output", "json"]);
+    command.args(words.split_whitespace()).stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().context("cannot start the generator")
+}
+
+fn finished(child: Child) -> Result<Value> {
+    let output = child.wait_with_output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "the generator failed: {said}");
+    serde_json::from_slice(&output.stdout).context("the generator wrote no JSON")
+}
+
+fn number(outcome: &Value, name: &str) -> u64 {
+    outcome[name].as_u64().unwrap()
+}
+
+fn latency_ms(outcome: &Value, name: &str) -> f64 {
+    outcome["latency"][name].as_f64().unwrap() / 1e3
+}
+
+/// Whether a frame is one of the load's.
+fn is_of_the_load(frame: &[u8]) -> bool {
+    frame.get(12..14) == Some(&[0x08, 0x00]) && frame.get(36..38) == Some(&PORT.to_be_bytes())
+}
+
+#[test]
+fn scenario_traffic_every_tenth_packet_that_is_dropped_is_counted() {
+    let path = Path::routed().unwrap();
+    let lose = format!(
+        "table inet lose {{ chain forward {{ type filter hook forward priority 0; \
+         udp dport {PORT} numgen inc mod 10 == 0 drop; }} }}"
+    );
+    path.between.output("nft", &[&lose]).unwrap();
+    let file = path.run.dir().join("latency.hgrm");
+    let outcome = path
+        .datagrams(&format!(
+            "--to 198.19.0.2:{PORT},[2001:db8:19::2]:{PORT} --size 84:7,570:4,3520:1 --flows 100 \
+             --packets-per-second 2000 --seconds 1 --histogram {}",
+            file.display()
+        ))
+        .unwrap();
+    let sent = number(&outcome, "sent");
+    assert_eq!(sent + number(&outcome, "unsent"), 2_000, "{outcome}");
+    assert!(sent > 1_000, "{outcome}");
+    assert_eq!(number(&outcome, "lost"), sent.div_ceil(10), "{outcome}");
+    assert_eq!(
+        number(&outcome, "received"),
+        sent - sent.div_ceil(10),
+        "{outcome}"
+    );
+    for name in ["reordered", "duplicated", "foreign"] {
+        assert_eq!(number(&outcome, name), 0, "{name}: {outcome}");
+    }
+    let percentiles = std::fs::read_to_string(file).unwrap();
+    let received = number(&outcome, "received");
+    assert!(
+        percentiles.contains(&format!("Total count    = {received:12}]")),
+        "{percentiles}"
+    );
+    // It leaves nothing on the interfaces.
+    for netns in [&path.source, &path.sink] {
+        let link = netns
+            .ip_json(&format!("-details link show dev {DEVICE}"))
+            .unwrap();
+        assert_eq!(link[0]["xdp"], Value::Null, "{link}");
+    }
+}
+
+#[test]
+fn scenario_traffic_the_highest_rate_that_is_carried_is_found() {
+    let path = Path::routed().unwrap();
+    // A policer: 500 packets a second, and as many at once as make no difference.
+    let police = format!(
+        "table inet police {{ chain forward {{ type filter hook forward priority 0; \
+         udp dport {PORT} limit rate over 500/second burst 5 packets drop; }} }}"
+    );
+    path.between.output("nft", &[&police]).unwrap();
+    let found = path
+        .datagrams(&format!(
+            "--to 198.19.0.2:{PORT} --packets-per-second 1600 --seconds 0.4 --search --loss 4 \
+             --resolution 10"
+        ))
+        .unwrap();
+    let rate = found["rate"].as_u64().unwrap();
+    let trials = found["trials"].as_array().unwrap();
+    assert!((300..=600).contains(&rate) && trials.len() >= 3, "{found}");
+    assert!(number(&trials[0], "lost") > 100, "{found}");
+}
+
+#[test]
+fn scenario_traffic_what_comes_late_or_twice_is_counted() {
+    let (path, wire) = Path::wired().unwrap();
+    let mut count = 0_u64;
+    let fate = move |frame: &[u8]| {
+        if !is_of_the_load(frame) {
+            return Fate::Pass;
+        }
+        count += 1;
+        // With ten flows and a hundred packets, one flow has the late ones, another those that come
+        // twice, and a third the lost ones.
+        match count % 100 {
+            1 => Fate::Behind(25),
+            42 => Fate::Twice,
+            83 => Fate::Drop,
+            _ => Fate::Pass,
+        }
+    };
+    let outcome = wire
+        .while_carrying(fate, || {
+            path.datagrams(&format!(
+                "--to 198.18.0.3:{PORT} --flows 10 --packets-per-second 1000 --seconds 1"
+            ))
+        })
+        .unwrap();
+    let sent = number(&outcome, "sent");
+    assert!(sent > 500, "{outcome}");
+    let of = |at: u64| sent / 100 + u64::from(sent % 100 >= at);
+    assert_eq!(number(&outcome, "lost"), of(83), "{outcome}");
+    assert_eq!(number(&outcome, "duplicated"), of(42), "{outcome}");
+    // One that would be behind packets that never came is behind none of its flow.
+    let reordered = number(&outcome, "reordered");
+    assert!((of(1) - 1..=of(1)).contains(&reordered), "{outcome}");
+}
+
+#[test]
+fn scenario_traffic_a_stall_of_the_path_shows_in_the_latency() {
+    let (path, wire) = Path::wired().unwrap();
+    let mut count = 0;
+    let fate = move |frame: &[u8]| {
+        count += u64::from(is_of_the_load(frame));
+        match count {
+            500 => Fate::At(Instant::now() + STALL),
+            _ => Fate::Pass,
+        }
+    };
+    let outcome = wire
+        .while_carrying(fate, || {
+            path.datagrams(&format!(
+                "--to 198.18.0.3:{PORT} --packets-per-second 1000 --seconds 1"
+            ))
+        })
+        .unwrap();
+    // A tenth of them came in its time: the first waited for all of it, the last for nothing.
+    assert_eq!(number(&outcome, "lost"), 0, "{outcome}");
+    assert!(latency_ms(&outcome, "max_us") >= 95.0, "{outcome}");
+    assert!(latency_ms(&outcome, "p99_us") >= 70.0, "{outcome}");
+}
+
+#[test]
+fn scenario_traffic_what_the_generator_sends_late_counts_from_when_it_was_due() {
+    let path = Path::routed().unwrap();
+    let child = path
+        .start(&format!(
+            "--to 198.19.0.2:{PORT} --packets-per-second 1000 --seconds 3"
+        ))
+        .unwrap();
+    let pid = Pid::from_raw(child.id().try_into().unwrap());
+    let arrived = || -> Result<u64> {
+        let links = path
+            .sink
+            .ip_json(&format!("-statistics link show dev {DEVICE}"))?;
+        links[0]["stats64"]["rx"]["packets"]
+            .as_u64()
+            .context("no statistics")
+    };
+    wait_until("packets arrive", SOON, || {
+        Ok((arrived()? > 300).then_some(()))
+    })
+    .unwrap();
+    kill(pid, Signal::SIGSTOP).unwrap();
+    let stopped = Instant::now();
+    wait_until("it was stopped for a while", SOON, || {
+        Ok((stopped.elapsed() >= 2 * STALL).then_some(()))
+    })
+    .unwrap();
+    kill(pid, Signal::SIGCONT).unwrap();
+    let outcome = finished(child).unwrap();
+    // Nothing is left out: what was due meanwhile was sent afterwards, and is as late as that.
+    let (sent, unsent) = (number(&outcome, "sent"), number(&outcome, "unsent"));
+    assert_eq!(
+        (sent + unsent, number(&outcome, "lost")),
+        (3_000, 0),
+        "{outcome}"
+    );
+    assert!(sent > 2_700, "{outcome}");
+    assert!(latency_ms(&outcome, "max_us") >= 190.0, "{outcome}");
+    assert!(latency_ms(&outcome, "p99_us") >= 100.0, "{outcome}");
+}
+
+/// A load of TCP from the lab's client: nothing of it is lost.
+fn transactions(lab: &Lab, protocol: &str, to: &str, more: &str) -> Result<()> {
+    let client = lab.client.netns().name();
+    let child = generate(&format!(
+        "--protocol {protocol} --netns {client} --interface {DEVICE} --to {to} --flows 64 \
+         --packets-per-second 200 --seconds 1 --wait 3000 {more}"
+    ))?;
+    let outcome = finished(child).with_context(|| format!("{protocol} to {to}"))?;
+    let (sent, received) = (number(&outcome, "sent"), number(&outcome, "received"));
+    ensure!(
+        sent >= 150 && received == sent,
+        "{protocol} to {to}: {outcome}"
+    );
+    for name in ["lost", "resets", "errors"] {
+        ensure!(
+            number(&outcome, name) == 0,
+            "{protocol} to {to}: {name}: {outcome}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn scenario_traffic_syns_requests_and_connections_to_nginx_directly_and_by_nat() {
+    scenario(&Lab::builder().servers(2), |lab| {
+        let v4 = Forwarding::Nat.service("v4", Version::V4, &["80/tcp"], &[0, 1], "");
+        let v6 = Forwarding::Nat.service("v6", Version::V6, &["80/tcp"], &[0, 1], "");
+        lab.start_forwarding(Forwarding::Nat, &(v4 + &v6))?;
+        let vips = format!("{VIP_V4}:80,[{VIP_V6}]:80");
+        for protocol in ["syn", "rr", "crr"] {
+            transactions(lab, protocol, &vips, "")?;
+        }
+        let requests: u64 = lab.requests()?.iter().sum();
+        ensure!(requests >= 300, "nginx answered {requests} requests");
+        // Nobody listens there, and the kernel of the server says so.
+        let server = &lab.servers[0];
+        server.netns().ip(&format!(
+            "route replace {CLIENT_V4} via {}",
+            router_rack_v4()
+        ))?;
+        let client = lab.client.netns().name();
+        let outcome = finished(generate(&format!(
+            "--protocol syn --netns {client} --interface {DEVICE} --to {}:81 \
+             --packets-per-second 100 --seconds 0.5",
+            server.v4()
+        ))?)?;
+        let (sent, resets) = (number(&outcome, "sent"), number(&outcome, "resets"));
+        ensure!(sent > 30 && resets == sent, "{outcome}");
+        transactions(lab, "crr", &format!("{}:80", server.v4()), "")
+    });
+}
+
+/// The responder in a server's place, for the VIPs.
+fn respond(lab: &Lab) -> Result<Process> {
+    let server = lab.servers[0].netns();
+    // It takes off what the program would.
+    let detach = ["decap", "detach", DEVICE];
+    let lockstep = find_binary("lockstep")?.display().to_string();
+    server.output(&lockstep, &detach)?;
+    let mut command = server.command(find_binary("lockstep-perf")?);
+    command.args([
+        "respond",
+        "--interface",
+        DEVICE,
+        "--tunnels",
+        "--ports",
+        "80-81",
+    ]);
+    command.args(["--next-hop", &router_rack_v4().to_string()]);
+    let mut process = server.spawn("respond", command)?;
+    wait_until("the responder answers", SOON, || {
+        process.must_run()?;
+        Ok(process.log().contains("answering on").then_some(()))
+    })?;
+    Ok(process)
+}
+
+#[test]
+fn scenario_traffic_through_tunnels_to_the_responder() {
+    scenario(&Lab::builder().servers(1), |lab| {
+        let ipip = Forwarding::Ipip.service("v4", Version::V4, &["80/tcp", "80/udp"], &[0], "");
+        let gue = Forwarding::Gue.service("v6", Version::V6, &["81/tcp", "81/udp"], &[0], "");
+        lab.start_lockstep(&(ipip + &gue))?;
+        let mut responder = respond(lab)?;
+        let vips = format!("{VIP_V4}:80,[{VIP_V6}]:81");
+        for protocol in ["syn", "rr", "crr"] {
+            transactions(lab, protocol, &vips, "")?;
+        }
+        // The echoes come back to where the datagrams left.
+        transactions(
+            lab,
+            "udp",
+            &vips,
+            &format!("--size 200 --sink-interface {DEVICE}"),
+        )?;
+        responder.must_run()
+    });
+}
+
+#[test]
+fn scenario_traffic_tunnels_end_at_the_sink() {
+    scenario(&Lab::builder().servers(1), |lab| {
+        let ipip = Forwarding::Ipip.service("v4", Version::V4, &["9000/udp"], &[0], "");
+        let gue = Forwarding::Gue.service("v6", Version::V6, &["9000/udp"], &[0], "");
+        lab.start_lockstep(&(ipip + &gue))?;
+        let server = lab.servers[0].netns();
+        let lockstep = find_binary("lockstep")?.display().to_string();
+        server.output(&lockstep, &["decap", "detach", DEVICE])?;
+        let vips = format!("{VIP_V4}:{PORT},[{VIP_V6}]:{PORT}");
+        let sink = format!(
+            "--sink-netns {} --sink-interface {DEVICE} --size 200",
+            server.name()
+        );
+        transactions(lab, "udp", &vips, &sink)
+    });
+}
+
+#[test]
+fn scenario_traffic_errors_say_what_to_do() {
+    let path = Path::routed().unwrap();
+    let source = path.source.name();
+    let to = IpAddr::from(server_v4(0));
+    for (words, says) in [
+        (
+            format!("--netns none --interface {DEVICE} --to {to}:1"),
+            "`ip netns list`",
+        ),
+        (
+            format!("--netns {source} --interface eth7 --to {to}:1"),
+            "`ip link`",
+        ),
+        (
+            format!("--netns {source} --interface {DEVICE} --to 198.18.0.77:1"),
+            "--next-hop",
+        ),
+        (
+            format!("--netns {source} --interface {DEVICE} --to {to}:1 --size 3600"),
+            "MTU of 3506",
+        ),
+        (
+            format!("--netns {source} --interface {DEVICE} --to [::1]:1"),
+            "84 bytes at least",
+        ),
+        (
+            format!(
+                "--netns {source} --interface {DEVICE} --to {to}:1 --queue 7 --next-hop 02:00:00:00:00:01"
+            ),
+            "no such queue",
+        ),
+        (
+            format!("--netns {source} --interface {DEVICE} --to {to}:1 --protocol rr --queues 0,1"),
+            "ethtool -N",
+        ),
+    ] {
+        let child = generate(&format!("{words} --packets-per-second 10 --seconds 0.1")).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            !output.status.success() && said.contains(says),
+            "{words}: {said}"
+        );
+    }
+}
