@@ -21,10 +21,15 @@ fn at(file: &SourceFile, line: usize, what: &str) -> String {
     format!("{}:{line}: {what}", file.path)
 }
 
-/// Every place of a pattern that `wrong` says is one.
-fn places(what: &str, pattern: &[&str], wrong: impl Fn(&SourceFile, bool) -> bool) -> Vec<String> {
+/// Every place of a pattern in these files that `wrong` says is one.
+fn places(
+    files: &[SourceFile],
+    what: &str,
+    pattern: &[&str],
+    wrong: impl Fn(&SourceFile, bool) -> bool,
+) -> Vec<String> {
     let mut found = Vec::new();
-    for file in &sources() {
+    for file in files {
         let hits = file.find(pattern).filter(|token| wrong(file, token.test));
         found.extend(hits.map(|token| at(file, token.line, what)));
     }
@@ -34,7 +39,7 @@ fn places(what: &str, pattern: &[&str], wrong: impl Fn(&SourceFile, bool) -> boo
 #[test]
 fn unsafe_code_stands_in_the_xsk_crate_only() {
     let outside = |file: &SourceFile, _| !file.path.starts_with(UNSAFE);
-    let found = places("`unsafe`", &["unsafe"], outside);
+    let found = places(&sources(), "`unsafe`", &["unsafe"], outside);
     assert_none("`unsafe` is for engine/xsk only:", found);
 }
 
@@ -56,9 +61,9 @@ fn every_other_crate_forbids_unsafe_code() {
 
 #[test]
 fn unsafe_code_is_allowed_where_generated_code_is_included_only() {
-    let mut found = Vec::new();
+    let (files, mut found) = (sources(), Vec::new());
     for attribute in ["allow", "expect"] {
-        for file in &sources() {
+        for file in &files {
             let may = file.path.starts_with(UNSAFE) || file.path == SKELETON;
             let pattern = [attribute, "(", "unsafe_code"];
             let hits = file.find(&pattern).filter(|_| !may);
@@ -84,7 +89,7 @@ fn files_are_short_enough_to_be_read() {
 #[test]
 fn nothing_that_ships_unwraps() {
     let ships = |file: &SourceFile, test: bool| !test && !file.test;
-    let found = places("unwrap()", &[".", "unwrap", "(", ")"], ships);
+    let found = places(&sources(), "unwrap()", &[".", "unwrap", "(", ")"], ships);
     assert_none(
         "`expect` says why it cannot happen, an error says what to do:",
         found,
@@ -93,9 +98,11 @@ fn nothing_that_ships_unwraps() {
 
 #[test]
 fn nothing_is_left_to_be_done_or_printed_for_debugging() {
-    let mut found = Vec::new();
+    let (files, mut found) = (sources(), Vec::new());
     for name in ["todo", "unimplemented", "dbg"] {
-        found.extend(places(&format!("{name}!"), &[name, "!"], |_, _| true));
+        found.extend(places(&files, &format!("{name}!"), &[name, "!"], |_, _| {
+            true
+        }));
     }
     assert_none("These do not ship:", found);
 }
@@ -107,7 +114,7 @@ fn tests_wait_for_conditions_and_not_for_time() {
         let lab = file.path.starts_with("tests/") || file.path.starts_with("perf/");
         (test || lab) && !WAITS.contains(&file.path.as_str())
     };
-    let found = places("sleep", &["sleep", "("], in_tests);
+    let found = places(&sources(), "sleep", &["sleep", "("], in_tests);
     let rule = format!("Wait with a wait-until helper ({}):", WAITS.join(", "));
     assert_none(&rule, found);
 }
