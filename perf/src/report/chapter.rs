@@ -87,7 +87,8 @@ fn section(text: &mut String, figure: &Figure) {
     }
     facts(text, figure);
     values(text, figure);
-    if !figure.theirs_from.is_empty() {
+    let is_model = figure.id.starts_with("model-");
+    if !figure.theirs_from.is_empty() && !is_model {
         let _ = writeln!(
             text,
             "Theirs: {}.\n",
@@ -95,7 +96,10 @@ fn section(text: &mut String, figure: &Figure) {
         );
     }
     if !figure.differs.is_empty() {
-        text.push_str("What differs:\n\n");
+        text.push_str(match is_model {
+            true => "What it takes for granted:\n\n",
+            false => "What differs:\n\n",
+        });
         for sentence in &figure.differs {
             let _ = writeln!(text, "- {}", sentence.trim());
         }
