@@ -41,7 +41,8 @@ test: deps lint ## lint, then pass every test: units, properties, scenarios in t
 
 test-long: deps ## every test and the ignored ones, with 10,000 cases of each property
 	cargo build --locked --workspace --bins
-	PROPTEST_CASES=10000 cargo nextest run --locked --workspace --profile long --run-ignored all
+	cargo build --locked --release --package lockstep-ctl --bins
+	LOCKSTEP_PROGRAMS=$(CURDIR)/target/release PROPTEST_CASES=10000 cargo nextest run --locked --workspace --profile long --run-ignored all
 
 lint: deps ## formatting, clippy, documentation, and the crates that know no operating system
 	cargo fmt --all --check
