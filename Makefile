@@ -48,7 +48,8 @@ test: deps lint gate ## lint, count instructions, then pass every test: units, p
 
 test-long: deps ## every test and the ignored ones, with 10,000 cases of each property
 	cargo build --locked --workspace --bins --tests
-	PROPTEST_CASES=10000 cargo nextest run --locked --workspace --profile long --run-ignored all
+	cargo build --locked --release --package lockstep-ctl --bins
+	LOCKSTEP_PROGRAMS=$(CURDIR)/target/release PROPTEST_CASES=10000 cargo nextest run --locked --workspace --profile long --run-ignored all
 
 gate: deps ## count the packet paths' instructions, and fail where one grew (UPDATE=1: accept it)
 	cargo build --locked --profile gate -p lockstep-counts

@@ -190,6 +190,8 @@ struct Writer {
     /// What is under way.
     busy: BTreeMap<Target, AbortHandle>,
     under_way: JoinSet<(Target, Arc<Write>, Result<(), String>)>,
+    /// What the log says that we may not write, or that is not there.
+    said: BTreeSet<(&'static str, Kind)>,
     written: Written,
 }
 
@@ -208,7 +210,27 @@ impl Writer {
             memory: BTreeMap::new(),
             busy: BTreeMap::new(),
             under_way: JoinSet::new(),
+            said: BTreeSet::new(),
             written: Written::default(),
+        }
+    }
+
+    /// Says once of each kind, and not once of each object, that the API server refuses it, which only
+    /// an operator changes.
+    fn say(&mut self, target: &Target, error: Option<&str>) {
+        let what = match target {
+            Target::Apply(object, true) | Target::Part(object, _) => ("status", object.kind),
+            Target::Apply(object, false) | Target::Annotate(object) => ("object", object.kind),
+            Target::Delete(object, _) => ("deletion", object.kind),
+            Target::Event(_) => ("event", Kind::Service),
+        };
+        let Some(error) = error else {
+            self.said.remove(&what);
+            return;
+        };
+        let refused = ["(401)", "(403)"].iter().any(|code| error.contains(code));
+        if refused && self.said.insert(what) {
+            tracing::warn!("kubernetes: {}: {error}", describe(target));
         }
     }
 
@@ -291,6 +313,7 @@ impl Writer {
         let now = Instant::now();
         self.busy.remove(&target);
         let error = outcome.err();
+        self.say(&target, error.as_deref());
         match &error {
             None => self.written.done += 1,
             Some(error) => {

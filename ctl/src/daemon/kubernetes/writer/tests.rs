@@ -377,3 +377,19 @@ async fn thousands_are_written_and_told_of_now_and_then() {
     let most = begun.elapsed().as_millis() / TELL.as_millis() + 2;
     assert!(u128::from(told) <= most, "{told} in {:?}", begun.elapsed());
 }
+
+#[tokio::test]
+async fn what_may_not_be_written_is_said_once_a_kind_and_again_when_it_was_allowed_meanwhile() {
+    let mut writer = Writer::new(&cluster(&FakeApi::default()), CLASS);
+    let refused = || Err("we may not patch services/status (403): add the verb".to_owned());
+    let mut done = |name: &str, outcome: Result<(), String>| {
+        let write = address(name, "10.0.0.1");
+        writer.done(target(&write), Arc::new(write), outcome);
+        writer.said.len()
+    };
+    assert_eq!(done("web", Err("no answer in 4s".to_owned())), 0);
+    assert_eq!(done("web", refused()), 1);
+    assert_eq!(done("api", refused()), 1);
+    assert_eq!(done("api", Ok(())), 0);
+    assert_eq!(done("web", refused()), 1);
+}
