@@ -51,7 +51,7 @@ const CHAPTERS: [(&str, &str); GROUPS.len() + 1] = [
     ),
     (
         "On many hosts: model and simulation",
-        "`lockstep-perf model` reckons from the measured costs how many hosts a load takes, and simulates balancers and backends that \
+        "`make model` reckons from the measured costs how many hosts a load takes, and simulates balancers and backends that \
          come and go, with the engine's own tables.",
     ),
     ("Others", ""),
@@ -110,7 +110,7 @@ fn command(id: &str) -> String {
         return "make compare".to_owned();
     }
     if id.starts_with("model-") {
-        return "target/release/lockstep-perf model".to_owned();
+        return "make model".to_owned();
     }
     match experiments::of_figure(id) {
         Some(experiment) => format!(
@@ -349,7 +349,7 @@ mod tests {
     #[test]
     fn the_command_knows_the_experiment() {
         assert_eq!(command("compare-requests"), "make compare");
-        assert_eq!(command("model-churn"), "target/release/lockstep-perf model");
+        assert_eq!(command("model-churn"), "make model");
         assert_eq!(command("999-1"), "make experiments");
     }
 }

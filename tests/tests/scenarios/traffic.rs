@@ -95,7 +95,7 @@ impl Path {
         let (source, sink) = (self.source.name(), self.sink.name());
         generate(&format!(
             "--netns {source} --interface {DEVICE} --sink-netns {sink} --sink-interface {DEVICE} \
-             --wait 2000 {more}"
+             {more}"
         ))
     }
 }
@@ -134,7 +134,7 @@ fn scenario_traffic_every_tenth_packet_that_is_dropped_is_counted() {
     let path = Path::routed().unwrap();
     let lose = format!(
         "table inet lose {{ chain forward {{ type filter hook forward priority 0; \
-         udp dport {PORT} numgen inc mod 10 == 0 drop; }} }}"
+         udp dport {PORT} numgen inc mod 10 == 0 drop\n}}\n}}"
     );
     path.between.output("nft", &[&lose]).unwrap();
     let file = path.run.dir().join("latency.hgrm");
@@ -178,12 +178,12 @@ fn scenario_traffic_the_highest_rate_that_is_carried_is_found() {
     // A policer: 500 packets a second, and as many at once as make no difference.
     let police = format!(
         "table inet police {{ chain forward {{ type filter hook forward priority 0; \
-         udp dport {PORT} limit rate over 500/second burst 5 packets drop; }} }}"
+         udp dport {PORT} limit rate over 500/second burst 5 packets drop\n}}\n}}"
     );
     path.between.output("nft", &[&police]).unwrap();
     let found = path
         .datagrams(&format!(
-            "--to 198.19.0.2:{PORT} --packets-per-second 1600 --seconds 0.4 --search --loss 4 \
+            "--to 198.19.0.2:{PORT} --packets-per-second 1600 --seconds 0.4 --search --wait 100 --loss 4 \
              --resolution 10"
         ))
         .unwrap();
@@ -214,7 +214,7 @@ fn scenario_traffic_what_comes_late_or_twice_is_counted() {
     let outcome = wire
         .while_carrying(fate, || {
             path.datagrams(&format!(
-                "--to 198.18.0.3:{PORT} --flows 10 --packets-per-second 1000 --seconds 1"
+                "--to 198.18.0.3:{PORT} --flows 10 --packets-per-second 1000 --seconds 1 --wait 2000"
             ))
         })
         .unwrap();
@@ -242,7 +242,7 @@ fn scenario_traffic_a_stall_of_the_path_shows_in_the_latency() {
     let outcome = wire
         .while_carrying(fate, || {
             path.datagrams(&format!(
-                "--to 198.18.0.3:{PORT} --packets-per-second 1000 --seconds 1"
+                "--to 198.18.0.3:{PORT} --packets-per-second 1000 --seconds 1 --wait 2000"
             ))
         })
         .unwrap();
@@ -257,7 +257,7 @@ fn scenario_traffic_what_the_generator_sends_late_counts_from_when_it_was_due() 
     let path = Path::routed().unwrap();
     let child = path
         .start(&format!(
-            "--to 198.19.0.2:{PORT} --packets-per-second 1000 --seconds 3"
+            "--to 198.19.0.2:{PORT} --packets-per-second 1000 --seconds 3 --wait 2000"
         ))
         .unwrap();
     let pid = Pid::from_raw(child.id().try_into().unwrap());

@@ -179,7 +179,7 @@ fn leader(seen: &Seen, found: &mut Vec<Finding>) {
 
 fn pools(seen: &Seen, allocation: &Allocation, found: &mut Vec<Finding>) {
     let world = &seen.world;
-    let pools = Pools::of(world);
+    let pools = Pools::of(world, &seen.wanted.class);
     if pools.is_empty() {
         let text = "there is none: no Service gets an address";
         let mend = "make one: apiVersion lockstep.dev/v1alpha1, kind AddressPool, spec.addresses: [203.0.113.0/24]";
