@@ -20,11 +20,14 @@ NO_OS := -p lockstep-wire -p lockstep-plan -p lockstep-core
 # built with tests and without them is built twice, with everything that stands on it: so programs are
 # built together with tests, and documentation (which has no tests; --examples does the same) as well.
 
+# Draws the figures and writes the pages of results; those of short runs beside these, which root wrote.
+REPORT = $(if $(QUICK),$(SUDO)) target/release/lockstep-perf report $(if $(QUICK),--quick)
+
 # Seconds that each fuzz target runs.
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build deb test test-long gate lint demo bench bench-replicate compare experiments fuzz
+.PHONY: help deps build deb test test-long gate lint demo bench bench-replicate compare experiments model fuzz
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -45,7 +48,8 @@ test: deps lint gate ## lint, count instructions, then pass every test: units, p
 
 test-long: deps ## every test and the ignored ones, with 10,000 cases of each property
 	cargo build --locked --workspace --bins --tests
-	PROPTEST_CASES=10000 cargo nextest run --locked --workspace --profile long --run-ignored all
+	cargo build --locked --release --package lockstep-ctl --bins
+	LOCKSTEP_PROGRAMS=$(CURDIR)/target/release PROPTEST_CASES=10000 cargo nextest run --locked --workspace --profile long --run-ignored all
 
 gate: deps ## count the packet paths' instructions, and fail where one grew (UPDATE=1: accept it)
 	cargo build --locked --profile gate -p lockstep-counts
@@ -66,20 +70,27 @@ bench: deps ## measure the dataplane and the replicator in memory, into perf/res
 	cargo build --locked --release -p lockstep-perf
 	target/release/lockstep-perf core
 	target/release/lockstep-perf session
+	$(REPORT)
 
 compare: deps ## measure beside nftables, HAProxy, nginx, and forwarding alone (QUICK=1: briefly)
 	cargo build --locked --release -p lockstep-perf -p lockstep-engine -p lockstep-ctl
 	$(SUDO) target/release/lockstep-perf compare $(if $(QUICK),--quick)
+	$(REPORT)
 
 bench-replicate: deps ## measure replicated sessions beside HAProxy, into perf/results
 	cargo build --locked --release -p lockstep-perf -p lockstep-engine -p lockstep-ctl
 	target/release/lockstep-perf session
 	$(SUDO) target/release/lockstep-perf replicate
+	$(REPORT)
 
 experiments: deps ## repeat the evaluations of the systems that Lockstep follows (QUICK=1: briefly)
 	cargo build --locked --release -p lockstep-perf -p lockstep-engine -p lockstep-ctl
-	$(SUDO) target/release/lockstep-perf experiments $(if $(QUICK),--quick)
-	target/release/lockstep-perf report $(if $(QUICK),--quick)
+	$(SUDO) target/release/lockstep-perf experiments $(if $(QUICK),--quick); status=$$?; $(REPORT) && exit $$status
+
+model: deps ## reckon how many hosts a load takes, and simulate balancers and backends that come and go (QUICK=1)
+	cargo build --locked --release -p lockstep-perf
+	target/release/lockstep-perf model $(if $(QUICK),--quick)
+	$(REPORT)
 
 fuzz: deps ## run each fuzz target for FUZZ_SECONDS (60); needs a nightly toolchain
 	scripts/fuzz.sh $(FUZZ_SECONDS)

@@ -35,6 +35,8 @@ const TICK: Duration = Duration::from_millis(1);
 /// How often a worker asks whether its interfaces are still there: one that never sleeps would
 /// not hear of it otherwise.
 const CHECK: Duration = Duration::from_secs(1);
+/// Bursts taken from a socket in one turn at most: what its ring holds.
+const BURSTS: usize = 32;
 /// Buckets swept at each tick: a table of 1,000,000 flows is passed in about 6 seconds.
 const SWEEP: usize = 32;
 
@@ -104,24 +106,34 @@ impl Now {
     }
 }
 
+/// How many bursts to take from each socket, after sessions have sent so many packets: a burst of a
+/// client's goes to every replica, and as many acknowledgments may come back at once. Those that are
+/// not taken before the ring is full are lost, and the last one of a replica's costs a
+/// retransmission timeout, with everybody waiting for that replica.
+fn bursts_for(sent: u64) -> usize {
+    let sent = usize::try_from(sent).unwrap_or(usize::MAX);
+    (1 + sent / BURST).min(BURSTS)
+}
+
 impl Worker {
     /// The loop. Returns when the worker is told to stop, or when an interface is gone.
     pub fn run(&mut self) -> Result<(), XskError> {
         let mut idle_since = None;
         let mut ticked = Instant::now();
         let mut checked = ticked;
+        let mut bursts = 1;
         while !self.vitals.is_stopping() {
             let now = Now::since(self.epoch);
 
             let mut received = 0;
             for at in 0..self.links.ports.len() {
-                received += self.receive(at, now);
+                received += self.receive_some(at, bursts, now);
             }
             for place in 0..self.links.handover.others() {
                 received += self.take_over(place, now);
                 received += self.take_back(place);
             }
-            self.sessions(now);
+            bursts = bursts_for(self.sessions(now));
             self.links.flush()?;
             self.stopwatch.stop(&self.vitals.latency);
 
@@ -146,6 +158,21 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// So many bursts from one socket, or what there is.
+    fn receive_some(&mut self, at: usize, bursts: usize, now: Now) -> usize {
+        let mut received = 0;
+        for turn in 1..=bursts {
+            let count = self.receive(at, now);
+            received += count;
+            if count < BURST || turn == bursts {
+                break;
+            }
+            // The kernel must have somewhere to put what comes meanwhile.
+            self.links.refill(at);
+        }
+        received
     }
 
     /// One burst from one socket: under RPS hand over what is others', process the rest.
@@ -328,13 +355,13 @@ impl Worker {
     }
 
     /// What the packets of this turn have made due for sessions: answers to one burst go out
-    /// together.
-    fn sessions(&mut self, now: Now) {
+    /// together. The packets sent.
+    fn sessions(&mut self, now: Now) -> u64 {
         let tables = self.dataplane.tables();
         self.sessions.poll(now.micros, tables, &mut self.links);
-        self.vitals
-            .sent
-            .add(std::mem::take(&mut self.links.transmitted));
+        let sent = std::mem::take(&mut self.links.transmitted);
+        self.vitals.sent.add(sent);
+        sent
     }
 
     fn sleeps(&self, idle: Duration) -> bool {
@@ -427,4 +454,16 @@ fn fill_from<K: Key>(flows: &FlowTable<K>, at: usize, to: &mut Vec<Entry<K>>) ->
         next = flows.scan(next, STEP_BUCKETS, |entry| to.push(*entry))?;
     }
     Some(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_packets_are_taken_as_sessions_have_sent_up_to_a_ring() {
+        let burst = BURST as u64;
+        let found = [0, burst - 1, burst, 10 * burst, 1_000_000, u64::MAX].map(bursts_for);
+        assert_eq!(found, [1, 1, 2, 11, BURSTS, BURSTS]);
+    }
 }

@@ -11,7 +11,7 @@ mod hosts;
 mod rack;
 mod service;
 
-use crate::figure::Figure;
+use crate::figure::{Figure, Series};
 use crate::measure::median;
 use crate::plot::short;
 use anyhow::Result;
@@ -123,6 +123,9 @@ fn unevenness(courses: &Courses) -> f64 {
 /// A figure's facts, and what they take for granted, on the terminal: each sentence once.
 fn print(figure: &Figure, said: &mut BTreeSet<String>) {
     println!("\n{}", figure.title);
+    if figure.facts.is_empty() {
+        values(figure);
+    }
     for fact in &figure.facts {
         let beside = match (fact.theirs, figure.theirs_from.as_str()) {
             (Some(theirs), from) if !from.is_empty() => {
@@ -137,6 +140,36 @@ fn print(figure: &Figure, said: &mut BTreeSet<String>) {
         if said.insert(sentence.clone()) {
             println!("  - {sentence}");
         }
+    }
+}
+
+/// A row for each x, with the series side by side.
+fn values(figure: &Figure) {
+    let mut xs = Vec::new();
+    for point in figure.ours.iter().flat_map(|series| &series.points) {
+        if !xs.contains(&point.x) {
+            xs.push(point.x);
+        }
+    }
+    let beside = figure.theirs.iter().map(|series| {
+        let name = format!("{} ({})", series.name, figure.theirs_from);
+        (name, series)
+    });
+    let ours = figure
+        .ours
+        .iter()
+        .map(|series| (series.name.clone(), series));
+    let all: Vec<(String, &Series)> = ours.chain(beside).collect();
+    for x in xs {
+        let label = figure.labels.get(x as usize);
+        let name = label
+            .cloned()
+            .unwrap_or_else(|| format!("{} {}", short(x), figure.x.label));
+        let cells = all.iter().filter_map(|(name, series)| {
+            let point = series.points.iter().find(|point| point.x == x)?;
+            Some(format!("{name} {}", short(point.y)))
+        });
+        println!("  {name:<44} {}", cells.collect::<Vec<_>>().join(" · "));
     }
 }
 

@@ -4,6 +4,7 @@
 //! No figure on any of them is typed: a test renders all of it again and compares.
 
 mod chapter;
+mod compare;
 mod figures;
 mod peers;
 mod readme;
@@ -65,7 +66,15 @@ fn quick(results: &Path) -> anyhow::Result<()> {
     let directory = results.join("report");
     figures::write(&figures::draw(&figures)?, &directory.join("figures"))?;
     let page = directory.join("experiments.md");
-    std::fs::write(&page, chapter::page(&figures))?;
+    let mut text = chapter::page(&figures);
+    let comparison = results.join("compare.json");
+    if comparison.exists() {
+        compare::tables(
+            &mut text,
+            &serde_json::from_str(&std::fs::read_to_string(comparison)?)?,
+        );
+    }
+    std::fs::write(&page, text)?;
     println!("written to {}", page.display());
     Ok(())
 }
@@ -132,8 +141,13 @@ fn tables(root: &Path) -> anyhow::Result<String> {
             ]
         }),
     );
-    peers::packets(&mut text, &rows(root, "lab.json")?);
-    peers::requests(&mut text, &rows(root, "http.json")?);
+    if root.join(RESULTS).join("compare.json").exists() {
+        compare::tables(&mut text, &read(root, "compare.json")?);
+    } else {
+        // What was measured before there was a comparison.
+        peers::packets(&mut text, &rows(root, "lab.json")?);
+        peers::requests(&mut text, &rows(root, "http.json")?);
+    }
     replicate::alone(&mut text, &rows(root, "session.json")?);
     replicate::tables(&mut text, &rows(root, "replicate.json")?);
     text.push('\n');
@@ -165,7 +179,14 @@ fn goal(row: &Value, rows: &[Value]) -> Option<f64> {
 }
 
 fn rows(root: &Path, file: &str) -> anyhow::Result<Vec<Value>> {
-    let path = root.join("perf/results").join(file);
+    match read(root, file)? {
+        Value::Array(rows) => Ok(rows),
+        _ => bail!("perf/results/{file} is no list"),
+    }
+}
+
+fn read(root: &Path, file: &str) -> anyhow::Result<Value> {
+    let path = root.join(RESULTS).join(file);
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("cannot read {}; `make bench` writes it", path.display()))?;
     serde_json::from_str(&text).with_context(|| format!("{} is not ours", path.display()))

@@ -15,12 +15,37 @@ pub const GROUP: &str = "lockstep.dev";
 /// The class of Services that are ours, where the configuration names no other.
 pub const CLASS: &str = "lockstep.dev/xdp";
 
-/// Who writes what we write, for server-side apply.
+/// What every field manager of ours begins with.
 pub const FIELD_MANAGER: &str = "lockstepd";
 
+/// Who writes what an installation writes, for server-side apply: installations of one cluster have
+/// different classes, and what one of them has written is not another one's to take back.
+pub fn manager(class: &str) -> String {
+    of_class(FIELD_MANAGER, class)
+}
+
 /// Who writes annotations on Services. What one manager applies to an object is all that it has there:
-/// a Service that [`FIELD_MANAGER`] has made would lose everything else.
-pub const ANNOTATIONS_MANAGER: &str = "lockstepd-annotations";
+/// a Service that [`manager`] has made would lose everything else.
+pub fn annotations_manager(class: &str) -> String {
+    of_class("lockstepd-annotations", class)
+}
+
+/// The API server takes managers of at most 128 characters.
+fn of_class(prefix: &str, class: &str) -> String {
+    const MOST: usize = 80;
+    match class {
+        CLASS => prefix.to_owned(),
+        class if class.len() <= MOST => format!("{prefix}:{class}"),
+        class => {
+            // FNV-1a: two long classes do not become one.
+            let hash = class.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+            });
+            let kept = &class[..class.floor_char_boundary(MOST)];
+            format!("{prefix}:{kept}-{hash:016x}")
+        }
+    }
+}
 
 /// Annotations of Services. The first ones are an operator's, the last one is ours.
 pub mod annotations {
@@ -54,4 +79,23 @@ pub mod annotations {
     pub const OWNER: &str = "lockstep.dev/owner-uid";
     /// What all of them begin with.
     pub const PREFIX: &str = "lockstep.dev/";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_class_has_managers_of_its_own_that_the_api_server_takes() {
+        assert_eq!(manager(CLASS), "lockstepd");
+        assert_eq!(annotations_manager(CLASS), "lockstepd-annotations");
+        assert_eq!(manager("example.org/lb"), "lockstepd:example.org/lb");
+        let long = |last: char| format!("{}/lb{last}", "x".repeat(253));
+        let (a, b) = (
+            annotations_manager(&long('a')),
+            annotations_manager(&long('b')),
+        );
+        assert_ne!(a, b);
+        assert!(a.len() <= 128 && b.len() <= 128, "{a}");
+    }
 }

@@ -28,6 +28,7 @@ mod keep;
 mod known;
 mod latency;
 mod leader;
+mod left;
 mod provider;
 mod report;
 mod watch;
@@ -163,7 +164,8 @@ async fn attend(
     let (let_go, letting_go) = oneshot::channel();
     let mut leading = JoinSet::new();
     let wanted = channels.writes.subscribe();
-    tasks.spawn(writer::run(cluster.clone(), wanted, written));
+    let class = settings.class.clone();
+    tasks.spawn(writer::run(cluster.clone(), class, wanted, written));
     if settings.lead {
         let lease = settings.lease.clone();
         let lead = leader::run(

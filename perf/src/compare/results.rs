@@ -465,6 +465,9 @@ fn most(values: &[f64]) -> f64 {
     values.iter().copied().fold(f64::NEG_INFINITY, f64::max)
 }
 
+/// The class of packets by which uploads are held against each other.
+const UPLOAD: usize = 1_400;
+
 /// What the project has set itself, as far as it was measured.
 pub fn goals(packets: &[Packets], requests: &[Requests], latencies: &[Latency]) -> Vec<Goal> {
     let smallest = |case: Case| {
@@ -480,6 +483,14 @@ pub fn goals(packets: &[Packets], requests: &[Requests], latencies: &[Latency]) 
         });
         row.and_then(|row| row.added_p99_us)
     };
+    let upload = |case: Case| {
+        let mut rows = packets.iter();
+        let row = rows.find(|r| {
+            r.case == case.name() && r.load == PacketLoad::TcpStream && r.bytes == UPLOAD
+        });
+        row.map(|row| row.gbit_per_second)
+    };
+    let uploads = upload(Case::LockstepReplicate).zip(upload(Case::Haproxy));
     let replicate = (requests.iter())
         .find(|r| r.case == Case::LockstepReplicate.name() && r.load == "keep-alive")
         .and_then(|row| row.ratio_to_haproxy);
@@ -511,6 +522,12 @@ pub fn goals(packets: &[Packets], requests: &[Requests], latencies: &[Latency]) 
         (
             "requests/s of replication with one replica to HAProxy's",
             replicate,
+            0.9,
+            true,
+        ),
+        (
+            "Gbit/s of an upload that is replicated to one replica to HAProxy's",
+            uploads.map(|(ours, theirs)| rounded(ours / theirs, 2)),
             0.9,
             true,
         ),

@@ -73,11 +73,6 @@ impl Router {
         Router { way, hops, buckets }
     }
 
-    /// How it chooses.
-    pub fn way(&self) -> Way {
-        self.way
-    }
-
     /// Its next hops.
     pub fn hops(&self) -> &[Hop] {
         &self.hops

@@ -3,7 +3,7 @@
 use super::churn::{Loss, Moment, STEP, Size, chance, fullest_backend};
 use super::costs::{Costs, Devices, Treatment};
 use super::ecmp::Way;
-use super::hosts::{Hosts, Needed, PACKETS};
+use super::hosts::{Hosts, NIC, Needed, PACKETS};
 use crate::figure::{Axis, Fact, Figure, Kind, Point, Series};
 use crate::measure::{median, rounded};
 use crate::plot::grouped;
@@ -70,23 +70,21 @@ pub fn traffic(hosts: &Hosts, costs: &Costs, unevenness: f64, (gbit, name): (f64
             .map(|(x, row)| Point::new(f64::from(x), needed(packets, *row).hosts))
             .collect(),
     });
-    let facts = rows.iter().flat_map(|row| {
-        PACKETS.map(|packets| {
-            let Needed { hosts, bound } = needed(packets, *row);
-            let (treatment, devices) = (row.0.name(), row.1.name());
-            let name = format!(
-                "{treatment} ({devices}), {}: bound by {bound}",
-                packets.name
-            );
-            fact(name, hosts, None, "hosts")
-        })
+    let full = rows.iter().flat_map(|row| {
+        let by_nic = PACKETS.map(|packets| (packets, needed(packets, *row).bound));
+        let by_nic = by_nic.into_iter().filter(|(_, bound)| *bound == NIC);
+        by_nic
+            .map(|(packets, _)| format!("{} ({}) of {}", row.0.name(), row.1.name(), packets.name))
     });
+    let full: Vec<String> = full.collect();
+    let mut differs = assumptions(hosts, costs, unevenness);
+    differs.push(format!(
+        "NICs are what is full first with {}; with all others CPUs are.",
+        full.join(", ")
+    ));
     Figure {
         id: format!("model-hosts-{name}"),
-        title: format!(
-            "Hosts that carry {} bit/s, one more than needed",
-            spoken(gbit)
-        ),
+        title: format!("Hosts that carry {}, one more than needed", spoken(gbit)),
         kind: Kind::Bars,
         x: axis("", "", false),
         y: axis("hosts", "", true),
@@ -97,8 +95,8 @@ pub fn traffic(hosts: &Hosts, costs: &Costs, unevenness: f64, (gbit, name): (f64
         ours: series.to_vec(),
         theirs: Vec::new(),
         theirs_from: String::new(),
-        differs: assumptions(hosts, costs, unevenness),
-        facts: facts.collect(),
+        differs,
+        facts: Vec::new(),
         quick: false,
     }
 }
@@ -393,9 +391,6 @@ pub fn balance(size: &Size, courses: &[(Way, Vec<Moment>)]) -> Figure {
         ours.push(point(x, moments, |m| m.balancers));
         theirs.push(Point::new(x, rounded(chance(flows, balancers), 4)));
     }
-    let pairs = labels.iter().zip(ours.iter().zip(&theirs));
-    let facts = pairs.map(|(name, (ours, theirs))| fact(name.clone(), ours.y, Some(theirs.y), ""));
-    let facts = facts.collect();
     let mut differs = simulated(size);
     differs.push(
         "The model: of the ring, what the authors of Maglev promise for a table of a hundred entries a backend (NSDI 2016, section 3.4); of \
@@ -420,7 +415,7 @@ pub fn balance(size: &Size, courses: &[(Way, Vec<Moment>)]) -> Figure {
         }],
         theirs_from: MODEL.to_owned(),
         differs,
-        facts,
+        facts: Vec::new(),
         quick: false,
     }
 }

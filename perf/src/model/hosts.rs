@@ -51,6 +51,8 @@ pub const PACKETS: [Packets; 3] = [
     },
 ];
 
+/// What is used up first where it is the link.
+pub const NIC: &str = "NIC";
 /// Preamble and gap of a frame.
 const WIRE: f64 = 20.0;
 
@@ -79,7 +81,7 @@ impl Hosts {
         let by_cpu = packets_per_second * ns / 1e9 / f64::from(self.cores);
         let out_bits = 8.0 * (packets.bytes + treatment.header() + WIRE) * treatment.copies();
         let by_nic = packets_per_second * out_bits / (self.nic_gbit * 1e9);
-        self.needed([(by_cpu, "CPU"), (by_nic, "NIC")], unevenness)
+        self.needed([(by_cpu, "CPU"), (by_nic, NIC)], unevenness)
     }
 
     /// The hosts for so many flows, or sessions.

@@ -60,11 +60,6 @@ impl Round {
     pub fn share_moved(&self) -> f64 {
         self.moved as f64 / self.live.max(1) as f64
     }
-
-    /// The share of live connections that another balancer got.
-    pub fn share_rerouted(&self) -> f64 {
-        self.rerouted as f64 / self.live.max(1) as f64
-    }
 }
 
 /// Balancers behind a router.
@@ -107,11 +102,6 @@ impl Rack {
             rack.flows.push(flow);
         }
         Ok(rack)
-    }
-
-    /// How its router chooses.
-    pub fn way(&self) -> Way {
-        self.router.way()
     }
 
     /// Its balancers' numbers.

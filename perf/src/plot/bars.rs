@@ -74,7 +74,7 @@ fn of_group(series: &Series, group: &Group) -> Option<Point> {
 }
 
 /// The bars of a group that has a value: none leaves no gap.
-fn of_series<'a>(all: &[(&'a Series, Pen)], group: &Group) -> Vec<(Point, Pen)> {
+fn of_series(all: &[(&Series, Pen)], group: &Group) -> Vec<(Point, Pen)> {
     let points = all
         .iter()
         .filter_map(|(series, pen)| Some((of_group(series, group)?, *pen)));

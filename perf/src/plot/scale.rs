@@ -168,7 +168,7 @@ pub fn short(value: f64) -> String {
     let (size, unit) = unit.copied().unwrap_or((1.0, ""));
     let number = value / size;
     let decimals = match number.abs() {
-        n if n == 0.0 => 0,
+        0.0 => 0,
         n if n < 1.0 => (2.0 - n.log10().floor()).min(6.0) as usize,
         n if n < 9.995 => 2,
         n if n < 99.95 => 1,

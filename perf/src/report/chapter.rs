@@ -51,7 +51,7 @@ const CHAPTERS: [(&str, &str); GROUPS.len() + 1] = [
     ),
     (
         "On many hosts: model and simulation",
-        "`lockstep-perf model` reckons from the measured costs how many hosts a load takes, and simulates balancers and backends that \
+        "`make model` reckons from the measured costs how many hosts a load takes, and simulates balancers and backends that \
          come and go, with the engine's own tables.",
     ),
     ("Others", ""),
@@ -87,7 +87,8 @@ fn section(text: &mut String, figure: &Figure) {
     }
     facts(text, figure);
     values(text, figure);
-    if !figure.theirs_from.is_empty() {
+    let is_model = figure.id.starts_with("model-");
+    if !figure.theirs_from.is_empty() && !is_model {
         let _ = writeln!(
             text,
             "Theirs: {}.\n",
@@ -95,7 +96,10 @@ fn section(text: &mut String, figure: &Figure) {
         );
     }
     if !figure.differs.is_empty() {
-        text.push_str("What differs:\n\n");
+        text.push_str(match is_model {
+            true => "What it takes for granted:\n\n",
+            false => "What differs:\n\n",
+        });
         for sentence in &figure.differs {
             let _ = writeln!(text, "- {}", sentence.trim());
         }
@@ -110,7 +114,7 @@ fn command(id: &str) -> String {
         return "make compare".to_owned();
     }
     if id.starts_with("model-") {
-        return "target/release/lockstep-perf model".to_owned();
+        return "make model".to_owned();
     }
     match experiments::of_figure(id) {
         Some(experiment) => format!(
@@ -349,7 +353,7 @@ mod tests {
     #[test]
     fn the_command_knows_the_experiment() {
         assert_eq!(command("compare-requests"), "make compare");
-        assert_eq!(command("model-churn"), "target/release/lockstep-perf model");
+        assert_eq!(command("model-churn"), "make model");
         assert_eq!(command("999-1"), "make experiments");
     }
 }

@@ -4,10 +4,13 @@
 //! where `LOCKSTEP_KUBE_API` says). Nothing runs in it that makes pods or slices: a scenario writes
 //! what kubelets and controllers would.
 
+mod controller;
 mod objects;
 
+pub use controller::Controller;
 pub use objects::{
-    Endpoint, deployment, dire, namespace, pod, pod_status, pool, slice, web_service,
+    Endpoint, deployment, dire, gateway, gateway_class, gateway_definitions, inner_service,
+    namespace, pod, pod_status, pool, slice, slice_of, tcp_route, web_service, web_service_of,
 };
 
 use super::balancer::Balancer;
@@ -27,6 +30,8 @@ use std::time::Duration;
 const START: Duration = Duration::from_secs(30);
 /// What the namespace of the daemons' Lease is called, where they are not told another one.
 const LEASES: &str = "lockstep-system";
+/// Who controls Gateways, where daemons are told to.
+const CONTROLLER: &str = "lockstep.dev/gateway";
 const APPLY: &str = "Content-Type: application/apply-patch+yaml";
 /// Ours, as the chart installs them.
 const DEFINITIONS: &str = "../ctl/deploy/helm/lockstep/files/crds";
@@ -87,10 +92,30 @@ impl KubeApi {
         self.apply(&namespace(LEASES))
     }
 
+    /// Has the kinds of the Gateway API, and a class of ours.
+    pub fn install_gateways(&self) -> Result<()> {
+        for definition in objects::gateway_definitions() {
+            self.apply(&definition)?;
+            let names = &definition["spec"];
+            let version = names["versions"][0]["name"].as_str().unwrap_or_default();
+            let plural = names["names"]["plural"].as_str().unwrap_or_default();
+            let served = format!("/apis/gateway.networking.k8s.io/{version}/{plural}");
+            wait_until(&format!("the API server has {plural}"), START, || {
+                Ok(self.read(&served)?.map(drop))
+            })?;
+        }
+        self.apply(&gateway_class())
+    }
+
     /// The lines of `lockstepd.toml` that have a daemon follow it.
     pub fn section(&self) -> String {
         let kubeconfig = self.dir.join("kubeconfig");
         format!("[kubernetes]\nkubeconfig = {kubeconfig:?}\nnode = \"n1\"\n")
+    }
+
+    /// One more, for Gateways.
+    pub fn gateways(&self) -> String {
+        format!("gateway_controller = \"{CONTROLLER}\"\n")
     }
 
     /// Has an object like this one, as `kubectl apply --server-side` does.
@@ -222,15 +247,18 @@ impl Drop for KubeApi {
     }
 }
 
-/// Where the scripts of the API server are.
+/// Where the scripts of the API server are: where one is told, those for envtest's programs where these
+/// are told, else beside the repository.
 fn scripts() -> Result<PathBuf> {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/kube-api");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let envtest = std::env::var_os("KUBEBUILDER_ASSETS").map(|_| root.join("scripts/envtest"));
     let named = std::env::var_os("LOCKSTEP_KUBE_API").map(PathBuf::from);
-    let scripts = named.unwrap_or(beside);
+    let scripts = named.or(envtest);
+    let scripts = scripts.unwrap_or_else(|| root.join("../shared/kube-api"));
     ensure!(
         scripts.join("start").is_file(),
         "there is no API server to test with: {} has no `start`; set LOCKSTEP_KUBE_API to the \
-         directory that has",
+         directory that has, or KUBEBUILDER_ASSETS to one with etcd and kube-apiserver",
         scripts.display()
     );
     Ok(scripts)
@@ -259,22 +287,34 @@ fn path(object: &Value) -> String {
     if metadata["namespace"].is_string() {
         path += &format!("/namespaces/{}", text(&metadata["namespace"]));
     }
-    let plural = text(&object["kind"]).to_lowercase() + "s";
+    let mut plural = text(&object["kind"]).to_lowercase();
+    plural += if plural.ends_with('s') { "es" } else { "s" };
     path + &format!("/{plural}/{}", text(&metadata["name"]))
 }
 
 impl Lab {
     /// On the first balancer an API server, an engine, and a daemon that follows the API server.
     pub fn start_kubernetes(&mut self) -> Result<KubeApi> {
+        let api = self.start_cluster()?;
+        self.follow(&api, "")?;
+        Ok(api)
+    }
+
+    /// On the first balancer an API server and an engine.
+    pub fn start_cluster(&mut self) -> Result<KubeApi> {
         self.attach_decap()?;
         let balancer = &mut self.balancers[0];
         balancer.start_engine()?;
-        let api = KubeApi::start(balancer)?;
+        KubeApi::start(balancer)
+    }
+
+    /// A daemon beside that engine, with these lines more in its section.
+    pub fn follow(&mut self, api: &KubeApi, more: &str) -> Result<()> {
+        let balancer = &mut self.balancers[0];
         fs::write(balancer.services_file(), "service = []\n")?;
         let node = format!("[node]\nname = \"{}\"\n", balancer.name());
-        fs::write(balancer.config_file(), node + &api.section())?;
-        balancer.start_daemon()?;
-        Ok(api)
+        fs::write(balancer.config_file(), node + &api.section() + more)?;
+        balancer.start_daemon()
     }
 }
 
@@ -314,8 +354,12 @@ mod tests {
                 "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices/web-1",
             ),
             (
-                objects::pool("lab", "203.0.113.10/32"),
+                objects::pool("lab", &["203.0.113.10/32"]),
                 "/apis/lockstep.dev/v1alpha1/addresspools/lab",
+            ),
+            (
+                objects::gateway_class(),
+                "/apis/gateway.networking.k8s.io/v1/gatewayclasses/lockstep",
             ),
         ];
         for (object, expected) in paths {

@@ -5,8 +5,9 @@ use super::injector::Injector;
 use super::netns::Netns;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, setsockopt, socket,
+    AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, bind, recvfrom, setsockopt, socket,
     sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
@@ -108,8 +109,10 @@ impl Direction {
             if let Some((_, frames)) = ended {
                 frames.iter().try_for_each(|frame| self.to.send(frame))?;
             }
-            let frame = match recv(self.from.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-                Ok(length) => &buffer[..length],
+            let frame = match recvfrom::<LinkAddr>(self.from.as_raw_fd(), &mut buffer) {
+                // What the other direction sends there is seen, too.
+                Ok((_, Some(way))) if way.pkttype() == libc::PACKET_OUTGOING => continue,
+                Ok((length, _)) => &buffer[..length],
                 Err(Errno::EAGAIN | Errno::EINTR) => continue,
                 Err(error) => return Err(error).context("cannot receive from a device"),
             };

@@ -3,16 +3,18 @@
 
 use anyhow::{Context, Result, ensure};
 use lockstep_tests::lab::kubernetes::{
-    Endpoint, deployment, dire, namespace, pod, pod_status, pool, slice, web_service,
+    Controller, Endpoint, deployment, dire, gateway, inner_service, namespace, pod, pod_status,
+    pool, slice, slice_of, tcp_route, web_service, web_service_of,
 };
 use lockstep_tests::lab::{
-    Content, KeepAlive, KubeApi, Lab, RunningWrk, Server, VIP_V4, Version, Wrk, scenario,
+    Content, KeepAlive, KubeApi, Lab, RunningWrk, Server, VIP_V4, VIP_V6, Version, Wrk, scenario,
     wait_until,
 };
 use serde_json::{Value, json};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(20);
+const LEASE: Duration = Duration::from_secs(40);
 const SHOP: &str = "shop";
 const SERVICE: &str = "shop/web/http";
 const MIB: u64 = 1 << 20;
@@ -20,7 +22,7 @@ const MIB: u64 = 1 << 20;
 /// A namespace, and the lab's VIP for whoever asks first.
 fn furnish(api: &KubeApi) -> Result<()> {
     api.apply(&namespace(SHOP))?;
-    api.apply(&pool("lab", &format!("{VIP_V4}/32")))
+    api.apply(&pool("lab", &[&format!("{VIP_V4}/32")]))
 }
 
 /// Waits until the engine has these backends, of these states, and no others.
@@ -253,4 +255,125 @@ fn switched_from(api: &KubeApi, gone: &str) -> Result<()> {
         "{status}"
     );
     Ok(())
+}
+
+/// Every server in turn answers requests to a VIP, and none fails.
+fn carries(lab: &Lab, version: Version, servers: &[&str]) -> Result<()> {
+    let open = KeepAlive::open_many(lab.client.netns(), version.vip(), 24)?;
+    let mut answered: Vec<&str> = open.iter().map(KeepAlive::server).collect();
+    answered.sort_unstable();
+    answered.dedup();
+    ensure!(answered == servers, "{version:?}: {answered:?} answered");
+    let load = Wrk::new(version.url()).connection_per_request();
+    let report = lab.client.wrk(&load.connections(4).seconds(1))?;
+    println!("{version:?}: {report:?}");
+    ensure!(report.errors() == 0, "{version:?}: {report:?}");
+    Ok(())
+}
+
+#[test]
+fn scenario_kubernetes_a_route_of_a_gateway_and_a_service_of_ipv6_carry_traffic() {
+    scenario(&Lab::builder().servers(3), |lab| {
+        let api = lab.start_cluster()?;
+        api.install_gateways()?;
+        lab.follow(&api, &api.gateways())?;
+        api.apply(&namespace(SHOP))?;
+        let both = [format!("{VIP_V4}/32"), format!("{VIP_V6}/128")];
+        api.apply(&pool("lab", &[&both[0], &both[1]]))?;
+        let six = Version::V6;
+        api.apply(&web_service_of(six, SHOP, "web"))?;
+        let ready = [0, 1, 2].map(Endpoint::Ready);
+        api.apply(&slice_of(six, SHOP, "web", &ready))?;
+        // Services without an address, which no balancer would look at but for the route.
+        for (name, pods) in [("stable", &ready[..2]), ("canary", &ready[2..])] {
+            api.apply(&inner_service(SHOP, name))?;
+            api.apply(&slice(SHOP, name, pods))?;
+        }
+        let edge = gateway(SHOP, "edge", VIP_V4.into());
+        let route = |weights: &[(&str, u32)]| tcp_route(SHOP, "edge", weights);
+        api.apply(&edge)?;
+        api.apply(&route(&[("stable", 1), ("canary", 1)]))?;
+        let is_served = |name: &str, backends: &[&str]| {
+            let backends: Vec<_> = backends.iter().map(|b| (*b, "active")).collect();
+            wait_until(&format!("{name} has {backends:?}"), SOON, || {
+                let status = lab.balancers[0].status()?;
+                Ok(status.serves(name, &backends)?.then_some(()))
+            })
+        };
+        let listener = format!("{SHOP}/edge-gateway/web");
+        is_served(SERVICE, &["s1", "s2", "s3"])?;
+        is_served(&listener, &["s1", "s2", "s3"])?;
+        carries(lab, Version::V6, &["s1", "s2", "s3"])?;
+        carries(lab, Version::V4, &["s1", "s2", "s3"])?;
+        let status = api.get(&web_service(SHOP, "web"))?;
+        let ingress = &status["status"]["loadBalancer"]["ingress"];
+        ensure!(ingress[0]["ip"] == json!(VIP_V6), "{status}");
+        let holds = |kind: &str, status: &Value| {
+            let is = |c: &Value| c["type"] == *kind && c["status"] == "True";
+            conditions(status).any(is)
+        };
+        wait_until("the Gateway says that it is served", SOON, || {
+            let status = &api.get(&edge)?["status"];
+            let address = status["addresses"][0]["value"] == json!(VIP_V4);
+            Ok((address && holds("Programmed", status)).then_some(()))
+        })?;
+
+        // Nothing goes to the canary any more.
+        api.apply(&route(&[("stable", 1), ("canary", 0)]))?;
+        is_served(&listener, &["s1", "s2"])?;
+        carries(lab, Version::V4, &["s1", "s2"])?;
+        wait_until("the route says that it is accepted", SOON, || {
+            let parent = &api.get(&route(&[]))?["status"]["parents"][0];
+            Ok(holds("Accepted", parent).then_some(()))
+        })
+    });
+}
+
+#[test]
+fn scenario_kubernetes_a_leader_that_is_killed_is_followed_and_no_request_fails() {
+    scenario(&Lab::builder(), |lab| {
+        let api = lab.start_kubernetes()?;
+        api.apply(&namespace(SHOP))?;
+        // One more than the lab has a route for.
+        api.apply(&pool("lab", &["203.0.113.10-203.0.113.11"]))?;
+        says(lab, "leads", &json!(true))?;
+        let controller = Controller::start(&lab.balancers[0], &api)?;
+        api.apply(&web_service(SHOP, "web"))?;
+        api.apply(&slice(SHOP, "web", &[0, 1].map(Endpoint::Ready)))?;
+        serves(lab, &[("s1", "active"), ("s2", "active")])?;
+        let address = |name: &str| -> Result<Value> {
+            let service = api.get(&web_service(SHOP, name))?;
+            Ok(service["status"]["loadBalancer"]["ingress"][0]["ip"].clone())
+        };
+        ensure!(address("web")? == json!(VIP_V4));
+
+        // Longer than it takes: what is left of it is not waited for.
+        let short = Wrk::new(Version::V4.url()).connection_per_request();
+        let load = load(lab, short.seconds(90))?;
+        answers(&lab.servers[0], 100)?;
+        let led = controller.cluster(&lab.balancers[0])?;
+        ensure!(led["leads"] == json!(false), "{led}");
+        lab.balancers[0].kill_daemon()?;
+        api.apply(&web_service(SHOP, "api"))?;
+        // The Lease of who was killed runs out: fifteen seconds, and a look.
+        wait_until("the other one leads, and gives an address", LEASE, || {
+            let cluster = controller.cluster(&lab.balancers[0])?;
+            let given = !address("api")?.is_null();
+            Ok((cluster["leads"] == json!(true) && given).then_some(()))
+        })?;
+        ensure!(address("web")? == json!(VIP_V4));
+        ensure!(address("api")? == json!("203.0.113.11"));
+        answers(&lab.servers[0], 100)?;
+        lab.balancers[0].start_daemon()?;
+        says(lab, "serves", &json!("current"))?;
+        says(lab, "leads", &json!(false))?;
+        api.apply(&slice(SHOP, "web", &[1, 2].map(Endpoint::Ready)))?;
+        serves(lab, &[("s2", "active"), ("s3", "active")])?;
+        answers(&lab.servers[2], 100)?;
+        let report = load.finish()?;
+        println!("{report:?}");
+        ensure!(report.errors() == 0, "{report:?}");
+        ensure!(address("web")? == json!(VIP_V4));
+        Ok(())
+    });
 }

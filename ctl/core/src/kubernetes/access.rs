@@ -115,8 +115,9 @@ pub const ACCESS: &[Access] = &[
     leader(
         "",
         "services",
-        &["create", "patch"],
-        "Services of Dires and Gateways, and which pool an address is from",
+        &["create", "patch", "get", "delete"],
+        "Services of Dires and Gateways, which pool an address is from, and what a Service has kept \
+         that is of another type now",
     ),
     leader(
         "",
@@ -194,12 +195,14 @@ pub enum Way {
     Status,
     /// Deletion.
     Delete,
+    /// One of which no more is told is looked at.
+    Look,
 }
 
 /// The ways in which objects of a kind are written.
 pub const fn ways(kind: Kind) -> &'static [Way] {
     match kind {
-        Kind::Service => &[Way::Make, Way::Status],
+        Kind::Service => &[Way::Make, Way::Status, Way::Delete, Way::Look],
         Kind::Deployment => &[Way::Make, Way::Delete],
         Kind::Pod => &[Way::Apply, Way::Delete],
         Kind::ConfigMap => &[],
@@ -215,6 +218,7 @@ impl Way {
             Way::Apply | Way::Status => &["patch"],
             Way::Make => &["create", "patch"],
             Way::Delete => &["delete"],
+            Way::Look => &["get"],
         }
     }
 }

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 
 /// How every address of a Service of ours is announced by this balancer.
 pub fn advertised(world: &World, settings: &Settings) -> Advertisements {
-    let pools = Pools::of(world);
+    let pools = Pools::of(world, &settings.class);
     let ways: Vec<Way> = (world.advertisements.values())
         .filter(|object| is_here(object, world, settings))
         .map(|object| Way::of(object))

@@ -11,9 +11,9 @@
 use super::pools::{Pool, Pools, Range, family};
 use super::translate::is_ours;
 use super::{Settings, World};
-use lockstep_kubernetes::CLASS;
 use lockstep_kubernetes::annotations::{ADDRESS_POOL, ALLOCATED_FROM};
 use lockstep_kubernetes::facts::{Family, Name, Service};
+use lockstep_kubernetes::{annotations_manager, manager};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -23,29 +23,18 @@ mod wish;
 pub use wish::Wish;
 use wish::names;
 
-/// The condition that says whether a Service has the addresses it asks for. Together with it an
-/// address in a status is known to be of this balancer, and not left there by another one.
+/// The condition that says whether a Service has the addresses it asks for.
 pub const ALLOCATED: &str = "lockstep.dev/AddressAllocated";
 
-/// What its message ends with where the class is not the usual one, so that installations with
-/// different classes leave each other's alone.
-pub fn mark(class: &str) -> String {
-    match class {
-        CLASS => String::new(),
-        class => format!("{MARK}{class}]"),
-    }
+/// Whether what is of a balancer in a Service's status was written by an installation of this class.
+pub fn is_written(service: &Service, settings: &Settings) -> bool {
+    service.written_by.contains(&manager(&settings.class))
 }
 
-const MARK: &str = "[class ";
-
-/// Whether what is of a balancer in a Service was written by one of this class.
-pub fn is_written(service: &Service, settings: &Settings) -> bool {
-    let Some(condition) = service.conditions.get(ALLOCATED) else {
-        return service.annotations.contains_key(ALLOCATED_FROM);
-    };
-    let marked = condition.message.rsplit_once(MARK);
-    let class = marked.and_then(|(_, class)| class.strip_suffix(']'));
-    class.unwrap_or(CLASS) == settings.class
+/// Whether the name of its pool was.
+pub fn is_annotated(service: &Service, settings: &Settings) -> bool {
+    let manager = annotations_manager(&settings.class);
+    service.annotated_by.contains(&manager)
 }
 
 /// What becomes of every Service of ours. One may be in both: it keeps what it has, and cannot have
@@ -98,7 +87,7 @@ pub fn allocate(world: &World, settings: &Settings) -> Allocation {
 /// The same by a leader that has decided before: what it gave last stays with a Service whose status
 /// names no address yet. That was written, and is on its way back.
 pub fn allocate_after(world: &World, settings: &Settings, last: &Allocation) -> Allocation {
-    let pools = Pools::of(world);
+    let pools = Pools::of(world, &settings.class);
     let mut services: Vec<&Service> = world.services.values().map(AsRef::as_ref).collect();
     services.retain(|service| is_ours(service, settings));
     services.sort_by_key(|service| (service.created, &service.name));

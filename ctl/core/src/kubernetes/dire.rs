@@ -5,6 +5,7 @@
 //! can be one session. Sessions are each balancer's own: each writes what it sees into the status
 //! ([`parts`]), and the leader sums up what all have written ([`writes`]).
 
+mod ages;
 mod child;
 mod distributor;
 mod events;
@@ -14,6 +15,7 @@ mod sessions;
 mod status;
 mod stop;
 
+pub use ages::Ages;
 pub use policy::text as policy_text;
 pub use sessions::{ReplicaView, SessionView, Sessions, parts};
 
@@ -29,9 +31,18 @@ use lockstep_plan::{
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// The namespaces whose pods and Deployments decide something: those with a Dire.
-pub fn namespaces(world: &World) -> BTreeSet<Arc<str>> {
-    let names = world.dires.keys();
+/// The Dires of this installation: of each class one serves them, and writes to them.
+fn ours<'a>(
+    world: &'a World,
+    settings: &'a Settings,
+) -> impl Iterator<Item = (&'a Name, &'a Arc<Dire>)> {
+    let dires = world.dires.iter();
+    dires.filter(|(_, dire)| dire.spec.load_balancer_class == settings.class)
+}
+
+/// The namespaces whose pods and Deployments decide something: those with a Dire of ours.
+pub fn namespaces(world: &World, settings: &Settings) -> BTreeSet<Arc<str>> {
+    let names = ours(world, settings).map(|(name, _)| name);
     names.map(|name| Arc::clone(&name.namespace)).collect()
 }
 
@@ -41,8 +52,8 @@ pub fn service_name(dire: &Name) -> Option<ServiceName> {
 }
 
 /// What this balancer serves for Dires. Those with a distributor of their own are served there.
-pub fn services(world: &World) -> Vec<Service> {
-    let dires = world.dires.iter();
+pub fn services(world: &World, settings: &Settings) -> Vec<Service> {
+    let dires = ours(world, settings);
     dires.filter_map(|(n, d)| service(world, n, d)).collect()
 }
 
@@ -99,10 +110,11 @@ fn backends(hive: &Hive<'_>) -> Vec<Backend> {
     backends
 }
 
-/// What the leader writes. Nothing, when all is as it should be.
-pub fn writes(world: &World, settings: &Settings, now: Timestamp) -> Vec<Write> {
+/// What the leader writes. Nothing, when all is as it should be. `ages` are those of the balancers'
+/// parts by the leader's own clock.
+pub fn writes(world: &World, settings: &Settings, ages: &Ages, now: Timestamp) -> Vec<Write> {
     let mut writes = Vec::new();
-    for (name, dire) in &world.dires {
+    for (name, dire) in ours(world, settings) {
         if dire.metadata.deletion_timestamp.is_some() {
             continue;
         }
@@ -116,11 +128,12 @@ pub fn writes(world: &World, settings: &Settings, now: Timestamp) -> Vec<Write> 
             dire,
             hive: &hive,
             policy: &policy,
+            ages,
             now,
         });
         writes.extend(status::write(name, dire, &status));
         writes.extend(events::events(name, dire, &status));
-        writes.extend(sessions::stale(name, dire, now));
+        writes.extend(sessions::stale(name, dire, ages));
         writes.extend(stop::write(world, name, dire, &hive));
     }
     writes

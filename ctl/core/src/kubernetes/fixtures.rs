@@ -7,6 +7,7 @@ use super::{Change, Settings, World, Write, status};
 use lockstep_kubernetes::annotations::ALLOCATED_FROM;
 use lockstep_kubernetes::facts::{Name, Namespace, Node, Service};
 use lockstep_kubernetes::resources::{AddressPool, Advertisement};
+use lockstep_kubernetes::{CLASS, annotations_manager, manager};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -67,6 +68,7 @@ impl Cluster {
                 "name": text,
                 "namespace": "default",
                 "uid": format!("uid-{text}"),
+                "resourceVersion": "1",
                 "creationTimestamp": format!("2026-01-{day:02}T00:00:{second:02}Z"),
             },
             "spec": {
@@ -184,8 +186,13 @@ impl Cluster {
         status::all(&world, &allocation, &problems, &settings, &now)
     }
 
-    /// Server-side apply of everything by one manager.
+    /// Server-side apply of everything by the installation of the usual class.
     pub fn apply(&mut self, writes: Vec<Write>) -> Vec<Event> {
+        self.apply_as(CLASS, writes)
+    }
+
+    /// The same by another one.
+    pub fn apply_as(&mut self, class: &str, writes: Vec<Write>) -> Vec<Event> {
         let mut events = Vec::new();
         for write in writes {
             match write {
@@ -193,7 +200,12 @@ impl Cluster {
                 Write::Delete { object, .. } => panic!("{object:?} is deleted"),
                 Write::Annotate { object, body } => {
                     assert_eq!(object.kind, Kind::Service);
-                    annotate(self.services.get_mut(&object.name).unwrap(), &body);
+                    let service = self.services.get_mut(&object.name).unwrap();
+                    annotate(service, &body);
+                    let has = !body["metadata"]["annotations"][ALLOCATED_FROM].is_null();
+                    let path = format!("f:{ALLOCATED_FROM}");
+                    let fields = json!({ "f:metadata": { "f:annotations": { path: {} } } });
+                    own(service, &annotations_manager(class), has.then_some(fields));
                 }
                 Write::Part { object, .. } => panic!("{object:?} is no pool of one balancer"),
                 Write::Apply {
@@ -209,7 +221,22 @@ impl Cluster {
                         kind => panic!("{kind:?} is written"),
                     };
                     assert!(status, "only a status is written: {body}");
-                    target.unwrap()["status"] = body["status"].clone();
+                    let target = target.unwrap();
+                    let version = &body["metadata"]["resourceVersion"];
+                    if !version.is_null() {
+                        assert_eq!(
+                            version, &target["metadata"]["resourceVersion"],
+                            "a conflict"
+                        );
+                    }
+                    let has = !body["status"].is_null();
+                    target["status"] = if has {
+                        body["status"].clone()
+                    } else {
+                        json!({})
+                    };
+                    let fields = json!({ "f:status": { "f:loadBalancer": {} } });
+                    own(target, &manager(class), has.then_some(fields));
                 }
             }
         }
@@ -248,6 +275,25 @@ fn annotate(object: &mut Value, body: &Value) {
     let known = metadata.entry("annotations").or_insert_with(|| json!({}));
     known.as_object_mut().unwrap().remove(ALLOCATED_FROM);
     merge(known, annotations.clone());
+}
+
+/// What a manager has of an object from now on; and it is another version of it.
+fn own(object: &mut Value, manager: &str, fields: Option<Value>) {
+    let meta = &mut object["metadata"];
+    let version = meta["resourceVersion"]
+        .as_str()
+        .map_or(0, |v| v.parse().unwrap());
+    meta["resourceVersion"] = json!(format!("{}", version + 1_u32));
+    let known = meta["managedFields"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let mut known: Vec<Value> = known
+        .into_iter()
+        .filter(|m| m["manager"] != manager)
+        .collect();
+    known.extend(fields.map(|fields| json!({ "manager": manager, "fieldsV1": fields })));
+    meta["managedFields"] = json!(known);
 }
 
 pub fn condition(object: &Value, kind: &str) -> Option<(String, String, String)> {

@@ -43,6 +43,7 @@ pub fn writes(world: &World, settings: &Settings, now: Timestamp) -> Vec<Write> 
         writes.extend(child::write(world, settings, gateway));
         writes.extend(status::gateway(world, gateway, now));
     }
+    writes.extend(child::leftovers(world, settings));
     for route in &model.routes {
         writes.extend(status::route(settings, route, now));
     }

@@ -47,12 +47,16 @@ pub struct Pool {
 }
 
 impl Pools {
-    /// Those of the cluster.
-    pub fn of(world: &World) -> Self {
-        let pool = |(name, object): (&String, &_)| (name.clone(), Pool::new(name, object));
+    /// Those of the cluster that are for Services of this class.
+    pub fn of(world: &World, class: &str) -> Self {
+        let all = world.pools.iter();
+        let ours = all.filter(|(_, pool)| {
+            let named = pool.spec.load_balancer_class.as_deref();
+            named.is_none_or(|named| named == class)
+        });
         let mut pools = Pools {
-            pools: (world.pools.iter())
-                .map(|(name, object)| pool((name, object.as_ref())))
+            pools: ours
+                .map(|(name, object)| (name.clone(), Pool::new(name, object)))
                 .collect(),
         };
         pools.compare();

@@ -42,7 +42,10 @@ pub(super) fn all<'a>(
     now: &str,
 ) -> Vec<Write> {
     let mut writes = Vec::new();
-    let pools = Pools::of(world);
+    let pools = Pools::of(world, &settings.class);
+    for service in world.left.values() {
+        service::release(service, settings, &mut writes);
+    }
     for (name, service) in &world.services {
         service::write(
             &service::Decided {
@@ -56,7 +59,7 @@ pub(super) fn all<'a>(
             &mut writes,
         );
     }
-    pool::write(world, &pools, allocation, now, &mut writes);
+    pool::write(world, &pools, allocation, settings, now, &mut writes);
     advertisement::write(world, now, &mut writes);
     writes
 }

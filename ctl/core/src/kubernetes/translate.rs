@@ -127,7 +127,7 @@ impl Translator {
 
 /// Services of `Dire`s and Gateways, at the addresses of the Services made for them.
 fn others(world: &World, settings: &Settings) -> Vec<lockstep_plan::Service> {
-    let mut services = dire::services(world);
+    let mut services = dire::services(world, settings);
     services.extend(gateway::services(world, settings));
     services
 }

@@ -44,6 +44,9 @@ pub enum Change {
 pub struct World {
     /// Services, ours or not.
     pub services: BTreeMap<Name, Arc<Service>>,
+    /// Services of which nothing more is told, since they are of another type now, with what is left of
+    /// us in them: that is taken back.
+    pub left: BTreeMap<Name, Arc<Service>>,
     /// The slices of each Service.
     pub slices: BTreeMap<Name, BTreeMap<Name, Arc<Slice>>>,
     /// Whose slice each one is, so that one that changes hands leaves the other.
@@ -82,10 +85,17 @@ impl World {
     pub fn apply(&mut self, change: Change) -> bool {
         match change {
             Change::Service(name, object) => {
-                if self.services.get(&name) == object.as_ref() {
+                let known = self.services.get(&name);
+                if known == object.as_ref() {
                     return false;
                 }
-                self.dirty.insert(name.clone());
+                let same = known.zip(object.as_ref());
+                // Another version alone is only to be known for what is written.
+                if !same.is_some_and(|(known, object)| is_but_for_the_version(known, object)) {
+                    self.dirty.insert(name.clone());
+                }
+                // What is told of it from now on says what is left in it.
+                self.left.remove(&name);
                 put(&mut self.services, name, object);
             }
             Change::Slice(name, object) => return self.apply_slice(name, object),
@@ -143,6 +153,17 @@ impl World {
     pub fn take_dirty(&mut self) -> BTreeSet<Name> {
         std::mem::take(&mut self.dirty)
     }
+}
+
+/// Whether both say the same, by another version or other writers.
+fn is_but_for_the_version(one: &Service, other: &Service) -> bool {
+    let other = Service {
+        version: one.version.clone(),
+        written_by: one.written_by.clone(),
+        annotated_by: one.annotated_by.clone(),
+        ..other.clone()
+    };
+    *one == other
 }
 
 /// The same, where it is another one.

@@ -2,6 +2,7 @@
 //! something for TCP and UDP. Fields that are not named here are not read, and those of ours in a
 //! status are written by server-side apply, so that nothing of others is lost.
 
+use super::Name;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::core::{ApiResource, GroupVersionKind, NotUsed, Object};
 use serde::{Deserialize, Serialize};
@@ -195,14 +196,14 @@ pub struct RouteSpec {
     pub rules: Vec<Rule>,
 }
 
-/// A Gateway, or one of its listeners.
+/// An object that another one names, and a port of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct ParentRef {
-    /// Its group; the Gateway API's where none is named.
+pub struct Reference {
+    /// Its group, where one is named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
-    /// Its kind; `Gateway` where none is named.
+    /// Its kind, where one is named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// Its namespace; the route's where none is named.
@@ -210,12 +211,34 @@ pub struct ParentRef {
     pub namespace: Option<String>,
     /// Its name.
     pub name: String,
+    /// The port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<i32>,
+}
+
+impl Reference {
+    /// Whether it is of this group and kind, which are those that are meant where none is named.
+    pub fn is_of(&self, group: &str, kind: &str) -> bool {
+        self.group.as_deref().unwrap_or(group) == group
+            && self.kind.as_deref().unwrap_or(kind) == kind
+    }
+
+    /// The object, as a route of this namespace names it.
+    pub fn named_in(&self, namespace: &str) -> Name {
+        Name::new(self.namespace.as_deref().unwrap_or(namespace), &self.name)
+    }
+}
+
+/// A Gateway, or one of its listeners: by its name, by its port, or all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ParentRef {
+    /// The Gateway.
+    #[serde(flatten)]
+    pub to: Reference,
     /// The listener; all where none is named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub section_name: Option<String>,
-    /// The listener, by its port.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub port: Option<i32>,
 }
 
 /// The Services of a route.
@@ -230,20 +253,9 @@ pub struct Rule {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BackendRef {
-    /// Its group; the core one where none is named.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub group: Option<String>,
-    /// Its kind; `Service` where none is named.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub kind: Option<String>,
-    /// Its namespace; the route's where none is named.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub namespace: Option<String>,
-    /// Its name.
-    pub name: String,
-    /// The Service's port.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub port: Option<i32>,
+    /// The Service.
+    #[serde(flatten)]
+    pub to: Reference,
     /// Its share; 1 where none is named, none at 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<i32>,

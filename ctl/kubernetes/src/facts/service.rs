@@ -5,7 +5,7 @@ use crate::annotations;
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as api_meta;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ pub struct Service {
     pub name: Name,
     /// So that events are about this one and no later one of the name.
     pub uid: String,
+    /// Its `resourceVersion`: what is decided about this version is not written to a later one.
+    pub version: String,
     /// When it was made, in seconds since 1970: of two that want one address the older one has it.
     pub created: i64,
     /// Whether it is about to go.
@@ -50,6 +52,10 @@ pub struct Service {
     pub ingress: Vec<Ingress>,
     /// Conditions of its status, by type.
     pub conditions: BTreeMap<String, Condition>,
+    /// The field managers of ours, of whatever installation, that have something in its status.
+    pub written_by: BTreeSet<String>,
+    /// Those that have its [`annotations::ALLOCATED_FROM`].
+    pub annotated_by: BTreeSet<String>,
 }
 
 /// A condition of a Service.
@@ -128,8 +134,19 @@ impl From<&api::Service> for Service {
         let sticks = spec.session_affinity.as_deref() == Some("ClientIP");
         let conditions = status.conditions.unwrap_or_default().into_iter();
         let balancer = status.load_balancer.and_then(|b| b.ingress);
+        let annotation = format!(
+            "/f:metadata/f:annotations/f:{}",
+            annotations::ALLOCATED_FROM
+        );
+        let annotation = annotation.replace("f:lockstep.dev/", "f:lockstep.dev~1");
         Service {
             uid: meta.uid.clone().unwrap_or_default(),
+            version: meta.resource_version.clone().unwrap_or_default(),
+            written_by: managers(
+                meta,
+                &["/f:status/f:loadBalancer", "/f:status/f:conditions"],
+            ),
+            annotated_by: managers(meta, &[&annotation]),
             created: meta
                 .creation_timestamp
                 .as_ref()
@@ -160,6 +177,19 @@ impl From<&api::Service> for Service {
             name,
         }
     }
+}
+
+/// The managers of ours that have one of these fields.
+fn managers(meta: &api_meta::ObjectMeta, paths: &[&str]) -> BTreeSet<String> {
+    let entries = meta.managed_fields.iter().flatten();
+    let has = entries.filter(|entry| {
+        let fields = entry.fields_v1.as_ref();
+        let at = |path: &&str| fields.is_some_and(|fields| fields.0.pointer(path).is_some());
+        paths.iter().any(at)
+    });
+    let names = has.filter_map(|entry| entry.manager.as_deref());
+    let ours = names.filter(|name| name.starts_with(crate::FIELD_MANAGER));
+    ours.map(str::to_owned).collect()
 }
 
 fn condition(object: api_meta::Condition) -> (String, Condition) {
@@ -203,6 +233,17 @@ mod tests {
                 "creationTimestamp": "1970-01-02T00:00:00Z",
                 "labels": { "app": "web" },
                 "annotations": { "lockstep.dev/mode": "nat", "example.com/other": "x" },
+                "resourceVersion": "17",
+                "managedFields": [
+                    { "manager": "lockstepd", "operation": "Apply", "subresource": "status",
+                      "fieldsV1": { "f:status": { "f:loadBalancer": {} } } },
+                    { "manager": "lockstepd-annotations", "operation": "Apply", "fieldsV1": {
+                        "f:metadata": { "f:annotations": {
+                            "f:lockstep.dev/ip-allocated-from-pool": {} } } } },
+                    { "manager": "kubectl", "operation": "Update", "fieldsV1": {
+                        "f:status": {}, "f:metadata": { "f:annotations": {
+                            "f:lockstep.dev/ip-allocated-from-pool": {} } } } },
+                ],
             },
             "spec": {
                 "type": "LoadBalancer", "loadBalancerClass": "lockstep.dev/xdp",
@@ -224,6 +265,10 @@ mod tests {
         }));
         assert_eq!(web.name, Name::new("shop", "web"));
         assert_eq!((web.uid.as_str(), web.created), ("u1", 86_400));
+        assert_eq!(web.version, "17");
+        let set = |name: &str| BTreeSet::from([name.to_owned()]);
+        assert_eq!(web.written_by, set("lockstepd"));
+        assert_eq!(web.annotated_by, set("lockstepd-annotations"));
         assert!(web.load_balancer && !web.deleting && web.local && web.publish_not_ready);
         assert_eq!(web.class.as_deref(), Some(crate::CLASS));
         let annotations: Vec<&str> = web.annotations.keys().map(String::as_str).collect();

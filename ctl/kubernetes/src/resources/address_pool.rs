@@ -60,6 +60,12 @@ pub struct AddressPoolSpec {
     /// Whether addresses that end in .0 or .255 are left out: some networks drop them.
     #[serde(default, rename = "avoidBuggyIPs")]
     pub avoid_buggy_ips: bool,
+    /// The `loadBalancerClass` of Services that may have its addresses; any of Lockstep's, where none is
+    /// named. Of several installations in a cluster each names its own in its pools: only one of them
+    /// gives an address then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 3, max = 317))]
+    pub load_balancer_class: Option<String>,
     /// Which Services may have its addresses; all, where nothing is said. Those that it selects get
     /// addresses of it rather than of a pool for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -74,6 +74,14 @@ pub struct DireSpec {
         "hiveDeploymentName cannot be changed: make another Dire for the other Deployment"
     ))]
     pub hive_deployment_name: String,
+    /// The `loadBalancerClass` of the installation that serves it, and of its Service. It cannot be
+    /// changed, as that of a Service cannot.
+    #[serde(default = "class")]
+    #[schemars(length(min = 3, max = 317))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message(
+        "loadBalancerClass cannot be changed: make another Dire for the other class"
+    ))]
+    pub load_balancer_class: String,
     /// The TCP ports that clients connect to, and that the pods listen on.
     #[schemars(length(min = 1, max = 64), inner(range(min = 1, max = 65535)))]
     #[x_kube(validation = Rule::new("self.all(p, self.exists_one(q, q == p))").message(
@@ -174,6 +182,10 @@ impl IpFamilyPolicy {
             IpFamilyPolicy::RequireDualStack => "RequireDualStack",
         }
     }
+}
+
+fn class() -> String {
+    crate::CLASS.to_owned()
 }
 
 fn yes() -> bool {

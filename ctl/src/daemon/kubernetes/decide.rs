@@ -1,11 +1,14 @@
 //! What follows from what is known of the cluster: the pure parts, put together.
 
+use super::leader::uptime;
 use k8s_openapi::jiff::{Timestamp, Unit};
 use lockstep_ctl_core::announce::ways::Advertisements;
 use lockstep_ctl_core::kubernetes::access::{Way, ways};
 use lockstep_ctl_core::kubernetes::advertise::advertised;
-use lockstep_ctl_core::kubernetes::allocate::{Allocation, allocate_after};
-use lockstep_ctl_core::kubernetes::dire::{self, Sessions};
+use lockstep_ctl_core::kubernetes::allocate::{
+    Allocation, allocate_after, is_annotated, is_written,
+};
+use lockstep_ctl_core::kubernetes::dire::{self, Ages, Sessions};
 use lockstep_ctl_core::kubernetes::gateway;
 use lockstep_ctl_core::kubernetes::translate::{Translator, is_ours};
 use lockstep_ctl_core::kubernetes::write::{Kind, Object};
@@ -62,6 +65,8 @@ pub struct Mind {
     pub translator: Translator,
     /// What the leader has decided last; empty where this daemon does not lead.
     pub allocation: Allocation,
+    /// How long it is that each balancer said something of Dires; likewise.
+    ages: Ages,
     /// How the addresses are announced.
     advertised: Advertisements,
     new: bool,
@@ -77,6 +82,7 @@ impl Mind {
             guess,
             translator: Translator::default(),
             allocation: Allocation::default(),
+            ages: Ages::default(),
             advertised: Advertisements::new(),
             new: true,
         }
@@ -109,6 +115,22 @@ impl Mind {
         }
     }
 
+    /// Another one decides, and not by what this one has decided or seen.
+    pub fn forget(&mut self) {
+        self.allocation = Allocation::default();
+        self.ages = Ages::default();
+    }
+
+    /// The namespaces with a Dire of ours.
+    pub fn dire_namespaces(&self, world: &World) -> BTreeSet<Arc<str>> {
+        dire::namespaces(world, &self.settings)
+    }
+
+    /// Whether there is something of this installation in a Service that would have to be taken back.
+    pub fn has_written(&self, service: &Service) -> bool {
+        is_written(service, &self.settings) || is_annotated(service, &self.settings)
+    }
+
     /// What is to be written, of what may be.
     pub fn writes(&mut self, world: &World, may: &May) -> Vec<Write> {
         if may.addresses {
@@ -121,7 +143,8 @@ impl Mind {
         let text = now.to_string();
         let mut writes = status::writes(world, allocation, translator, &self.settings, &text);
         writes.retain(|write| may.of_status(write));
-        let dires = dire::writes(world, &self.settings, now).into_iter();
+        self.ages.look(world, uptime());
+        let dires = dire::writes(world, &self.settings, &self.ages, now).into_iter();
         writes.extend(dires.filter(|write| may.of_dire(write)));
         if may.gateways {
             writes.extend(gateway::writes(world, &self.settings, now));
@@ -137,7 +160,7 @@ impl Mind {
         balancer: &str,
         may: &May,
     ) -> Vec<Write> {
-        let mut parts = dire::parts(world, sessions, balancer, Timestamp::now());
+        let mut parts = dire::parts(world, &self.settings, sessions, balancer, Timestamp::now());
         parts.retain(|write| may.of_dire(write));
         known(parts)
     }

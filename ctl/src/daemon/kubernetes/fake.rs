@@ -1,5 +1,5 @@
-//! An API server in this process: objects with versions, lists, watches with bookmarks, conflicts,
-//! status apart from the rest, and failures on demand.
+//! An API server in this process: objects with versions, lists and watches with field selectors,
+//! bookmarks, conflicts, status apart from the rest, fields with their managers, and failures on demand.
 
 use super::client::Meter;
 use futures::channel::mpsc::{UnboundedSender, unbounded};
@@ -15,6 +15,10 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+mod fields;
+
+use fields::Owned;
+
 /// What is answered.
 type Answer = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -27,11 +31,15 @@ struct State {
     version: u64,
     /// By resource (`/api/v1/services`), then by `namespace/name`.
     objects: BTreeMap<String, BTreeMap<String, Value>>,
-    /// All changes: the version, the resource, the event.
-    history: Vec<(u64, String, Value)>,
+    /// Which fields each manager has applied, by resource and `namespace/name`.
+    owned: BTreeMap<(String, String), Owned>,
+    /// All changes: the version, the resource, what happened.
+    history: Vec<(u64, String, Happened)>,
     /// Watches from before this version are told that it is gone.
     oldest: u64,
-    watches: Vec<(String, UnboundedSender<Value>)>,
+    watches: Vec<Watch>,
+    /// Watches that hear nothing any more, and do not notice.
+    behind: Vec<Watch>,
     /// Requests are answered by this status code: by a part of `METHOD /path`.
     refusals: BTreeMap<String, u16>,
     /// Whether no request is answered.
@@ -40,6 +48,59 @@ struct State {
     absent: Vec<String>,
     /// `METHOD /path` of every request.
     requests: Vec<String>,
+}
+
+struct Watch {
+    resource: String,
+    selector: Selector,
+    to: UnboundedSender<Value>,
+}
+
+/// An object before and after a change, at a version.
+#[derive(Clone)]
+struct Happened {
+    before: Option<Value>,
+    after: Option<Value>,
+    version: u64,
+}
+
+/// A field and its value, where only objects with that are asked for.
+#[derive(Clone, Default)]
+struct Selector(Option<(Vec<String>, String)>);
+
+impl Selector {
+    fn of(query: &BTreeMap<String, String>) -> Self {
+        let text = query.get("fieldSelector");
+        let text = text.map(|text| text.replace("%3D", "=").replace("%3d", "="));
+        let pair = text.as_deref().and_then(|text| text.split_once('='));
+        Selector(pair.map(|(field, value)| {
+            let path = field.split('.').map(str::to_owned).collect();
+            (path, value.to_owned())
+        }))
+    }
+
+    fn has(&self, object: &Value) -> bool {
+        self.0.as_ref().is_none_or(|(path, value)| {
+            let at = path
+                .iter()
+                .fold(object, |object, key| &object[key.as_str()]);
+            at == value.as_str()
+        })
+    }
+
+    /// What somebody is told who sees only these: an object that is none of them any more is gone.
+    fn event(&self, happened: &Happened) -> Option<Value> {
+        let seen = |object: &Option<Value>| object.clone().filter(|object| self.has(object));
+        let (before, after) = (seen(&happened.before), seen(&happened.after));
+        let (what, mut object) = match (before, after) {
+            (None, None) => return None,
+            (None, Some(after)) => ("ADDED", after),
+            (Some(_), Some(after)) => ("MODIFIED", after),
+            (Some(before), None) => ("DELETED", before),
+        };
+        object["metadata"]["resourceVersion"] = json!(happened.version.to_string());
+        Some(json!({"type": what, "object": object}))
+    }
 }
 
 impl FakeApi {
@@ -66,6 +127,13 @@ impl FakeApi {
     /// Puts an object there, or in the place of the one there is, as another client does.
     pub fn put(&self, resource: &str, object: Value) {
         self.state().put(resource, object);
+    }
+
+    /// Changes an object, as another client does: fields that stay as they were keep their managers.
+    pub fn edit(&self, resource: &str, key: &str, edit: impl FnOnce(&mut Value)) {
+        let mut object = self.get(resource, key);
+        edit(&mut object);
+        self.put(resource, object);
     }
 
     /// Takes an object away.
@@ -104,13 +172,23 @@ impl FakeApi {
         let mut state = self.state();
         state.oldest = state.version;
         let gone = json!({"type": "ERROR", "object": status(410, "too old resource version")});
-        state.watches.retain(|(watched, watch)| {
-            let hit = watched == resource;
+        state.watches.retain(|watch| {
+            let hit = watch.resource == resource;
             if hit {
-                let _ = watch.unbounded_send(gone.clone());
+                let _ = watch.to.unbounded_send(gone.clone());
             }
             !hit
         });
+    }
+
+    /// Watches of a resource that are open hear nothing from now on, and do not notice.
+    pub fn stall(&self, resource: &str) {
+        let mut state = self.state();
+        let all = std::mem::take(&mut state.watches);
+        let (stalled, others) = all.into_iter().partition(|w| w.resource == resource);
+        state.watches = others;
+        let stalled: Vec<Watch> = stalled;
+        state.behind.extend(stalled);
     }
 
     /// Ends all watches, and answers nothing; or answers again.
@@ -170,12 +248,15 @@ impl FakeApi {
             return Ok(state.watch(&place, &query));
         }
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let kind = head.headers.get("content-type");
+        let applies = kind.is_some_and(|kind| kind == "application/apply-patch+yaml");
+        let manager = query.get("fieldManager").filter(|_| applies);
         let (code, value) = match head.method {
-            Method::GET if place.name.is_empty() => (200, state.list(&place)),
+            Method::GET if place.name.is_empty() => (200, state.list(&place, &query)),
             Method::GET => state.read(&place),
             Method::POST => state.create(&place, body),
             Method::PUT => state.replace(&place, body),
-            Method::PATCH => state.patch(&place, body),
+            Method::PATCH => state.patch(&place, body, manager.map(|m| m.replace("%3A", ":"))),
             Method::DELETE => state.delete(&place, &body),
             _ => (405, status(405, "no such method")),
         };
@@ -229,44 +310,54 @@ impl State {
         self.version += 1;
         let key = key(&object);
         let objects = self.objects.entry(resource.to_owned()).or_default();
-        let before = objects.get(&key);
+        let before = objects.get(&key).cloned();
+        let owned = self.owned.entry((resource.to_owned(), key.clone()));
+        let owned = owned.or_default();
+        owned.keep(before.as_ref(), &object);
         let meta = &mut object["metadata"];
         meta["resourceVersion"] = json!(self.version.to_string());
         if meta["uid"].is_null() {
-            let known = before.map(|before| before["metadata"]["uid"].clone());
+            let known = before
+                .as_ref()
+                .map(|before| before["metadata"]["uid"].clone());
             meta["uid"] = known.unwrap_or_else(|| json!(format!("uid-{}", self.version)));
         }
-        let what = if before.is_some() {
-            "MODIFIED"
-        } else {
-            "ADDED"
-        };
+        meta["managedFields"] = owned.managed_fields();
         objects.insert(key, object.clone());
-        self.tell(resource, json!({"type": what, "object": object}));
+        self.tell(resource, before, Some(object.clone()));
         object
     }
 
     fn remove(&mut self, resource: &str, key: &str) -> Option<Value> {
-        let mut object = self.objects.get_mut(resource)?.remove(key)?;
+        let object = self.objects.get_mut(resource)?.remove(key)?;
+        self.owned.remove(&(resource.to_owned(), key.to_owned()));
         self.version += 1;
-        object["metadata"]["resourceVersion"] = json!(self.version.to_string());
-        let event = json!({"type": "DELETED", "object": object});
-        self.tell(resource, event);
+        self.tell(resource, Some(object.clone()), None);
         Some(object)
     }
 
-    fn tell(&mut self, resource: &str, event: Value) {
-        self.watches.retain(|(watched, watch)| {
-            watched != resource || watch.unbounded_send(event.clone()).is_ok()
+    fn tell(&mut self, resource: &str, before: Option<Value>, after: Option<Value>) {
+        let happened = Happened {
+            before,
+            after,
+            version: self.version,
+        };
+        self.watches.retain(|watch| {
+            let event = (watch.resource == resource)
+                .then(|| watch.selector.event(&happened))
+                .flatten();
+            event.is_none_or(|event| watch.to.unbounded_send(event).is_ok())
         });
         self.history
-            .push((self.version, resource.to_owned(), event));
+            .push((self.version, resource.to_owned(), happened));
     }
 
-    fn list(&self, place: &Place) -> Value {
+    fn list(&self, place: &Place, query: &BTreeMap<String, String>) -> Value {
+        let selector = Selector::of(query);
         let objects = self.objects.get(&place.resource);
         let items = objects.into_iter().flat_map(|o| o.values());
-        let items: Vec<&Value> = items.filter(|object| place.has(object)).collect();
+        let items = items.filter(|object| place.has(object) && selector.has(object));
+        let items: Vec<&Value> = items.collect();
         json!({
             "kind": "List", "apiVersion": "v1",
             "metadata": {"resourceVersion": self.version.to_string()},
@@ -277,14 +368,16 @@ impl State {
     fn watch(&mut self, place: &Place, query: &BTreeMap<String, String>) -> Response<Answer> {
         let from = query.get("resourceVersion").and_then(|v| v.parse().ok());
         let from: u64 = from.unwrap_or(0);
+        let selector = Selector::of(query);
         let (to, events) = unbounded();
         if from < self.oldest {
             let gone = status(410, "too old resource version");
             let _ = to.unbounded_send(json!({"type": "ERROR", "object": gone}));
         } else {
-            for (version, resource, event) in &self.history {
+            for (version, resource, happened) in &self.history {
                 if *version > from && *resource == place.resource {
-                    let _ = to.unbounded_send(event.clone());
+                    let event = selector.event(happened);
+                    let _ = event.map(|event| to.unbounded_send(event));
                 }
             }
             let mark = json!({
@@ -292,7 +385,11 @@ impl State {
                 "metadata": {"resourceVersion": self.version.to_string()},
             });
             let _ = to.unbounded_send(json!({"type": "BOOKMARK", "object": mark}));
-            self.watches.push((place.resource.clone(), to));
+            self.watches.push(Watch {
+                resource: place.resource.clone(),
+                selector,
+                to,
+            });
         }
         let namespace = place.namespace.clone();
         let lines = events.filter_map(move |event: Value| {
@@ -336,13 +433,18 @@ impl State {
         (200, self.put(&place.resource, object))
     }
 
-    /// Status by its own path only, and nothing else by that one.
-    fn patch(&mut self, place: &Place, mut patch: Value) -> (u16, Value) {
+    /// Status by its own path only, and nothing else by that one. With a manager it is server-side
+    /// apply: what that has applied before, and does not now, goes.
+    fn patch(&mut self, place: &Place, mut patch: Value, manager: Option<String>) -> (u16, Value) {
         let (code, mut object) = self.read(place);
         let uid = &patch["metadata"]["uid"];
-        if code != 200 && uid.is_null() && !place.status {
+        if code != 200 && uid.is_null() && !place.status && manager.is_some() {
             // Server-side apply makes what is not there.
-            return self.create(place, patch);
+            let (code, made) = self.create(place, json!({"metadata": {"name": place.name}}));
+            return match code {
+                201 => self.patch(place, patch, manager),
+                code => (code, made),
+            };
         }
         if code != 200 {
             return (code, object);
@@ -350,11 +452,23 @@ impl State {
         if !uid.is_null() && *uid != object["metadata"]["uid"] {
             return (409, status(409, "another uid"));
         }
-        let patch = patch.as_object_mut().unwrap();
+        let version = &patch["metadata"]["resourceVersion"];
+        if !version.is_null() && *version != object["metadata"]["resourceVersion"] {
+            return (409, status(409, "the object has been modified"));
+        }
+        let fields = patch.as_object_mut().unwrap();
         let is_status = |name: &str| name == "status";
-        patch.retain(|name, _| is_status(name) == place.status);
+        fields.retain(|name, _| is_status(name) == place.status);
         let before = object.clone();
-        merge(object.as_object_mut().unwrap(), patch);
+        match manager {
+            None => merge(object.as_object_mut().unwrap(), fields),
+            Some(manager) => {
+                let at = (place.resource.clone(), place.key());
+                let owned = self.owned.entry(at).or_default();
+                let part = if place.status { "status" } else { "" };
+                owned.apply(&format!("{manager}/{part}"), &mut object, &patch);
+            }
+        }
         match object == before {
             // No write, no event.
             true => (200, object),

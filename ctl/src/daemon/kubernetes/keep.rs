@@ -19,7 +19,7 @@ use tokio::time::Instant;
 const FILE: &str = "kubernetes.json";
 
 /// What the file's fields mean. A file of another version is as none.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// The largest file, in bytes.
 const MAX_FILE: u64 = 256 << 20;

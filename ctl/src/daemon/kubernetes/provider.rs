@@ -8,14 +8,14 @@ use super::keep::Keeper;
 use super::known::{is_complete, may};
 use super::latency::Latency;
 use super::leader::Leadership;
+use super::left::Left;
 use super::report;
 use super::watch::{self, Feed, Kind, Told, gone};
-use super::writer::{Wanted, Written};
+use super::writer::{Wanted, Written, shared};
 use crate::daemon::actor::Event;
 use crate::daemon::parts::Wires;
 use lockstep_ctl_core::config::kubernetes::Kubernetes;
-use lockstep_ctl_core::kubernetes::allocate::Allocation;
-use lockstep_ctl_core::kubernetes::dire::{self, Sessions};
+use lockstep_ctl_core::kubernetes::dire::Sessions;
 use lockstep_ctl_core::kubernetes::world::{Change, World};
 use lockstep_ctl_core::services::sources::{Provided, Provider as Source};
 use lockstep_kubernetes::facts::Name;
@@ -38,6 +38,9 @@ const QUIET: (Duration, Duration) = (Duration::from_millis(3), Duration::from_mi
 
 /// The same before the leader decides: what is served comes first.
 const DECIDE: Duration = Duration::from_millis(30);
+
+/// So many times as long as a decision took passes until the next one at least.
+const REST: u32 = 5;
 
 /// How long an API server may take to say everything before what it said last time is served.
 const GRACE: Duration = Duration::from_secs(3);
@@ -113,6 +116,10 @@ pub struct Provider<'a> {
     handles: BTreeMap<Feed, AbortHandle>,
     tell: mpsc::Sender<Told>,
     told: mpsc::Receiver<Told>,
+    /// Counts how often this daemon began to lead: what is known of Services has to be of this term.
+    term: channel::Sender<u64>,
+    leads: bool,
+    left: Left,
     writes: channel::Sender<Wanted>,
     locals: channel::Sender<Locals>,
     sessions: channel::Receiver<Arc<Sessions>>,
@@ -129,6 +136,9 @@ pub struct Provider<'a> {
     /// What could be written by it.
     may: May,
     decided: Instant,
+    /// How long that took: while thousands of Services get their addresses, each one that comes back
+    /// is no reason to decide about all of them anew at once.
+    took: Duration,
     begun: Instant,
     reported: Option<Instant>,
 }
@@ -187,6 +197,9 @@ impl<'a> Provider<'a> {
             handles: BTreeMap::new(),
             tell,
             told,
+            term: channel::Sender::default(),
+            leads: false,
+            left: Left::default(),
             writes: channels.writes,
             locals: channels.locals,
             sessions: channels.sessions,
@@ -198,6 +211,7 @@ impl<'a> Provider<'a> {
             undecided: true,
             may: May::default(),
             decided: Instant::now(),
+            took: Duration::ZERO,
             begun: Instant::now(),
             reported: None,
         };
@@ -244,6 +258,14 @@ impl<'a> Provider<'a> {
                     let in_force = placed.in_force.get(&Source::Kubernetes);
                     self.lasting.latency.in_force(in_force.copied(), Instant::now());
                 }
+                (name, answer) = self.left.answered() => {
+                    let mind = &self.mind;
+                    let is_left = |service: &_| mind.has_written(service);
+                    if self.left.take(&mut self.world, &name, answer, is_left) {
+                        self.undecided = true;
+                        self.decide.get_or_insert(Instant::now() + DECIDE);
+                    }
+                }
                 () = self.keeper.is_done() => {}
                 Some(told) = self.told.recv() => {
                     self.take(told);
@@ -271,7 +293,8 @@ impl<'a> Provider<'a> {
         let grace = (self.started != Started::Yes && !self.had_time()).then(|| self.begun + GRACE);
         let report = self.reported.map_or_else(Instant::now, |at| at + REPORT);
         let keep = self.keeper.due().filter(|_| self.started == Started::Yes);
-        let times = [self.flush_due(), self.decide, grace, keep];
+        let left = self.left.due().filter(|_| self.leads);
+        let times = [self.flush_due(), self.decide, grace, keep, left];
         times.into_iter().flatten().fold(report, Instant::min)
     }
 
@@ -283,6 +306,10 @@ impl<'a> Provider<'a> {
     /// Does what is due.
     async fn act(&mut self) {
         let now = Instant::now();
+        self.follow_the_lead();
+        if self.leads {
+            self.left.ask(&self.cluster.client, now);
+        }
         if self.started == Started::No && now >= self.begun + GRACE && !self.keeper.was_read() {
             self.restore().await;
         }
@@ -315,6 +342,23 @@ impl<'a> Provider<'a> {
         }
     }
 
+    /// Whoever begins to lead has to know what Services have by now: the leader before it may have
+    /// given addresses that a watch does not show yet.
+    fn follow_the_lead(&mut self) {
+        let leads = self.leadership.borrow().until.is_some();
+        if leads && !self.leads {
+            self.term.send_modify(|term| *term += 1);
+            let services = Feed {
+                kind: Kind::Services,
+                namespace: None,
+            };
+            if let Some(state) = self.feeds.get_mut(&services) {
+                state.listed = false;
+            }
+        }
+        self.leads = leads;
+    }
+
     fn follow(&mut self, feed: Feed) {
         if self.feeds.contains_key(&feed) {
             return;
@@ -322,7 +366,8 @@ impl<'a> Provider<'a> {
         self.feeds.insert(feed.clone(), State::default());
         let (cluster, tell) = (self.cluster.clone(), self.tell.clone());
         let every_service = self.wanted.gateway_controller.is_some();
-        let follow = watch::follow(feed.clone(), cluster, every_service, tell);
+        let term = self.term.subscribe();
+        let follow = watch::follow(feed.clone(), cluster, every_service, term, tell);
         let handle = self.followers.spawn(follow);
         self.handles.insert(feed, handle);
     }
@@ -354,7 +399,7 @@ impl<'a> Provider<'a> {
 
     /// Pods and Deployments are followed where there is a Dire, and nowhere else.
     fn follow_replicas(&mut self) {
-        let namespaces = dire::namespaces(&self.world);
+        let namespaces = self.mind.dire_namespaces(&self.world);
         let replicates = !namespaces.is_empty();
         self.replicates
             .send_if_modified(|told| std::mem::replace(told, replicates) != replicates);
@@ -393,14 +438,15 @@ impl<'a> Provider<'a> {
                 if !self.restored.is_empty() {
                     self.restored.remove(&(feed.kind, name));
                 }
+                self.suspect(&change);
                 self.apply(change, at);
                 if feed.kind == Kind::Dires {
                     self.follow_replicas();
                 }
             }
-            Told::Listed(feed) => {
+            Told::Listed { feed, term } => {
                 if let Some(state) = self.feeds.get_mut(&feed) {
-                    state.listed = true;
+                    state.listed |= feed.kind != Kind::Services || term >= *self.term.borrow();
                     state.lists += 1;
                     state.failure = None;
                 }
@@ -425,6 +471,18 @@ impl<'a> Provider<'a> {
                 }
                 state.failure = Some((why, code, Instant::now()));
             }
+        }
+    }
+
+    /// A Service that is of another type now looks as if it were gone.
+    fn suspect(&mut self, change: &Change) {
+        let selects = self.wanted.lead && self.wanted.gateway_controller.is_none();
+        let Change::Service(name, None) = change else {
+            return;
+        };
+        let known = self.world.services.get(name).filter(|_| selects);
+        if let Some(service) = known.filter(|service| self.mind.has_written(service)) {
+            self.left.suspect(service, Instant::now());
         }
     }
 
@@ -489,7 +547,8 @@ impl<'a> Provider<'a> {
         }
         self.publish_locals();
         self.undecided = true;
-        self.decide.get_or_insert(Instant::now() + DECIDE);
+        let due = (Instant::now() + DECIDE).max(self.decided + self.took * REST);
+        self.decide.get_or_insert(due);
     }
 
     /// Tells the writer what is to be written, where this daemon leads.
@@ -509,14 +568,17 @@ impl<'a> Provider<'a> {
         let (balancer, sessions) = (&self.cluster.name, self.sessions.borrow());
         let parts = (self.mind).parts(&self.world, &sessions, balancer, &self.may);
         drop(sessions);
-        let parts = Arc::new(parts);
+        let parts = shared(parts);
         let wanted = match leadership.until {
             Some(until) if self.started == Started::Yes => {
                 let known = self.writes.borrow().writes.clone();
                 let writes = match std::mem::take(&mut self.undecided) {
                     true => {
+                        let begun = Instant::now();
+                        let writes = self.mind.writes(&self.world, &self.may);
                         self.decided = Instant::now();
-                        Arc::new(self.mind.writes(&self.world, &self.may))
+                        self.took = self.decided.duration_since(begun);
+                        shared(writes)
                     }
                     false => known,
                 };
@@ -528,8 +590,7 @@ impl<'a> Provider<'a> {
             }
             _ => {
                 self.undecided = true;
-                // Another one decides, and not by this.
-                self.mind.allocation = Allocation::default();
+                self.mind.forget();
                 Wanted {
                     parts,
                     ..Wanted::default()

@@ -499,3 +499,93 @@ async fn a_service_that_is_another_type_now_lets_its_address_go() {
     };
     desk.until("the address at the next one", has_it).await;
 }
+
+#[tokio::test]
+async fn a_service_that_is_another_type_now_keeps_nothing_of_ours_and_that_is_told_once() {
+    let mut desk = served().await;
+    let is_annotated = |api: &FakeApi| {
+        let web = api.get(SERVICES, "shop/web");
+        web["metadata"]["annotations"]["lockstep.dev/ip-allocated-from-pool"] == "public"
+    };
+    desk.until("the pool's name", |api, _| is_annotated(api))
+        .await;
+    // To those who select by type it is as if it were deleted.
+    desk.api.edit(SERVICES, "shop/web", |web| {
+        web["spec"]["type"] = json!("ClusterIP");
+        web["status"]
+            .as_object_mut()
+            .unwrap()
+            .remove("loadBalancer");
+    });
+    desk.until_offered(|offer| offer.services.is_empty()).await;
+    let is_clean = |api: &FakeApi, _: &KubernetesReply| {
+        let web = api.get(SERVICES, "shop/web");
+        !is_annotated(api) && web["status"]["conditions"].is_null()
+    };
+    desk.until("nothing of ours", is_clean).await;
+    let clear = |api: &FakeApi| {
+        let events = api.all(EVENTS).into_iter();
+        let clear = events.filter(|event| event["reason"] == "ClearAssignment");
+        clear.collect::<Vec<_>>()
+    };
+    desk.until("an event", |api, _| !clear(api).is_empty())
+        .await;
+    let writes = desk.api.count("PATCH /api/v1/namespaces/shop/services/web");
+    // What becomes of another one shows that this one is done with.
+    desk.api.put(SERVICES, service("next"));
+    let has_it = |api: &FakeApi, _: &KubernetesReply| {
+        let next = api.get(SERVICES, "shop/next");
+        next["status"]["loadBalancer"]["ingress"][0]["ip"] == "203.0.113.0"
+    };
+    desk.until("the address at the next one", has_it).await;
+    let told = clear(&desk.api);
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0]["series"], Value::Null);
+    let note = told[0]["note"].as_str().unwrap();
+    assert_eq!(
+        note,
+        "let go of 203.0.113.0: it is not of type LoadBalancer any more"
+    );
+    let after = desk.api.count("PATCH /api/v1/namespaces/shop/services/web");
+    assert_eq!(after, writes);
+}
+
+#[tokio::test]
+async fn a_new_leader_whose_watch_is_behind_gives_no_address_twice() {
+    let api = FakeApi::default();
+    // Another daemon leads.
+    let lease = |holder: &str| {
+        json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"namespace": "lockstep-system", "name": "lockstep"},
+            "spec": {"holderIdentity": holder, "leaseDurationSeconds": 15},
+        })
+    };
+    api.put(LEASES, lease("lb9"));
+    api.put(
+        POOLS,
+        json!({
+            "apiVersion": "lockstep.dev/v1alpha1", "kind": "AddressPool",
+            "metadata": {"name": "public", "generation": 1},
+            "spec": {"addresses": ["203.0.113.0/28"]},
+        }),
+    );
+    api.put(SERVICES, service("web"));
+    let mut desk = Desk::with(&api, Arc::new(tempfile::tempdir().unwrap()));
+    desk.start("");
+    let follows = |reply: &KubernetesReply| reply.services.len() == 1 && !reply.leader.is_empty();
+    desk.until("it follows", |_, reply| follows(reply)).await;
+    // The last thing that the leader does; the watch of who follows does not tell of it.
+    api.stall(SERVICES);
+    let mut given = service("api");
+    given["status"] = json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.0"}]}});
+    api.put(SERVICES, given);
+    api.put(LEASES, lease(""));
+    let has_one = |api: &FakeApi, _: &KubernetesReply| {
+        let web = api.get(SERVICES, "shop/web");
+        web["status"]["loadBalancer"]["ingress"].is_array()
+    };
+    desk.until("an address", has_one).await;
+    assert_eq!(desk.addresses("shop/web"), [json!("203.0.113.1")]);
+    assert_eq!(desk.addresses("shop/api"), [json!("203.0.113.0")]);
+}

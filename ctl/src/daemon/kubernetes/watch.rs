@@ -19,6 +19,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::Sender;
+use tokio::sync::watch as channel;
 use tokio::time::{Instant, sleep};
 
 /// How long a watch lasts before it is begun again where it ended. A connection that is dead and
@@ -147,7 +148,12 @@ pub enum Told {
         at: Option<Instant>,
     },
     /// All there are have been told.
-    Listed(Feed),
+    Listed {
+        /// Of which.
+        feed: Feed,
+        /// The term that the list was begun in, or a later one.
+        term: u64,
+    },
     /// They cannot be followed now.
     Failed {
         /// Which.
@@ -160,12 +166,19 @@ pub enum Told {
 }
 
 /// Follows until it is dropped. `every_service`: not only Services of type LoadBalancer, since routes
-/// of the Gateway API name any.
-pub async fn follow(feed: Feed, cluster: Cluster, every_service: bool, tell: Sender<Told>) {
+/// of the Gateway API name any. With each `term` Services are listed anew: a watch may be behind, and
+/// whoever begins to give addresses has to know at least what was so when it began.
+pub async fn follow(
+    feed: Feed,
+    cluster: Cluster,
+    every_service: bool,
+    term: channel::Receiver<u64>,
+    tell: Sender<Told>,
+) {
     let client = cluster.client.clone();
     let config = watcher::Config::default().timeout(WATCH).page_size(PAGE);
     let namespace = feed.namespace.clone();
-    let follower = Follower { feed, tell };
+    let follower = Follower { feed, term, tell };
     match follower.feed.kind {
         Kind::Services if every_service => {
             let convert = |name: &Name, object: &core::Service| {
@@ -316,6 +329,7 @@ pub fn gone(kind: Kind, name: &Name) -> Change {
 
 struct Follower {
     feed: Feed,
+    term: channel::Receiver<u64>,
     tell: Sender<Told>,
 }
 
@@ -325,7 +339,7 @@ impl Follower {
     /// # Errors
     /// Where the API server cannot select what `config` selects.
     async fn run<K>(
-        self,
+        mut self,
         api: Api<K>,
         config: watcher::Config,
         convert: fn(&Name, &K) -> Option<Change>,
@@ -334,10 +348,22 @@ impl Follower {
         K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
     {
         let selects = config.field_selector.is_some();
-        let mut events = pin!(watcher(api, config));
+        let mut term = *self.term.borrow_and_update();
+        let mut events = pin!(watcher(api.clone(), config.clone()));
         let mut pause = Pause::default();
         let (mut known, mut listed) = (BTreeSet::new(), BTreeSet::new());
-        while let Some(event) = events.next().await {
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                Ok(()) = self.term.changed(), if self.feed.kind == Kind::Services => {
+                    term = *self.term.borrow_and_update();
+                    events.set(watcher(api.clone(), config.clone()));
+                    continue;
+                }
+            };
+            let Some(event) = event else {
+                break;
+            };
             let at = Some(Instant::now());
             let going = match event {
                 Ok(Event::Init) => {
@@ -357,7 +383,8 @@ impl Follower {
                     for name in missing {
                         self.changed(&mut known, name, None, None).await;
                     }
-                    self.say(Told::Listed(self.feed.clone())).await
+                    let feed = self.feed.clone();
+                    self.say(Told::Listed { feed, term }).await
                 }
                 Ok(Event::Apply(object)) => {
                     let name = name(&object);

@@ -12,9 +12,9 @@ use kube::core::GroupVersionKind;
 use kube::{Api, Client};
 use lockstep_ctl_core::kubernetes::Write;
 use lockstep_ctl_core::kubernetes::write::{Event, Kind, Object};
-use lockstep_kubernetes::{ANNOTATIONS_MANAGER, FIELD_MANAGER};
+use lockstep_kubernetes::{annotations_manager, manager};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -40,18 +40,32 @@ const KEPT: Duration = Duration::from_secs(600);
 /// What is not wanted for so long, and then again, is told of again.
 const ONCE: Duration = Duration::from_secs(5);
 
+/// How an error ends that says that the object is another version by now.
+const CONFLICT: &str = "(409)";
+
 /// Errors that are kept for the operator.
 const ERRORS: usize = 16;
+
+/// From one account of what became of it to the next.
+const TELL: Duration = Duration::from_millis(250);
 
 /// What is to be written.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Wanted {
     /// By the leader.
-    pub writes: Arc<Vec<Write>>,
+    pub writes: Writes,
     /// Until when it leads, by [`uptime`]: after it none of these may be written.
     pub until: Duration,
     /// By every balancer, each its own.
-    pub parts: Arc<Vec<Write>>,
+    pub parts: Writes,
+}
+
+/// Many of them, and no copies.
+pub type Writes = Arc<Vec<Arc<Write>>>;
+
+/// Writes, to be shared.
+pub fn shared(writes: Vec<Write>) -> Writes {
+    Arc::new(writes.into_iter().map(Arc::new).collect())
 }
 
 /// What became of it.
@@ -85,7 +99,7 @@ enum Target {
 /// What is known of a target.
 struct Memory {
     /// What was tried last.
-    write: Write,
+    write: Arc<Write>,
     /// How often this was taken, or failed, in a row.
     tries: u32,
     /// When it may be tried again, were it still wanted.
@@ -114,38 +128,38 @@ fn uid(write: &Write) -> Option<&Value> {
     }
 }
 
-/// Writes until nobody wants anything any more.
+/// Writes until nobody wants anything any more, as the installation of a class.
 pub async fn run(
     cluster: Cluster,
+    class: String,
     mut wanted: watch::Receiver<Wanted>,
     tell: watch::Sender<Written>,
 ) {
-    let events = Events::new(cluster.client.clone(), cluster.me.clone());
-    let mut writer = Writer {
-        client: cluster.client,
-        events,
-        wanted: BTreeMap::new(),
-        until: Duration::ZERO,
-        memory: BTreeMap::new(),
-        busy: BTreeMap::new(),
-        under_way: JoinSet::new(),
-        written: Written::default(),
-    };
+    let mut writer = Writer::new(&cluster, &class);
+    let mut told = Instant::now();
+    let mut news = false;
     loop {
         let next = writer.start();
-        writer.publish(&tell);
+        let now = Instant::now();
+        if news && told + TELL <= now {
+            (told, news) = (now, false);
+            writer.publish(&tell);
+        }
+        let publish = news.then(|| told + TELL);
         tokio::select! {
             changed = wanted.changed() => {
                 if changed.is_err() {
                     return;
                 }
-                writer.want(wanted.borrow_and_update().clone());
+                writer.want(&wanted.borrow_and_update().clone());
+                news = true;
             }
             // Nothing is known of one that was aborted.
             Some(done) = writer.under_way.join_next() => if let Ok((target, write, outcome)) = done {
                 writer.done(target, write, outcome);
+                news = true;
             },
-            () = until(next) => {}
+            () = until(next.into_iter().chain(publish).min()) => {}
         }
     }
 }
@@ -157,20 +171,70 @@ async fn until(next: Option<Instant>) {
     }
 }
 
-struct Writer {
+/// How writes are carried out.
+#[derive(Clone)]
+struct Hand {
     client: Client,
     events: Events,
-    wanted: BTreeMap<Target, Write>,
+    /// The field managers, of objects and of annotations.
+    managers: Arc<(String, String)>,
+}
+
+struct Writer {
+    hand: Hand,
+    wanted: BTreeMap<Target, Arc<Write>>,
+    /// When each of those may be tried that is neither under way nor done.
+    due: BTreeSet<(Instant, Target)>,
     until: Duration,
     memory: BTreeMap<Target, Memory>,
     /// What is under way.
     busy: BTreeMap<Target, AbortHandle>,
-    under_way: JoinSet<(Target, Write, Result<(), String>)>,
+    under_way: JoinSet<(Target, Arc<Write>, Result<(), String>)>,
+    /// What the log says that we may not write, or that is not there.
+    said: BTreeSet<(&'static str, Kind)>,
     written: Written,
 }
 
 impl Writer {
-    fn want(&mut self, wanted: Wanted) {
+    fn new(cluster: &Cluster, class: &str) -> Self {
+        let events = Events::new(cluster.client.clone(), cluster.me.clone());
+        Writer {
+            hand: Hand {
+                client: cluster.client.clone(),
+                events,
+                managers: Arc::new((manager(class), annotations_manager(class))),
+            },
+            wanted: BTreeMap::new(),
+            due: BTreeSet::new(),
+            until: Duration::ZERO,
+            memory: BTreeMap::new(),
+            busy: BTreeMap::new(),
+            under_way: JoinSet::new(),
+            said: BTreeSet::new(),
+            written: Written::default(),
+        }
+    }
+
+    /// Says once of each kind, and not once of each object, that the API server refuses it, which only
+    /// an operator changes.
+    fn say(&mut self, target: &Target, error: Option<&str>) {
+        let what = match target {
+            Target::Apply(object, true) | Target::Part(object, _) => ("status", object.kind),
+            Target::Apply(object, false) | Target::Annotate(object) => ("object", object.kind),
+            Target::Delete(object, _) => ("deletion", object.kind),
+            Target::Event(_) => ("event", Kind::Service),
+        };
+        let Some(error) = error else {
+            self.said.remove(&what);
+            return;
+        };
+        let refused = ["(401)", "(403)"].iter().any(|code| error.contains(code));
+        if refused && self.said.insert(what) {
+            tracing::warn!("kubernetes: {}: {error}", describe(target));
+        }
+    }
+
+    fn want(&mut self, wanted: &Wanted) {
         let now = Instant::now();
         self.until = wanted.until;
         if !self.leads() {
@@ -199,7 +263,20 @@ impl Writer {
             now.duration_since(memory.wanted) < kept
         });
         let writes = wanted.writes.iter().chain(wanted.parts.iter());
-        self.wanted = writes.map(|w| (target(w), w.clone())).collect();
+        self.wanted = writes.map(|w| (target(w), Arc::clone(w))).collect();
+        let idle = self.wanted.iter();
+        let idle = idle.filter(|(target, _)| !self.busy.contains_key(target));
+        self.due = idle
+            .map(|(target, write)| (self.due(target, write, now), target.clone()))
+            .collect();
+    }
+
+    /// When something may be tried.
+    fn due(&self, target: &Target, write: &Write, now: Instant) -> Instant {
+        match self.memory.get(target) {
+            Some(memory) if memory.holds_up(write) => memory.again,
+            _ => now,
+        }
     }
 
     fn leads(&self) -> bool {
@@ -209,40 +286,34 @@ impl Writer {
     /// Starts what is due. Returns when the next thing is.
     fn start(&mut self) -> Option<Instant> {
         let (now, leads) = (Instant::now(), self.leads());
-        let mut next: Option<Instant> = None;
-        for (target, write) in &self.wanted {
-            if self.under_way.len() >= AT_ONCE {
-                // The next one that is done starts more.
-                return None;
+        // The next one that is done starts more.
+        while self.under_way.len() < AT_ONCE {
+            let (due, _) = self.due.first()?;
+            if *due > now {
+                return Some(*due);
             }
+            let (_, target) = self.due.pop_first()?;
+            // Whoever leads again says again what it wants.
             let may = leads || matches!(target, Target::Part(..));
-            if !may || self.busy.contains_key(target) {
+            let Some(write) = self.wanted.get(&target).filter(|_| may) else {
                 continue;
-            }
-            let due = match self.memory.get(target) {
-                Some(memory) if memory.holds_up(write) => memory.again,
-                _ => now,
             };
-            if due > now {
-                next = Some(next.map_or(due, |next| next.min(due)));
-                continue;
-            }
-            let (client, events) = (self.client.clone(), self.events.clone());
-            let (busy, target, write) = (target.clone(), target.clone(), write.clone());
+            let (hand, write, busy) = (self.hand.clone(), Arc::clone(write), target.clone());
             let handle = self.under_way.spawn(async move {
-                let outcome = timeout(ANSWER, carry_out(&client, &events, &write)).await;
+                let outcome = timeout(ANSWER, hand.carry_out(&write)).await;
                 let slow = || Err(format!("no answer in {ANSWER:?}"));
                 (target, write, outcome.unwrap_or_else(|_| slow()))
             });
             self.busy.insert(busy, handle);
         }
-        next
+        None
     }
 
-    fn done(&mut self, target: Target, write: Write, outcome: Result<(), String>) {
+    fn done(&mut self, target: Target, write: Arc<Write>, outcome: Result<(), String>) {
         let now = Instant::now();
         self.busy.remove(&target);
         let error = outcome.err();
+        self.say(&target, error.as_deref());
         match &error {
             None => self.written.done += 1,
             Some(error) => {
@@ -267,16 +338,23 @@ impl Writer {
             error,
             wanted: now,
         };
-        self.memory.insert(target, memory);
+        self.memory.insert(target.clone(), memory);
+        if let Some(wanted) = self.wanted.get(&target) {
+            let due = self.due(&target, wanted, now);
+            self.due.insert((due, target));
+        }
     }
 
     fn publish(&mut self, tell: &watch::Sender<Written>) {
         let errors = self.wanted.keys().filter_map(|target| {
-            let error = self.memory.get(target)?.error.clone()?;
-            Some((describe(target), error))
+            let memory = self.memory.get(target)?;
+            // That somebody else has written there meanwhile is usual, and over with the next try.
+            let error = memory.error.clone()?;
+            let usual = memory.tries == 0 && error.ends_with(CONFLICT);
+            (!usual).then(|| (describe(target), error))
         });
         self.written.errors = errors.take(ERRORS).collect();
-        let is_open = |(target, write): &(&Target, &Write)| match self.memory.get(target) {
+        let is_open = |(target, write): &(&Target, &Arc<Write>)| match self.memory.get(target) {
             Some(memory) => memory.error.is_some() || !is_same(&memory.write, write),
             None => true,
         };
@@ -291,13 +369,15 @@ impl Writer {
     }
 }
 
-/// Whether both say the same. When a condition changed is not told by what is not written yet.
+/// Whether both say the same. When a condition changed is not told by what is not written yet, and of
+/// which version that is said makes no difference either.
 fn is_same(one: &Write, other: &Write) -> bool {
     fn same(one: &Value, other: &Value) -> bool {
         match (one, other) {
             (Value::Object(one), Value::Object(other)) => {
                 let at = |(key, value): (&String, &Value)| {
-                    let is = |other| key == "lastTransitionTime" || same(value, other);
+                    let passes = key == "lastTransitionTime" || key == "resourceVersion";
+                    let is = |other| passes || same(value, other);
                     other.get(key).is_some_and(is)
                 };
                 one.len() == other.len() && one.iter().all(at)
@@ -341,37 +421,39 @@ fn describe(target: &Target) -> String {
     format!("{what}{kind} {namespace}{slash}{}", object.name.name)
 }
 
-async fn carry_out(client: &Client, events: &Events, write: &Write) -> Result<(), String> {
-    match write {
-        Write::Apply {
-            object,
-            status,
-            body,
-        } => apply(client, object, *status, body, FIELD_MANAGER).await,
-        Write::Part {
-            object,
-            manager,
-            body,
-        } => apply(client, object, true, body, manager).await,
-        Write::Annotate { object, body } => {
-            apply(client, object, false, body, ANNOTATIONS_MANAGER).await
+impl Hand {
+    async fn carry_out(&self, write: &Write) -> Result<(), String> {
+        let client = &self.client;
+        let (own, annotates) = &*self.managers;
+        match write {
+            Write::Apply {
+                object,
+                status,
+                body,
+            } => apply(client, object, *status, body, own).await,
+            Write::Part {
+                object,
+                manager,
+                body,
+            } => apply(client, object, true, body, manager).await,
+            Write::Annotate { object, body } => apply(client, object, false, body, annotates).await,
+            Write::Delete { object, uid } => delete(client, object, uid).await,
+            Write::Event(event) => self.events.tell(event).await,
         }
-        Write::Delete { object, uid } => {
-            let parameters = DeleteParams::default().preconditions(Preconditions {
-                uid: Some(uid.clone()),
-                resource_version: None,
-            });
-            match api(client, object)
-                .delete(&object.name.name, &parameters)
-                .await
-            {
-                Ok(_) => Ok(()),
-                // It is gone, or another one has its name.
-                Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(()),
-                Err(error) => Err(explain(&error, "delete", &resource(object.kind).plural)),
-            }
-        }
-        Write::Event(event) => events.tell(event).await,
+    }
+}
+
+async fn delete(client: &Client, object: &Object, uid: &str) -> Result<(), String> {
+    let parameters = DeleteParams::default().preconditions(Preconditions {
+        uid: Some(uid.to_owned()),
+        resource_version: None,
+    });
+    let name = &*object.name.name;
+    match api(client, object).delete(name, &parameters).await {
+        Ok(_) => Ok(()),
+        // It is gone, or another one has its name.
+        Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(()),
+        Err(error) => Err(explain(&error, "delete", &resource(object.kind).plural)),
     }
 }
 

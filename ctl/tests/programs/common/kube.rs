@@ -25,15 +25,19 @@ pub struct KubeApi {
     client: Client,
 }
 
-/// The scripts of the small API server.
+/// The scripts of the API server: where one is told, those for envtest's programs where these are told,
+/// else those of the small one beside the repository.
 fn scripts() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let named = std::env::var_os("LOCKSTEP_KUBE_API").map(PathBuf::from);
-    let scripts = named.unwrap_or_else(|| root.join("../shared/kube-api"));
+    let envtest = std::env::var_os("KUBEBUILDER_ASSETS").map(|_| root.join("scripts/envtest"));
+    let scripts = named.or(envtest);
+    let scripts = scripts.unwrap_or_else(|| root.join("../shared/kube-api"));
     assert!(
         scripts.join("start").exists(),
         "there is no API server to test with: {} has no `start`; set LOCKSTEP_KUBE_API to the \
-         directory that has, or KUBECONFIG to a cluster",
+         directory that has, KUBEBUILDER_ASSETS to one with etcd and kube-apiserver, or KUBECONFIG \
+         to a cluster",
         scripts.display()
     );
     scripts

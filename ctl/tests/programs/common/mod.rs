@@ -98,7 +98,7 @@ impl Place {
     }
 
     pub fn daemon_command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lockstepd"));
+        let mut command = Command::new(program("lockstepd", env!("CARGO_BIN_EXE_lockstepd")));
         command
             .arg("--services")
             .arg(self.services())
@@ -117,7 +117,7 @@ impl Place {
 
     /// Runs `lockstep` with these arguments.
     pub fn lockstep(&self, arguments: &[&str]) -> Answer {
-        let output = Command::new(env!("CARGO_BIN_EXE_lockstep"))
+        let output = Command::new(program("lockstep", env!("CARGO_BIN_EXE_lockstep")))
             .args(arguments)
             .env("LOCKSTEP_ENGINE_SOCKET", self.engine_socket())
             .env("LOCKSTEP_DAEMON_SOCKET", self.daemon_socket())
@@ -275,4 +275,18 @@ pub fn web(backends: &[&str]) -> String {
 pub fn write(path: &Path, text: &str) -> String {
     fs::write(path, text).unwrap();
     path.to_str().unwrap().to_owned()
+}
+
+/// One of our programs: of the directory that `LOCKSTEP_PROGRAMS` names, so that goals are measured by
+/// optimized ones, else the one that was built with the test.
+pub fn program(name: &str, built: &str) -> PathBuf {
+    match optimized() {
+        Some(folder) => folder.join(name),
+        None => PathBuf::from(built),
+    }
+}
+
+/// The directory with optimized programs, where there is one.
+pub fn optimized() -> Option<PathBuf> {
+    std::env::var_os("LOCKSTEP_PROGRAMS").map(PathBuf::from)
 }

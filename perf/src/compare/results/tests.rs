@@ -225,11 +225,19 @@ fn goals_are_of_what_was_measured_only() {
             64,
             [80.0, 80.0, 80.0],
         ),
+        (
+            Case::LockstepReplicate,
+            PacketLoad::TcpStream,
+            1_400,
+            [3e8, 3e8, 3e8],
+        ),
+        (Case::Haproxy, PacketLoad::TcpStream, 1_400, [6e8, 6e8, 6e8]),
     ]);
     let (packets, requests, latencies) = measured.rows();
     let found: Vec<_> = goals(&packets, &requests, &latencies)
         .into_iter()
         .map(|goal| (goal.measured, goal.wanted, goal.met))
         .collect();
-    assert_eq!(found, [(1.4, 1.5, false), (2.5, 2.0, true)]);
+    let expected = [(1.4, 1.5, false), (2.5, 2.0, true), (0.5, 0.9, false)];
+    assert_eq!(found, expected);
 }

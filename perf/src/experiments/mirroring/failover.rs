@@ -12,14 +12,14 @@ use std::time::Duration;
 
 /// Kinds of failure, their names, and how many of them: in a full and in a quick run.
 const FAULTS: [(Fault, &str, Commit, [usize; 2]); 4] = [
-    (Fault::Killed, "killed", Commit::Primary, [80, 4]),
-    (Fault::Silent, "frozen", Commit::Primary, [80, 4]),
-    (Fault::Cut, "cut off", Commit::Primary, [30, 2]),
+    (Fault::Killed, "killed", Commit::Primary, [60, 4]),
+    (Fault::Silent, "frozen", Commit::Primary, [60, 4]),
+    (Fault::Cut, "cut off", Commit::Primary, [24, 2]),
     (
         Fault::Killed,
         "killed, two of three must agree",
         Commit::QuorumOfTwo,
-        [30, 1],
+        [24, 1],
     ),
 ];
 

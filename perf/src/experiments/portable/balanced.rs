@@ -107,7 +107,9 @@ impl Balanced {
         }
         let began = self.case.replace(case).is_none();
         match case {
-            Case::Nat | Case::Tunnel | Case::Fallback => self.lockstep(case, servers, began)?,
+            Case::Nat | Case::Tunnel | Case::TunnelInterrupt | Case::Fallback => {
+                self.lockstep(case, servers, began)?
+            }
             Case::Nftables => {
                 let balancer = &self.lab.balancers[0];
                 if began {
@@ -176,7 +178,9 @@ impl Balanced {
             }
         }
         match case {
-            Case::Tunnel | Case::Fallback => take_decap_off(&self.lab, case),
+            Case::Tunnel | Case::TunnelInterrupt | Case::Fallback => {
+                take_decap_off(&self.lab, case)
+            }
             Case::Nftables => {
                 forget_rules(balancer.netns())?;
                 (balancer.netns()).sysctl(&[("net.ipv4.ip_forward", "0")])
@@ -210,10 +214,19 @@ pub fn start_lockstep(lab: &mut Lab, case: Case, services: &str) -> Result<()> {
         decap(lab.router.netns(), &args)?;
     }
     let balancer = &mut lab.balancers[0];
+    let file = balancer.topology_file();
+    fs::write(&file, polling(&fs::read_to_string(&file)?, case.poll()))?;
     balancer.start_engine()?;
     fs::write(balancer.services_file(), services)?;
     balancer.start_daemon()?;
     balancer.apply(services)
+}
+
+/// A topology whose workers wait for packets in this way, whatever they did before.
+pub fn polling(topology: &str, poll: &str) -> String {
+    let lines = topology.lines().filter(|line| !line.starts_with("poll = "));
+    let text: String = lines.map(|line| format!("{line}\n")).collect();
+    text.replace("[engine]\n", &format!("[engine]\npoll = \"{poll}\"\n"))
 }
 
 fn take_decap_off(lab: &Lab, case: Case) -> Result<()> {

@@ -16,6 +16,8 @@ pub enum Case {
     Nat,
     /// The engine, servers answering the client themselves: the seed's IPVS-TUN, or L3DSR.
     Tunnel,
+    /// The same, its worker sleeping whenever there is nothing: what it does not spend on polling.
+    TunnelInterrupt,
     /// The tunnels of the engine's XDP program alone, the engine killed.
     Fallback,
     /// nftables, for the seed's iptables DNAT.
@@ -32,6 +34,7 @@ impl Case {
         match self {
             Case::Nat => "Lockstep, NAT",
             Case::Tunnel => "Lockstep, tunnel",
+            Case::TunnelInterrupt => "Lockstep, tunnel, not polling",
             Case::Fallback => "Lockstep, tunnel by XDP alone",
             Case::Nftables => "nftables DNAT",
             Case::NginxHttp => "nginx, HTTP",
@@ -41,7 +44,18 @@ impl Case {
 
     /// Whether it has an engine.
     pub const fn is_lockstep(self) -> bool {
-        matches!(self, Case::Nat | Case::Tunnel | Case::Fallback)
+        match self {
+            Case::Nat | Case::Tunnel | Case::TunnelInterrupt | Case::Fallback => true,
+            Case::Nftables | Case::NginxHttp | Case::NginxStream => false,
+        }
+    }
+
+    /// How the engine's worker waits for packets.
+    pub const fn poll(self) -> &'static str {
+        match self {
+            Case::TunnelInterrupt => "interrupt",
+            _ => "adaptive",
+        }
     }
 
     /// The services of an engine, on so many servers.

@@ -1,6 +1,6 @@
 //! Figure 4.13: one to four balancers behind equal-cost routes; and the lab of the seed's figure 4.12.
 
-use super::balanced::{limit, on_endpoints};
+use super::balanced::{limit, on_endpoints, polling};
 use super::case::services;
 use super::farm::{self, Farm, PORT};
 use super::sweep::{Curve, fact, place, seconds, theirs, throughput_figure, trial};
@@ -114,9 +114,9 @@ impl Rack {
 /// The workers of all balancers are on one CPU, and leave it to each other when there is nothing.
 fn share_one_cpu(balancer: &Balancer) -> Result<()> {
     let file = balancer.topology_file();
-    let topology = fs::read_to_string(&file)?
-        .replace("core = 0", &format!("core = {BALANCER}"))
-        .replace("[engine]\n", "[engine]\npoll = \"interrupt\"\n");
+    let topology = fs::read_to_string(&file)?;
+    let topology = topology.replace("core = 0", &format!("core = {BALANCER}"));
+    let topology = polling(&topology, "interrupt");
     fs::write(&file, topology).context("cannot write the topology")
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use super::balanced::polling;
 use super::farm::of_status;
 use super::paced::whole;
 use super::sweep::{Curve, Trial, cpu_figure, throughput_figure};
@@ -54,4 +55,12 @@ fn an_answer_is_whole_when_its_body_is_there() {
     assert_eq!(whole(&text[..text.len() - 1]), None);
     assert_eq!(whole(&text[..20]), None);
     assert_eq!(whole(b"HTTP/1.1 200 OK\r\n\r\n"), None);
+}
+
+#[test]
+fn a_topology_is_told_once_how_to_wait() {
+    let text = "[engine]\nsocket = \"s\"\n\n[[worker]]\ncore = 1\n";
+    let once = polling(text, "interrupt");
+    assert!(once.starts_with("[engine]\npoll = \"interrupt\"\nsocket"));
+    assert_eq!(polling(&once, "adaptive"), polling(text, "adaptive"));
 }

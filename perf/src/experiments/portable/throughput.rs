@@ -114,7 +114,12 @@ pub fn beside_nginx(settings: &Settings) -> Result<Vec<Figure>> {
 
 /// Figures 5.2 and 5.3, and 5.4 and 5.5 beside them.
 pub fn without_limit(settings: &Settings) -> Result<Vec<Figure>> {
-    let cases = [Case::Nftables, Case::Nat, Case::Tunnel];
+    let cases = [
+        Case::Nftables,
+        Case::Nat,
+        Case::Tunnel,
+        Case::TunnelInterrupt,
+    ];
     let (size, counts) = no_limit(settings);
     let curves = on_endpoints(|| sweep(settings, size, &cases, &counts))?;
     let differs = [
@@ -134,8 +139,6 @@ pub fn without_limit(settings: &Settings) -> Result<Vec<Figure>> {
     rates.theirs_from =
         place("table 5.2 (b), p. 62, the maxima only; drawn at the last of our numbers of servers");
     rates.facts = facts_of_table(&curves);
-    let polls =
-        "The engine polls for a moment after each packet: its CPU is busy before it is full.";
     let picture = "The seed's figures 5.3 and 5.5 are pictures without numbers; by its text IPVS-TUN \
         takes less CPU than IPVS, and on the node less than iptables DNAT.";
     let differs = [
@@ -143,7 +146,7 @@ pub fn without_limit(settings: &Settings) -> Result<Vec<Figure>> {
         ONE_MACHINE,
         ONE_CPU_BALANCER,
         NAMESPACES,
-        polls,
+        POLLS,
         picture,
     ];
     let title = "The balancer's CPU by servers without a limit of the links";
@@ -152,6 +155,8 @@ pub fn without_limit(settings: &Settings) -> Result<Vec<Figure>> {
     Ok(vec![rates, cpu])
 }
 
+const POLLS: &str = "The engine polls for 50 µs after each packet: its CPU is busy long before it is full, but \
+    where it is told not to poll (`poll = \"interrupt\"`).";
 const NAMESPACES: &str = "The seed measured in a container behind a bridge (5.2, 5.3) and in the node's own \
     namespace (5.4, 5.5). Here all balancers are in a namespace on a veth of a bridge, the kernel's too, \
     and there is one measurement for both.";
@@ -194,7 +199,12 @@ fn facts_of_table(curves: &[Curve]) -> Vec<Fact> {
 
 /// Figures 5.7 and 5.8.
 pub fn one_core(settings: &Settings) -> Result<Vec<Figure>> {
-    let cases = [Case::Nftables, Case::Tunnel, Case::Fallback];
+    let cases = [
+        Case::Nftables,
+        Case::Tunnel,
+        Case::Fallback,
+        Case::TunnelInterrupt,
+    ];
     let (size, counts) = no_limit(settings);
     let curves = on_endpoints(|| sweep(settings, size, &cases, &counts))?;
     let xdp = "The seed's xlb is an XDP program; ours is shown twice, as the engine with AF_XDP and as its \
@@ -237,7 +247,7 @@ pub fn one_core(settings: &Settings) -> Result<Vec<Figure>> {
     ];
     let picture = "The seed's figure 5.8 is a picture without numbers; by its text xlb takes much less CPU \
         than iptables DNAT.";
-    let differs = [CAPPED, ONE_MACHINE, xdp, NFTABLES, picture];
+    let differs = [CAPPED, ONE_MACHINE, xdp, POLLS, NFTABLES, picture];
     let title = "The balancer's CPU by servers, one core";
     let mut cpu = cpu_figure("003-5.8", title, &curves, &differs);
     cpu.facts = curves.iter().map(cpu_fact).collect();

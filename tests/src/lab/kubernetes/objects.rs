@@ -1,6 +1,7 @@
 //! Objects, as users, controllers and kubelets write them.
 
 use super::super::address::server_v4;
+use super::super::services::Version;
 use serde_json::{Value, json};
 
 /// The class of Services that Lockstep serves.
@@ -23,11 +24,11 @@ pub fn namespace(name: &str) -> Value {
 }
 
 /// An AddressPool.
-pub fn pool(name: &str, addresses: &str) -> Value {
+pub fn pool(name: &str, addresses: &[&str]) -> Value {
     json!({
         "apiVersion": "lockstep.dev/v1alpha1", "kind": "AddressPool",
         "metadata": {"name": name},
-        "spec": {"addresses": [addresses]},
+        "spec": {"addresses": addresses},
     })
 }
 
@@ -44,8 +45,39 @@ pub fn web_service(namespace: &str, name: &str) -> Value {
     })
 }
 
+/// The same of another version of IP.
+pub fn web_service_of(version: Version, namespace: &str, name: &str) -> Value {
+    let mut service = web_service(namespace, name);
+    service["spec"]["ipFamilies"] = json!([family(version)]);
+    service
+}
+
+/// A Service inside of the cluster: port 80.
+pub fn inner_service(namespace: &str, name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": {
+            "type": "ClusterIP",
+            "ports": [{"name": "http", "protocol": "TCP", "port": 80, "targetPort": 80}],
+        },
+    })
+}
+
+fn family(version: Version) -> &'static str {
+    match version {
+        Version::V4 => "IPv4",
+        Version::V6 => "IPv6",
+    }
+}
+
 /// The EndpointSlice of such a Service. Its pods have the names of the lab's servers.
 pub fn slice(namespace: &str, service: &str, endpoints: &[Endpoint]) -> Value {
+    slice_of(Version::V4, namespace, service, endpoints)
+}
+
+/// The same of another version of IP.
+pub fn slice_of(version: Version, namespace: &str, service: &str, endpoints: &[Endpoint]) -> Value {
     let endpoints = endpoints.iter().map(|endpoint| {
         let (index, ready) = match endpoint {
             Endpoint::Ready(index) => (*index, true),
@@ -53,7 +85,7 @@ pub fn slice(namespace: &str, service: &str, endpoints: &[Endpoint]) -> Value {
         };
         let name = format!("s{}", index + 1);
         json!({
-            "addresses": [server_v4(index)],
+            "addresses": [version.server(index)],
             "conditions": {"ready": ready, "serving": true, "terminating": !ready},
             "nodeName": "n1",
             "targetRef": {"kind": "Pod", "namespace": namespace, "name": name},
@@ -65,7 +97,7 @@ pub fn slice(namespace: &str, service: &str, endpoints: &[Endpoint]) -> Value {
             "namespace": namespace, "name": format!("{service}-1"),
             "labels": {"kubernetes.io/service-name": service},
         },
-        "addressType": "IPv4",
+        "addressType": family(version),
         "ports": [{"name": "http", "protocol": "TCP", "port": 80}],
         "endpoints": endpoints.collect::<Vec<_>>(),
     })
@@ -127,6 +159,80 @@ pub fn dire(namespace: &str, name: &str, deployment: &str) -> Value {
             "hiveDeploymentName": deployment,
             "forwardedPorts": [80],
             "masks": [{"pattern": r"Date: [^\r]*"}],
+        },
+    })
+}
+
+/// The Gateway API's kinds, as far as an API server has to know them.
+pub fn gateway_definitions() -> Vec<Value> {
+    let kinds = [
+        ("GatewayClass", "gatewayclasses", "Cluster", "v1"),
+        ("Gateway", "gateways", "Namespaced", "v1"),
+        ("TCPRoute", "tcproutes", "Namespaced", "v1"),
+        ("UDPRoute", "udproutes", "Namespaced", "v1"),
+        ("ReferenceGrant", "referencegrants", "Namespaced", "v1beta1"),
+    ];
+    let definition = |(kind, plural, scope, version): (&str, &str, &str, &str)| {
+        let group = "gateway.networking.k8s.io";
+        let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+        json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {
+                "name": format!("{plural}.{group}"),
+                // The group is one of Kubernetes' own.
+                "annotations": {"api-approved.kubernetes.io": "unapproved, a test's"},
+            },
+            "spec": {
+                "group": group,
+                "scope": scope,
+                "names": {
+                    "kind": kind, "listKind": format!("{kind}List"),
+                    "plural": plural, "singular": kind.to_lowercase(),
+                },
+                "versions": [{
+                    "name": version, "served": true, "storage": true,
+                    "schema": {"openAPIV3Schema": schema},
+                    "subresources": {"status": {}},
+                }],
+            },
+        })
+    };
+    kinds.into_iter().map(definition).collect()
+}
+
+/// A class of Gateways of Lockstep's, `lockstep`.
+pub fn gateway_class() -> Value {
+    json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass",
+        "metadata": {"name": "lockstep"},
+        "spec": {"controllerName": super::CONTROLLER},
+    })
+}
+
+/// A Gateway of it at an address, with a listener at port 80.
+pub fn gateway(namespace: &str, name: &str, address: std::net::IpAddr) -> Value {
+    json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": {
+            "gatewayClassName": "lockstep",
+            "addresses": [{"type": "IPAddress", "value": address}],
+            "listeners": [{"name": "web", "port": 80, "protocol": "TCP"}],
+        },
+    })
+}
+
+/// A route from a Gateway to port 80 of Services, each with its weight.
+pub fn tcp_route(namespace: &str, gateway: &str, services: &[(&str, u32)]) -> Value {
+    let services = services
+        .iter()
+        .map(|(name, weight)| json!({"name": name, "port": 80, "weight": weight}));
+    json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "TCPRoute",
+        "metadata": {"namespace": namespace, "name": "web"},
+        "spec": {
+            "parentRefs": [{"name": gateway}],
+            "rules": [{"backendRefs": services.collect::<Vec<_>>()}],
         },
     })
 }

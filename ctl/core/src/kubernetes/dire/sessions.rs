@@ -1,7 +1,8 @@
 //! Sessions of this balancer's engine, counted, and what of them it writes into the status.
 
+use super::ages::Ages;
 use super::{object, service_name};
-use crate::kubernetes::{World, Write};
+use crate::kubernetes::{Settings, World, Write};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::{SignedDuration, Timestamp, Unit};
 use lockstep_kubernetes::facts::Name;
@@ -9,13 +10,14 @@ use lockstep_kubernetes::resources::Dire;
 use lockstep_kubernetes::resources::dire::{DireBalancer, DireBalancerReplica, Switchover, most};
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// How often a balancer says that what it has written still holds.
 const RENEWAL: SignedDuration = SignedDuration::from_secs(30);
 /// What a balancer has not renewed for this long does not count.
-const STALE: SignedDuration = SignedDuration::from_secs(100);
+const STALE: Duration = Duration::from_secs(100);
 /// What it has not renewed for this long is taken away.
-const GONE: SignedDuration = SignedDuration::from_secs(600);
+const GONE: Duration = Duration::from_secs(600);
 /// From one write to the next, where only numbers of sessions have changed.
 const NUMBERS: SignedDuration = SignedDuration::from_secs(5);
 /// From one write to the next at least.
@@ -184,12 +186,18 @@ impl Replica {
 
 /// What this balancer writes of its own sessions, as `balancer`. Changes that matter are written
 /// within a second, numbers every five.
-pub fn parts(world: &World, sessions: &Sessions, balancer: &str, now: Timestamp) -> Vec<Write> {
+pub fn parts(
+    world: &World,
+    settings: &Settings,
+    sessions: &Sessions,
+    balancer: &str,
+    now: Timestamp,
+) -> Vec<Write> {
     if !sessions.is_known {
         return Vec::new();
     }
     let now = micros(now);
-    let dires = world.dires.iter();
+    let dires = super::ours(world, settings);
     let dires = dires.filter(|(_, dire)| dire.metadata.deletion_timestamp.is_none());
     let part = |(name, dire): (&Name, &std::sync::Arc<Dire>)| {
         let service = service_name(name)?;
@@ -262,20 +270,21 @@ fn shape(part: &DireBalancer) -> impl PartialEq + use<'_> {
 }
 
 /// The parts that count.
-pub fn fresh(dire: &Dire, now: Timestamp) -> impl Iterator<Item = &DireBalancer> {
+pub fn fresh<'a>(
+    name: &'a Name,
+    dire: &'a Dire,
+    ages: &'a Ages,
+) -> impl Iterator<Item = &'a DireBalancer> {
     let status = dire.status.as_ref();
     let all = status.map_or(&[][..], |status| &status.balancers);
-    all.iter()
-        .filter(move |part| now.duration_since(part.renew_time.0) < STALE)
+    all.iter().filter(|part| ages.of(name, part) < STALE)
 }
 
 /// Takes away parts of balancers that are no more, as if these did it.
-pub fn stale(name: &Name, dire: &Dire, now: Timestamp) -> Vec<Write> {
+pub fn stale(name: &Name, dire: &Dire, ages: &Ages) -> Vec<Write> {
     let status = dire.status.as_ref();
     let all = status.map_or(&[][..], |status| &status.balancers);
-    let gone = all
-        .iter()
-        .filter(|part| now.duration_since(part.renew_time.0) >= GONE);
+    let gone = all.iter().filter(|part| ages.of(name, part) >= GONE);
     gone.map(|part| Write::Part {
         object: object(name),
         manager: manager(&part.name),

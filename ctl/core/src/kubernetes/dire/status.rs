@@ -1,7 +1,7 @@
 //! The status: what all balancers have written, summed up, and what stands in the way.
 
 use super::hive::{Hive, Replica, Standing};
-use super::{child, needed, object, sessions};
+use super::{Ages, child, needed, object, sessions};
 use crate::kubernetes::verdict::Verdict;
 use crate::kubernetes::{World, Write};
 use k8s_openapi::jiff::Timestamp;
@@ -25,6 +25,8 @@ pub struct Situation<'a> {
     pub hive: &'a Hive<'a>,
     /// Its policy.
     pub policy: &'a Result<Replicate, String>,
+    /// How old the balancers' parts are.
+    pub ages: &'a Ages,
     /// The time.
     pub now: Timestamp,
 }
@@ -32,9 +34,14 @@ pub struct Situation<'a> {
 /// The status as it is to be, without what the balancers write.
 pub fn status(situation: &Situation<'_>) -> DireStatus {
     let Situation {
-        dire, hive, now, ..
+        name,
+        dire,
+        hive,
+        ages,
+        now,
+        ..
     } = situation;
-    let parts: Vec<&DireBalancer> = sessions::fresh(dire, *now).collect();
+    let parts: Vec<&DireBalancer> = sessions::fresh(name, dire, ages).collect();
     let old = dire.status.as_ref();
     let replicas = hive.replicas().iter().map(|r| replica(r, &parts));
     let replicas: Vec<DireReplica> = replicas.collect();
@@ -78,7 +85,7 @@ pub fn write(name: &Name, dire: &Dire, status: &DireStatus) -> Option<Write> {
     (there != Some(in_order(status))).then(|| Write::Apply {
         object: object(name),
         status: true,
-        body: json!({ "status": status }),
+        body: json!({ "metadata": { "uid": dire.metadata.uid }, "status": status }),
     })
 }
 

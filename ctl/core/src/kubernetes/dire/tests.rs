@@ -11,6 +11,7 @@ use lockstep_kubernetes::resources::dire::{DireStatus, ReplicaState, Switchover}
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 mod balancers;
 mod distributors;
@@ -87,6 +88,9 @@ struct Cluster {
     events: Vec<(String, String)>,
     deleted: Vec<String>,
     clock: Timestamp,
+    /// The leader's monotonic clock.
+    uptime: Duration,
+    ages: Ages,
 }
 
 impl Cluster {
@@ -96,6 +100,8 @@ impl Cluster {
             events: Vec::new(),
             deleted: Vec::new(),
             clock: now(),
+            uptime: Duration::ZERO,
+            ages: Ages::default(),
         };
         let wanted = i32::try_from(pods.len()).expect("they are few");
         cluster.put(Change::Dire(game(), Some(Arc::new(dire))));
@@ -136,16 +142,18 @@ impl Cluster {
     /// Does what the leader writes until it writes nothing.
     fn settle(&mut self) {
         for _ in 0..5 {
-            let writes = writes(&self.world, &settings(), self.clock);
+            let writes = self.writes();
             if writes.is_empty() {
                 return;
             }
             self.perform(writes);
         }
-        panic!(
-            "it never ends: {:?}",
-            writes(&self.world, &settings(), self.clock)
-        );
+        panic!("it never ends: {:?}", self.writes());
+    }
+
+    fn writes(&mut self) -> Vec<Write> {
+        self.ages.look(&self.world, self.uptime);
+        writes(&self.world, &settings(), &self.ages, self.clock)
     }
 
     fn perform(&mut self, writes: Vec<Write>) {
@@ -305,7 +313,7 @@ fn a_child_asks_for_the_addresses_as_the_dire_does() {
     let (status, reason, message) = cluster.condition("Ready");
     assert_eq!((&*status, &*reason), ("False", "NoAddress"));
     assert!(message.contains("describe service game-dire"), "{message}");
-    assert_eq!(services(&cluster.world), []);
+    assert_eq!(services(&cluster.world, &settings()), []);
 }
 
 #[test]
@@ -332,7 +340,7 @@ fn the_pods_of_the_deployment_are_the_replicas_of_every_port() {
     cluster.settle();
     cluster.give(&["192.0.2.1", "2001:db8::1"]);
     cluster.settle();
-    let services = services(&cluster.world);
+    let services = services(&cluster.world, &settings());
     let [service] = &services[..] else {
         panic!("one service: {services:#?}");
     };
@@ -526,7 +534,7 @@ fn without_pods_its_address_stays_served_so_that_sessions_wait_for_the_next_ones
     ["a", "b", "c"]
         .iter()
         .for_each(|name| cluster.lose_pod(name));
-    let services = services(&cluster.world);
+    let services = services(&cluster.world, &settings());
     assert_eq!(services.len(), 1);
     assert_eq!(services[0].backends, []);
     assert!(lockstep_plan::Snapshot::new(1, services).is_ok());
@@ -539,7 +547,7 @@ fn another_dire_of_the_name_takes_over_the_child() {
         dire.metadata.uid = Some("u-2".to_owned());
         dire.status = None;
     });
-    let writes = writes(&cluster.world, &settings(), now());
+    let writes = writes(&cluster.world, &settings(), &Ages::default(), now());
     let owners = writes.iter().filter_map(|write| match write {
         Write::Apply { object, body, .. } if object.kind == Kind::Service => {
             Some(body["metadata"]["ownerReferences"][0]["uid"].clone())
@@ -556,8 +564,11 @@ fn a_dire_that_is_deleted_is_neither_served_nor_written_to() {
         let time = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now());
         dire.metadata.deletion_timestamp = Some(time);
     });
-    assert_eq!(services(&cluster.world), []);
-    assert_eq!(writes(&cluster.world, &settings(), now()), []);
+    assert_eq!(services(&cluster.world, &settings()), []);
+    assert_eq!(
+        writes(&cluster.world, &settings(), &Ages::default(), now()),
+        []
+    );
 }
 
 #[test]
@@ -567,7 +578,7 @@ fn pods_that_are_too_many_get_nothing_and_are_counted() {
     cluster.settle();
     cluster.give(&["192.0.2.1"]);
     cluster.settle();
-    assert_eq!(services(&cluster.world)[0].backends.len(), 128);
+    assert_eq!(services(&cluster.world, &settings())[0].backends.len(), 128);
     let (status, reason, message) = cluster.condition("HiveFound");
     assert_eq!((&*status, &*reason), ("True", "TooManyPods"));
     assert!(message.contains("2 pods more"), "{message}");
@@ -576,10 +587,10 @@ fn pods_that_are_too_many_get_nothing_and_are_counted() {
 #[test]
 fn namespaces_to_watch_are_those_with_a_dire() {
     let cluster = serving(json!({}));
-    let namespaces = namespaces(&cluster.world);
+    let namespaces = namespaces(&cluster.world, &settings());
     assert_eq!(
         namespaces.iter().map(|n| &**n).collect::<Vec<_>>(),
         ["default"]
     );
-    assert!(super::namespaces(&World::default()).is_empty());
+    assert!(super::namespaces(&World::default(), &settings()).is_empty());
 }

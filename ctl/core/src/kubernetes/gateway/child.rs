@@ -43,6 +43,29 @@ fn is_of(service: &Service, gateway: &Name) -> bool {
     owner.is_some_and(|owner| **owner == *gateway.name)
 }
 
+/// Takes away the children of Gateways that are another controller's now. Where the class is not there
+/// nobody has taken them over: one that is deleted by mistake costs no address.
+pub fn leftovers(world: &World, settings: &Settings) -> Vec<Write> {
+    let gateways = world.gateways.iter();
+    let left = gateways.filter_map(|(gateway, object)| {
+        let class = world.gateway_classes.get(&object.spec.gateway_class_name)?;
+        let uid = object.metadata.uid.as_ref()?;
+        let child = existing(world, gateway)?;
+        let ours = child.annotations.get(OWNER) == Some(uid)
+            && child.class.as_ref() == Some(&settings.class)
+            && !child.deleting;
+        let is_theirs = class.spec.controller_name != settings.gateway_controller;
+        (ours && is_theirs).then(|| Write::Delete {
+            object: Object {
+                kind: Kind::Service,
+                name: child.name.clone(),
+            },
+            uid: child.uid.clone(),
+        })
+    });
+    left.collect()
+}
+
 /// Makes it, or what it should be.
 pub fn write(world: &World, settings: &Settings, gateway: &GatewayView<'_>) -> Option<Write> {
     let uid = gateway.object.metadata.uid.as_deref()?;

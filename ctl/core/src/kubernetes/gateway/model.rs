@@ -38,6 +38,8 @@ pub struct ListenerView<'a> {
     pub kinds: Vec<RouteKind>,
     /// Why it is not what is asked for.
     pub problem: Option<Problem>,
+    /// The listeners that it contradicts, as they contradict it.
+    pub conflicts: Vec<&'a str>,
     /// Kinds that it names and that cannot be attached to it.
     pub odd_kinds: bool,
     /// The route whose Services get its flows, by its place.
@@ -47,8 +49,6 @@ pub struct ListenerView<'a> {
 /// What is wrong with a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Whether it is that another one has its port.
-    pub conflict: bool,
     /// In a word.
     pub reason: &'static str,
     /// In a sentence.
@@ -137,59 +137,75 @@ impl<'a> Model<'a> {
 }
 
 fn view<'a>(name: &'a Name, object: &'a Gateway) -> GatewayView<'a> {
-    let mut listeners: Vec<ListenerView<'a>> = Vec::new();
-    for listener in &object.spec.listeners {
-        let protocol = match listener.protocol.as_str() {
-            "TCP" => Protocol::Tcp,
-            "UDP" => Protocol::Udp,
-            _ => Protocol::Other,
-        };
+    let listeners = object.spec.listeners.iter();
+    let listeners = listeners.map(|listener| {
+        let protocol = protocol_of(listener);
         let port = u16::try_from(listener.port).unwrap_or(0);
-        let taken = |other: &ListenerView<'_>| (other.protocol, other.port) == (protocol, port);
-        let problem = if protocol == Protocol::Other {
-            Some(Problem {
-                conflict: false,
-                reason: "UnsupportedProtocol",
-                message: format!(
-                    "protocol {} is not balanced here: TCP and UDP are; use another class for it",
-                    listener.protocol
-                ),
-            })
-        } else if port == 0 {
-            Some(Problem {
-                conflict: false,
-                reason: "PortUnavailable",
-                message: format!("{} is no port: ports are 1 to 65535", listener.port),
-            })
-        } else {
-            listeners
-                .iter()
-                .find(|other| taken(other))
-                .map(|other| Problem {
-                    conflict: true,
-                    reason: "PortUnavailable",
-                    message: format!(
-                        "listener {} has port {port} already: give this one another",
-                        other.listener.name
-                    ),
-                })
-        };
         let (kinds, odd_kinds) = kinds(listener, protocol);
-        listeners.push(ListenerView {
+        let others = object.spec.listeners.iter();
+        let conflicts = others.filter(|other| conflict(listener, other));
+        let conflicts: Vec<&str> = conflicts.map(|other| other.name.as_str()).collect();
+        ListenerView {
+            problem: problem(listener, protocol, port, &conflicts),
             listener,
             protocol,
             port,
             kinds,
-            problem,
             odd_kinds,
+            conflicts,
             route: None,
-        });
-    }
+        }
+    });
     GatewayView {
         name,
         object,
-        listeners,
+        listeners: listeners.collect(),
     }
+}
+
+fn protocol_of(listener: &Listener) -> Protocol {
+    match listener.protocol.as_str() {
+        "TCP" => Protocol::Tcp,
+        "UDP" => Protocol::Udp,
+        _ => Protocol::Other,
+    }
+}
+
+/// Whether two listeners cannot be told apart by a packet: neither of them is served then, since
+/// nothing says which one was meant (Gateway API, "Distinct Listeners"). All but UDP go by TCP; what
+/// protocols above it do to each other is their controllers' to say.
+fn conflict(one: &Listener, other: &Listener) -> bool {
+    let (of_one, of_other) = (protocol_of(one), protocol_of(other));
+    let udp = |protocol| protocol == Protocol::Udp;
+    let ours = of_one != Protocol::Other || of_other != Protocol::Other;
+    one.name != other.name && one.port == other.port && udp(of_one) == udp(of_other) && ours
+}
+
+fn problem(
+    listener: &Listener,
+    protocol: Protocol,
+    port: u16,
+    conflicts: &[&str],
+) -> Option<Problem> {
+    let (reason, message) = if protocol == Protocol::Other {
+        let message = format!(
+            "protocol {} is not balanced here: TCP and UDP are; use another class for it",
+            listener.protocol
+        );
+        ("UnsupportedProtocol", message)
+    } else if port == 0 {
+        let message = format!("{} is no port: ports are 1 to 65535", listener.port);
+        ("PortUnavailable", message)
+    } else if !conflicts.is_empty() {
+        let message = format!(
+            "port {port} is that of listener {} as well: give each its own",
+            conflicts.join(", ")
+        );
+        ("PortUnavailable", message)
+    } else {
+        return None;
+    };
+    Some(Problem { reason, message })
 }
 
 /// The kinds of routes that a listener takes, and whether it names others.
@@ -212,10 +228,8 @@ fn kinds(listener: &Listener, protocol: Protocol) -> (Vec<RouteKind>, bool) {
 }
 
 fn gateway_of(route: &Name, parent: &ParentRef) -> Option<Name> {
-    let group = parent.group.as_deref().unwrap_or(GROUP);
-    let kind = parent.kind.as_deref().unwrap_or("Gateway");
-    let namespace = parent.namespace.as_deref().unwrap_or(&route.namespace);
-    (group == GROUP && kind == "Gateway").then(|| Name::new(namespace, &parent.name))
+    let is_gateway = parent.to.is_of(GROUP, "Gateway");
+    is_gateway.then(|| parent.to.named_in(&route.namespace))
 }
 
 /// A route at one of its parents.
@@ -235,28 +249,33 @@ impl Attempt<'_> {
             reason,
             message: message.to_owned(),
         };
-        let (name, section, port) = (gateway.name, &self.parent.section_name, self.parent.port);
+        let (name, section, port) = (gateway.name, &self.parent.section_name, self.parent.to.port);
         let meant = |l: &&mut ListenerView<'_>| {
             let named = section.as_ref().is_none_or(|name| *name == l.listener.name);
             named && port.is_none_or(|port| port == l.listener.port)
         };
         let mut meant: Vec<_> = gateway.listeners.iter_mut().filter(meant).collect();
-        meant.retain(|l| l.protocol == self.protocol && l.problem.is_none());
         if meant.is_empty() {
-            let message = format!(
-                "Gateway {name} has no listener that is meant and fits: check sectionName, port and \
-                 the protocol of its listeners"
-            );
+            let message =
+                format!("Gateway {name} has no listener that is meant: check sectionName and port");
             return verdict(false, "NoMatchingParent", &message);
         }
         meant.retain(|listener| self.is_allowed(name, listener));
         if meant.is_empty() {
             let message = format!(
-                "the listeners of Gateway {name} take no such routes of namespace {}: see their \
-                 allowedRoutes",
+                "the listeners of Gateway {name} that are meant take no {}s of namespace {}: see \
+                 their protocol and allowedRoutes",
+                kind_of(self.protocol),
                 self.name.namespace
             );
             return verdict(false, "NotAllowedByListeners", &message);
+        }
+        meant.retain(|l| l.problem.is_none());
+        if meant.is_empty() {
+            let message = format!(
+                "no listener of Gateway {name} that is meant is served: its status.listeners say why"
+            );
+            return verdict(false, "NoMatchingParent", &message);
         }
         let mut attached = false;
         for listener in meant {
@@ -274,7 +293,8 @@ impl Attempt<'_> {
     }
 
     fn is_allowed(&self, gateway: &Name, listener: &ListenerView<'_>) -> bool {
-        if listener.kinds.is_empty() {
+        // Of what it takes there is one kind, that of its protocol.
+        if listener.kinds.is_empty() || listener.protocol != self.protocol {
             return false;
         }
         let allowed = listener.listener.allowed_routes.as_ref();
@@ -329,15 +349,15 @@ pub fn service_of(
     protocol: Protocol,
     reference: &BackendRef,
 ) -> Result<(Name, usize), (&'static str, String)> {
-    let group = reference.group.as_deref().unwrap_or_default();
-    let kind = reference.kind.as_deref().unwrap_or("Service");
-    if !group.is_empty() || kind != "Service" {
+    let reference = &reference.to;
+    if !reference.is_of("", "Service") {
+        let group = reference.group.as_deref().unwrap_or_default();
+        let kind = reference.kind.as_deref().unwrap_or_default();
         let message = format!("{kind} {group} is not sent to: name a Service");
         return Err(("InvalidKind", message));
     }
-    let namespace = reference.namespace.as_deref().unwrap_or(&route.namespace);
-    let name = Name::new(namespace, &reference.name);
-    if *route.namespace != *namespace && !is_granted(world, route, kind_of(protocol), &name) {
+    let name = reference.named_in(&route.namespace);
+    if route.namespace != name.namespace && !is_granted(world, route, kind_of(protocol), &name) {
         let message = format!(
             "Service {name} is of another namespace, and no ReferenceGrant there allows {} of {} to \
              send to it",

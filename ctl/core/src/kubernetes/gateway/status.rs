@@ -5,7 +5,7 @@ use super::model::{GatewayView, ListenerView, RouteView};
 use crate::kubernetes::verdict::Verdict;
 use crate::kubernetes::write::{Kind, Object};
 use crate::kubernetes::{Settings, World, Write};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use lockstep_kubernetes::facts::gateway::{
     Address, GatewayClassStatus, GatewayStatus, ListenerStatus, RouteParentStatus, RouteStatus,
@@ -23,14 +23,15 @@ fn verdict(kind: &'static str, holds: bool, reason: &'static str, message: &str)
     }
 }
 
-fn write(kind: Kind, name: &Name, status: &impl Serialize) -> Write {
+/// A status of the very object that was looked at.
+fn write(kind: Kind, name: &Name, meta: &ObjectMeta, status: &impl Serialize) -> Write {
     Write::Apply {
         object: Object {
             kind,
             name: name.clone(),
         },
         status: true,
-        body: json!({ "status": status }),
+        body: json!({ "metadata": { "uid": meta.uid }, "status": status }),
     }
 }
 
@@ -47,7 +48,8 @@ pub fn classes(world: &World, settings: &Settings, now: Timestamp) -> Vec<Write>
             conditions: vec![accepted],
         };
         let same = there == status.conditions.first();
-        (!same).then(|| write(Kind::GatewayClass, &Name::new("", name), &status))
+        let name = Name::new("", name);
+        (!same).then(|| write(Kind::GatewayClass, &name, &class.metadata, &status))
     });
     written.collect()
 }
@@ -92,7 +94,8 @@ pub fn gateway(world: &World, gateway: &GatewayView<'_>, now: Timestamp) -> Opti
         conditions: conditions.collect(),
         listeners: listeners.collect(),
     };
-    (in_order(old) != in_order(&status)).then(|| write(Kind::Gateway, name, &status))
+    let differs = in_order(old) != in_order(&status);
+    differs.then(|| write(Kind::Gateway, name, &object.metadata, &status))
 }
 
 /// The API server keeps lists by their keys, in an order of its own.
@@ -156,9 +159,15 @@ fn of_listener(listener: &ListenerView<'_>, has_address: bool) -> [Verdict; 4] {
         None => verdict("Accepted", true, "Accepted", "it is as it is asked for"),
         Some(problem) => verdict("Accepted", false, problem.reason, &problem.message),
     };
-    let conflicted = match problem.filter(|problem| problem.conflict) {
-        None => verdict("Conflicted", false, "NoConflicts", "its port is its own"),
-        Some(problem) => verdict("Conflicted", true, "ProtocolConflict", &problem.message),
+    let conflicted = match listener.conflicts.is_empty() {
+        true => verdict("Conflicted", false, "NoConflicts", "its port is its own"),
+        false => {
+            let message = format!(
+                "it has the port of {}: none of them is served, give each its own",
+                listener.conflicts.join(", ")
+            );
+            verdict("Conflicted", true, "ProtocolConflict", &message)
+        }
     };
     let resolved = if listener.odd_kinds {
         let fits = match listener.protocol {
@@ -182,8 +191,8 @@ fn of_listener(listener: &ListenerView<'_>, has_address: bool) -> [Verdict; 4] {
     [accepted, programmed, resolved, conflicted]
 }
 
-/// The status of a route, where it is another one. Parents by other controllers stay as they are:
-/// the list is one field.
+/// The status of a route, where it is another one. Parents by other controllers stay as they are: the
+/// list is one field, so that nothing is written to a later version than the one that was looked at.
 pub fn route(settings: &Settings, route: &RouteView<'_>, now: Timestamp) -> Option<Write> {
     let object = route.object;
     let generation = object.metadata.generation;
@@ -214,5 +223,11 @@ pub fn route(settings: &Settings, route: &RouteView<'_>, now: Timestamp) -> Opti
         Protocol::Udp => Kind::UdpRoute,
         Protocol::Tcp | Protocol::Other => Kind::TcpRoute,
     };
-    (*old != status).then(|| write(kind, route.name, &status))
+    (*old != status).then(|| {
+        let mut write = write(kind, route.name, &object.metadata, &status);
+        if let Write::Apply { body, .. } = &mut write {
+            body["metadata"]["resourceVersion"] = json!(object.metadata.resource_version);
+        }
+        write
+    })
 }

@@ -3,247 +3,16 @@
 use super::*;
 use crate::kubernetes::Change;
 use crate::kubernetes::write::Kind;
+use cluster::{Cluster, edge, now, read, settings, short, tcp, to, web};
 use lockstep_kubernetes::annotations;
-use lockstep_kubernetes::facts::gateway::{
-    Gateway, GatewayClass, GatewayStatus, ReferenceGrant, Route, RouteStatus, resources,
-};
-use lockstep_kubernetes::facts::{self, Ingress, Name, Namespace, Slice};
+use lockstep_kubernetes::facts::gateway::{GatewayClass, ReferenceGrant, Route, resources};
+use lockstep_kubernetes::facts::{self, Name};
 use lockstep_plan::{Backend, BackendState, Health, Weight};
 use proptest::prelude::*;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-const CONTROLLER: &str = "lockstep.dev/gateway";
-
-fn now() -> Timestamp {
-    "2026-11-21T12:00:00Z".parse().expect("it is a time")
-}
-
-fn settings() -> Settings {
-    Settings {
-        class: "lockstep.dev/xdp".to_owned(),
-        default_class: false,
-        node: None,
-        gateway_controller: CONTROLLER.to_owned(),
-    }
-}
-
-fn read<T: DeserializeOwned>(value: Value) -> Arc<T> {
-    Arc::new(serde_json::from_value(value).expect("it is one"))
-}
-
-/// A service: its name, its VIPs, and its backends with their ports or weights.
-type Served = (String, Vec<String>, Vec<(String, u16)>);
-
-/// A cluster whose API server does what is written.
-#[derive(Default)]
-struct Cluster {
-    world: World,
-}
-
-impl Cluster {
-    /// A class of ours, and a Gateway `edge` in `infra` with these listeners.
-    fn new(listeners: Value) -> Self {
-        let mut cluster = Cluster::default();
-        let class: Arc<GatewayClass> = read(json!({
-            "metadata": { "name": "lockstep", "generation": 1 },
-            "spec": { "controllerName": CONTROLLER },
-        }));
-        cluster.put(Change::GatewayClass("lockstep".to_owned(), Some(class)));
-        for (namespace, tier) in [("infra", "infra"), ("shop", "apps"), ("lab", "none")] {
-            let labels = BTreeMap::from([("tier".to_owned(), tier.to_owned())]);
-            let object = Namespace {
-                name: namespace.to_owned(),
-                labels,
-            };
-            let object = Some(Arc::new(object));
-            cluster.put(Change::Namespace(namespace.to_owned(), object));
-        }
-        cluster.gateway(json!({ "gatewayClassName": "lockstep", "listeners": listeners }));
-        cluster
-    }
-
-    fn put(&mut self, change: Change) {
-        self.world.apply(change);
-    }
-
-    fn gateway(&mut self, spec: Value) {
-        let object = read(json!({
-            "metadata": {
-                "name": "edge", "namespace": "infra", "uid": "g-1", "generation": 2,
-                "annotations": { annotations::ADDRESS_POOL: "outside", "other.dev/a": "b" },
-            },
-            "spec": spec,
-        }));
-        self.put(Change::Gateway(edge(), Some(object)));
-    }
-
-    fn route(&mut self, protocol: &str, name: &Name, age: i64, spec: Value) {
-        let created = now() - k8s_openapi::jiff::SignedDuration::from_secs(age);
-        let object: Arc<Route> = read(json!({
-            "metadata": {
-                "name": &*name.name, "namespace": &*name.namespace, "generation": 1,
-                "creationTimestamp": created.to_string(),
-            },
-            "spec": spec,
-        }));
-        self.put(match protocol {
-            "TCP" => Change::TcpRoute(name.clone(), Some(object)),
-            _ => Change::UdpRoute(name.clone(), Some(object)),
-        });
-    }
-
-    /// A Service with one port, 80 or 53, and these endpoints.
-    fn service(&mut self, name: &Name, protocol: &str, endpoints: &[&str]) {
-        let port = if protocol == "TCP" { 80 } else { 53 };
-        let object: k8s_openapi::api::core::v1::Service = serde_json::from_value(json!({
-            "metadata": { "name": &*name.name, "namespace": &*name.namespace },
-            "spec": { "ports": [{ "name": "it", "port": port, "protocol": protocol }] },
-        }))
-        .expect("it is a Service");
-        let object = Arc::new(facts::Service::from(&object));
-        self.put(Change::Service(name.clone(), Some(object)));
-        let endpoints = endpoints.iter().map(|a| json!({ "addresses": [a] }));
-        let slice: k8s_openapi::api::discovery::v1::EndpointSlice = serde_json::from_value(json!({
-            "metadata": {
-                "name": format!("{}-1", name.name), "namespace": &*name.namespace,
-                "labels": { "kubernetes.io/service-name": &*name.name },
-            },
-            "addressType": "IPv4",
-            "ports": [{ "name": "it", "port": 8080, "protocol": protocol }],
-            "endpoints": endpoints.collect::<Vec<_>>(),
-        }))
-        .expect("it is a slice");
-        let slice = Slice::from(&slice);
-        self.put(Change::Slice(slice.name.clone(), Some(Arc::new(slice))));
-    }
-
-    fn settle(&mut self) {
-        for _ in 0..5 {
-            let writes = writes(&self.world, &settings(), now());
-            if writes.is_empty() {
-                return;
-            }
-            for write in writes {
-                self.perform(write);
-            }
-        }
-        panic!(
-            "it never ends: {:?}",
-            writes(&self.world, &settings(), now())
-        );
-    }
-
-    fn perform(&mut self, write: Write) {
-        let Write::Apply { object, body, .. } = write else {
-            panic!("nobody asked for {write:?}");
-        };
-        let (name, status) = (object.name, body["status"].clone());
-        match object.kind {
-            Kind::GatewayClass => {
-                let mut class = GatewayClass::clone(&self.world.gateway_classes[&*name.name]);
-                class.status = Some(serde_json::from_value(status).expect("it is one"));
-                let class = Some(Arc::new(class));
-                self.put(Change::GatewayClass(name.name.to_string(), class));
-            }
-            Kind::Gateway => {
-                let mut gateway = Gateway::clone(&self.world.gateways[&name]);
-                gateway.status = Some(serde_json::from_value(status).expect("it is one"));
-                self.put(Change::Gateway(name, Some(Arc::new(gateway))));
-            }
-            Kind::TcpRoute => {
-                let mut route = Route::clone(&self.world.tcp_routes[&name]);
-                route.status = Some(serde_json::from_value(status).expect("it is one"));
-                self.put(Change::TcpRoute(name, Some(Arc::new(route))));
-            }
-            Kind::UdpRoute => {
-                let mut route = Route::clone(&self.world.udp_routes[&name]);
-                route.status = Some(serde_json::from_value(status).expect("it is one"));
-                self.put(Change::UdpRoute(name, Some(Arc::new(route))));
-            }
-            Kind::Service => {
-                assert_eq!(body["metadata"]["ownerReferences"][0]["uid"], "g-1");
-                let mut whole = body;
-                whole["metadata"]["name"] = json!(&*name.name);
-                whole["metadata"]["namespace"] = json!(&*name.namespace);
-                let object: k8s_openapi::api::core::v1::Service =
-                    serde_json::from_value(whole).expect("it is a Service");
-                let before = self.world.services.get(&name).map(|s| s.ingress.clone());
-                let mut object = facts::Service::from(&object);
-                object.ingress = before.unwrap_or_default();
-                self.put(Change::Service(name, Some(Arc::new(object))));
-            }
-            other => panic!("nobody asked for {other:?}"),
-        }
-    }
-
-    fn give(&mut self, address: &str) {
-        let name = child::name(&edge());
-        let mut service = facts::Service::clone(&self.world.services[&name]);
-        service.ingress = vec![Ingress {
-            address: address.parse().expect("it is an address"),
-            mode: None,
-            ports: Vec::new(),
-        }];
-        self.put(Change::Service(name, Some(Arc::new(service))));
-    }
-
-    fn status(&self) -> GatewayStatus {
-        self.world.gateways[&edge()]
-            .status
-            .clone()
-            .unwrap_or_default()
-    }
-
-    /// Type and reason of the conditions of a route at its only parent, those that do not hold
-    /// with a `!`.
-    fn route_says(&self, name: &Name) -> Vec<String> {
-        let route = self.world.tcp_routes.get(name);
-        let route = route
-            .or_else(|| self.world.udp_routes.get(name))
-            .expect("it is there");
-        let status: RouteStatus = route.status.clone().unwrap_or_default();
-        let parents = status.parents.iter();
-        let ours = parents.filter(|p| p.controller_name == CONTROLLER);
-        let conditions = ours.flat_map(|parent| &parent.conditions);
-        conditions.map(short).collect()
-    }
-
-    fn served(&self) -> Vec<Served> {
-        let services = services(&self.world, &settings())
-            .into_iter()
-            .map(|service| {
-                let vips = service.vips.iter().map(ToString::to_string).collect();
-                let backends = service.backends.iter();
-                let backends = backends.map(|b| (b.address.to_string(), b.weight.get()));
-                (service.name.to_string(), vips, backends.collect())
-            });
-        services.collect()
-    }
-}
-
-fn short(c: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition) -> String {
-    let not = if c.status == "True" { "" } else { "!" };
-    format!("{not}{} {}", c.type_, c.reason)
-}
-
-fn edge() -> Name {
-    Name::new("infra", "edge")
-}
-
-fn web() -> Name {
-    Name::new("infra", "web")
-}
-
-fn to(parent: Value, backends: Value) -> Value {
-    json!({ "parentRefs": [parent], "rules": [{ "backendRefs": backends }] })
-}
-
-fn tcp(name: &str, port: u16) -> Value {
-    json!({ "name": name, "port": port, "protocol": "TCP" })
-}
+mod cluster;
 
 #[test]
 fn a_route_sends_what_comes_to_a_listener_to_its_service() {
@@ -348,7 +117,10 @@ fn what_a_route_cannot_be_attached_or_resolved_for_is_said() {
             "UDP",
             &own,
             to(at("same"), json!([])),
-            ["!Accepted NoMatchingParent", "ResolvedRefs ResolvedRefs"],
+            [
+                "!Accepted NotAllowedByListeners",
+                "ResolvedRefs ResolvedRefs",
+            ],
         ),
         (
             "by its port",
@@ -505,37 +277,43 @@ fn of_two_routes_at_a_listener_the_older_one_has_it() {
 
 #[test]
 fn a_listener_that_cannot_be_says_why_and_holds_up_no_other() {
-    let mut odd = tcp("odd", 8001);
+    let mut odd = tcp("odd", 8002);
     odd["allowedRoutes"] = json!({ "kinds": [{ "kind": "HTTPRoute" }] });
     let http = json!({ "name": "http", "port": 80, "protocol": "HTTP" });
-    let mut cluster = Cluster::new(json!([tcp("a", 8000), tcp("b", 8000), http, odd]));
+    let over = json!({ "name": "over", "port": 8001, "protocol": "HTTP" });
+    let dns = json!({ "name": "dns", "port": 8000, "protocol": "UDP" });
+    let listeners = [
+        tcp("a", 8000),
+        tcp("b", 8000),
+        dns,
+        http,
+        odd,
+        tcp("c", 8001),
+        over,
+    ];
+    let mut cluster = Cluster::new(json!(listeners));
     cluster.settle();
     let status = cluster.status();
     let listeners = status.listeners.iter().map(|listener| {
         let said = listener.conditions.iter().map(short).collect::<Vec<_>>();
-        (said[0].clone(), said[2].clone(), said[3].clone())
+        let row = [&*listener.name, &*said[0], &*said[2], &*said[3]];
+        row.join(", ")
     });
-    let row = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
-    let fine = "ResolvedRefs ResolvedRefs";
-    let alone = "!Conflicted NoConflicts";
     let wanted = [
-        row("Accepted Accepted", fine, alone),
-        row(
-            "!Accepted PortUnavailable",
-            fine,
-            "Conflicted ProtocolConflict",
-        ),
-        row("!Accepted UnsupportedProtocol", fine, alone),
-        row(
-            "Accepted Accepted",
-            "!ResolvedRefs InvalidRouteKinds",
-            alone,
-        ),
+        // Both of those that contradict each other; UDP contradicts no TCP.
+        "a, !Accepted PortUnavailable, ResolvedRefs ResolvedRefs, Conflicted ProtocolConflict",
+        "b, !Accepted PortUnavailable, ResolvedRefs ResolvedRefs, Conflicted ProtocolConflict",
+        "dns, Accepted Accepted, ResolvedRefs ResolvedRefs, !Conflicted NoConflicts",
+        "http, !Accepted UnsupportedProtocol, ResolvedRefs ResolvedRefs, !Conflicted NoConflicts",
+        "odd, Accepted Accepted, !ResolvedRefs InvalidRouteKinds, !Conflicted NoConflicts",
+        "c, !Accepted PortUnavailable, ResolvedRefs ResolvedRefs, Conflicted ProtocolConflict",
+        "over, !Accepted UnsupportedProtocol, ResolvedRefs ResolvedRefs, Conflicted ProtocolConflict",
     ];
     assert_eq!(listeners.collect::<Vec<_>>(), wanted);
     assert_eq!(short(&status.conditions[0]), "Accepted ListenersNotValid");
     let child = &cluster.world.services[&child::name(&edge())];
-    assert_eq!(child.ports.len(), 2);
+    let ports: Vec<u16> = child.ports.iter().map(|port| port.port).collect();
+    assert_eq!(ports, [8002, 8000]);
 }
 
 #[test]
@@ -584,6 +362,55 @@ fn other_controllers_keep_their_gateways_and_their_part_of_a_route() {
     assert_eq!(status.parents.len(), 1);
     assert_eq!(status.parents[0].controller_name, "other.dev/x");
     assert_eq!(cluster.served(), []);
+}
+
+#[test]
+fn a_gateway_that_another_controller_takes_over_loses_its_child_and_nothing_else_does() {
+    let mut cluster = Cluster::new(json!([tcp("web", 8000)]));
+    cluster.settle();
+    let name = child::name(&edge());
+    let class = |controller: &str| -> Arc<GatewayClass> {
+        read(json!({ "metadata": { "name": "other" }, "spec": { "controllerName": controller } }))
+    };
+    // Nobody has it, while its class is not there.
+    cluster.gateway(json!({ "gatewayClassName": "other", "listeners": [tcp("web", 8000)] }));
+    cluster.settle();
+    assert!(cluster.world.services.contains_key(&name));
+    let theirs = Some(class("other.dev/x"));
+    cluster.put(Change::GatewayClass("other".to_owned(), theirs));
+    // That of another installation, or of another Gateway of the name, is not ours to delete.
+    let mine = cluster.world.services[&name].clone();
+    let mut foreign = facts::Service::clone(&mine);
+    foreign.class = Some("example.org/lb".to_owned());
+    let mut older = facts::Service::clone(&mine);
+    older
+        .annotations
+        .insert(annotations::OWNER.to_owned(), "g-0".to_owned());
+    for other in [foreign, older] {
+        cluster.put(Change::Service(name.clone(), Some(Arc::new(other))));
+        cluster.settle();
+        assert!(cluster.world.services.contains_key(&name));
+    }
+    cluster.put(Change::Service(name.clone(), Some(mine)));
+    cluster.settle();
+    assert!(!cluster.world.services.contains_key(&name));
+}
+
+#[test]
+fn what_is_said_of_a_route_is_said_of_the_version_that_was_looked_at() {
+    let mut cluster = Cluster::new(json!([tcp("web", 8000)]));
+    let backends = json!([{ "name": "web", "port": 80 }]);
+    cluster.route("TCP", &web(), 9, to(json!({ "name": "edge" }), backends));
+    let mut route = Route::clone(&cluster.world.tcp_routes[&web()]);
+    route.metadata.resource_version = Some("7".to_owned());
+    cluster.put(Change::TcpRoute(web(), Some(Arc::new(route))));
+    let writes = writes(&cluster.world, &settings(), now());
+    let mut of_route = writes.iter().filter_map(|write| match write {
+        Write::Apply { object, body, .. } if object.kind == Kind::TcpRoute => Some(body),
+        _ => None,
+    });
+    let body = of_route.next().expect("it is said");
+    assert_eq!(body["metadata"]["resourceVersion"], "7");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::kubernetes::fixtures::Cluster;
+use lockstep_kubernetes::CLASS;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -30,7 +31,7 @@ fn entries_are_cidrs_ranges_and_addresses_of_both_families() {
         (&[" 192.0.2.1 - 192.0.2.2 "], "192.0.2.1-192.0.2.2", 2),
     ] {
         let mut cluster = Cluster::default();
-        let pools = Pools::of(&cluster.pool("a", entries).world());
+        let pools = Pools::of(&cluster.pool("a", entries).world(), CLASS);
         let pool = pools.get("a").unwrap();
         assert_eq!(pool.problems, [""; 0], "{entries:?}");
         assert_eq!(shown(&pool.ranges), ranges, "{entries:?}");
@@ -62,7 +63,7 @@ fn an_entry_that_is_none_says_what_to_write_and_the_others_count() {
         ("::ffff:192.0.2.1", "IPv4 addresses written as IPv6"),
     ] {
         let mut cluster = Cluster::default();
-        let pools = Pools::of(&cluster.pool("a", &[entry, "192.0.2.1"]).world());
+        let pools = Pools::of(&cluster.pool("a", &[entry, "192.0.2.1"]).world(), CLASS);
         let pool = pools.get("a").unwrap();
         assert_eq!(shown(&pool.ranges), "192.0.2.1", "{entry:?}");
         assert_eq!(pool.problems.len(), 1, "{entry:?}");
@@ -78,7 +79,7 @@ fn what_two_pools_have_is_disputed_in_both_and_the_rest_is_not() {
         .pool("b", &["192.0.2.14-192.0.2.20"])
         .pool("c", &["192.0.2.15", "198.51.100.1"])
         .pool("d", &["203.0.113.0/24"]);
-    let pools = Pools::of(&cluster.world());
+    let pools = Pools::of(&cluster.world(), CLASS);
     let overlaps = |name: &str| -> Vec<String> {
         let all = &pools.get(name).unwrap().overlaps;
         all.iter()
@@ -106,7 +107,7 @@ fn addresses_that_networks_drop_are_not_counted_where_they_are_avoided() {
     ] {
         let mut cluster = Cluster::default();
         let spec = json!({ "addresses": [entry], "avoidBuggyIPs": true });
-        let pools = Pools::of(&cluster.pool_with("a", spec).world());
+        let pools = Pools::of(&cluster.pool_with("a", spec).world(), CLASS);
         let pool = pools.get("a").unwrap();
         assert_eq!(pool.size(), size, "{entry}");
     }
@@ -146,7 +147,7 @@ fn a_selector_takes_namespaces_by_name_or_label_and_services_by_label() {
             .labels
             .insert("default".to_owned(), ("team", "yes"));
         let world = cluster.world();
-        let pools = Pools::of(&world);
+        let pools = Pools::of(&world, CLASS);
         let web = world.services.values().next().unwrap();
         let is = pools.get("a").unwrap().admits(web, &world);
         assert_eq!(is, admits, "{selector}");
@@ -202,4 +203,20 @@ proptest! {
     fn no_text_breaks_it(text in "[0-9a-f.:/ -]{0,40}") {
         let _ = text.parse::<Range>();
     }
+}
+
+#[test]
+fn a_pool_that_names_a_class_is_for_services_of_that_class_only() {
+    let mut cluster = Cluster::default();
+    cluster.pool("all", &["192.0.2.0/30"]).pool_with(
+        "other",
+        json!({ "addresses": ["192.0.2.8/30"], "loadBalancerClass": "example.org/lb" }),
+    );
+    let world = cluster.world();
+    let names = |class: &str| -> Vec<String> {
+        let pools = Pools::of(&world, class);
+        pools.iter().map(|pool| pool.name.clone()).collect()
+    };
+    assert_eq!(names(CLASS), ["all"]);
+    assert_eq!(names("example.org/lb"), ["all", "other"]);
 }

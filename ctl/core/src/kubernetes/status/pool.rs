@@ -3,8 +3,9 @@
 use super::{Told, tell};
 use crate::kubernetes::allocate::Allocation;
 use crate::kubernetes::pools::{Pool, Pools};
+use crate::kubernetes::translate::is_ours;
 use crate::kubernetes::write::{Kind, Object};
-use crate::kubernetes::{World, Write};
+use crate::kubernetes::{Settings, World, Write};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use lockstep_kubernetes::facts::Name;
 use lockstep_kubernetes::resources::AddressPool;
@@ -17,11 +18,16 @@ pub(super) fn write(
     world: &World,
     pools: &Pools,
     allocation: &Allocation,
+    settings: &Settings,
     now: &str,
     writes: &mut Vec<Write>,
 ) {
     let assigned = allocation.assigned.values();
-    let held: BTreeSet<IpAddr> = assigned.flat_map(|a| &a.addresses).copied().collect();
+    let mut held: BTreeSet<IpAddr> = assigned.flat_map(|a| &a.addresses).copied().collect();
+    // What Services of other installations have of it counts as well: all come to the same numbers.
+    let others = world.services.values();
+    let others = others.filter(|s| s.load_balancer && !is_ours(s, settings));
+    held.extend(others.flat_map(|s| &s.ingress).map(|i| i.address));
     for pool in pools.iter() {
         if let Some(object) = world.pools.get(&pool.name) {
             write_one(object, pool, &held, now, writes);

@@ -2,7 +2,7 @@
 
 use super::{PORTS_ERROR, Settings, Told, tell};
 use crate::kubernetes::Write;
-use crate::kubernetes::allocate::{ALLOCATED, Assigned, Refusal, is_written, mark};
+use crate::kubernetes::allocate::{ALLOCATED, Assigned, Refusal, is_annotated, is_written};
 use crate::kubernetes::translate::{Problem, is_ours};
 use crate::kubernetes::write::{Kind, Object};
 use lockstep_kubernetes::annotations::{ALLOCATED_FROM, MODE};
@@ -36,7 +36,7 @@ pub(super) fn write(
         return;
     }
     let ingress = ingress(decided);
-    let conditions = conditions(decided, settings, now);
+    let conditions = conditions(decided, now);
     let same = |(kind, new): (&String, &Condition)| service.conditions.get(kind) == Some(new);
     let differs = ingress != service.ingress
         || !conditions.iter().all(same)
@@ -46,8 +46,10 @@ pub(super) fn write(
             object: object(service),
             status: true,
             body: json!({
-                // Another Service of the name is another one's to decide about.
-                "metadata": { "uid": service.uid },
+                // Another Service of the name is another one's to decide about. And what is decided
+                // about this version is of no later one: a write of a leader that is none any more
+                // may come late.
+                "metadata": { "uid": service.uid, "resourceVersion": service.version },
                 "status": {
                     "loadBalancer": { "ingress": ingress.iter().map(ingress_json).collect::<Vec<_>>() },
                     "conditions": conditions.iter().map(condition_json).collect::<Vec<_>>(),
@@ -55,26 +57,34 @@ pub(super) fn write(
             }),
         });
         events(decided, &conditions, writes);
+        // The annotation makes another version of it, so it follows.
+        return;
     }
     let pool = decided.assigned.map(|assigned| assigned.pool.as_str());
     // One that is kept after its pool has gone keeps the name of that: advertisements go by it.
-    annotate(service, pool.filter(|pool| !pool.is_empty()), writes);
+    let pool = pool.filter(|pool| !pool.is_empty());
+    // What somebody else has written there is not ours to take out.
+    if pool.is_some() || is_annotated(service, settings) {
+        annotate(service, pool, writes);
+    }
 }
 
-/// Takes back what is of this balancer in a Service that is no longer for it. What another one has
-/// written meanwhile is that one's, and stays: these fields are given up, not emptied.
-/// Nor is anything of an installation with another class taken back: its Services are not ours.
-fn release(service: &Service, settings: &Settings, writes: &mut Vec<Write>) {
+/// Takes back what is of this balancer in a Service that is no longer for it, by what its field
+/// managers have there. What another one has written meanwhile is that one's, and stays: these fields
+/// are given up, not emptied. Nor is anything of an installation with another class taken back: its
+/// Services are not ours, and so has it other managers.
+pub(super) fn release(service: &Service, settings: &Settings, writes: &mut Vec<Write>) {
+    if is_annotated(service, settings) {
+        annotate(service, None, writes);
+    }
     if !is_written(service, settings) {
         return;
     }
-    if service.conditions.contains_key(ALLOCATED) {
-        writes.push(Write::Apply {
-            object: object(service),
-            status: true,
-            body: json!({ "metadata": { "uid": service.uid }, "status": {} }),
-        });
-    }
+    writes.push(Write::Apply {
+        object: object(service),
+        status: true,
+        body: json!({ "metadata": { "uid": service.uid } }),
+    });
     let why = match (service.load_balancer, service.class.as_deref()) {
         (false, _) => "it is not of type LoadBalancer any more".to_owned(),
         (true, None) => "it has no loadBalancerClass".to_owned(),
@@ -83,7 +93,6 @@ fn release(service: &Service, settings: &Settings, writes: &mut Vec<Write>) {
     let had = list(service.ingress.iter().map(|ingress| ingress.address));
     let note = format!("let go of {had}: {why}");
     writes.push(told(service, false, "ClearAssignment", "Release", &note));
-    annotate(service, None, writes);
 }
 
 fn object(service: &Service) -> Object {
@@ -181,30 +190,17 @@ fn ingress_json(ingress: &Ingress) -> Value {
 }
 
 /// The conditions of ours that it is to have.
-fn conditions(
-    decided: &Decided<'_>,
-    settings: &Settings,
-    now: &str,
-) -> BTreeMap<String, Condition> {
+fn conditions(decided: &Decided<'_>, now: &str) -> BTreeMap<String, Condition> {
     let mut found = BTreeMap::new();
     let mut put = |kind: &str, is: bool, reason: &str, message: String| {
         let status = if is { "True" } else { "False" };
         let before = decided.service.conditions.get(kind);
         let since = before.filter(|before| before.status == status);
         let since = since.map_or(now, |before| before.since.as_str());
-        let mark = match kind {
-            ALLOCATED => mark(&settings.class),
-            _ => String::new(),
-        };
-        let space = if message.is_empty() || mark.is_empty() {
-            ""
-        } else {
-            " "
-        };
         let condition = Condition {
             status: status.to_owned(),
             reason: reason.to_owned(),
-            message: format!("{message}{space}{mark}"),
+            message,
             since: since.to_owned(),
         };
         found.insert(kind.to_owned(), condition);

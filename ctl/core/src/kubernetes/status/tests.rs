@@ -223,14 +223,47 @@ fn a_service_that_goes_to_another_class_is_given_up_and_nothing_of_it_is_emptied
     assert_eq!(
         bodies,
         [
-            json!({ "metadata": { "uid": "uid-web" }, "status": {} }),
-            json!({ "metadata": metadata })
+            json!({ "metadata": metadata }),
+            json!({ "metadata": { "uid": "uid-web" } }),
         ]
     );
     let told = cluster.settle();
+    assert_eq!(reasons(&told), ["ClearAssignment"]);
     assert_eq!(
         told[0].note,
         "let go of 192.0.2.1: its loadBalancerClass is example.com/lb"
+    );
+}
+
+#[test]
+fn what_somebody_else_has_written_as_if_it_were_ours_is_left_there_and_not_told_of() {
+    let mut cluster = Cluster::default();
+    let copied = annotations_of(&[("ip-allocated-from-pool", "a")]);
+    cluster.service("other", copied.clone()).edit(
+        "other",
+        json!({ "spec": { "loadBalancerClass": "example.com/lb" } }),
+    );
+    assert_eq!(cluster.writes(), []);
+    // Nor is it taken out of one of ours that has no address.
+    cluster.service("web", copied);
+    assert_eq!(reasons(&cluster.settle()), ["AllocationFailed"]);
+    assert_eq!(cluster.has("web"), " (a)");
+}
+
+#[test]
+fn an_address_that_another_installation_gave_counts_in_the_pool() {
+    let mut cluster = cluster();
+    cluster.settle();
+    let other = json!({
+        "spec": { "loadBalancerClass": "example.com/lb" },
+        "status": { "loadBalancer": { "ingress": [{ "ip": "192.0.2.2" }] } },
+    });
+    cluster.service("other", other);
+    cluster.settle();
+    let status = &cluster.pools["a"]["status"];
+    assert_eq!(
+        (&status["assigned"], &status["available"]),
+        (&json!(2), &json!("0"))
     );
 }
 
@@ -401,9 +434,12 @@ fn installations_with_other_classes_take_nothing_from_each_other() {
     let mut cluster = cluster();
     cluster.service("api", json!({ "spec": { "loadBalancerClass": OTHER } }));
     for class in [lockstep_kubernetes::CLASS, OTHER] {
-        let writes = writes_of(&cluster, class);
-        assert!(!writes.is_empty());
-        cluster.apply(writes);
+        // The address, then the name of its pool.
+        for _ in 0..2 {
+            let writes = writes_of(&cluster, class);
+            assert!(!writes.is_empty());
+            cluster.apply_as(class, writes);
+        }
     }
     assert_eq!(cluster.has("web"), "192.0.2.1 (a)");
     assert_eq!(cluster.has("api"), "192.0.2.2 (a)");
@@ -417,7 +453,8 @@ fn installations_with_other_classes_take_nothing_from_each_other() {
     );
     assert_eq!(writes_of(&cluster, lockstep_kubernetes::CLASS), []);
     let writes = writes_of(&cluster, OTHER);
-    cluster.apply(writes);
+    cluster.apply_as(OTHER, writes);
+    assert_eq!(writes_of(&cluster, OTHER), []);
     assert_eq!(
         (cluster.has("web"), cluster.has("api")),
         ("192.0.2.1 (a)".to_owned(), String::new())
@@ -425,19 +462,20 @@ fn installations_with_other_classes_take_nothing_from_each_other() {
 }
 
 #[test]
-fn a_status_is_written_to_the_very_service_that_was_decided_about() {
+fn a_status_is_written_to_the_very_version_that_was_decided_about() {
     let mut cluster = cluster();
-    let uids = |writes: Vec<Write>| {
+    let of_status = |writes: Vec<Write>| {
         let bodies = writes.into_iter().filter_map(|write| match write {
             Write::Apply { object, body, .. } if object.kind == Kind::Service => Some(body),
             _ => None,
         });
-        let uids: Vec<Value> = bodies.map(|body| body["metadata"]["uid"].clone()).collect();
-        uids
+        let all: Vec<Value> = bodies.map(|body| body["metadata"].clone()).collect();
+        all
     };
-    assert_eq!(uids(cluster.writes()), ["uid-web"]);
+    let metadata = json!({ "uid": "uid-web", "resourceVersion": "1" });
+    assert_eq!(of_status(cluster.writes()), [metadata]);
     cluster.settle();
-    // Given up it is the same.
+    // Given up it is whatever version that is.
     cluster.edit("web", json!({ "spec": { "type": "ClusterIP" } }));
-    assert_eq!(uids(cluster.writes()), ["uid-web"]);
+    assert_eq!(of_status(cluster.writes()), [json!({ "uid": "uid-web" })]);
 }

@@ -295,6 +295,28 @@ fn affinity_is_a_choice_by_the_clients_address() {
 }
 
 #[test]
+fn a_time_after_which_affinity_ends_is_told_to_mean_nothing_unless_it_is_the_default() {
+    let of = |seconds: u32| {
+        let config = json!({ "clientIP": { "timeoutSeconds": seconds } });
+        let over = json!({
+            "spec": { "sessionAffinity": "ClientIP", "sessionAffinityConfig": config },
+        });
+        let cluster = alone(&over);
+        assert_eq!(
+            cluster.services().remove(0).scheduler,
+            Scheduler::SourceHash
+        );
+        cluster.problems("web")
+    };
+    assert_eq!(of(10_800), [""; 0]);
+    let problems = of(60);
+    assert!(
+        problems[0].contains("not for 60 s: leave out"),
+        "{problems:?}"
+    );
+}
+
+#[test]
 fn source_ranges_never_open_what_they_close() {
     let of = |ranges: &[&str]| {
         let cluster = alone(&json!({ "spec": { "loadBalancerSourceRanges": ranges } }));

@@ -10,6 +10,7 @@ use lockstep_plan::{Guard, Mode, Prefix, Scheduler, TableSize, guard::masked};
 use lockstep_topology::diagnostics::suggest;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,7 @@ impl Wishes {
     /// the default is used; where packets would go another way than is asked for, nothing is served.
     pub fn of(service: &Service, problems: &mut Vec<Problem>) -> Result<Self, Refusal> {
         let mode = mode(service, problems)?;
+        affinity(service, problems);
         Ok(Wishes {
             scheduler: scheduler(service, &mode, problems),
             table_size: table_size(service, &mode, problems),
@@ -74,6 +76,22 @@ fn mode(service: &Service, problems: &mut Vec<Problem>) -> Result<Mode, Refusal>
         problems.push(about("AnnotationIgnored", message));
     }
     Ok(mode)
+}
+
+/// What a Service has that asks for no other time: the API server writes it there.
+const AFFINITY: Duration = Duration::from_secs(10_800);
+
+/// The choice by the client's address has no table of clients, so that no time ends it. Whoever asks
+/// for one is told.
+fn affinity(service: &Service, problems: &mut Vec<Problem>) {
+    if let Some(time) = service.affinity.filter(|time| *time != AFFINITY) {
+        let message = format!(
+            "sessionAffinity: ClientIP holds as long as the pods are the same, and not for {} s: leave \
+             out timeoutSeconds",
+            time.as_secs()
+        );
+        problems.push(about("AffinityWithoutTimeout", message));
+    }
 }
 
 fn scheduler(service: &Service, mode: &Mode, problems: &mut Vec<Problem>) -> Scheduler {

@@ -8,7 +8,7 @@ use lockstep_ctl_core::kubernetes::allocate::{Allocation, allocate};
 use lockstep_ctl_core::kubernetes::pools::{Pool, Pools};
 use lockstep_ctl_core::kubernetes::translate::{Translator, is_ours};
 use lockstep_ctl_core::kubernetes::{Settings, World};
-use lockstep_kubernetes::facts::Service;
+use lockstep_kubernetes::facts::{Service, Slice};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -179,7 +179,7 @@ fn leader(seen: &Seen, found: &mut Vec<Finding>) {
 
 fn pools(seen: &Seen, allocation: &Allocation, found: &mut Vec<Finding>) {
     let world = &seen.world;
-    let pools = Pools::of(world);
+    let pools = Pools::of(world, &seen.wanted.class);
     if pools.is_empty() {
         let text = "there is none: no Service gets an address";
         let mend = "make one: apiVersion lockstep.dev/v1alpha1, kind AddressPool, spec.addresses: [203.0.113.0/24]";
@@ -320,6 +320,19 @@ fn nodes(seen: &Seen, found: &mut Vec<Finding>) {
             found.push(Finding::warning(&about, text, mend));
         }
     }
+    own_pods(seen, found);
+    if let Some((name, overlay)) = seen.nodes.iter().find_map(|node| {
+        let overlay = node.overlay.as_ref()?;
+        Some((&node.name, overlay))
+    }) {
+        let text = format!(
+            "{name} has an overlay ({overlay}): engines do not reach pods by it, and drop what is for \
+             them as no_port"
+        );
+        let mend = "have the network plugin route (flannel host-gw, Calico without encapsulation, Cilium \
+                    with native routing)";
+        found.push(Finding::warning("nodes", text, mend));
+    }
     // An address that two engines have answers nobody.
     let shares = default && topologies.len() == 1;
     let several = seen.nodes.iter().filter(|node| node.labelled).count() > 1;
@@ -327,6 +340,40 @@ fn nodes(seen: &Seen, found: &mut Vec<Finding>) {
         let text = "several nodes have the same topology, and so the same engine addresses";
         let mend = "give each node a topology of its own";
         found.push(Finding::warning("nodes", text, mend));
+    }
+}
+
+/// Pods on the nodes of engines are not reached: what comes for them is dropped as `no_port`.
+fn own_pods(seen: &Seen, found: &mut Vec<Finding>) {
+    let settings = seen.wanted.settings(None);
+    for node in seen.nodes.iter().filter(|node| node.labelled) {
+        let is_there = |slice: &Slice| {
+            let mut endpoints = slice.endpoints.iter();
+            endpoints.any(|endpoint| endpoint.node.as_deref() == Some(node.name.as_str()))
+        };
+        let ours = seen.world.services.iter();
+        let ours = ours.filter(|(_, service)| is_ours(service, &settings));
+        let with = ours.filter(|(name, _)| {
+            let slices = seen.world.slices.get(name).into_iter();
+            slices.flat_map(|s| s.values()).any(|slice| is_there(slice))
+        });
+        let names: Vec<String> = with.map(|(name, _)| name.to_string()).collect();
+        let Some(first) = names.first() else {
+            continue;
+        };
+        let more = match names.len() {
+            1 => String::new(),
+            all => format!(" and {} more", all - 1),
+        };
+        let text = format!(
+            "it has pods of Service {first}{more}: an engine does not reach those of its own node, and \
+             drops what is for them as no_port"
+        );
+        let mend = format!(
+            "kubectl taint node {} lockstep.dev/engine=true:NoSchedule, and have those pods made anew",
+            node.name
+        );
+        found.push(Finding::warning(format!("node {}", node.name), text, mend));
     }
 }
 

@@ -275,6 +275,7 @@ impl Reader<'_> {
                 ready: conditions
                     .iter()
                     .any(|c| c.type_ == "Ready" && c.status == "True"),
+                overlay: overlay(node.annotations()),
                 kernel: status
                     .node_info
                     .map(|info| info.kernel_version)
@@ -370,6 +371,25 @@ impl Reader<'_> {
             let _ = self.read(resource, listed.map(|list| list.items));
         }
     }
+}
+
+/// What the annotations of a node say of packets between nodes: flannel names its backend, and Calico
+/// the address of its tunnel.
+pub fn overlay(annotations: &BTreeMap<String, String>) -> Option<String> {
+    let flannel = annotations.get("flannel.alpha.coreos.com/backend-type");
+    let flannel = flannel.filter(|backend| !["host-gw", "alloc"].contains(&backend.as_str()));
+    if let Some(backend) = flannel {
+        return Some(format!("flannel: {backend}"));
+    }
+    let tunnels = [
+        ("projectcalico.org/IPv4VXLANTunnelAddr", "Calico: VXLAN"),
+        ("projectcalico.org/IPv6VXLANTunnelAddr", "Calico: VXLAN"),
+        ("projectcalico.org/IPv4IPIPTunnelAddr", "Calico: IP in IP"),
+    ];
+    let found = tunnels
+        .iter()
+        .find(|(key, _)| annotations.contains_key(*key));
+    found.map(|(_, says)| (*says).to_owned())
 }
 
 fn name<K: Resource>(object: &K) -> Name {

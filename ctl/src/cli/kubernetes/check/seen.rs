@@ -92,4 +92,6 @@ pub struct Node {
     pub ready: bool,
     /// `6.1.0-31-amd64`
     pub kernel: String,
+    /// How the network plugin wraps packets between nodes, where it says that it does.
+    pub overlay: Option<String>,
 }

@@ -1,5 +1,5 @@
 use super::judge::judge;
-use super::look::compare;
+use super::look::{compare, overlay};
 use super::seen::{Definition, Leader, Node, Right, Seen, Unread};
 use crate::cli::doctor::{Finding, Severity};
 use kube::CustomResourceExt;
@@ -65,6 +65,7 @@ fn well() -> Seen {
             labelled: true,
             ready: true,
             kernel: "6.1.0-31-amd64".to_owned(),
+            overlay: None,
         }],
         topologies: Some(BTreeSet::from(["node-a".to_owned()])),
         ..Seen::default()
@@ -366,4 +367,42 @@ fn a_resource_is_of_another_version_where_a_field_or_a_rule_differs() {
     assert!(less.unwrap().contains("x-kubernetes-validations"));
     let named = changed(&|version| version["deprecated"] = json!(false));
     assert_eq!(named, None, "what the API server adds");
+}
+
+#[test]
+fn pods_that_engines_do_not_reach_are_told_of() {
+    use Severity::Warning;
+    let on = |node: &str| {
+        let object: k8s_openapi::api::discovery::v1::EndpointSlice =
+            serde_json::from_value(json!({
+                "metadata": {
+                    "namespace": "shop", "name": "web-1",
+                    "labels": {"kubernetes.io/service-name": "web"},
+                },
+                "addressType": "IPv4",
+                "ports": [{"port": 80}],
+                "endpoints": [{"addresses": ["10.1.0.1"], "nodeName": node}],
+            }))
+            .unwrap();
+        let fact = facts::Slice::from(&object);
+        Change::Slice(fact.name.clone(), Some(Arc::new(fact)))
+    };
+    one(
+        Warning,
+        "node node-a: it has pods of Service shop/web: an engine",
+        |seen| {
+            seen.world.apply(on("node-a"));
+        },
+    );
+    let elsewhere = found(|seen| _ = seen.world.apply(on("node-b")));
+    assert!(elsewhere.is_empty(), "{elsewhere:#?}");
+    one(Warning, "node-a has an overlay (flannel: vxlan)", |seen| {
+        seen.nodes[0].overlay = Some("flannel: vxlan".to_owned());
+    });
+    let says = |key: &str, value: &str| overlay(&[(key.to_owned(), value.to_owned())].into());
+    let flannel = "flannel.alpha.coreos.com/backend-type";
+    assert_eq!(says(flannel, "vxlan").as_deref(), Some("flannel: vxlan"));
+    assert_eq!(says(flannel, "host-gw"), None);
+    let calico = says("projectcalico.org/IPv4VXLANTunnelAddr", "10.0.0.1");
+    assert_eq!(calico.as_deref(), Some("Calico: VXLAN"));
 }

@@ -1,6 +1,7 @@
 use super::super::client::Meter;
 use super::super::fake::FakeApi;
 use super::*;
+use lockstep_kubernetes::CLASS;
 use lockstep_kubernetes::facts::Name;
 use tokio::time::timeout;
 
@@ -69,7 +70,8 @@ impl Desk {
         let (wanted, written) = (watch::Sender::default(), watch::Sender::default());
         let mut writer = JoinSet::new();
         let watched = written.subscribe();
-        writer.spawn(run(cluster(&api), wanted.subscribe(), written));
+        let class = CLASS.to_owned();
+        writer.spawn(run(cluster(&api), class, wanted.subscribe(), written));
         Desk {
             api,
             wanted,
@@ -80,7 +82,7 @@ impl Desk {
 
     fn want(&self, writes: Vec<Write>) {
         self.wanted.send_replace(Wanted {
-            writes: Arc::new(writes),
+            writes: shared(writes),
             until: uptime() + Duration::from_secs(60),
             ..Wanted::default()
         });
@@ -144,9 +146,9 @@ async fn whoever_does_not_lead_writes_its_own_part_only() {
         body: json!({"status": {"part": 1}}),
     };
     desk.wanted.send_replace(Wanted {
-        writes: Arc::new(vec![address("web", "10.0.0.1")]),
+        writes: shared(vec![address("web", "10.0.0.1")]),
         until: uptime(),
-        parts: Arc::new(vec![part]),
+        parts: shared(vec![part]),
     });
     desk.until(|w| w.done == 1).await;
     assert_eq!(desk.api.get(SERVICES, "shop/api")["status"]["part"], 1);
@@ -256,7 +258,7 @@ async fn annotations_are_written_beside_what_else_is_ours_of_an_object() {
     let request = "PATCH /api/v1/namespaces/shop/services/web by";
     let mut requests = desk.api.requests(request);
     requests.sort();
-    let managers = [FIELD_MANAGER, ANNOTATIONS_MANAGER];
+    let managers = [manager(CLASS), annotations_manager(CLASS)];
     assert_eq!(requests, managers.map(|m| format!("{request} {m}")));
 }
 
@@ -276,7 +278,7 @@ fn a_write_that_failed_waits_whatever_it_says_but_for_another_object() {
         body: json!({"metadata": {"uid": uid}, "status": {"ip": address}}),
     };
     let memory = |write: Write, error: Option<&str>| Memory {
-        write,
+        write: Arc::new(write),
         tries: 0,
         again: Instant::now(),
         error: error.map(str::to_owned),
@@ -292,25 +294,20 @@ fn a_write_that_failed_waits_whatever_it_says_but_for_another_object() {
 #[tokio::test]
 async fn pauses_grow_although_each_try_says_something_else_and_parts_outlast_the_lead() {
     let api = FakeApi::default();
-    let mut writer = Writer {
-        client: api.client(),
-        events: Events::new(api.client(), "lb1_0".to_owned()),
-        wanted: BTreeMap::new(),
-        until: Duration::ZERO,
-        memory: BTreeMap::new(),
-        busy: BTreeMap::new(),
-        under_way: JoinSet::new(),
-        written: Written::default(),
-    };
+    let mut writer = Writer::new(&cluster(&api), CLASS);
     for n in 0..3 {
-        writer.done(target(&part(n)), part(n), Err("refused".to_owned()));
+        writer.done(
+            target(&part(n)),
+            Arc::new(part(n)),
+            Err("refused".to_owned()),
+        );
     }
     assert_eq!(writer.memory[&target(&part(0))].tries, 2);
     for write in [part(0), address("web", "10.0.0.1")] {
         let handle = writer.under_way.spawn(std::future::pending());
         writer.busy.insert(target(&write), handle);
     }
-    writer.want(Wanted::default());
+    writer.want(&Wanted::default());
     assert!(writer.busy.keys().eq([&target(&part(0))]));
     let left = writer.under_way.join_next().await;
     assert!(
@@ -318,4 +315,81 @@ async fn pauses_grow_although_each_try_says_something_else_and_parts_outlast_the
             .is_err_and(|error| error.is_cancelled())
     );
     assert_eq!(writer.under_way.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_decided_about_one_version_is_not_written_to_a_later_one() {
+    let mut desk = Desk::new();
+    let web = desk.api.get(SERVICES, "shop/web");
+    let stale = |ip: &str| {
+        let version = &web["metadata"]["resourceVersion"];
+        let mut write = address("web", ip);
+        if let Write::Apply { body, .. } = &mut write {
+            body["metadata"]["resourceVersion"] = version.clone();
+        }
+        write
+    };
+    // Who leads now was faster: what this one has on its way comes too late.
+    desk.want(vec![stale("10.0.0.1")]);
+    desk.until(|w| w.done == 1).await;
+    desk.want(vec![stale("10.0.0.2")]);
+    let written = desk.until(|w| w.failed > 0).await;
+    assert_eq!(desk.ip("web"), json!("10.0.0.1"));
+    // Once that is usual, and nobody is told.
+    assert!(
+        written.failed > 1 || written.errors.is_empty(),
+        "{written:?}"
+    );
+    desk.want(vec![address("web", "10.0.0.2")]);
+    desk.until(|w| w.done == 2).await;
+    assert_eq!(desk.ip("web"), json!("10.0.0.2"));
+}
+
+#[tokio::test]
+async fn thousands_are_written_and_told_of_now_and_then() {
+    const MANY: usize = 2_000;
+    let mut desk = Desk::new();
+    for n in 0..MANY {
+        let object = json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"namespace": "shop", "name": format!("s{n}")}, "spec": {"ports": []},
+        });
+        desk.api.put(SERVICES, object);
+    }
+    let writes = || {
+        (0..MANY)
+            .map(|n| address(&format!("s{n}"), "10.0.0.1"))
+            .collect()
+    };
+    desk.want(writes());
+    let told = async {
+        let mut told = 0_u32;
+        while desk.written.borrow_and_update().done < MANY as u64 {
+            desk.written.changed().await.expect("it runs");
+            told += 1;
+        }
+        told
+    };
+    let begun = Instant::now();
+    let told = timeout(Duration::from_secs(60), told)
+        .await
+        .expect("in time");
+    let most = begun.elapsed().as_millis() / TELL.as_millis() + 2;
+    assert!(u128::from(told) <= most, "{told} in {:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn what_may_not_be_written_is_said_once_a_kind_and_again_when_it_was_allowed_meanwhile() {
+    let mut writer = Writer::new(&cluster(&FakeApi::default()), CLASS);
+    let refused = || Err("we may not patch services/status (403): add the verb".to_owned());
+    let mut done = |name: &str, outcome: Result<(), String>| {
+        let write = address(name, "10.0.0.1");
+        writer.done(target(&write), Arc::new(write), outcome);
+        writer.said.len()
+    };
+    assert_eq!(done("web", Err("no answer in 4s".to_owned())), 0);
+    assert_eq!(done("web", refused()), 1);
+    assert_eq!(done("api", refused()), 1);
+    assert_eq!(done("api", Ok(())), 0);
+    assert_eq!(done("web", refused()), 1);
 }

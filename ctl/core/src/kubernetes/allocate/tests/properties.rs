@@ -3,6 +3,7 @@
 use super::*;
 use crate::kubernetes::fixtures::settings;
 use crate::kubernetes::{Change, Write};
+use lockstep_kubernetes::CLASS;
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -168,7 +169,7 @@ fn no_address_twice(world: &World) {
 
 /// What came new is in one pool, that gives it.
 fn new_ones_are_of_a_pool(world: &World, before: &BTreeMap<Name, BTreeSet<IpAddr>>) {
-    let pools = Pools::of(world);
+    let pools = Pools::of(world, CLASS);
     for (name, now) in named(world) {
         let had = before.get(&name).cloned().unwrap_or_default();
         for address in now.difference(&had) {
@@ -196,7 +197,7 @@ fn concerned(before: &World, waits: &BTreeMap<Name, Refusal>, step: &Step) -> BT
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(120))]
 
     #[test]
     fn addresses_stay_where_they_are(steps in prop::collection::vec(step(), 1..24)) {

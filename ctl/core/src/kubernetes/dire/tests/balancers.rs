@@ -41,13 +41,14 @@ const ALL: [(&str, &str, &str); 3] = [
 
 impl Cluster {
     fn see(&mut self, balancer: &str, sessions: &Sessions) {
-        let parts = parts(&self.world, sessions, balancer, self.clock);
+        let parts = parts(&self.world, &settings(), sessions, balancer, self.clock);
         self.perform(parts);
         self.settle();
     }
 
     fn later(&mut self, seconds: i64) {
         self.clock += SignedDuration::from_secs(seconds);
+        self.uptime += Duration::from_secs(seconds.unsigned_abs());
     }
 }
 
@@ -96,7 +97,10 @@ fn sessions_that_have_not_begun_or_are_over_are_none_and_others_services_are_not
         ..session("protected", 0, &ALL)
     });
     let cluster = serving(json!({}));
-    assert_eq!(parts(&cluster.world, &sessions, "lb1", now()), []);
+    assert_eq!(
+        parts(&cluster.world, &settings(), &sessions, "lb1", now()),
+        []
+    );
 }
 
 #[test]
@@ -167,7 +171,7 @@ fn what_matters_is_written_at_once_and_numbers_now_and_then() {
     cluster.see("lb1", &one);
     let writes_after = |sessions: &Sessions, milliseconds: i64| {
         let at = now() + SignedDuration::from_millis(milliseconds);
-        parts(&cluster.world, sessions, "lb1", at).len()
+        parts(&cluster.world, &settings(), sessions, "lb1", at).len()
     };
     for (sessions, milliseconds, wanted) in [
         (&one, 1_000, 0),
@@ -204,6 +208,48 @@ fn a_balancer_that_is_gone_stops_counting_and_is_taken_away() {
     assert_eq!(cluster.status().balancers.len(), 0);
 }
 
+#[test]
+fn no_wall_clock_says_how_old_a_balancers_part_is() {
+    let hour = SignedDuration::from_hours(1);
+    // The balancer's clock is far behind, or far ahead; then the leader's jumps.
+    for wrong in [hour, -hour] {
+        let mut cluster = serving(json!({}));
+        cluster.clock -= wrong;
+        cluster.see("lb1", &counted(&[session("protected", 0, &ALL)]));
+        cluster.clock += wrong;
+        cluster.settle();
+        assert_eq!(cluster.status().sessions, 1, "{wrong}");
+        cluster.clock += wrong;
+        cluster.settle();
+        assert_eq!(cluster.status().sessions, 1, "{wrong}");
+        // What is not renewed for long has an end all the same.
+        cluster.later(100);
+        cluster.settle();
+        assert_eq!(cluster.status().sessions, 0, "{wrong}");
+        // Whoever leads next begins to count anew.
+        cluster.ages = Ages::default();
+        cluster.settle();
+        assert_eq!(cluster.status().sessions, 1, "{wrong}");
+    }
+}
+
+#[test]
+fn a_dire_of_another_installation_is_left_alone() {
+    let mut cluster = serving(json!({}));
+    cluster.see("lb1", &counted(&[session("protected", 0, &ALL)]));
+    let foreign = Settings {
+        class: "example.org/lb".to_owned(),
+        ..settings()
+    };
+    let world = &cluster.world;
+    cluster.ages.look(world, cluster.uptime);
+    assert_eq!(services(world, &foreign), []);
+    assert_eq!(namespaces(world, &foreign).len(), 0);
+    assert_eq!(writes(world, &foreign, &cluster.ages, cluster.clock), []);
+    let sessions = counted(&[session("protected", 0, &ALL)]);
+    assert_eq!(parts(world, &foreign, &sessions, "lb9", cluster.clock), []);
+}
+
 proptest! {
     /// Whatever balancers see, writing ends, and the status never says more than they do.
     #[test]
@@ -232,7 +278,7 @@ proptest! {
         // The leader sees what all have said.
         for (balancer, sessions) in &balancers {
             let name = format!("lb{balancer}");
-            let parts = parts(&cluster.world, sessions, &name, cluster.clock);
+            let parts = parts(&cluster.world, &settings(), sessions, &name, cluster.clock);
             cluster.perform(parts);
         }
         cluster.settle();

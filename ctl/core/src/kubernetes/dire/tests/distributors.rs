@@ -27,7 +27,7 @@ fn of_kind(writes: &[Write], kind: Kind) -> Option<Value> {
 }
 
 fn round(cluster: &Cluster) -> Vec<Write> {
-    writes(&cluster.world, &settings(), now())
+    writes(&cluster.world, &settings(), &Ages::default(), now())
 }
 
 /// As the API server would have it.
@@ -134,7 +134,7 @@ fn its_pod_is_told_of_replicas_as_they_come_and_go() {
     cluster.lose_pod("c");
     assert_eq!(told(&mut cluster), Some(Vec::new()));
     // The balancers of the cluster leave it alone.
-    assert_eq!(super::services(&cluster.world), []);
+    assert_eq!(super::services(&cluster.world, &settings()), []);
 }
 
 #[test]

@@ -29,7 +29,13 @@ fn see(cluster: &mut Cluster, balancer: &str, seen: &[Seen]) {
             replicas: replicas.collect(),
         });
     }
-    let parts = parts(&cluster.world, &sessions, balancer, cluster.clock);
+    let parts = parts(
+        &cluster.world,
+        &settings(),
+        &sessions,
+        balancer,
+        cluster.clock,
+    );
     cluster.perform(parts);
     cluster.settle();
 }
@@ -199,6 +205,7 @@ fn a_balancer_that_is_silent_may_still_need_it() {
         &[("degraded", 0, &[("a", "in-sync", "", 9.0)])],
     );
     cluster.clock += SignedDuration::from_secs(200);
+    cluster.uptime += Duration::from_secs(200);
     see(
         &mut cluster,
         "lb1",

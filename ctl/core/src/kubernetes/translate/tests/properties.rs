@@ -89,6 +89,9 @@ fn any_service(name: Name) -> impl Strategy<Value = Service> {
                 Service {
                     name: name.clone(),
                     uid: String::new(),
+                    version: String::new(),
+                    written_by: BTreeSet::new(),
+                    annotated_by: BTreeSet::new(),
                     created,
                     deleting,
                     load_balancer: true,

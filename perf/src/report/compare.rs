@@ -1,0 +1,203 @@
+//! The tables of the comparison, from `compare.json`.
+
+use super::{name, number, table, thousands};
+use serde_json::Value;
+
+/// All of them.
+pub fn tables(text: &mut String, results: &Value) {
+    text.push_str(
+        "\nBeside nftables, HAProxy, nginx and the kernel (`perf/results/compare.json`):\n\n",
+    );
+    if results["quick"] == true {
+        text.push_str("**From a short run, to try the tool out: no result.**\n\n");
+    }
+    cases(text, rows(results, "cases"));
+    text.push_str("\nPackets a second that each carries at most:\n\n");
+    packets(text, rows(results, "packets"));
+    text.push_str("\nHTTP requests a second that each carries at most:\n\n");
+    requests(text, rows(results, "requests"));
+    text.push_str("\nLatency at shares of what the slowest carries at most, µs:\n\n");
+    latencies(text, rows(results, "latencies"));
+    text.push_str("\nWhat the project has set itself:\n\n");
+    goals(text, rows(results, "goals"));
+}
+
+fn rows<'a>(results: &'a Value, key: &str) -> &'a [Value] {
+    results[key].as_array().map_or(&[], Vec::as_slice)
+}
+
+fn cases(text: &mut String, rows: &[Value]) {
+    // Words, which a table of numbers would set to the right.
+    text.push_str("| case | what it is | what is not the same |\n|---|---|---|\n");
+    for row in rows {
+        let cells = ["case", "about", "differs"].map(|key| name(row, key));
+        text.push_str(&format!("| {} |\n", cells.join(" | ")));
+    }
+}
+
+/// The median, and how far the rounds came apart.
+fn spread(row: &Value, key: &str) -> [String; 2] {
+    let range = format!("{}–{}", thousands(&row["low"]), thousands(&row["high"]));
+    [thousands(&row[key]), range]
+}
+
+fn percent(value: &Value) -> String {
+    let share = value.as_f64();
+    share.map_or("-".to_owned(), |share| format!("{:.0} %", share * 100.0))
+}
+
+fn packets(text: &mut String, rows: &[Value]) {
+    let head = [
+        "case",
+        "bytes",
+        "load",
+        "packets/s",
+        "of the rounds",
+        "to nftables",
+        "to forwarding",
+        "Gbit/s",
+        "packets/s at 1 % loss",
+        "CPU s/million packets",
+        "balancer's CPU",
+    ];
+    let row = |row: &Value| {
+        let [median, range] = spread(row, "packets_per_second");
+        vec![
+            name(row, "case"),
+            thousands(&row["bytes"]),
+            name(row, "load"),
+            median,
+            range,
+            number(&row["ratio_to_nftables"], 2),
+            number(&row["ratio_to_forwarding"], 2),
+            number(&row["gbit_per_second"], 2),
+            thousands(&row["calm_packets_per_second"]),
+            number(&row["cpu_s_per_million_packets"], 2),
+            percent(&row["balancer_cpu"]),
+        ]
+    };
+    table(text, &head, rows.iter().map(row));
+}
+
+fn requests(text: &mut String, rows: &[Value]) {
+    let head = [
+        "case",
+        "load",
+        "requests/s",
+        "of the rounds",
+        "to HAProxy's",
+        "to forwarding",
+        "CPU s/million requests",
+        "balancer's CPU",
+        "errors",
+    ];
+    let row = |row: &Value| {
+        let [median, range] = spread(row, "requests_per_second");
+        vec![
+            name(row, "case"),
+            name(row, "load"),
+            median,
+            range,
+            number(&row["ratio_to_haproxy"], 2),
+            number(&row["ratio_to_forwarding"], 2),
+            number(&row["cpu_s_per_million_requests"], 1),
+            percent(&row["balancer_cpu"]),
+            thousands(&row["errors"]),
+        ]
+    };
+    table(text, &head, rows.iter().map(row));
+}
+
+fn latencies(text: &mut String, rows: &[Value]) {
+    let head = [
+        "case",
+        "load",
+        "at",
+        "a second",
+        "p50",
+        "p90",
+        "p99",
+        "p99 of the rounds",
+        "p99.9",
+        "most",
+        "p99 over forwarding's",
+        "lost",
+    ];
+    let row = |row: &Value| {
+        let rounds = ["p99_low_us", "p99_high_us"].map(|key| number(&row[key], 0));
+        let lost = row["lost"].as_f64();
+        vec![
+            name(row, "case"),
+            name(row, "load"),
+            percent(&row["share"]),
+            thousands(&row["per_second"]),
+            number(&row["p50_us"], 0),
+            number(&row["p90_us"], 0),
+            number(&row["p99_us"], 0),
+            rounds.join("–"),
+            number(&row["p999_us"], 0),
+            number(&row["max_us"], 0),
+            number(&row["added_p99_us"], 0),
+            lost.map_or("-".to_owned(), |lost| format!("{:.2} %", lost * 100.0)),
+        ]
+    };
+    table(text, &head, rows.iter().map(row));
+}
+
+fn goals(text: &mut String, rows: &[Value]) {
+    let row = |row: &Value| {
+        let sign = if row["at_least"] == true {
+            "≥"
+        } else {
+            "≤"
+        };
+        let met = if row["met"] == true { "yes" } else { "no" };
+        vec![
+            name(row, "goal"),
+            number(&row["measured"], 2),
+            format!("{sign} {}", number(&row["wanted"], 2)),
+            met.to_owned(),
+        ]
+    };
+    table(
+        text,
+        &["goal", "measured", "wanted", "met"],
+        rows.iter().map(row),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn every_part_of_the_comparison_has_its_table() {
+        let results = json!({
+            "quick": true, "rounds": 3,
+            "cases": [{"case": "haproxy", "about": "HAProxy.", "differs": "It ends TCP."}],
+            "packets": [{"case": "lockstep-tunnel", "load": "udp", "bytes": 64, "packets_per_second": 1_234_567.0,
+                "low": 1_000_000.0, "high": 1_300_000.0, "ratio_to_nftables": 1.5, "ratio_to_forwarding": null,
+                "gbit_per_second": 0.8, "calm_packets_per_second": 1e6, "cpu_s_per_million_packets": 0.7, "balancer_cpu": 0.98}],
+            "requests": [{"case": "haproxy", "load": "keep-alive", "requests_per_second": 61_836.0, "low": 60_000.0,
+                "high": 62_000.0, "ratio_to_haproxy": 1.0, "ratio_to_forwarding": 0.9, "cpu_s_per_million_requests": 3.4,
+                "balancer_cpu": 0.21, "errors": 0}],
+            "latencies": [{"case": "haproxy", "load": "rr", "share": 0.5, "per_second": 10_000.0, "p50_us": 90.0,
+                "p90_us": 100.0, "p99_us": 120.4, "p99_low_us": 110.0, "p99_high_us": 130.0, "p999_us": 200.0,
+                "max_us": 400.0, "added_p99_us": 20.0, "lost": 0.0}],
+            "goals": [{"goal": "packets", "measured": 1.4, "wanted": 1.5, "met": false, "at_least": true}],
+        });
+        let mut text = String::new();
+        tables(&mut text, &results);
+        for wanted in [
+            "no result",
+            "| haproxy | HAProxy. | It ends TCP. |",
+            "| lockstep-tunnel | 64 | udp | 1,234,567 | 1,000,000–1,300,000 | 1.50 | - | 0.80 | 1,000,000 | 0.70 | 98 % |",
+            "| haproxy | keep-alive | 61,836 | 60,000–62,000 | 1.00 | 0.90 | 3.4 | 21 % | 0 |",
+            "| haproxy | rr | 50 % | 10,000 | 90 | 100 | 120 | 110–130 | 200 | 400 | 20 | 0.00 % |",
+            "| packets | 1.40 | ≥ 1.50 | no |",
+        ] {
+            assert!(text.contains(wanted), "no {wanted} in\n{text}");
+        }
+    }
+}
