@@ -212,8 +212,14 @@ fn number(value: &Value, decimals: usize) -> String {
 }
 
 fn thousands(value: &Value) -> String {
-    let number = value.as_f64().map(|number| number.round() as u64);
-    number.map_or("-".to_owned(), crate::plot::grouped)
+    let text = |number: f64| {
+        let sign = if number <= -0.5 { "-" } else { "" };
+        format!(
+            "{sign}{}",
+            crate::plot::grouped(number.abs().round() as u64)
+        )
+    };
+    value.as_f64().map_or("-".to_owned(), text)
 }
 
 #[cfg(test)]
@@ -279,6 +285,7 @@ mod tests {
     fn figures_are_written_for_people() {
         assert_eq!(thousands(&Value::from(1_000_000)), "1,000,000");
         assert_eq!(thousands(&Value::from(999)), "999");
+        assert_eq!(thousands(&Value::from(-1234.4)), "-1,234");
         assert_eq!(number(&Value::from(66.666), 1), "66.7");
         assert_eq!(number(&Value::Null, 1), "-");
     }

@@ -9,6 +9,8 @@ use anyhow::{Result, ensure};
 const HEIGHT: f64 = 560.0;
 /// The height of a bar that lies.
 const BAR: f64 = 34.0;
+/// Of peers, beside Lockstep's in the first colour.
+const OTHERS: Colour = Colour(150, 150, 150);
 /// More groups than this stand upright with their axis' values only: a histogram.
 const MANY: usize = 24;
 
@@ -81,9 +83,17 @@ fn of_series(all: &[(&Series, Pen)], group: &Group) -> Vec<(Point, Pen)> {
     points.collect()
 }
 
+/// Whether a group is of Lockstep, among its peers.
+fn is_ours(group: &Group) -> bool {
+    group.name.starts_with("lockstep")
+}
+
 fn lying(figure: &Figure, frame: &mut Frame, groups: &[Group], scale: Scale) {
     let all = series(frame, figure);
-    let names = groups.iter().map(|g| width_of(&g.name, TICK, false));
+    let told_apart = groups.iter().any(is_ours) && !groups.iter().all(is_ours);
+    let names = groups
+        .iter()
+        .map(|g| width_of(&g.name, TICK, told_apart && is_ours(g)));
     let names = names.fold(0.0, f64::max);
     let bars: usize = groups.iter().map(|g| of_series(&all, g).len()).sum();
     let between = 18.0;
@@ -98,8 +108,12 @@ fn lying(figure: &Figure, frame: &mut Frame, groups: &[Group], scale: Scale) {
         let bars = of_series(&all, group);
         let middle = top + bars.len() as f64 * BAR / 2.0;
         let at = (frame.left - 16.0, middle);
-        frame.words(at, &group.name, TICK, false, Colour::INK, Anchor::Right);
-        for (point, pen) in bars {
+        let bold = told_apart && is_ours(group);
+        frame.words(at, &group.name, TICK, bold, Colour::INK, Anchor::Right);
+        for (point, mut pen) in bars {
+            if told_apart && all.len() == 1 && !is_ours(group) {
+                pen.colour = OTHERS;
+            }
             let end = x.at(point.y).unwrap_or(frame.left);
             frame.block((frame.left, top + 2.0, end, top + BAR - 2.0), pen);
             let middle = top + BAR / 2.0;

@@ -1,5 +1,6 @@
 //! What every picture has: a title, a legend, axes, a line of where theirs is from.
 
+use super::lines::has_signs;
 use super::scale::{Scale, short};
 use super::shape::{Anchor, Colour, PALETTE, Picture, Place, Shape, width_of};
 use crate::figure::{Axis, Figure, Kind, Series};
@@ -105,11 +106,12 @@ impl<'a> Frame<'a> {
             let y = self.top + LABEL / 2.0;
             match self.figure.kind {
                 Kind::Bars => self.block((x + 10.0, y - 14.0, x + 46.0, y + 14.0), pen),
-                Kind::Lines => {
+                kind => {
                     self.stroke(&[(x, y), (x + KEY, y)], pen);
-                    self.sign((x + KEY / 2.0, y), pen);
+                    if has_signs(kind, series) {
+                        self.sign((x + KEY / 2.0, y), pen);
+                    }
                 }
-                Kind::Distribution | Kind::Time => self.stroke(&[(x, y), (x + KEY, y)], pen),
             }
             self.words(
                 (x + KEY + 14.0, y),

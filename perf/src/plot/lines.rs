@@ -42,8 +42,8 @@ pub fn draw(figure: &Figure, frame: &mut Frame) -> Result<()> {
     frame.axes();
     frame.name_along(&name_of(&figure.x));
     for (series, pen) in frame.series() {
-        line(frame, series, pen, (&x, &y), whiskers);
-        if few && figure.kind == Kind::Lines {
+        line(frame, series, pen, (&x, &y), (figure.kind, whiskers));
+        if few && has_signs(figure.kind, series) {
             for point in &series.points {
                 if let Some(place) = place(point, (&x, &y)) {
                     frame.sign(place, pen);
@@ -52,6 +52,11 @@ pub fn draw(figure: &Figure, frame: &mut Frame) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a series' points have signs: those of lines, and where a line would hardly be seen.
+pub fn has_signs(kind: Kind, series: &Series) -> bool {
+    kind == Kind::Lines || series.points.len() <= 3
 }
 
 /// Few values along the axis are named themselves: 1, 10, 100 replicas.
@@ -72,11 +77,20 @@ fn place(point: &Point, (x, y): (&Scale, &Scale)) -> Option<Place> {
     finite.then_some((x.at(point.x)?, y.at(point.y)?))
 }
 
-fn line(frame: &mut Frame, series: &Series, pen: Pen, (x, y): (&Scale, &Scale), whiskers: bool) {
+fn line(
+    frame: &mut Frame,
+    series: &Series,
+    pen: Pen,
+    (x, y): (&Scale, &Scale),
+    (kind, whiskers): (Kind, bool),
+) {
     let places = series.points.iter().filter_map(|p| place(p, (x, y)));
     let mut places: Vec<Place> = places.collect();
     // Thousands of samples fall on the same pixels.
     places.dedup_by_key(|(x, y)| (x.round() as i64, y.round() as i64));
+    if kind == Kind::Distribution {
+        places = steps(&places, y.from);
+    }
     frame.stroke(&places, pen);
     if !whiskers {
         return;
@@ -87,4 +101,18 @@ fn line(frame: &mut Frame, series: &Series, pen: Pen, (x, y): (&Scale, &Scale), 
             frame.whisker((x, low), (x, high));
         }
     }
+}
+
+/// A distribution goes up at each of its values, from the axis on; one that is a single point is none.
+fn steps(places: &[Place], axis: f64) -> Vec<Place> {
+    if places.len() < 2 {
+        return places.to_vec();
+    }
+    let mut height = axis;
+    let mut steps = Vec::new();
+    for &(x, y) in places {
+        steps.extend([(x, height), (x, y)]);
+        height = y;
+    }
+    steps
 }

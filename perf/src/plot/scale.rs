@@ -37,7 +37,8 @@ impl Scale {
                 low = 0.0;
             }
             if low == high {
-                high = low + low.abs().max(1.0);
+                // One value stands in the middle.
+                (low, high) = (low - low.abs().max(1.0), high + high.abs().max(1.0));
             }
         }
         Scale {

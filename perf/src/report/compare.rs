@@ -61,7 +61,10 @@ fn packets(text: &mut String, rows: &[Value]) {
         "balancer's CPU",
     ];
     let row = |row: &Value| {
-        let [median, range] = spread(row, "packets_per_second");
+        let [mut median, range] = spread(row, "packets_per_second");
+        if row["is_generators_limit"] == true {
+            median = format!("≥ {median}");
+        }
         vec![
             name(row, "case"),
             thousands(&row["bytes"]),
@@ -77,6 +80,9 @@ fn packets(text: &mut String, rows: &[Value]) {
         ]
     };
     table(text, &head, rows.iter().map(row));
+    if rows.iter().any(|row| row["is_generators_limit"] == true) {
+        text.push_str("\n≥: the generator could offer no more.\n");
+    }
 }
 
 fn requests(text: &mut String, rows: &[Value]) {
@@ -124,20 +130,20 @@ fn latencies(text: &mut String, rows: &[Value]) {
         "lost",
     ];
     let row = |row: &Value| {
-        let rounds = ["p99_low_us", "p99_high_us"].map(|key| number(&row[key], 0));
+        let rounds = ["p99_low_us", "p99_high_us"].map(|key| thousands(&row[key]));
         let lost = row["lost"].as_f64();
         vec![
             name(row, "case"),
             name(row, "load"),
             percent(&row["share"]),
             thousands(&row["per_second"]),
-            number(&row["p50_us"], 0),
-            number(&row["p90_us"], 0),
-            number(&row["p99_us"], 0),
+            thousands(&row["p50_us"]),
+            thousands(&row["p90_us"]),
+            thousands(&row["p99_us"]),
             rounds.join("–"),
-            number(&row["p999_us"], 0),
-            number(&row["max_us"], 0),
-            number(&row["added_p99_us"], 0),
+            thousands(&row["p999_us"]),
+            thousands(&row["max_us"]),
+            thousands(&row["added_p99_us"]),
             lost.map_or("-".to_owned(), |lost| format!("{:.2} %", lost * 100.0)),
         ]
     };
@@ -178,7 +184,7 @@ mod tests {
             "cases": [{"case": "haproxy", "about": "HAProxy.", "differs": "It ends TCP."}],
             "packets": [{"case": "lockstep-tunnel", "load": "udp", "bytes": 64, "packets_per_second": 1_234_567.0,
                 "low": 1_000_000.0, "high": 1_300_000.0, "ratio_to_nftables": 1.5, "ratio_to_forwarding": null,
-                "gbit_per_second": 0.8, "calm_packets_per_second": 1e6, "cpu_s_per_million_packets": 0.7, "balancer_cpu": 0.98}],
+                "gbit_per_second": 0.8, "calm_packets_per_second": 1e6, "cpu_s_per_million_packets": 0.7, "balancer_cpu": 0.98, "is_generators_limit": true}],
             "requests": [{"case": "haproxy", "load": "keep-alive", "requests_per_second": 61_836.0, "low": 60_000.0,
                 "high": 62_000.0, "ratio_to_haproxy": 1.0, "ratio_to_forwarding": 0.9, "cpu_s_per_million_requests": 3.4,
                 "balancer_cpu": 0.21, "errors": 0}],
@@ -192,7 +198,7 @@ mod tests {
         for wanted in [
             "no result",
             "| haproxy | HAProxy. | It ends TCP. |",
-            "| lockstep-tunnel | 64 | udp | 1,234,567 | 1,000,000–1,300,000 | 1.50 | - | 0.80 | 1,000,000 | 0.70 | 98 % |",
+            "| lockstep-tunnel | 64 | udp | ≥ 1,234,567 | 1,000,000–1,300,000 | 1.50 | - | 0.80 | 1,000,000 | 0.70 | 98 % |",
             "| haproxy | keep-alive | 61,836 | 60,000–62,000 | 1.00 | 0.90 | 3.4 | 21 % | 0 |",
             "| haproxy | rr | 50 % | 10,000 | 90 | 100 | 120 | 110–130 | 200 | 400 | 20 | 0.00 % |",
             "| packets | 1.40 | ≥ 1.50 | no |",
