@@ -2,9 +2,44 @@
 //! depends on it, and nothing else.
 
 use super::decide::May;
-use super::provider::State;
 use super::watch::{Feed, Kind};
 use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A failure that was not repeated for so long is over: one that lasts comes every few seconds.
+const OVER: Duration = Duration::from_secs(15);
+
+/// What is known of objects that are followed together.
+#[derive(Debug, Default, Clone)]
+pub struct State {
+    /// Whether all of them were told.
+    pub listed: bool,
+    /// How often.
+    pub lists: u64,
+    /// Changes since.
+    pub events: u64,
+    /// Why they cannot be followed, and when that was.
+    pub failure: Option<(String, Option<u16>, Instant)>,
+}
+
+impl State {
+    /// Whether the cluster has no such kind.
+    pub fn is_absent(&self) -> bool {
+        matches!(self.failure, Some((_, Some(404), _)))
+    }
+
+    /// Whether the API server does not tell of them, which only an operator changes.
+    pub fn is_refused(&self) -> bool {
+        matches!(self.failure, Some((_, Some(401 | 403 | 404), _)))
+    }
+
+    /// Why they cannot be followed, if that is so.
+    pub fn trouble(&self, now: Instant) -> Option<&str> {
+        let (why, _, at) = self.failure.as_ref()?;
+        (now.duration_since(*at) < OVER).then_some(why)
+    }
+}
 
 /// What is followed, and how far that went.
 pub type Feeds = BTreeMap<Feed, State>;
@@ -50,7 +85,6 @@ pub fn may(feeds: &Feeds) -> May {
 mod tests {
     use super::*;
     use std::sync::Arc;
-    use tokio::time::Instant;
 
     fn feeds(states: &[(Kind, Option<&str>, Option<u16>)]) -> Feeds {
         let states = states.iter().map(|(kind, namespace, refused)| {

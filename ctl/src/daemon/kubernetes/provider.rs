@@ -5,7 +5,7 @@ use super::client::Cluster;
 use super::decide::{May, Mind};
 use super::health::{Local, Locals, PORTS};
 use super::keep::Keeper;
-use super::known::{is_complete, may};
+use super::known::{Feeds, State, is_complete, may};
 use super::latency::Latency;
 use super::leader::Leadership;
 use super::left::Left;
@@ -52,42 +52,8 @@ const ANEW: Duration = Duration::from_secs(10);
 /// From one report to the next.
 const REPORT: Duration = Duration::from_millis(250);
 
-/// A failure that was not repeated for so long is over: one that lasts comes every few seconds.
-const OVER: Duration = Duration::from_secs(15);
-
 /// Namespaces in which pods and Deployments are followed one by one.
 const NAMESPACES: usize = 256;
-
-/// What is known of objects that are followed together.
-#[derive(Debug, Default, Clone)]
-pub struct State {
-    /// Whether all of them were told.
-    pub listed: bool,
-    /// How often.
-    pub lists: u64,
-    /// Changes since.
-    pub events: u64,
-    /// Why they cannot be followed, and when that was.
-    pub failure: Option<(String, Option<u16>, Instant)>,
-}
-
-impl State {
-    /// Whether the cluster has no such kind.
-    pub fn is_absent(&self) -> bool {
-        matches!(self.failure, Some((_, Some(404), _)))
-    }
-
-    /// Whether the API server does not tell of them, which only an operator changes.
-    pub fn is_refused(&self) -> bool {
-        matches!(self.failure, Some((_, Some(401 | 403 | 404), _)))
-    }
-
-    /// Why they cannot be followed, if that is so.
-    pub fn trouble(&self, now: Instant) -> Option<&str> {
-        let (why, _, at) = self.failure.as_ref()?;
-        (now.duration_since(*at) < OVER).then_some(why)
-    }
-}
 
 /// What goes on from one connection to the next.
 #[derive(Debug, Default)]
@@ -106,7 +72,7 @@ pub struct Provider<'a> {
     pub(super) wanted: Kubernetes,
     pub(super) world: World,
     pub(super) mind: Mind,
-    pub(super) feeds: BTreeMap<Feed, State>,
+    pub(super) feeds: Feeds,
     pub(super) lasting: &'a mut Lasting,
     pub(super) leadership: channel::Receiver<Leadership>,
     pub(super) written: channel::Receiver<Written>,

@@ -1,7 +1,8 @@
 //! What of the cluster is told to the command line and in metrics.
 
+use super::known::State;
 use super::latency::BOUNDS;
-use super::provider::{Provider, Started, State};
+use super::provider::{Provider, Started};
 use super::watch::{Feed, Kind};
 use super::writer::Written;
 use lockstep_api::{
