@@ -8,11 +8,6 @@ mod cpu;
 mod experiments;
 mod figure;
 mod handover_bench;
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "the first measurements that use it come next"
-)]
 mod load;
 mod measure;
 mod model;

@@ -21,7 +21,7 @@ pub fn run_child(scenario: &Scenario) -> Result<Outcome> {
     serde_json::from_slice(&output.stdout).context("the generator did not say what it measured")
 }
 
-fn arguments(scenario: &Scenario) -> Vec<String> {
+pub(super) fn arguments(scenario: &Scenario) -> Vec<String> {
     let load = &scenario.load;
     let mut words: Vec<String> = vec!["generate".into()];
     let mut option = |name: &str, value: String| words.extend([format!("--{name}"), value]);

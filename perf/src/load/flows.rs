@@ -91,11 +91,6 @@ impl Flows {
         self.count
     }
 
-    /// Where they go.
-    pub fn destinations(&self) -> &[SocketAddr] {
-        &self.destinations
-    }
-
     /// Where they come from.
     pub fn all_sources(&self) -> impl Iterator<Item = IpAddr> {
         self.v4.iter().chain(&self.v6).copied()

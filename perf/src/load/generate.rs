@@ -6,7 +6,7 @@ use super::flows::Flows;
 use super::packet::{Link, shortest};
 use super::place::{Interface, within};
 use super::search::{Goal, search};
-use super::show::{self, Progress};
+use super::show::{self, About, Progress};
 use super::socket::{Binding, Line};
 use super::stop::Stop;
 use super::transactions::Transactions;
@@ -25,6 +25,8 @@ use std::path::PathBuf;
 const AROUND: usize = 18;
 /// Bytes of IP and TCP in front of a segment's payload, of IPv4 and IPv6.
 const HEADERS: [usize; 2] = [40, 60];
+/// The most flows of UDP, and of TCP, which remembers more of each.
+const FLOWS: [u32; 2] = [1 << 24, 1 << 20];
 /// The most that a request may have, so that it fits every segment.
 const REQUEST: usize = 1_000;
 
@@ -171,10 +173,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if json {
         println!("{}", serde_json::to_string(&outcome)?);
     } else {
-        print!(
-            "{}",
-            show::table(&outcome, arguments.protocol, arguments.mean_bytes())
-        );
+        print!("{}", arguments.about().table(&outcome));
     }
     arguments.write_histogram(&spread.percentiles())
 }
@@ -212,6 +211,15 @@ impl Arguments {
              `ethtool -N`"
         );
         ensure!(
+            !udp || !self.search || self.sink_interface.is_some(),
+            "a search has to know what arrived: name --sink-interface"
+        );
+        let most = FLOWS[usize::from(!udp)];
+        ensure!(
+            self.flows <= most,
+            "there are {most} flows at most: --flows"
+        );
+        ensure!(
             !self.queue.is_empty() && (self.core.is_empty() || self.core.len() == self.queue.len()),
             "there are {} queues and {} CPUs: --cores names one for each queue, or none",
             self.queue.len(),
@@ -237,9 +245,14 @@ impl Arguments {
         Ok(())
     }
 
-    /// The size that a line rate is made of.
-    fn mean_bytes(&self) -> Option<f64> {
-        (self.protocol == Protocol::Udp).then(|| self.size.mean())
+    fn about(&self) -> About {
+        let udp = self.protocol == Protocol::Udp;
+        About {
+            protocol: self.protocol,
+            // Segments of TCP have the lengths they have.
+            mean_bytes: udp.then(|| self.size.mean()),
+            counted: !udp || self.sink_interface.is_some(),
+        }
     }
 
     fn flows(&self, source: &Interface) -> Result<Flows> {
@@ -330,7 +343,8 @@ impl Arguments {
                 };
                 let netns = self.sink_netns.as_deref();
                 let line = Line::open(netns, interface, queues, Some(&wanted), self.mode);
-                Arrival::Line(line.with_context(|| format!("cannot open the sink on {interface}"))?)
+                let line = line.with_context(|| format!("cannot open the sink on {interface}"))?;
+                Arrival::Line(Box::new(line))
             }
         };
         Ok(Bench {
@@ -442,7 +456,7 @@ impl Arguments {
                 "               above it the generator cannot send: more --queues and --cores"
             );
         }
-        print!("{}", show::table(outcome, self.protocol, self.mean_bytes()));
+        print!("{}", self.about().table(outcome));
         self.write_histogram(&percentiles)
     }
 
@@ -454,3 +468,6 @@ impl Arguments {
             .with_context(|| format!("cannot write {}", file.display()))
     }
 }
+
+#[cfg(test)]
+mod tests;

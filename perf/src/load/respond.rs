@@ -20,7 +20,6 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
 
 /// Nanoseconds between two looks at whether to stop.
 const GLANCE: u64 = 50_000_000;

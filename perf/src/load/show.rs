@@ -81,101 +81,105 @@ fn time_of(us: f64) -> String {
     }
 }
 
-/// The table of a trial.
-pub fn table(outcome: &Outcome, protocol: Protocol, mean_bytes: Option<f64>) -> String {
-    let mut lines = Vec::new();
-    let mut line = |name: &str, value: String| lines.push(format!("{name:<14} {value}\n"));
-    let rate = outcome.sent_per_second();
-    let what = match protocol {
-        Protocol::Udp => "packets",
-        Protocol::Syn => "SYNs",
-        Protocol::Rr => "requests",
-        Protocol::Crr => "connections",
-    };
-    line(
-        "offered",
-        format!(
-            "{:.0} {what}/s for {:.2} s",
-            outcome.offered_per_second, outcome.seconds
-        ),
-    );
-    line(
-        "sent",
-        format!(
-            "{} ({rate:.0}/s{})",
-            outcome.sent,
-            gigabits(rate, mean_bytes)
-        ),
-    );
-    let received = outcome.received_per_second();
-    line(
-        "received",
-        format!(
-            "{} ({received:.0}/s{})",
-            outcome.received,
-            gigabits(received, mean_bytes)
-        ),
-    );
-    let lost = outcome.lost as f64 / outcome.sent.max(1) as f64;
-    line("lost", format!("{} ({:.4} %)", outcome.lost, lost * 100.0));
-    if outcome.unsent > 0 {
-        line(
-            "unsent",
-            format!(
-                "{}: they were due, and could not be sent in time",
-                outcome.unsent
-            ),
-        );
-    }
-    if protocol == Protocol::Udp {
-        line("reordered", outcome.reordered.to_string());
-        line("duplicated", outcome.duplicated.to_string());
-    } else {
-        let resets = if protocol == Protocol::Syn {
-            "refused"
-        } else {
-            "reset"
+/// What a table is about.
+#[derive(Debug, Clone, Copy)]
+pub struct About {
+    /// What was sent.
+    pub protocol: Protocol,
+    /// Bytes of a frame, in the mean, where a line rate is made of them.
+    pub mean_bytes: Option<f64>,
+    /// Whether it was counted what arrived.
+    pub counted: bool,
+}
+
+impl About {
+    /// The table of a trial.
+    pub fn table(&self, outcome: &Outcome) -> String {
+        let Outcome { sent, unsent, .. } = outcome;
+        let mut table = Table(String::new());
+        let offered = outcome.offered_per_second;
+        let what = match self.protocol {
+            Protocol::Udp => "packets",
+            Protocol::Syn => "SYNs",
+            Protocol::Rr => "requests",
+            Protocol::Crr => "connections",
         };
-        line(resets, outcome.resets.to_string());
-        line("errors", outcome.errors.to_string());
-        line("retransmitted", outcome.retransmitted.to_string());
-    }
-    if outcome.foreign > 0 {
-        line(
-            "foreign",
-            format!("{}: frames of others came to the socket", outcome.foreign),
+        let seconds = outcome.seconds;
+        table.line(
+            "offered",
+            format!("{offered:.0} {what}/s for {seconds:.2} s"),
         );
+        table.line("sent", self.rate(*sent, outcome.sent_per_second()));
+        if *unsent > 0 {
+            table.line("unsent", format!("{unsent}: due, and not sent in time"));
+        }
+        if let Some(seconds) = outcome.observed_cpu_seconds {
+            table.line("observed CPU", format!("{seconds:.2} s not idle"));
+        }
+        if self.counted {
+            self.arrivals(&mut table, outcome);
+        }
+        table.0
     }
-    if let Some(seconds) = outcome.observed_cpu_seconds {
-        line("observed CPU", format!("{seconds:.2} s not idle"));
-    }
-    match &outcome.latency {
-        None => line("latency", String::from("nothing arrived")),
-        Some(latency) => {
-            for (name, us) in [
-                ("latency p50", latency.p50_us),
-                ("p90", latency.p90_us),
-                ("p99", latency.p99_us),
-                ("p99.9", latency.p999_us),
-                ("max", latency.max_us),
-                ("mean", latency.mean_us),
-            ] {
-                line(name, time_of(us));
-            }
+
+    fn arrivals(&self, table: &mut Table, outcome: &Outcome) {
+        let Outcome { received, lost, .. } = outcome;
+        table.line(
+            "received",
+            self.rate(*received, outcome.received_per_second()),
+        );
+        let share = *lost as f64 / outcome.sent.max(1) as f64 * 100.0;
+        table.line("lost", format!("{lost} ({share:.4} %)"));
+        if self.protocol == Protocol::Udp {
+            table.line("reordered", outcome.reordered.to_string());
+            table.line("duplicated", outcome.duplicated.to_string());
+        } else {
+            let syn = self.protocol == Protocol::Syn;
+            table.line(
+                if syn { "refused" } else { "reset" },
+                outcome.resets.to_string(),
+            );
+            table.line("errors", outcome.errors.to_string());
+            table.line("retransmitted", outcome.retransmitted.to_string());
+        }
+        if outcome.foreign > 0 {
+            table.line("foreign", format!("{} frames of others", outcome.foreign));
+        }
+        let Some(latency) = &outcome.latency else {
+            table.line("latency", String::from("nothing arrived"));
+            return;
+        };
+        for (name, us) in [
+            ("latency p50", latency.p50_us),
+            ("p90", latency.p90_us),
+            ("p99", latency.p99_us),
+            ("p99.9", latency.p999_us),
+            ("max", latency.max_us),
+            ("mean", latency.mean_us),
+        ] {
+            table.line(name, time_of(us));
         }
     }
-    lines.concat()
+
+    fn rate(&self, count: u64, rate: f64) -> String {
+        let wire = self.mean_bytes.map(|bytes| gigabits(rate, bytes));
+        format!("{count} ({rate:.0}/s{})", wire.unwrap_or_default())
+    }
+}
+
+/// Names and values, a line each.
+struct Table(String);
+
+impl Table {
+    fn line(&mut self, name: &str, value: String) {
+        self.0.push_str(&format!("{name:<14} {value}\n"));
+    }
 }
 
 /// On the wire, with preamble and gap (20 bytes a frame), as line rates are counted.
-fn gigabits(rate: f64, mean_bytes: Option<f64>) -> String {
-    match mean_bytes {
-        None => String::new(),
-        Some(bytes) => format!(
-            ", {:.3} Gbit/s on the wire",
-            rate * (bytes + 20.0) * 8.0 / 1e9
-        ),
-    }
+fn gigabits(rate: f64, mean_bytes: f64) -> String {
+    let gigabits = rate * (mean_bytes + 20.0) * 8.0 / 1e9;
+    format!(", {gigabits:.3} Gbit/s on the wire")
 }
 
 /// One line of a search.
@@ -211,7 +215,12 @@ mod tests {
             }),
             ..Outcome::default()
         };
-        let text = table(&outcome, Protocol::Udp, Some(64.0));
+        let mut about = About {
+            protocol: Protocol::Udp,
+            mean_bytes: Some(64.0),
+            counted: true,
+        };
+        let text = about.table(&outcome);
         for part in [
             "offered        1000 packets/s for 2.00 s\n",
             "lost           100 (5.0000 %)\n",
@@ -222,7 +231,18 @@ mod tests {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
         assert!(!text.contains("unsent") && !text.contains("retransmitted"));
-        let text = table(&outcome, Protocol::Crr, None);
+        about.counted = false;
+        let text = about.table(&outcome);
+        assert!(
+            !text.contains("lost") && !text.contains("latency"),
+            "{text}"
+        );
+        about = About {
+            protocol: Protocol::Crr,
+            mean_bytes: None,
+            counted: true,
+        };
+        let text = about.table(&outcome);
         assert!(text.contains("connections/s") && text.contains("retransmitted"));
     }
 }

@@ -3,8 +3,8 @@
 use super::Latency;
 use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
+use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::IntervalLogWriterBuilder;
-use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 use std::fmt::Write;
 use std::time::Duration;
 

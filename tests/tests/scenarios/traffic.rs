@@ -27,8 +27,8 @@ struct Path {
 }
 
 impl Path {
-    /// Two links, up, without addresses.
-    fn new() -> Result<Self> {
+    /// Two links with so many queues, up, without addresses.
+    fn new(queues: usize) -> Result<Self> {
         let run = Arc::new(Run::start()?);
         let path = Path {
             source: Netns::new(&run, "source")?,
@@ -39,7 +39,7 @@ impl Path {
         let end = |netns, device| End {
             netns,
             device,
-            queues: 1,
+            queues,
         };
         connect(
             &end(&path.source, DEVICE),
@@ -52,7 +52,11 @@ impl Path {
 
     /// With a router between them.
     fn routed() -> Result<Self> {
-        let path = Self::new()?;
+        Self::routed_by(1)
+    }
+
+    fn routed_by(queues: usize) -> Result<Self> {
+        let path = Self::new(queues)?;
         for (netns, device, number, host) in [
             (&path.source, DEVICE, 18, 2),
             (&path.between, "near", 18, 1),
@@ -77,7 +81,7 @@ impl Path {
 
     /// With a wire between them: one network.
     fn wired() -> Result<(Self, Wire)> {
-        let path = Self::new()?;
+        let path = Self::new(1)?;
         path.source
             .ip(&format!("addr add 198.18.0.2/24 dev {DEVICE}"))?;
         path.sink
@@ -293,6 +297,91 @@ fn scenario_traffic_what_the_generator_sends_late_counts_from_when_it_was_due() 
     assert!(latency_ms(&outcome, "p99_us") >= 100.0, "{outcome}");
 }
 
+#[test]
+fn scenario_traffic_by_two_threads_on_two_queues() {
+    let path = Path::routed_by(2).unwrap();
+    let outcome = path
+        .datagrams(&format!(
+            "--to 198.19.0.2:{PORT},[2001:db8:19::2]:{PORT} --size 84 --flows 7 --queues 0,1 \
+             --cores 0,1 --packets-per-second 999 --seconds 1 --wait 2000"
+        ))
+        .unwrap();
+    let (sent, unsent) = (number(&outcome, "sent"), number(&outcome, "unsent"));
+    assert!(sent + unsent == 999 && sent > 700, "{outcome}");
+    for name in ["lost", "reordered", "duplicated", "foreign"] {
+        assert_eq!(number(&outcome, name), 0, "{name}: {outcome}");
+    }
+}
+
+/// What the page says to try, on the network that it says it for.
+#[test]
+fn scenario_traffic_the_page_s_commands() {
+    const PAGE: &str = include_str!("../../../docs/src/operations/generate.md");
+    let path = Path::routed().unwrap();
+    let (_, section) = PAGE.split_once("## Try it on one host").unwrap();
+    let (_, block) = section.split_once("```sh\n").unwrap();
+    let (block, _) = block.split_once("```").unwrap();
+    let (source, sink) = (path.source.name(), path.sink.name());
+    let file = path.run.dir().join("latency.hgrm").display().to_string();
+    let block = block
+        .replace("\\\n", " ")
+        .replace("netns source", &format!("netns {source}"))
+        .replace("netns sink", &format!("netns {sink}"))
+        .replace("latency.hgrm", &file);
+    let mut responder = None;
+    let mut tables = Vec::new();
+    for line in block
+        .lines()
+        .filter(|line| line.starts_with("lockstep-perf"))
+    {
+        let words: Vec<&str> = line
+            .split_whitespace()
+            .skip(1)
+            .filter(|word| *word != "&")
+            .collect();
+        if words[0] == "respond" {
+            let mut command = path.sink.command(find_binary("lockstep-perf").unwrap());
+            command.args(&words);
+            responder = Some(answering(path.sink.spawn("respond", command).unwrap()).unwrap());
+            continue;
+        }
+        let mut command = Command::new(find_binary("lockstep-perf").unwrap());
+        let output = command.args(&words).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{line}: {said}");
+        tables.push(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    assert_eq!(tables.len(), 4);
+    assert!(
+        tables[0].contains("latency p50") && tables[0].contains("packets/s"),
+        "{}",
+        tables[0]
+    );
+    let outcome: Value = serde_json::from_str(&tables[1]).unwrap();
+    assert!(number(&outcome, "received") > 100, "{outcome}");
+    assert!(std::fs::read_to_string(file).unwrap().contains("#[Max"));
+    assert!(tables[2].contains("highest rate"), "{}", tables[2]);
+    assert!(tables[3].contains("connections/s"), "{}", tables[3]);
+    // It says how much it did when it is told to end.
+    let mut responder = responder.unwrap();
+    responder.signal(Signal::SIGINT).unwrap();
+    responder.wait(SOON).unwrap();
+    assert!(
+        responder.log().contains("requests answered"),
+        "{}",
+        responder.log()
+    );
+}
+
+/// Waits until a responder answers.
+fn answering(mut process: Process) -> Result<Process> {
+    wait_until("the responder answers", SOON, || {
+        process.must_run()?;
+        Ok(process.log().contains("answering on").then_some(()))
+    })?;
+    Ok(process)
+}
+
 /// A load of TCP from the lab's client: nothing of it is lost.
 fn transactions(lab: &Lab, protocol: &str, to: &str, more: &str) -> Result<()> {
     let client = lab.client.netns().name();
@@ -362,12 +451,7 @@ fn respond(lab: &Lab) -> Result<Process> {
         "80-81",
     ]);
     command.args(["--next-hop", &router_rack_v4().to_string()]);
-    let mut process = server.spawn("respond", command)?;
-    wait_until("the responder answers", SOON, || {
-        process.must_run()?;
-        Ok(process.log().contains("answering on").then_some(()))
-    })?;
-    Ok(process)
+    answering(server.spawn("respond", command)?)
 }
 
 #[test]
