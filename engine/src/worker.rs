@@ -35,7 +35,7 @@ const TICK: Duration = Duration::from_millis(1);
 /// How often a worker asks whether its interfaces are still there: one that never sleeps would
 /// not hear of it otherwise.
 const CHECK: Duration = Duration::from_secs(1);
-/// Bursts taken from a socket in one turn at most: what its ring holds.
+/// Bursts taken in one turn from each socket at most: what its ring holds.
 const BURSTS: usize = 32;
 /// Buckets swept at each tick: a table of 1,000,000 flows is passed in about 6 seconds.
 const SWEEP: usize = 32;
@@ -125,14 +125,7 @@ impl Worker {
         while !self.vitals.is_stopping() {
             let now = Now::since(self.epoch);
 
-            let mut received = 0;
-            for at in 0..self.links.ports.len() {
-                received += self.receive_some(at, bursts, now);
-            }
-            for place in 0..self.links.handover.others() {
-                received += self.take_over(place, now);
-                received += self.take_back(place);
-            }
+            let received = self.take_in(bursts, now)?;
             bursts = bursts_for(self.sessions(now));
             self.links.flush()?;
             self.stopwatch.stop(&self.vitals.latency);
@@ -160,17 +153,31 @@ impl Worker {
         Ok(())
     }
 
-    /// So many bursts from one socket, or what there is.
-    fn receive_some(&mut self, at: usize, bursts: usize, now: Now) -> usize {
-        let mut received = 0;
-        for turn in 1..=bursts {
-            let count = self.receive(at, now);
-            received += count;
-            if count < BURST || turn == bursts {
+    /// So many bursts from each socket and each other worker, or what there is. What a burst leads to
+    /// goes out before the next one: no socket and no worker waits for another's.
+    fn take_in(&mut self, bursts: usize, now: Now) -> Result<usize, XskError> {
+        let mut received = self.take_one_each(now);
+        let mut last = received;
+        for _ in 1..bursts {
+            if last < BURST {
                 break;
             }
-            // The kernel must have somewhere to put what comes meanwhile.
-            self.links.refill(at);
+            self.links.flush()?;
+            last = self.take_one_each(now);
+            received += last;
+        }
+        Ok(received)
+    }
+
+    /// One burst from each socket and from each other worker.
+    fn take_one_each(&mut self, now: Now) -> usize {
+        let mut received = 0;
+        for at in 0..self.links.ports.len() {
+            received += self.receive(at, now);
+        }
+        for place in 0..self.links.handover.others() {
+            received += self.take_over(place, now);
+            received += self.take_back(place);
         }
         received
     }

@@ -98,11 +98,6 @@ impl Links {
         })
     }
 
-    /// Gives the kernel free frames to receive into on one socket.
-    pub fn refill(&mut self, at: usize) {
-        self.ports[at].refill(&mut self.pool);
-    }
-
     /// Gives the kernel what was sent, and free frames to receive into; and the other workers what is
     /// theirs.
     pub fn flush(&mut self) -> Result<(), XskError> {

@@ -3,6 +3,7 @@
 use super::case::Case;
 use super::results::{Latency, LatencyLoad, PacketLoad, Packets, Requests, Results, Share};
 use crate::figure::{Axis, Fact, Figure, Kind, Point, Series};
+use clap::ValueEnum;
 
 /// All of them.
 pub fn all(results: &Results, sizes: &[usize]) -> Vec<Figure> {
@@ -80,7 +81,7 @@ fn packets(results: &Results, bytes: usize) -> Figure {
         .filter(|row| row.load == PacketLoad::Udp)
         .filter_map(|row| {
             Some(Fact {
-                name: format!("{} to nftables-dnat", row.case),
+                name: format!("{} to {}", row.case, peer(&row.case, Case::nftables)),
                 ours: row.ratio_to_nftables?,
                 theirs: None,
                 unit: "times".to_owned(),
@@ -187,7 +188,11 @@ fn latency(results: &Results, load: LatencyLoad, share: Share) -> Figure {
     figure.facts = added
         .filter_map(|row| {
             Some(Fact {
-                name: format!("p99 that {} adds to linux-forwarding", row.case),
+                name: format!(
+                    "p99 that {} adds to {}",
+                    row.case,
+                    peer(&row.case, Case::forwarding)
+                ),
                 ours: row.added_p99_us?,
                 theirs: None,
                 unit: "µs".to_owned(),
@@ -196,4 +201,10 @@ fn latency(results: &Results, load: LatencyLoad, share: Share) -> Figure {
         .collect();
     figure.differs = differs(results, |case| rows.iter().any(|row| row.case == case));
     figure
+}
+
+/// Whom a case is held against: the one whose packets are taken in on the same CPU.
+fn peer(case: &str, of: impl Fn(Case) -> Case) -> &'static str {
+    let case = Case::value_variants().iter().find(|c| c.name() == case);
+    case.map_or("its peer", |&case| of(case).name())
 }

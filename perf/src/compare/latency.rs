@@ -161,7 +161,8 @@ fn round(outcome: &Outcome) -> Result<LatencyRound> {
         .as_ref()
         .context("no latency was measured")?;
     let due = (outcome.sent + outcome.unsent).max(1);
-    let missed = outcome.lost + outcome.unsent;
+    // A refusal is an answer of the wrong kind, however fast it comes.
+    let missed = outcome.lost + outcome.unsent + outcome.resets + outcome.errors;
     let cpu = outcome.observed_cpu_seconds;
     Ok(LatencyRound {
         per_second: outcome.received_per_second().round(),

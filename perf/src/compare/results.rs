@@ -508,7 +508,7 @@ pub fn goals(packets: &[Packets], requests: &[Requests], latencies: &[Latency]) 
             true,
         ),
         (
-            "packets/s of the in-kernel fallback (64 bytes) to nftables'",
+            "packets/s of the in-kernel fallback (64 bytes) to those of nftables whose packets are taken in on the same CPU",
             smallest(Case::LockstepFallback),
             2.0,
             true,

@@ -161,7 +161,8 @@ impl Thread<'_> {
             self.tell(live, &mut told);
             let stays = self.sockets.source().port.has_unsent();
             let all = !self.sockets.receives() || live.has_all(self.share.threads as usize);
-            if received == 0 && (all && !stays || time >= until) {
+            // Frames of somebody else's may never end.
+            if time >= until || live.is_stopped() || (received == 0 && all && !stays) {
                 return Ok(());
             }
             if received == 0 {

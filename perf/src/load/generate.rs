@@ -37,7 +37,7 @@ pub struct Arguments {
     /// each request.
     #[arg(long, value_enum, default_value = "udp")]
     protocol: Protocol,
-    /// Where to: ADDRESS:PORT, [ADDRESS]:PORT. Flows are dealt out to them in turns.
+    /// Where to, as `192.0.2.1:53` or `[2001:db8::1]:53`. Flows are dealt out to them in turns.
     #[arg(long, required = true, value_delimiter = ',')]
     to: Vec<SocketAddr>,
     /// The interface that packets leave, and that answers of TCP come back to.

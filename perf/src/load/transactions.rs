@@ -218,11 +218,8 @@ impl Thread<'_> {
                 } else {
                     pace.intended()
                 };
-                idle(
-                    [&self.socket.port],
-                    time,
-                    next.min(self.clients.next_timer()),
-                )?;
+                let next = next.min(self.clients.next_timer());
+                idle(self.ports(), time, next)?;
             }
         }
     }
