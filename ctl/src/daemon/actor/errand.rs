@@ -81,7 +81,13 @@ impl Errand {
     fn answer(self, refusal: Refusal) {
         // Somebody who no longer waits for the answer is no error.
         match self.task {
-            Task::Apply { reply, .. } => drop(reply.send(Err(refusal))),
+            Task::Apply {
+                reply, replacement, ..
+            } => {
+                // Nothing of it is left when the answer is there.
+                drop(replacement);
+                drop(reply.send(Err(refusal)));
+            }
             Task::Drain { reply, .. } | Task::Undrain { reply, .. } => {
                 drop(reply.send(Err(refusal)));
             }
