@@ -48,7 +48,10 @@ fn compare() -> Result<()> {
     ensure!(all["quick"] == true, "{all}");
     let rows = all["packets"].as_array().context("no packets")?;
     let names: Vec<&Value> = rows.iter().map(|row| &row["case"]).collect();
-    ensure!(names == ["xdp-forwarding", "nftables-dnat-one-cpu"], "{all}");
+    ensure!(
+        names == ["xdp-forwarding", "nftables-dnat-one-cpu"],
+        "{all}"
+    );
     for row in rows {
         let rate = row["packets_per_second"].as_f64();
         ensure!(rate.is_some_and(|rate| rate > 1_000.0), "{row}");
