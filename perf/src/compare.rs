@@ -134,10 +134,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     for figure in figures::all(&results, &arguments.bytes) {
         figure.save(&directory)?;
     }
-    println!(
-        "{:.0} minutes",
-        (begin.elapsed().as_secs_f64() / 60.0).ceil()
-    );
+    println!("It took {:.0} s", begin.elapsed().as_secs_f64());
     if !comparison.failed.is_empty() {
         bail!(
             "what could not be measured is not in the results:\n  {}",

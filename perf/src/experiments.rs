@@ -8,7 +8,7 @@ mod mirroring;
 mod portable;
 
 use crate::figure::Figure;
-use crate::measure::{needs_root, run_ahead_of_others};
+use crate::measure::{KernelAhead, needs_root, run_ahead_of_others};
 use anyhow::{Result, bail, ensure};
 use lockstep_tests::lab::interrupted;
 use std::path::PathBuf;
@@ -87,7 +87,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     needs_root()?;
     interrupted::take_down_labs()?;
+    let cpus = core_affinity::get_core_ids().map_or(0, |cores| cores.len());
+    ensure!(
+        cpus >= 2,
+        "The experiments need two CPUs, one of them for the balancer alone: this process has {cpus}."
+    );
     run_ahead_of_others()?;
+    let _kernel = KernelAhead::on(&[0, 1])?;
     let settings = Settings {
         quick: arguments.quick,
         rounds: if arguments.quick {

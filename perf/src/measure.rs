@@ -7,7 +7,7 @@ use nix::unistd::Pid;
 use serde::Serialize;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, Once, PoisonError};
 
 /// Refuses to go on without root.
 pub fn needs_root() -> Result<()> {
@@ -45,6 +45,15 @@ impl KernelAhead {
     /// On these CPUs.
     pub fn on(cpus: &[usize]) -> Result<Self> {
         interrupted::undo_too(fall_back);
+        // A panic ends an optimized program at once, and drops nothing.
+        static HOOK: Once = Once::new();
+        HOOK.call_once(|| {
+            let tell = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |info| {
+                tell(info);
+                fall_back();
+            }));
+        });
         let ahead = KernelAhead(());
         for &cpu in cpus {
             let thread = cpu::ksoftirqd(cpu)?;

@@ -22,7 +22,7 @@ pub mod switchover;
 pub use client::{Direction, Transfer};
 pub use server::serve;
 
-use crate::measure::{needs_root, run_ahead_of_others, write};
+use crate::measure::{KernelAhead, needs_root, run_ahead_of_others, write};
 use anyhow::{Result, ensure};
 use balancer::Case;
 use clap::ValueEnum;
@@ -116,6 +116,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         "the balancer needs a CPU of its own"
     );
     run_ahead_of_others()?;
+    let _kernel = KernelAhead::on(&[cpus.endpoints, cpus.balancer])?;
     let mut rows = Vec::new();
     if arguments.has(Part::Bulk) {
         rows.extend(bulk(cpus, arguments)?.into_iter().map(Row::Bulk));

@@ -117,6 +117,15 @@ fn at_each(
     settings: &Settings,
 ) -> Result<Vec<(Share, LatencyRound)>> {
     let mut rounds = Vec::new();
+    // What opens a flow is another question: each has had packets before its latency is measured.
+    if let Some(&(_, rate)) = rates.first() {
+        let seconds = scenario.load.seconds;
+        let each = 2.0 * f64::from(scenario.load.flows) / rate.max(1) as f64;
+        scenario.load.packets_per_second = rate;
+        scenario.load.seconds = each.clamp(0.2, seconds.max(0.2));
+        load::run_child(&scenario).context("before the latency")?;
+        scenario.load.seconds = seconds;
+    }
     for &(share, rate) in rates {
         scenario.load.packets_per_second = rate;
         let best = calmest(|| {

@@ -167,6 +167,7 @@ fn best(trials: &[Trial], bytes: usize) -> PacketRound {
     PacketRound {
         packets_per_second: most(trials),
         frame_bytes: bytes as f64,
+        payload_gbit: None,
         calm: calm.max_by(f64::total_cmp),
         loss: best.map(|best| best.loss),
         cpu_s_per_million: best.and_then(|best| best.cpu_s_per_million_packets),

@@ -26,6 +26,9 @@ pub struct PacketRound {
     pub packets_per_second: f64,
     /// The mean length of frames, their checksum sequences included.
     pub frame_bytes: f64,
+    /// Of an upload: what its client has sent and the balancer taken over, without headers and
+    /// repetitions.
+    pub payload_gbit: Option<f64>,
     /// The most with a loss of 1 % at most; none where there is no such thing, or no such trial.
     pub calm: Option<f64>,
     /// At the maximum.
@@ -171,6 +174,9 @@ pub struct Packets {
     pub rounds: Vec<f64>,
     /// On a wire with frames of that length, without preamble and gaps.
     pub gbit_per_second: f64,
+    /// Of an upload, the median of the rounds: bytes of the client's, each once.
+    #[serde(default)]
+    pub payload_gbit_per_second: Option<f64>,
     /// To nftables with the same load and size, taken in on the same CPU.
     pub ratio_to_nftables: Option<f64>,
     /// The same, to the kernel's forwarding.
@@ -330,6 +336,7 @@ fn packet_row(series: &Series<(PacketLoad, usize), PacketRound>) -> (Case, Packe
         high: most(&rounds),
         rounds,
         gbit_per_second: rounded(rate * frame * 8.0 / 1e9, 2),
+        payload_gbit_per_second: some(|round| round.payload_gbit),
         ratio_to_nftables: None,
         ratio_to_forwarding: None,
         calm_packets_per_second: some(|round| round.calm),
@@ -488,7 +495,7 @@ pub fn goals(packets: &[Packets], requests: &[Requests], latencies: &[Latency]) 
         let row = rows.find(|r| {
             r.case == case.name() && r.load == PacketLoad::TcpStream && r.bytes == UPLOAD
         });
-        row.map(|row| row.gbit_per_second)
+        row.and_then(|row| row.payload_gbit_per_second)
     };
     let uploads = upload(Case::LockstepReplicate).zip(upload(Case::Haproxy));
     let replicate = (requests.iter())

@@ -54,6 +54,7 @@ fn shortest_requests(case: Case, cpus: Cpus, settings: &Settings) -> Result<Pack
     Ok(PacketRound {
         packets_per_second: trial.packets_per_second,
         frame_bytes: trial.frame_bytes,
+        payload_gbit: None,
         calm: None,
         loss: None,
         cpu_s_per_million: Some(trial.cpu_s_per_million_packets),
@@ -71,8 +72,9 @@ fn upload(case: Case, bytes: usize, cpus: Cpus, settings: &Settings) -> Result<P
         let under_way = transfer.bytes() > 0 && begin.elapsed() >= WARM_UP;
         Ok((under_way || transfer.has_ended()).then_some(()))
     })?;
-    let (before, idle, begin) = (
+    let (before, sent, idle, begin) = (
         network.received()?,
+        transfer.bytes(),
         cpu::idle(cpus.balancer)?,
         Instant::now(),
     );
@@ -82,6 +84,7 @@ fn upload(case: Case, bytes: usize, cpus: Cpus, settings: &Settings) -> Result<P
         Ok(over.then_some(()))
     })?;
     let after = network.received()?;
+    let payload = transfer.bytes().saturating_sub(sent);
     let seconds = begin.elapsed().as_secs_f64();
     let busy = (seconds - (cpu::idle(cpus.balancer)? - idle)).max(0.0);
     transfer.stop()?;
@@ -92,6 +95,7 @@ fn upload(case: Case, bytes: usize, cpus: Cpus, settings: &Settings) -> Result<P
     Ok(PacketRound {
         packets_per_second: (packets / seconds).round(),
         frame_bytes: (bytes / packets + CHECKSUM_SEQUENCE).round(),
+        payload_gbit: Some(rounded(payload as f64 * 8.0 / seconds / 1e9, 3)),
         calm: None,
         loss: None,
         cpu_s_per_million: Some(rounded(busy / packets * 1e6, 2)),

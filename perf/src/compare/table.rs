@@ -30,7 +30,9 @@ pub fn print(results: &Results) {
     for about in &results.cases {
         println!("  {}: {}", about.case, about.differs);
     }
-    println!("\nGoals");
+    if !results.goals.is_empty() {
+        println!("\nGoals");
+    }
     for goal in &results.goals {
         println!(
             "  {} {}: {} (wanted: {} {})",

@@ -204,23 +204,3 @@ fn a_figure_without_points_is_refused() {
     figure.theirs.clear();
     assert!(svg(&figure).unwrap_err().to_string().contains("sample"));
 }
-
-/// To look at: `PLOTS=DIRECTORY cargo nextest run -p lockstep-perf --run-ignored all samples`.
-#[test]
-#[ignore = "writes files to look at"]
-fn samples() {
-    let directory = std::path::PathBuf::from(std::env::var("PLOTS").unwrap());
-    for kind in KINDS {
-        let figure = sample(kind);
-        std::fs::write(
-            directory.join(format!("{kind:?}.svg")),
-            svg(&figure).unwrap(),
-        )
-        .unwrap();
-        std::fs::write(
-            directory.join(format!("{kind:?}.png")),
-            png(&figure, "").unwrap(),
-        )
-        .unwrap();
-    }
-}

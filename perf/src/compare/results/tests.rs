@@ -8,6 +8,7 @@ fn carried(rate: f64) -> PacketRound {
     PacketRound {
         packets_per_second: rate,
         frame_bytes: 64.0,
+        payload_gbit: Some(rate / 1e3),
         calm: (rate > 100.0).then_some(rate / 2.0),
         loss: Some(0.1),
         cpu_s_per_million: Some(1e6 / rate),
