@@ -127,6 +127,7 @@ impl Thread<'_> {
     /// Returns when it began and when it was over.
     fn send_all(&mut self, live: &Live) -> Result<(u64, u64)> {
         let start = self.pace.time_of(0);
+        live.begins(start);
         let mut tell = now() + PERIOD;
         let mut told = (0, 0);
         loop {

@@ -113,7 +113,7 @@ pub struct Arguments {
     /// How packets get between driver and generator.
     #[arg(long, value_enum, default_value = "auto")]
     mode: Binding,
-    /// A CPU whose time is looked at meanwhile: the one of what is tested.
+    /// A CPU that is looked at while it is sent: the one of what is tested.
     #[arg(long)]
     observe_core: Option<usize>,
     /// A table, or JSON.

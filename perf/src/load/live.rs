@@ -1,8 +1,10 @@
 //! What threads say of a trial while it runs.
 
+use super::observer::Mark;
 use super::spread::Spread;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
 
 /// How often a thread says where it is, in nanoseconds.
 pub const PERIOD: u64 = 50_000_000;
@@ -20,13 +22,16 @@ pub struct Live {
     received: AtomicU64,
     /// Latencies since they were last looked at; none if nobody looks.
     spread: Option<Mutex<Spread>>,
+    /// Who wants to know when it is sent; none: nobody.
+    marks: Option<Sender<Mark>>,
 }
 
 impl Live {
-    /// For somebody who looks at the latencies meanwhile, or for nobody.
-    pub fn new(watched: bool) -> Self {
+    /// For somebody who looks at the latencies meanwhile, or for nobody; and for an observer.
+    pub fn new(watched: bool, marks: Option<Sender<Mark>>) -> Self {
         Live {
             spread: watched.then(|| Mutex::new(Spread::new())),
+            marks,
             ..Live::default()
         }
     }
@@ -61,9 +66,27 @@ impl Live {
         }
     }
 
+    /// A thread begins to send at this time.
+    pub fn begins(&self, at: u64) {
+        self.mark(Mark::Begins(at));
+    }
+
     /// A thread has sent all.
     pub fn is_over(&self) {
         self.over.fetch_add(1, Ordering::Release);
+        self.mark(Mark::Over);
+    }
+
+    /// All threads have ended, well or not.
+    pub fn ended(&self) {
+        self.mark(Mark::Ended);
+    }
+
+    fn mark(&self, mark: Mark) {
+        if let Some(marks) = &self.marks {
+            // An observer that has failed says so itself.
+            let _ = marks.send(mark);
+        }
     }
 
     /// Whether all of `threads` have sent all, and everything has come.

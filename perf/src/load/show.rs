@@ -114,7 +114,8 @@ impl About {
             table.line("unsent", format!("{unsent}: due, and not sent in time"));
         }
         if let Some(seconds) = outcome.observed_cpu_seconds {
-            table.line("observed CPU", format!("{seconds:.2} s not idle"));
+            let busy = format!("{seconds:.2} s not idle while it was sent");
+            table.line("observed CPU", busy);
         }
         if self.counted {
             self.arrivals(&mut table, outcome);

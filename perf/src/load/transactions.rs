@@ -110,6 +110,7 @@ pub fn run(
     }
     let mut pace = pace(now());
     let start = pace.time_of(0);
+    live.begins(start);
     let end = thread.begin_all(&mut pace, live)?.max(start);
     thread.wait_for_all(end, patience, live)?;
     thread.close_all()?;
