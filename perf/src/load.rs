@@ -138,6 +138,10 @@ pub struct Outcome {
     pub retransmitted: u64,
     /// TCP: transactions that were reset, or closed before their end; of SYNs, those that were refused.
     pub resets: u64,
+    /// RR: connections that were there when the first request was due; none of other loads.
+    pub connections: Option<u64>,
+    /// TCP: connections that were lost between two requests, or could not be set up again.
+    pub disconnected: u64,
     /// TCP: transactions among `received` that the server answered with an error.
     pub errors: u64,
     /// Frames that came to the generator's sockets and were not its own.

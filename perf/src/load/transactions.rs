@@ -51,6 +51,8 @@ pub struct Counts {
     pub retransmitted: u64,
     /// Connections lost between transactions, or that could not be set up.
     pub dropped: u64,
+    /// Of RR: connections that were there when the first request was due.
+    pub connections: Option<u64>,
 }
 
 struct Thread<'a> {
@@ -170,15 +172,19 @@ impl Thread<'_> {
                 idle(self.ports(), time, until)?;
             }
         }
-        let ready = self.clients.ready.len();
+        let open = self.clients.all.iter().filter(|client| client.is_open());
+        let open = open.count() as u64;
         ensure!(
-            ready > 0 || live.is_stopped(),
+            open > 0 || live.is_stopped(),
             "none of {count} connections could be made ({} were refused or given up): does the server \
              listen, and do its answers come back to this interface?",
             self.clients.counts.dropped
         );
         // What was refused here is not of the transactions that follow.
-        self.clients.counts = Counts::default();
+        self.clients.counts = Counts {
+            connections: Some(open),
+            ..Counts::default()
+        };
         Ok(())
     }
 

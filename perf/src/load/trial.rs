@@ -257,6 +257,8 @@ fn sum(parts: &[Part], rate: f64, tcp: bool) -> Outcome {
         transactions: if tcp { received } else { 0 },
         retransmitted: of(|part| part.transactions.retransmitted),
         resets,
+        connections: parts.iter().find_map(|part| part.transactions.connections),
+        disconnected: of(|part| part.transactions.dropped),
         errors: of(|part| part.transactions.errors),
         foreign: of(|part| part.foreign),
         observed_cpu_seconds: None,
