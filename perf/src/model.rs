@@ -26,14 +26,14 @@ use std::time::Instant;
 /// What `lockstep-perf model` is told.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Where the measured costs are, and where the figures go; those of a quick run go into its directory
-    /// `quick`.
+    /// Where the measured costs are (core.json, session.json, replicate.json, compare.json), and where the
+    /// figures go; those of a quick run go into its directory `quick`.
     #[arg(long, default_value = "perf/results")]
     results: PathBuf,
-    /// A small simulation.
+    /// A tenth of the connections and fewer steps, to try the simulation out.
     #[arg(long)]
     quick: bool,
-    /// The seed of the simulation's random numbers.
+    /// The seed of the simulation's random numbers: the same one gives the same figures.
     #[arg(long, default_value_t = 7)]
     seed: u64,
     /// What hosts are like.
@@ -47,6 +47,7 @@ const REPLACED_QUICKLY: [usize; 3] = [1, 30, 300];
 
 /// Simulates, reckons, prints, and writes the figures.
 pub fn run(arguments: &Arguments) -> Result<()> {
+    arguments.hosts.check()?;
     let start = Instant::now();
     let costs = Costs::read(&arguments.results)?;
     let size = Size {
