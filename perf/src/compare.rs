@@ -21,8 +21,6 @@ mod results;
 mod streams;
 mod table;
 
-pub use packets::{Load, send};
-
 use crate::measure::{KernelAhead, needs_root, run_ahead_of_others, write};
 use crate::replicate;
 use anyhow::{Context, Result, bail, ensure};
