@@ -21,8 +21,6 @@ mod results;
 mod streams;
 mod table;
 
-pub use packets::{Load, send};
-
 use crate::measure::{KernelAhead, needs_root, run_ahead_of_others, write};
 use crate::replicate;
 use anyhow::{Context, Result, bail, ensure};
@@ -123,7 +121,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let _kernel = KernelAhead::on(&[cpus.generator, cpus.balancer])?;
     let begin = Instant::now();
     let mut comparison = Comparison::new(arguments, cpus);
-    comparison.measure()?;
+    let measured = comparison.measure();
+    // What is half measured is not written.
+    interrupted::end_if_begun();
+    measured?;
     let results = comparison.results();
     table::print(&results);
     let directory = match arguments.quick {
@@ -296,6 +297,7 @@ impl<'a> Comparison<'a> {
     /// the others from being measured.
     fn heeded<T>(&mut self, case: Case, what: &str, outcome: Result<Vec<T>>) -> Vec<T> {
         outcome.unwrap_or_else(|error| {
+            interrupted::end_if_begun();
             let line = format!("{case}, {what}: {error:#}");
             eprintln!("  failed: {line}");
             self.failed.push(line);

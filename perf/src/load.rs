@@ -21,6 +21,7 @@ mod observer;
 mod pace;
 mod packet;
 mod place;
+mod prepared;
 mod respond;
 mod response;
 mod search;

@@ -9,14 +9,13 @@
 use super::Cpus;
 use super::case::Case;
 use super::engine::IN;
-use super::packets::{self, DEVICE, PORT as UDP_PORT, mtu};
+use super::packets::{self, DEVICE, mtu, place};
 use super::requests::{self, DIRECT, MTU, Servers};
 use super::results::{LatencyRound, Share};
-use crate::load::{self, Load, Mac, Mix, Outcome, Place, Protocol, Scenario};
+use crate::load::{self, Load, Mac, Mix, Outcome, Protocol, Scenario};
 use crate::measure::rounded;
 use crate::replicate::network::{CLIENT_DEVICE, PORT, VIP};
 use anyhow::{Context, Result, anyhow, ensure};
-use lockstep_tests::lab::Netns;
 
 /// Frames of datagrams whose latency is measured.
 const BYTES: usize = 64;
@@ -43,25 +42,9 @@ pub fn datagrams(
 ) -> Result<Vec<(Share, LatencyRound)>> {
     let network = packets::Network::build(mtu(BYTES))?;
     let _balancer = packets::start(case, &network, cpus)?;
-    let load = Load {
-        protocol: Protocol::Udp,
-        destinations: vec![(packets::destination(case), UDP_PORT).into()],
-        sources: Vec::new(),
-        flows: settings.flows,
-        sizes: Mix::one(BYTES).map_err(|error| anyhow!(error))?,
-        packets_per_second: 0,
-        seconds: settings.seconds,
-        path: "/".to_owned(),
-        next_hop: Some(Mac(network.balancer.mac(IN)?)),
-        sink_ports: Vec::new(),
-    };
-    let scenario = Scenario {
-        source: place(&network.generator, DEVICE),
-        sink: Some(place(&network.sink, DEVICE)),
-        cpu: cpus.generator,
-        observed_cpu: Some(cpus.balancer),
-        load,
-    };
+    let mut scenario = packets::scenario(case, &network, cpus, settings.flows, BYTES)?;
+    scenario.sink = Some(place(&network.sink, DEVICE));
+    scenario.load.seconds = settings.seconds;
     at_each(case, scenario, rates, settings)
 }
 
@@ -101,14 +84,6 @@ pub fn requests(
         load,
     };
     at_each(case, scenario, rates, settings)
-}
-
-fn place(netns: &Netns, interface: &str) -> Place {
-    Place {
-        netns: Some(netns.name().to_owned()),
-        interface: interface.to_owned(),
-        queue: 0,
-    }
 }
 
 fn at_each(

@@ -388,6 +388,7 @@ impl Arguments {
                 links,
                 gue_port: self.gue_port,
                 run: 0,
+                prepared: None,
             }));
         }
         let close = if self.protocol == Protocol::Crr {

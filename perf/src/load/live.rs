@@ -1,13 +1,19 @@
 //! What threads say of a trial while it runs.
 
-use super::observer::Mark;
+use super::clock::{idle, now};
+use super::observer::{Look, Mark};
 use super::spread::Spread;
+use anyhow::Result;
+use std::iter;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 
 /// How often a thread says where it is, in nanoseconds.
 pub const PERIOD: u64 = 50_000_000;
+/// How long before the first packet is due the observed CPU is looked at, in nanoseconds: that takes
+/// less, so that no packet waits for it.
+pub const LEAD: u64 = 500_000;
 
 /// What all threads of a trial share. They write it now and then, never for a single packet.
 #[derive(Debug, Default)]
@@ -22,16 +28,16 @@ pub struct Live {
     received: AtomicU64,
     /// Latencies since they were last looked at; none if nobody looks.
     spread: Option<Mutex<Spread>>,
-    /// Who wants to know when it is sent; none: nobody.
-    marks: Option<Sender<Mark>>,
+    /// The CPU that is observed, and who does; none: nobody.
+    observed: Option<(usize, Sender<Mark>)>,
 }
 
 impl Live {
     /// For somebody who looks at the latencies meanwhile, or for nobody; and for an observer.
-    pub fn new(watched: bool, marks: Option<Sender<Mark>>) -> Self {
+    pub fn new(watched: bool, observed: Option<(usize, Sender<Mark>)>) -> Self {
         Live {
             spread: watched.then(|| Mutex::new(Spread::new())),
-            marks,
+            observed,
             ..Live::default()
         }
     }
@@ -66,9 +72,23 @@ impl Live {
         }
     }
 
-    /// A thread begins to send at this time.
-    pub fn begins(&self, at: u64) {
-        self.mark(Mark::Begins(at));
+    /// A thread sends from `start` on. Returns a little before that, or when the trial is to end.
+    ///
+    /// It looks at the observed CPU itself: one that sends as fast as it can leaves its CPU to no
+    /// observer for up to a tenth of a second.
+    pub fn begins_at(&self, start: u64) -> Result<()> {
+        let Some((cpu, _)) = self.observed else {
+            return Ok(());
+        };
+        loop {
+            let time = now();
+            if time.saturating_add(LEAD) >= start || self.is_stopped() {
+                break;
+            }
+            idle(iter::empty(), time, start - LEAD)?;
+        }
+        self.mark(Mark::Begins(Look::at(cpu)?));
+        Ok(())
     }
 
     /// A thread has sent all.
@@ -83,7 +103,7 @@ impl Live {
     }
 
     fn mark(&self, mark: Mark) {
-        if let Some(marks) = &self.marks {
+        if let Some((_, marks)) = &self.observed {
             // An observer that has failed says so itself.
             let _ = marks.send(mark);
         }

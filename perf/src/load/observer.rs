@@ -5,18 +5,34 @@ use super::clock::now;
 use crate::cpu;
 use anyhow::Result;
 use std::sync::mpsc::Receiver;
-use std::thread;
-use std::time::Duration;
 
 /// What the threads of a trial say of themselves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Mark {
-    /// One begins to send at this time.
-    Begins(u64),
+    /// One begins to send, and saw this.
+    Begins(Look),
     /// One has sent all.
     Over,
     /// The trial has come to its end, or failed.
     Ended,
+}
+
+/// What a look at a CPU says, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Look {
+    /// When that was.
+    at: f64,
+    /// For how long it had been idle by then.
+    idle: f64,
+}
+
+impl Look {
+    /// Now.
+    pub fn at(cpu: usize) -> Result<Self> {
+        let idle = cpu::idle(cpu)?;
+        let at = now() as f64 / 1e9;
+        Ok(Look { at, idle })
+    }
 }
 
 /// Seconds of a CPU, and of how many.
@@ -35,39 +51,33 @@ impl Observed {
     }
 }
 
-/// Looks at the CPU when the first of `threads` threads begins to send, and when the last one has sent
+/// What the CPU did from when the first of `threads` threads began to send until the last one has sent
 /// all; none if it never came to that.
 ///
-/// It has a thread of its own: a look at the kernel's statistics takes longer than a packet may wait.
+/// It has a thread of its own, so that what arrives in the end does not wait for the second look.
 pub fn observe(cpu: usize, threads: usize, marks: &Receiver<Mark>) -> Result<Option<Observed>> {
-    between(threads, marks, |at| {
-        let before = at.saturating_sub(now());
-        thread::sleep(Duration::from_nanos(before));
-        Ok((now() as f64 / 1e9, cpu::idle(cpu)?))
-    })
+    between(threads, marks, || Look::at(cpu))
 }
 
-/// `look` waits for a time and says when it looked, and for how long the CPU had been idle by then.
 fn between(
     threads: usize,
     marks: &Receiver<Mark>,
-    mut look: impl FnMut(u64) -> Result<(f64, f64)>,
+    look: impl FnOnce() -> Result<Look>,
 ) -> Result<Option<Observed>> {
     let mut first = None;
     let mut over = 0;
     // Whoever is gone has nothing more to say, either.
     while let Ok(mark) = marks.recv() {
         match mark {
-            Mark::Begins(at) if first.is_none() => first = Some(look(at)?),
-            Mark::Begins(_) => {}
+            Mark::Begins(look) => first = first.or(Some(look)),
             Mark::Over => over += 1,
             Mark::Ended => break,
         }
         if over == threads {
-            let Some((began, idle)) = first else { break };
-            let (end, idle_then) = look(0)?;
-            let window = end - began;
-            let busy = (window - (idle_then - idle)).clamp(0.0, window.max(0.0));
+            let Some(first) = first else { break };
+            let last = look()?;
+            let window = last.at - first.at;
+            let busy = (window - (last.idle - first.idle)).clamp(0.0, window.max(0.0));
             return Ok(Some(Observed { busy, window }));
         }
     }
@@ -76,30 +86,39 @@ fn between(
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
+    use crate::load::live::{LEAD, Live};
     use std::sync::mpsc::channel;
 
-    /// What is seen by an observer of two threads, and the times that it waited for.
-    fn seen(marks: &[Mark]) -> (Option<Observed>, Vec<u64>) {
+    const EARLY: Look = Look {
+        at: 10.0,
+        idle: 100.0,
+    };
+    const LATER: Look = Look {
+        at: 11.0,
+        idle: 100.5,
+    };
+
+    /// What is seen by an observer of two threads.
+    fn seen(marks: &[Mark]) -> Option<Observed> {
         let (sender, receiver) = channel();
         marks.iter().for_each(|mark| sender.send(*mark).unwrap());
         drop(sender);
-        let mut waited = Vec::new();
-        let mut looks = [(10.0, 100.0), (14.0, 103.0)].into_iter();
-        let observed = between(2, &receiver, |at| {
-            waited.push(at);
-            Ok(looks.next().unwrap())
-        });
-        (observed.unwrap(), waited)
+        let last = Look {
+            at: 14.0,
+            idle: 103.0,
+        };
+        between(2, &receiver, || Ok(last)).unwrap()
     }
 
     #[test]
     fn a_cpu_is_looked_at_from_the_first_that_sends_to_the_last_that_has_sent_all() {
         use Mark::{Begins, Ended, Over};
-        let all = [Begins(7), Begins(8), Over, Over, Ended];
-        let (observed, waited) = seen(&all);
+        let all = [Begins(EARLY), Begins(LATER), Over, Over, Ended];
         // Three of four seconds it was idle.
-        let observed = observed.unwrap();
+        let observed = seen(&all).unwrap();
         assert_eq!(
             observed,
             Observed {
@@ -107,11 +126,25 @@ mod tests {
                 window: 4.0
             }
         );
-        assert_eq!(waited, [7, 0]);
         assert_eq!(observed.of(5.0), Some(1.25));
         assert_eq!(observed.of(9.0), None);
-        for marks in [&all[..3], &[Begins(7), Over, Ended], &[Ended], &[]] {
-            assert_eq!(seen(marks).0, None, "{marks:?}");
+        for marks in [&all[..3], &[Begins(EARLY), Over, Ended], &[Ended], &[]] {
+            assert_eq!(seen(marks), None, "{marks:?}");
         }
+    }
+
+    #[test]
+    fn the_first_look_is_a_little_before_the_start_and_waits_for_nothing_once_all_is_over() {
+        let (sender, receiver) = channel();
+        let live = Live::new(false, Some((0, sender)));
+        let start = now() + 2_000_000;
+        live.begins_at(start).unwrap();
+        let Ok(Mark::Begins(look)) = receiver.try_recv() else {
+            panic!("nobody has looked")
+        };
+        assert!(look.at >= (start - LEAD) as f64 / 1e9, "{look:?} {start}");
+        live.stop(false);
+        live.begins_at(u64::MAX).unwrap();
+        Live::new(false, None).begins_at(u64::MAX).unwrap();
     }
 }

@@ -6,7 +6,7 @@ use super::clock::{idle, now};
 use super::datagrams::{Part, Sockets};
 use super::flows::Flows;
 use super::ledger;
-use super::live::{Live, PERIOD};
+use super::live::{LEAD, Live, PERIOD};
 use super::pace::Pace;
 use super::packet::{Content, Link, read, write_tcp};
 use super::socket::{Sending, Socket};
@@ -110,9 +110,9 @@ pub fn run(
     } else {
         thread.clients.ready.extend(0..count);
     }
-    let mut pace = pace(now());
+    let mut pace = pace(now() + LEAD);
     let start = pace.time_of(0);
-    live.begins(start);
+    live.begins_at(start)?;
     let end = thread.begin_all(&mut pace, live)?.max(start);
     thread.wait_for_all(end, patience, live)?;
     thread.close_all()?;

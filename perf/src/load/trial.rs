@@ -6,6 +6,7 @@ use super::datagrams::{self, Datagrams, Part, Share, Sockets};
 use super::live::Live;
 use super::observer::{Observed, observe};
 use super::pace::Pace;
+use super::prepared::Prepared;
 use super::show::Progress;
 use super::socket::Line;
 use super::spread::Spread;
@@ -96,6 +97,11 @@ pub fn run(
     if let Plan::Udp(datagrams) = plan {
         // Of the clock, so that a run after this one has other numbers, too.
         datagrams.run = (now() >> 20) as u16;
+        // Nobody here reads a stamp otherwise.
+        datagrams.prepared = match bench.sink.counts() {
+            true => None,
+            false => Prepared::new(datagrams),
+        };
     }
     let offered = Rate {
         rate,
@@ -127,7 +133,7 @@ fn observed(
     let threads = bench.source.sockets.len();
     let (marks, seen) = channel();
     let cpu = bench.observed_cpu;
-    let live = Live::new(progress.is_shown(), cpu.map(|_| marks));
+    let live = Live::new(progress.is_shown(), cpu.map(|cpu| (cpu, marks)));
     thread::scope(|scope| {
         let observer = cpu.map(|cpu| scope.spawn(move || observe(cpu, threads, &seen)));
         let parts = parts(bench, plan, rate, &live, progress, stop);

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use std::net::IpAddr;
 
 /// A trial in which `arrived` of `sent` packets a second arrived.
 fn trial(sent: f64, arrived: f64) -> Trial {
@@ -70,4 +71,16 @@ fn the_largest_frame_fills_the_largest_link_with_a_header_in_front() {
     const OUTER_IPV4: usize = 20;
     assert_eq!(packet_bytes(LARGE) + OUTER_IPV4, usize::from(LARGEST_MTU));
     assert_eq!([64, 1_400, LARGE].map(mtu), [MTU, MTU, LARGEST_MTU]);
+}
+
+#[test]
+fn there_are_source_addresses_for_all_flows() {
+    assert_eq!(
+        network::sources(1),
+        ["198.18.0.2".parse::<IpAddr>().unwrap()]
+    );
+    assert_eq!(network::sources(50_000).len(), 1);
+    let two = network::sources(50_001);
+    assert_eq!(two[1], "198.18.0.3".parse::<IpAddr>().unwrap());
+    assert_eq!(two.len(), 2);
 }
