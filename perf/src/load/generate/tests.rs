@@ -52,7 +52,7 @@ fn what_a_measurement_asks_for_is_what_the_child_is_told() {
         (load.protocol, &load.destinations, &load.sources)
     );
     assert_eq!(
-        (told.interface.as_str(), told.netns.as_deref()),
+        (told.at.interface.as_str(), told.at.netns.as_deref()),
         ("in0", Some("in0-netns"))
     );
     assert_eq!(
@@ -60,7 +60,7 @@ fn what_a_measurement_asks_for_is_what_the_child_is_told() {
         (Some("out0"), Some("out0-netns"))
     );
     assert_eq!(
-        (told.queue, told.sink_queue, told.core),
+        (told.at.queue, told.sink_queue, told.at.core),
         (vec![1], vec![2], vec![3])
     );
     assert_eq!(
