@@ -6,7 +6,7 @@ use super::datagrams::Datagrams;
 use super::flows::Flows;
 use super::packet::{Link, shortest};
 use super::place::Interface;
-use super::search::{Found, Goal, search};
+use super::search::{Goal, search};
 use super::show::{self, About, Progress};
 use super::socket::Line;
 use super::stop::Stop;
@@ -417,14 +417,8 @@ impl Arguments {
             }
             Ok(Some(outcome))
         })?;
-        let all = |found: &Found| -> Result<()> {
-            let mut trials = found.trials.iter();
-            trials.try_for_each(|outcome| self.is_complete(outcome, stop))
-        };
         if json {
             println!("{}", serde_json::to_string(&found)?);
-            self.write_histogram(&percentiles)?;
-            return all(&found);
         }
         let (Some(rate), Some(outcome)) = (found.rate, &found.outcome) else {
             bail!(
@@ -433,18 +427,21 @@ impl Arguments {
                 self.loss
             );
         };
-        println!(
-            "\nhighest rate   {rate}/s with {} % loss at most",
-            self.loss
-        );
-        if found.limited_by_the_generator {
+        if !json {
             println!(
-                "               above it the generator cannot send: more --queues and --cores"
+                "\nhighest rate   {rate}/s with {} % loss at most",
+                self.loss
             );
+            if found.limited_by_the_generator {
+                println!(
+                    "               above it the generator cannot send: more --queues and --cores"
+                );
+            }
+            print!("{}", self.about().table(outcome));
         }
-        print!("{}", self.about().table(outcome));
         self.write_histogram(&percentiles)?;
-        all(&found)
+        let mut trials = found.trials.iter();
+        trials.try_for_each(|outcome| self.is_complete(outcome, stop))
     }
 
     /// Fewer connections than were asked for are another load: whoever reads only the exit code is to
