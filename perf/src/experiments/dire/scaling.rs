@@ -17,7 +17,7 @@ const TITLE: &str = "An iperf3 stream by the number of replicas";
 
 /// Measures every number in every round, and the plain way beside them.
 pub fn run(settings: &Settings) -> Result<Vec<Figure>> {
-    let (upload, download) = if settings.quick { (2, 1) } else { (6, 4) };
+    let (upload, download) = if settings.quick { (2, 2) } else { (6, 4) };
     let ways: Vec<Way> = (COUNTS.map(Way::Replicate).into_iter())
         .chain([Way::Dnat])
         .collect();

@@ -138,8 +138,10 @@ pub struct DataSession {
     pub id: String,
     /// The index of its primary.
     pub primary: Option<usize>,
-    /// The indices of the replicas in sync.
-    pub in_sync: Vec<usize>,
+    /// How many replicas are in sync.
+    pub in_sync: usize,
+    /// The others, and what is with them.
+    pub behind: Vec<String>,
 }
 
 /// Finds it.
@@ -152,11 +154,15 @@ pub fn data_session(network: &Network, direction: Direction) -> Result<DataSessi
     let data = sessions.iter().max_by_key(|s| s[carried].as_u64());
     let data = data.context("there is no session")?;
     let replicas = data["replicas"].as_array().context("no replicas")?;
-    let in_sync = replicas.iter().filter(|r| r["state"] == "in-sync");
+    let behind: Vec<String> = (replicas.iter())
+        .filter(|replica| replica["state"] != "in-sync")
+        .map(|replica| format!("{} {}", replica["name"], replica["state"]))
+        .collect();
     Ok(DataSession {
         id: data["id"].as_str().unwrap_or_default().to_owned(),
         primary: index(&data["primary"]),
-        in_sync: in_sync.filter_map(|r| index(&r["name"])).collect(),
+        in_sync: replicas.len() - behind.len(),
+        behind,
     })
 }
 
