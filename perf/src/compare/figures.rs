@@ -25,8 +25,8 @@ fn bars(id: String, title: String, y: (&str, &str)) -> Figure {
         id,
         title,
         kind: Kind::Bars,
-        x: axis("case", ""),
-        y: axis(y.0, y.1),
+        x: Axis::new("case", ""),
+        y: Axis::new(y.0, y.1),
         labels: Vec::new(),
         ours: Vec::new(),
         theirs: Vec::new(),
@@ -34,14 +34,6 @@ fn bars(id: String, title: String, y: (&str, &str)) -> Figure {
         differs: Vec::new(),
         facts: Vec::new(),
         quick: false,
-    }
-}
-
-fn axis(label: &str, unit: &str) -> Axis {
-    Axis {
-        label: label.to_owned(),
-        unit: unit.to_owned(),
-        logarithmic: false,
     }
 }
 
@@ -80,12 +72,12 @@ fn packets(results: &Results, bytes: usize) -> Figure {
     figure.facts = (rows.iter())
         .filter(|row| row.load == PacketLoad::Udp)
         .filter_map(|row| {
-            Some(Fact {
-                name: format!("{} to {}", row.case, peer(&row.case, Case::nftables)),
-                ours: row.ratio_to_nftables?,
-                theirs: None,
-                unit: "times".to_owned(),
-            })
+            Some(Fact::new(
+                format!("{} to {}", row.case, peer(&row.case, Case::nftables)),
+                row.ratio_to_nftables?,
+                None,
+                "times",
+            ))
         })
         .collect();
     figure.differs = differs(results, |case| rows.iter().any(|row| row.case == case));
@@ -135,12 +127,12 @@ fn requests(results: &Results) -> Figure {
             points: points.collect(),
         });
         figure.facts.extend(rows.iter().filter_map(|row| {
-            Some(Fact {
-                name: format!("{} to haproxy, {name}", row.case),
-                ours: row.ratio_to_haproxy?,
-                theirs: None,
-                unit: "times".to_owned(),
-            })
+            Some(Fact::new(
+                format!("{} to haproxy, {name}", row.case),
+                row.ratio_to_haproxy?,
+                None,
+                "times",
+            ))
         }));
     }
     let labels = figure.labels.clone();
@@ -187,16 +179,16 @@ fn latency(results: &Results, load: LatencyLoad, share: Share) -> Figure {
         .filter(|row| row.case != Case::LinuxForwarding.name());
     figure.facts = added
         .filter_map(|row| {
-            Some(Fact {
-                name: format!(
+            Some(Fact::new(
+                format!(
                     "p99 that {} adds to {}",
                     row.case,
                     peer(&row.case, Case::forwarding)
                 ),
-                ours: row.added_p99_us?,
-                theirs: None,
-                unit: "µs".to_owned(),
-            })
+                row.added_p99_us?,
+                None,
+                "µs",
+            ))
         })
         .collect();
     figure.differs = differs(results, |case| rows.iter().any(|row| row.case == case));

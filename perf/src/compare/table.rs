@@ -1,6 +1,7 @@
 //! What the comparison came to, on the terminal.
 
 use super::results::{Latency, LatencyLoad, PacketLoad, Results};
+use crate::plot::grouped;
 use comfy_table::{CellAlignment, Table, presets};
 use std::collections::BTreeSet;
 
@@ -189,15 +190,7 @@ fn percent(share: f64) -> String {
 }
 
 fn thousands(value: f64) -> String {
-    let digits = format!("{value:.0}");
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    grouped(value.round() as u64)
 }
 
 #[cfg(test)]

@@ -2,14 +2,6 @@ use super::*;
 use crate::figure::{Axis, Point, Series};
 use shape::Shape;
 
-fn axis(label: &str, unit: &str) -> Axis {
-    Axis {
-        label: label.to_owned(),
-        unit: unit.to_owned(),
-        logarithmic: false,
-    }
-}
-
 fn series(name: &str, points: &[(f64, f64)]) -> Series {
     let point = |&(x, y): &(f64, f64)| Point {
         low: crate::measure::rounded(y * 0.9, 3),
@@ -61,8 +53,8 @@ pub fn sample(kind: Kind) -> Figure {
         id: "sample".to_owned(),
         title: "Packets a second through one balancer, by the number of its CPUs".to_owned(),
         kind,
-        x: axis("CPUs", ""),
-        y: axis("throughput", "packets/s"),
+        x: Axis::new("CPUs", ""),
+        y: Axis::new("throughput", "packets/s"),
         labels,
         ours,
         theirs,

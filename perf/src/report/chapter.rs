@@ -334,12 +334,9 @@ mod tests {
     fn a_figure_has_picture_table_ratio_and_the_command_that_measures_it_again() {
         let mut figure = sample(Kind::Lines);
         figure.id = "003-4.2".to_owned();
-        figure.facts.push(Fact {
-            name: "most".to_owned(),
-            ours: 4.1e6,
-            theirs: Some(2.05e6),
-            unit: "packets/s".to_owned(),
-        });
+        figure
+            .facts
+            .push(Fact::new("most", 4.1e6, Some(2.05e6), "packets/s"));
         let page = page(&[figure]);
         for wanted in [
             "## Seed 003",
