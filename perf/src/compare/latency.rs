@@ -155,7 +155,7 @@ fn round(outcome: &Outcome) -> Result<LatencyRound> {
         p99_us: latency.p99_us,
         p999_us: latency.p999_us,
         max_us: latency.max_us,
-        lost: rounded(missed as f64 / due as f64, 5),
+        lost: rounded(missed as f64 / due as f64, 7),
         again: 0,
         cpu_s_per_million: cpu.map(|cpu| rounded(cpu / outcome.received as f64 * 1e6, 2)),
     })

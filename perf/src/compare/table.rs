@@ -1,5 +1,6 @@
 //! What the comparison came to, on the terminal.
 
+use super::ratio::Ratio;
 use super::results::{Latency, LatencyLoad, PacketLoad, Results};
 use comfy_table::{CellAlignment, Table, presets};
 use std::collections::BTreeSet;
@@ -12,7 +13,8 @@ pub fn print(results: &Results) {
     );
     println!("{}", packets(results));
     println!(
-        "+ as much as the generator could offer. Ratios are to what has its packets taken in on the same CPU."
+        "≥: as much as the generator could offer. A ratio to or of that is a bound, ≥ or ≤; of two such, it \
+         says nothing (?)."
     );
     println!("\nRequests a second at most");
     println!("{}", requests(results));
@@ -34,17 +36,20 @@ pub fn print(results: &Results) {
         println!("\nGoals");
     }
     for goal in &results.goals {
+        let notes: Vec<String> = goal.notes.iter().map(|note| format!("; {note}")).collect();
         println!(
-            "  {} {}: {} (wanted: {} {})",
+            "  {} {}: {}{} (wanted: {} {}){}",
             if goal.met {
                 "reached    "
             } else {
                 "not reached"
             },
             goal.goal,
+            goal.bound.sign(),
             goal.measured,
             if goal.at_least { "at least" } else { "at most" },
-            goal.wanted
+            goal.wanted,
+            notes.concat(),
         );
     }
 }
@@ -78,16 +83,16 @@ fn packets(results: &Results) -> Table {
             bytes,
             format!(
                 "{}{}",
+                if row.bound_by_generator { "≥ " } else { "" },
                 thousands(row.packets_per_second),
-                if row.is_generators_limit { "+" } else { " " }
             ),
-            thousands(row.low),
-            thousands(row.high),
-            ratio(row.ratio_to_nftables),
-            ratio(row.ratio_to_forwarding),
+            thousands(row.spread.low),
+            thousands(row.spread.high),
+            held(row.to_nftables.as_ref()),
+            held(row.to_forwarding.as_ref()),
             format!("{:.2}", row.gbit_per_second),
             row.calm_packets_per_second.map_or("-".into(), thousands),
-            ratio(row.cpu_s_per_million_packets),
+            two_digits(row.cpu_s_per_million_packets),
             percent(row.balancer_cpu),
         ]);
     }
@@ -112,10 +117,10 @@ fn requests(results: &Results) -> Table {
             row.case.clone(),
             row.load.clone(),
             thousands(row.requests_per_second),
-            thousands(row.low),
-            thousands(row.high),
-            ratio(row.ratio_to_haproxy),
-            ratio(row.ratio_to_forwarding),
+            thousands(row.spread.low),
+            thousands(row.spread.high),
+            held(row.to_haproxy.as_ref()),
+            held(row.to_forwarding.as_ref()),
             format!("{:.1}", row.cpu_s_per_million_requests),
             percent(row.balancer_cpu),
             row.errors.to_string(),
@@ -157,7 +162,7 @@ fn latencies(results: &Results, load: LatencyLoad) -> Table {
                     row.added_p99_us
                         .map_or("-".into(), |added| format!("{added:+.0}")),
                     format!("{:.2} %", row.lost * 100.0),
-                    ratio(row.cpu_s_per_million),
+                    two_digits(row.cpu_s_per_million),
                 ]),
                 None => cells.extend(["-", "-", "-", "-"].map(str::to_owned)),
             }
@@ -180,7 +185,12 @@ fn table(head: &[&str]) -> Table {
     table
 }
 
-fn ratio(value: Option<f64>) -> String {
+/// The ratio, and whom to.
+fn held(ratio: Option<&Ratio>) -> String {
+    ratio.map_or("-".to_owned(), |ratio| format!("{ratio} {}", ratio.to))
+}
+
+fn two_digits(value: Option<f64>) -> String {
     value.map_or("-".to_owned(), |value| format!("{value:.2}"))
 }
 
@@ -208,8 +218,8 @@ mod tests {
     fn numbers_are_written_for_people() {
         assert_eq!(thousands(1_234_567.4), "1,234,567");
         assert_eq!(thousands(999.0), "999");
-        assert_eq!(ratio(None), "-");
-        assert_eq!(ratio(Some(1.5)), "1.50");
+        assert_eq!(two_digits(None), "-");
+        assert_eq!(two_digits(Some(1.5)), "1.50");
         assert_eq!(percent(0.876), "88 %");
     }
 }
