@@ -23,6 +23,7 @@ mod results;
 mod streams;
 mod table;
 
+pub use goals::in_percent;
 pub use ratio::Bound;
 
 use crate::measure::{KernelAhead, needs_root, run_ahead_of_others, write};

@@ -150,7 +150,7 @@ fn half_load(latencies: &[Latency], case: Case) -> Option<Figure> {
         value: ours.added_p99_us?,
         bound: Bound::Exact,
         faults: faults
-            .map(|row| format!("{} lost {}", row.case, share(row.lost)))
+            .map(|row| format!("{} lost {}", row.case, in_percent(row.lost)))
             .collect(),
     })
 }
@@ -186,7 +186,7 @@ fn upload(packets: &[Packets]) -> Option<Figure> {
 }
 
 /// A share, 0 to 1, in percent; not 0 of what is anything.
-pub fn share(value: f64) -> String {
+pub fn in_percent(value: f64) -> String {
     match value {
         0.0 => "0 %".to_owned(),
         value if value < 0.0001 => "< 0.01 %".to_owned(),

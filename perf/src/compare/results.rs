@@ -43,7 +43,7 @@ pub struct PacketRound {
     pub balancer_cpu: f64,
 }
 
-/// Latency in one round.
+/// Latency in one trial. Of one in which something stood still, there are more in the same round.
 #[derive(Debug, Clone, Serialize)]
 pub struct LatencyRound {
     /// What arrived a second.
@@ -62,8 +62,17 @@ pub struct LatencyRound {
     pub lost: f64,
     /// The balancer's CPU time for a million, in seconds.
     pub cpu_s_per_million: Option<f64>,
-    /// How often the trial was made again, for something had stood still.
-    pub again: u32,
+}
+
+/// The scheduler gives programs of no priority 50 ms of a second, whoever runs ahead of them: what
+/// stood still for so many microseconds most likely did for that. It may also have been the case.
+const STANDSTILL_US: f64 = 20_000.0;
+
+impl LatencyRound {
+    /// Whether something stood still.
+    pub fn stalled(&self) -> bool {
+        self.max_us >= STANDSTILL_US
+    }
 }
 
 /// The rounds of one case under one load.
@@ -270,7 +279,7 @@ pub struct Latency {
     pub load: LatencyLoad,
     /// Of what the slowest case carries at most, 0 to 1.
     pub share: f64,
-    /// What arrived a second, the median of the rounds, as all that follows.
+    /// What arrived a second, the median of all trials, as what follows unless it says otherwise.
     pub per_second: f64,
     /// The median.
     pub p50_us: f64,
@@ -280,22 +289,24 @@ pub struct Latency {
     pub p99_us: f64,
     /// What 99.9 % stay below.
     pub p999_us: f64,
-    /// The worst.
+    /// The worst of any trial.
     pub max_us: f64,
-    /// The p99 of the best round.
+    /// The p99 of the best trial.
     pub p99_low_us: f64,
-    /// The p99 of the worst round.
+    /// The p99 of the worst trial.
     pub p99_high_us: f64,
     /// On top of what the kernel's forwarding has, its packets taken in on the same CPU.
     pub added_p50_us: Option<f64>,
     /// The same of the p99.
     pub added_p99_us: Option<f64>,
-    /// The share of what was due that did not come back.
+    /// The share of what was due that did not come back, in the trial in which it was most.
     pub lost: f64,
     /// The balancer's CPU time for a million, at this rate.
     pub cpu_s_per_million: Option<f64>,
-    /// Trials made again, of all rounds, for something had stood still for 20 ms.
-    pub again: u32,
+    /// Trials, of all rounds.
+    pub trials: usize,
+    /// Those of them in which something, be it the case itself, stood still for 20 ms or longer.
+    pub stalled: usize,
 }
 
 impl Measured {
@@ -456,12 +467,13 @@ fn latency_row(series: &Series<(LatencyLoad, Share), LatencyRound>) -> (Case, La
         p99_high_us: rounded(p99.high, 1),
         p99_us: microseconds(|round| round.p99_us),
         p999_us: microseconds(|round| round.p999_us),
-        max_us: microseconds(|round| round.max_us),
+        max_us: rounded(Spread::of(series.each(|round| round.max_us)).high, 1),
         added_p50_us: None,
         added_p99_us: None,
         lost: Spread::of(series.each(|round| round.lost)).high,
         cpu_s_per_million: series.median_of_some(|round| round.cpu_s_per_million),
-        again: series.rounds.iter().map(|round| round.again).sum(),
+        trials: series.rounds.len(),
+        stalled: series.rounds.iter().filter(|round| round.stalled()).count(),
     };
     (series.case, row)
 }

@@ -1,5 +1,6 @@
 //! What the comparison came to, on the terminal.
 
+use super::goals::in_percent;
 use super::ratio::Ratio;
 use super::results::{Latency, LatencyLoad, PacketLoad, Results};
 use comfy_table::{CellAlignment, Table, presets};
@@ -26,6 +27,10 @@ pub fn print(results: &Results) {
             };
             println!("\nLatency of {what}: p50 / p99 in µs");
             println!("{}", latencies(results, load));
+            println!(
+                "lost: of the worst trial. stalled: trials in which something, be it the case itself, stood still \
+                 for 20 ms or longer; each is followed by another one, two at most, and all are in the medians."
+            );
         }
     }
     println!("\nWhat is not the same");
@@ -142,6 +147,7 @@ fn latencies(results: &Results, load: LatencyLoad) -> Table {
         head.push(format!("{share} % ({}/s)", thousands(rate)));
         head.push("p99 added".to_owned());
         head.push("lost".to_owned());
+        head.push("stalled".to_owned());
         head.push("CPU s/M".to_owned());
     }
     let words: Vec<&str> = head.iter().map(String::as_str).collect();
@@ -161,10 +167,11 @@ fn latencies(results: &Results, load: LatencyLoad) -> Table {
                     format!("{:.0} / {:.0}", row.p50_us, row.p99_us),
                     row.added_p99_us
                         .map_or("-".into(), |added| format!("{added:+.0}")),
-                    format!("{:.2} %", row.lost * 100.0),
+                    in_percent(row.lost),
+                    format!("{} of {}", row.stalled, row.trials),
                     two_digits(row.cpu_s_per_million),
                 ]),
-                None => cells.extend(["-", "-", "-", "-"].map(str::to_owned)),
+                None => cells.extend(["-"; 5].map(str::to_owned)),
             }
         }
         table.add_row(cells);

@@ -1,7 +1,7 @@
 //! The tables of the comparison, from `compare.json`.
 
 use super::{name, number, table, thousands};
-use crate::compare::Bound;
+use crate::compare::{Bound, in_percent};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -152,6 +152,7 @@ fn latencies(text: &mut String, rows: &[Value]) {
         "most",
         "p99 over forwarding's",
         "lost",
+        "stalled",
     ];
     let row = |row: &Value| {
         let rounds = ["p99_low_us", "p99_high_us"].map(|key| thousands(&row[key]));
@@ -168,10 +169,22 @@ fn latencies(text: &mut String, rows: &[Value]) {
             thousands(&row["p999_us"]),
             thousands(&row["max_us"]),
             thousands(&row["added_p99_us"]),
-            lost.map_or("-".to_owned(), |lost| format!("{:.2} %", lost * 100.0)),
+            lost.map_or("-".to_owned(), in_percent),
+            format!(
+                "{} of {}",
+                thousands(&row["stalled"]),
+                thousands(&row["trials"])
+            ),
         ]
     };
     table(text, &head, rows.iter().map(row));
+    if !rows.is_empty() {
+        text.push_str(
+            "\nMost and lost are those of the worst trial, the others medians of all. Stalled are trials in which \
+             something, be it the case itself, stood still for 20 ms or longer: each is followed by another one, two at \
+             most, and all of them count.\n",
+        );
+    }
 }
 
 fn goals(text: &mut String, rows: &[Value]) {
@@ -218,7 +231,7 @@ mod tests {
                 "balancer_cpu": 0.21, "errors": 0}],
             "latencies": [{"case": "haproxy", "load": "rr", "share": 0.5, "per_second": 10_000.0, "p50_us": 90.0,
                 "p90_us": 100.0, "p99_us": 120.4, "p99_low_us": 110.0, "p99_high_us": 130.0, "p999_us": 200.0,
-                "max_us": 400.0, "added_p99_us": 20.0, "lost": 0.0}],
+                "max_us": 40_000.0, "added_p99_us": 20.0, "lost": 0.0, "trials": 4, "stalled": 1}],
             "goals": [{"goal": "packets", "measured": 1.4, "wanted": 1.5, "bound": "at-most", "met": false, "at_least": true, "notes": ["3 of haproxy failed"]}],
         });
         let mut text = String::new();
@@ -228,7 +241,7 @@ mod tests {
             "| haproxy | HAProxy. | It ends TCP. |",
             "| lockstep-tunnel | 64 | udp | ≥ 1,234,567 | 1,000,000–1,300,000 | ≥ 1.50 nftables-dnat | - | 0.80 | 1,000,000 | 0.70 | 98 % |",
             "| haproxy | keep-alive | 61,836 | 60,000–62,000 | 1.00 haproxy | 0.90 linux-forwarding | 3.4 | 21 % | 0 |",
-            "| haproxy | rr | 50 % | 10,000 | 90 | 100 | 120 | 110–130 | 200 | 400 | 20 | 0.00 % |",
+            "| haproxy | rr | 50 % | 10,000 | 90 | 100 | 120 | 110–130 | 200 | 40,000 | 20 | 0 % | 1 of 4 |",
             "| packets | ≤ 1.40 | ≥ 1.50 | no | 3 of haproxy failed |",
         ] {
             assert!(text.contains(wanted), "no {wanted} in\n{text}");

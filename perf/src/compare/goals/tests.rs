@@ -151,12 +151,11 @@ fn late(p99_us: f64, lost: f64) -> LatencyRound {
         max_us: p99_us * 3.0,
         lost,
         cpu_s_per_million: None,
-        again: 0,
     }
 }
 
 #[test]
 fn a_share_that_is_anything_is_not_told_as_nothing() {
-    let told = [0.0, 0.000_001, 0.0123, 1.0].map(share);
+    let told = [0.0, 0.000_001, 0.0123, 1.0].map(in_percent);
     assert_eq!(told, ["0 %", "< 0.01 %", "1.23 %", "100.00 %"]);
 }

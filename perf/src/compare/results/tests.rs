@@ -41,7 +41,6 @@ fn late(p99_us: f64) -> LatencyRound {
         max_us: p99_us * 3.0,
         lost: 0.0,
         cpu_s_per_million: None,
-        again: 0,
     }
 }
 
@@ -222,4 +221,20 @@ fn what_half_of_the_rounds_at_least_could_not_bring_to_its_limit_has_bounds_for_
     assert_eq!(json["low"], 900.0, "{json}");
     assert_eq!(json["to_nftables"]["to"], "nftables-dnat-one-cpu");
     assert_eq!(json["to_nftables"]["bound"], "at-least");
+}
+
+#[test]
+fn a_stall_in_one_trial_of_many_is_in_the_row() {
+    let mut measured = Measured::default();
+    for max_us in [300.0, 45_000.0, 200.0, 250.0] {
+        let key = (LatencyLoad::Rr, Share(80));
+        let mut round = late(90.0);
+        round.max_us = max_us;
+        round.lost = if max_us > 1e3 { 0.002 } else { 0.0 };
+        note(&mut measured.latencies, Case::Haproxy, key, round);
+    }
+    let (.., rows) = measured.rows();
+    let row = &rows[0];
+    assert_eq!((row.trials, row.stalled), (4, 1));
+    assert_eq!((row.max_us, row.lost, row.p99_us), (45_000.0, 0.002, 90.0));
 }
