@@ -147,6 +147,7 @@ fn round(outcome: &Outcome) -> Result<LatencyRound> {
         p999_us: latency.p999_us,
         max_us: latency.max_us,
         lost: rounded(missed as f64 / due as f64, 7),
+        connections: outcome.connections,
         cpu_s_per_million: cpu.map(|cpu| rounded(cpu / outcome.received as f64 * 1e6, 2)),
     })
 }
@@ -168,6 +169,7 @@ mod tests {
                 p999_us: 1.0,
                 max_us: *of_each.next().unwrap(),
                 lost: 0.0,
+                connections: None,
                 cpu_s_per_million: None,
             })
         });

@@ -60,6 +60,8 @@ pub struct LatencyRound {
     pub max_us: f64,
     /// The share of what was due that did not come back.
     pub lost: f64,
+    /// Of requests: connections that could be made.
+    pub connections: Option<u64>,
     /// The balancer's CPU time for a million, in seconds.
     pub cpu_s_per_million: Option<f64>,
 }
@@ -295,7 +297,9 @@ pub struct Latency {
     pub p99_low_us: f64,
     /// The p99 of the worst trial.
     pub p99_high_us: f64,
-    /// On top of what the kernel's forwarding has, its packets taken in on the same CPU.
+    /// The kernel's forwarding whose packets are taken in on the same CPU: what it is added to.
+    pub added_to: Option<String>,
+    /// On top of what that has.
     pub added_p50_us: Option<f64>,
     /// The same of the p99.
     pub added_p99_us: Option<f64>,
@@ -303,10 +307,31 @@ pub struct Latency {
     pub lost: f64,
     /// The balancer's CPU time for a million, at this rate.
     pub cpu_s_per_million: Option<f64>,
+    /// Of requests: connections that could be made, in the trial in which it was fewest. Fewer than were
+    /// asked for are another load than that of the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u64>,
     /// Trials, of all rounds.
     pub trials: usize,
     /// Those of them in which something, be it the case itself, stood still for 20 ms or longer.
     pub stalled: usize,
+}
+
+impl Results {
+    /// Requests that had fewer connections than were asked for, in words.
+    pub fn fewer_connections(&self) -> Vec<String> {
+        let asked = u64::from(self.connections);
+        (self.latencies.iter())
+            .filter_map(|row| Some((row, row.connections.filter(|there| *there < asked)?)))
+            .map(|(row, there)| {
+                let percent = row.share * 100.0;
+                format!(
+                    "{} at {percent:.0} %: {there} of {asked} connections",
+                    row.case
+                )
+            })
+            .collect()
+    }
 }
 
 impl Measured {
@@ -468,10 +493,16 @@ fn latency_row(series: &Series<(LatencyLoad, Share), LatencyRound>) -> (Case, La
         p99_us: microseconds(|round| round.p99_us),
         p999_us: microseconds(|round| round.p999_us),
         max_us: rounded(Spread::of(series.each(|round| round.max_us)).high, 1),
+        added_to: None,
         added_p50_us: None,
         added_p99_us: None,
         lost: Spread::of(series.each(|round| round.lost)).high,
         cpu_s_per_million: series.median_of_some(|round| round.cpu_s_per_million),
+        connections: series
+            .rounds
+            .iter()
+            .filter_map(|round| round.connections)
+            .min(),
         trials: series.rounds.len(),
         stalled: series.rounds.iter().filter(|round| round.stalled()).count(),
     };
@@ -492,6 +523,7 @@ fn with_added(rows: impl Iterator<Item = (Case, Latency)>) -> Vec<Latency> {
                 && other.share.to_bits() == row.share.to_bits()
         };
         if let Some(floor) = all.iter().find(same).filter(|floor| floor.case != row.case) {
+            row.added_to = Some(floor.case.clone());
             row.added_p50_us = Some(rounded(row.p50_us - floor.p50_us, 1));
             row.added_p99_us = Some(rounded(row.p99_us - floor.p99_us, 1));
         }

@@ -33,6 +33,9 @@ pub fn print(results: &Results) {
             );
         }
     }
+    for line in results.fewer_connections() {
+        println!("{line} could be made: another load than that of the others");
+    }
     println!("\nWhat is not the same");
     for about in &results.cases {
         println!("  {}: {}", about.case, about.differs);
@@ -165,8 +168,10 @@ fn latencies(results: &Results, load: LatencyLoad) -> Table {
             match row {
                 Some(row) => cells.extend([
                     format!("{:.0} / {:.0}", row.p50_us, row.p99_us),
-                    row.added_p99_us
-                        .map_or("-".into(), |added| format!("{added:+.0}")),
+                    match (row.added_p99_us, &row.added_to) {
+                        (Some(added), Some(to)) => format!("{added:+.0} to {to}"),
+                        _ => "-".to_owned(),
+                    },
                     in_percent(row.lost),
                     format!("{} of {}", row.stalled, row.trials),
                     two_digits(row.cpu_s_per_million),

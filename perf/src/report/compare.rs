@@ -20,6 +20,11 @@ pub fn tables(text: &mut String, results: &Value) {
     requests(text, rows(results, "requests"));
     text.push_str("\nLatency at shares of what the slowest carries at most, µs:\n\n");
     latencies(text, rows(results, "latencies"));
+    for line in fewer_connections(results) {
+        text.push_str(&format!(
+            "\n{line} could be made: another load than that of the others.\n"
+        ));
+    }
     text.push_str("\nWhat the project has set itself:\n\n");
     goals(text, rows(results, "goals"));
 }
@@ -150,7 +155,7 @@ fn latencies(text: &mut String, rows: &[Value]) {
         "p99 of the rounds",
         "p99.9",
         "most",
-        "p99 over forwarding's",
+        "p99 that it adds",
         "lost",
         "stalled",
     ];
@@ -168,7 +173,10 @@ fn latencies(text: &mut String, rows: &[Value]) {
             rounds.join("–"),
             thousands(&row["p999_us"]),
             thousands(&row["max_us"]),
-            thousands(&row["added_p99_us"]),
+            match row["added_to"].as_str() {
+                Some(to) => format!("{} to {to}", thousands(&row["added_p99_us"])),
+                None => "-".to_owned(),
+            },
             lost.map_or("-".to_owned(), in_percent),
             format!(
                 "{} of {}",
@@ -185,6 +193,21 @@ fn latencies(text: &mut String, rows: &[Value]) {
              most, and all of them count.\n",
         );
     }
+}
+
+/// As the tables on the terminal have it.
+fn fewer_connections(results: &Value) -> Vec<String> {
+    let asked = results["connections"].as_u64();
+    let fewer = |row: &Value| {
+        let there = row["connections"].as_u64()?;
+        let asked = asked.filter(|asked| there < *asked)?;
+        let (case, at) = (name(row, "case"), percent(&row["share"]));
+        Some(format!("{case} at {at}: {there} of {asked} connections"))
+    };
+    rows(results, "latencies")
+        .iter()
+        .filter_map(fewer)
+        .collect()
 }
 
 fn goals(text: &mut String, rows: &[Value]) {
@@ -220,7 +243,7 @@ mod tests {
     #[test]
     fn every_part_of_the_comparison_has_its_table() {
         let results = json!({
-            "quick": true, "rounds": 3,
+            "quick": true, "rounds": 3, "connections": 64,
             "cases": [{"case": "haproxy", "about": "HAProxy.", "differs": "It ends TCP."}],
             "packets": [{"case": "lockstep-tunnel", "load": "udp", "bytes": 64, "packets_per_second": 1_234_567.0,
                 "low": 1_000_000.0, "high": 1_300_000.0, "to_nftables": {"to": "nftables-dnat", "ratio": 1.5, "bound": "at-least"}, "to_forwarding": null,
@@ -231,7 +254,7 @@ mod tests {
                 "balancer_cpu": 0.21, "errors": 0}],
             "latencies": [{"case": "haproxy", "load": "rr", "share": 0.5, "per_second": 10_000.0, "p50_us": 90.0,
                 "p90_us": 100.0, "p99_us": 120.4, "p99_low_us": 110.0, "p99_high_us": 130.0, "p999_us": 200.0,
-                "max_us": 40_000.0, "added_p99_us": 20.0, "lost": 0.0, "trials": 4, "stalled": 1}],
+                "max_us": 40_000.0, "added_to": "linux-forwarding", "added_p99_us": 20.0, "lost": 0.0, "trials": 4, "stalled": 1, "connections": 37}],
             "goals": [{"goal": "packets", "measured": 1.4, "wanted": 1.5, "bound": "at-most", "met": false, "at_least": true, "notes": ["3 of haproxy failed"]}],
         });
         let mut text = String::new();
@@ -241,7 +264,8 @@ mod tests {
             "| haproxy | HAProxy. | It ends TCP. |",
             "| lockstep-tunnel | 64 | udp | ≥ 1,234,567 | 1,000,000–1,300,000 | ≥ 1.50 nftables-dnat | - | 0.80 | 1,000,000 | 0.70 | 98 % |",
             "| haproxy | keep-alive | 61,836 | 60,000–62,000 | 1.00 haproxy | 0.90 linux-forwarding | 3.4 | 21 % | 0 |",
-            "| haproxy | rr | 50 % | 10,000 | 90 | 100 | 120 | 110–130 | 200 | 40,000 | 20 | 0 % | 1 of 4 |",
+            "| haproxy | rr | 50 % | 10,000 | 90 | 100 | 120 | 110–130 | 200 | 40,000 | 20 to linux-forwarding | 0 % | 1 of 4 |",
+            "\nhaproxy at 50 %: 37 of 64 connections could be made",
             "| packets | ≤ 1.40 | ≥ 1.50 | no | 3 of haproxy failed |",
         ] {
             assert!(text.contains(wanted), "no {wanted} in\n{text}");

@@ -150,6 +150,7 @@ fn late(p99_us: f64, lost: f64) -> LatencyRound {
         p999_us: p99_us * 2.0,
         max_us: p99_us * 3.0,
         lost,
+        connections: None,
         cpu_s_per_million: None,
     }
 }

@@ -40,6 +40,7 @@ fn late(p99_us: f64) -> LatencyRound {
         p999_us: p99_us * 2.0,
         max_us: p99_us * 3.0,
         lost: 0.0,
+        connections: None,
         cpu_s_per_million: None,
     }
 }
@@ -169,6 +170,7 @@ fn latency_is_what_is_added_to_forwarding_at_the_same_share() {
     ];
     assert_eq!(found, expected);
     assert_eq!((rows[1].p99_low_us, rows[1].p99_high_us), (10.0, 90.0));
+    assert_eq!(rows[1].added_to.as_deref(), Some("linux-forwarding"));
 }
 
 #[test]
@@ -237,4 +239,31 @@ fn a_stall_in_one_trial_of_many_is_in_the_row() {
     let row = &rows[0];
     assert_eq!((row.trials, row.stalled), (4, 1));
     assert_eq!((row.max_us, row.lost, row.p99_us), (45_000.0, 0.002, 90.0));
+}
+
+#[test]
+fn fewer_connections_than_were_asked_for_are_told() {
+    let mut measured = Measured::default();
+    for (case, connections) in [(Case::Haproxy, [64, 64]), (Case::NginxStream, [64, 37])] {
+        for connections in connections {
+            let mut round = late(90.0);
+            round.connections = Some(connections);
+            let key = (LatencyLoad::Rr, Share(50));
+            note(&mut measured.latencies, case, key, round);
+        }
+    }
+    let (packets, requests, latencies) = measured.rows();
+    let results = Results {
+        quick: false,
+        rounds: 2,
+        flows: 1,
+        connections: 64,
+        cases: Vec::new(),
+        packets,
+        requests,
+        latencies,
+        goals: Vec::new(),
+    };
+    let told = results.fewer_connections();
+    assert_eq!(told, ["nginx-stream at 50 %: 37 of 64 connections"]);
 }
