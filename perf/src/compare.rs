@@ -14,24 +14,28 @@
 mod case;
 mod engine;
 mod figures;
+mod goals;
 mod latency;
 mod packets;
+mod ratio;
 mod requests;
 mod results;
 mod streams;
 mod table;
 
-pub use packets::{Load, send};
+pub use goals::in_percent;
+pub use ratio::Bound;
 
 use crate::measure::{KernelAhead, needs_root, run_ahead_of_others, write};
 use crate::replicate;
 use anyhow::{Context, Result, bail, ensure};
 use case::Case;
 use clap::ValueEnum;
+use goals::goals;
 use lockstep_tests::lab::interrupted;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-use results::{About, LatencyLoad, Measured, PacketLoad, Results, Share, goals, note};
+use results::{About, LatencyLoad, Measured, PacketLoad, Results, Share, note};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -123,7 +127,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let _kernel = KernelAhead::on(&[cpus.generator, cpus.balancer])?;
     let begin = Instant::now();
     let mut comparison = Comparison::new(arguments, cpus);
-    comparison.measure()?;
+    let measured = comparison.measure();
+    // What is half measured is not written.
+    interrupted::end_if_begun();
+    measured?;
     let results = comparison.results();
     table::print(&results);
     let directory = match arguments.quick {
@@ -296,6 +303,7 @@ impl<'a> Comparison<'a> {
     /// the others from being measured.
     fn heeded<T>(&mut self, case: Case, what: &str, outcome: Result<Vec<T>>) -> Vec<T> {
         outcome.unwrap_or_else(|error| {
+            interrupted::end_if_begun();
             let line = format!("{case}, {what}: {error:#}");
             eprintln!("  failed: {line}");
             self.failed.push(line);

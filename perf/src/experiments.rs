@@ -116,7 +116,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             experiment.about
         );
         let start = Instant::now();
-        match (experiment.run)(&settings) {
+        let outcome = (experiment.run)(&settings);
+        // What has failed of that is not to be told, and no other one to be begun.
+        interrupted::end_if_begun();
+        match outcome {
             Ok(figures) => {
                 for mut figure in figures {
                     figure.quick = settings.quick;

@@ -17,9 +17,11 @@ mod generate;
 mod ledger;
 mod live;
 mod mix;
+mod observer;
 mod pace;
 mod packet;
 mod place;
+mod prepared;
 mod respond;
 mod response;
 mod search;
@@ -62,7 +64,7 @@ pub struct Scenario {
     pub sink: Option<Place>,
     /// The CPU of the one thread that does all of it.
     pub cpu: usize,
-    /// A CPU whose time is looked at meanwhile: the balancer's.
+    /// A CPU that is looked at while it is sent: the balancer's.
     pub observed_cpu: Option<usize>,
     /// What is sent.
     pub load: Load,
@@ -137,11 +139,16 @@ pub struct Outcome {
     pub retransmitted: u64,
     /// TCP: transactions that were reset, or closed before their end; of SYNs, those that were refused.
     pub resets: u64,
+    /// RR: connections that were there when the first request was due; none of other loads.
+    pub connections: Option<u64>,
+    /// TCP: connections that were lost between two requests, or could not be set up again.
+    pub disconnected: u64,
     /// TCP: transactions among `received` that the server answered with an error.
     pub errors: u64,
     /// Frames that came to the generator's sockets and were not its own.
     pub foreign: u64,
-    /// The time for which the observed CPU was not idle.
+    /// The time for which the observed CPU was not idle while it was sent: without the set-up of
+    /// connections before, and without the wait for what was on the way in the end.
     pub observed_cpu_seconds: Option<f64>,
     /// From the intended time to the arrival; none where nothing arrived.
     pub latency: Option<Latency>,

@@ -69,25 +69,6 @@ enum Command {
     Model(model::Arguments),
     /// Draws the figures and writes the results' pages: docs/src/performance.md, docs/src/experiments.md, README.md.
     Report(report::Arguments),
-    /// Sends frames, as the lab's generator.
-    #[command(hide = true)]
-    Send {
-        /// The CPU to run on.
-        #[arg(long)]
-        cpu: usize,
-        /// The CPU whose idle time is read.
-        #[arg(long)]
-        balancer_cpu: usize,
-        /// The balancer's link-layer address, as 12 hexadecimal digits.
-        #[arg(long)]
-        mac: String,
-        /// Where the packets go.
-        #[arg(long)]
-        destination: Ipv4Addr,
-        /// How many.
-        #[command(flatten)]
-        load: compare::Load,
-    },
     /// Streams and echoes, as the servers of `replicate`.
     #[command(hide = true)]
     StreamServer {
@@ -128,19 +109,6 @@ fn main() -> anyhow::Result<()> {
         Command::Respond(arguments) => load::respond(&arguments),
         Command::Model(arguments) => model::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
-        Command::Send {
-            cpu,
-            balancer_cpu,
-            mac,
-            destination,
-            load,
-        } => {
-            let cpus = compare::Cpus {
-                generator: cpu,
-                balancer: balancer_cpu,
-            };
-            compare::send(cpus, &mac, destination, &load)
-        }
         Command::Count { path, flows } => core_bench::count(&path, flows),
     }
 }

@@ -117,6 +117,15 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     );
     run_ahead_of_others()?;
     let _kernel = KernelAhead::on(&[cpus.endpoints, cpus.balancer])?;
+    let rows = rows(cpus, arguments);
+    // What a signal has cut short is not told.
+    interrupted::end_if_begun();
+    let rows = rows?;
+    println!("{}", serde_json::to_string_pretty(&rows)?);
+    write(&arguments.output, &rows)
+}
+
+fn rows(cpus: Cpus, arguments: &Arguments) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     if arguments.has(Part::Bulk) {
         rows.extend(bulk(cpus, arguments)?.into_iter().map(Row::Bulk));
@@ -135,8 +144,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         eprintln!("many sessions");
         rows.extend(crowd::run(cpus, arguments)?.into_iter().map(Row::Crowd));
     }
-    println!("{}", serde_json::to_string_pretty(&rows)?);
-    write(&arguments.output, &rows)
+    Ok(rows)
 }
 
 fn bulk(cpus: Cpus, arguments: &Arguments) -> Result<Vec<bulk::Row>> {

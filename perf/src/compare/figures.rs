@@ -1,6 +1,7 @@
 //! The comparison's figures, for the report to draw.
 
 use super::case::Case;
+use super::ratio::{Bound, Ratio};
 use super::results::{Latency, LatencyLoad, PacketLoad, Packets, Requests, Results, Share};
 use crate::figure::{Axis, Fact, Figure, Kind, Point, Series};
 use clap::ValueEnum;
@@ -70,8 +71,8 @@ fn packets(results: &Results, bytes: usize) -> Figure {
     let points = rows.iter().enumerate().map(|(at, row)| Point {
         x: at as f64,
         y: row.packets_per_second,
-        low: row.low,
-        high: row.high,
+        low: row.spread.low,
+        high: row.spread.high,
     });
     figure.ours = vec![Series {
         name: "packets a second".to_owned(),
@@ -81,8 +82,8 @@ fn packets(results: &Results, bytes: usize) -> Figure {
         .filter(|row| row.load == PacketLoad::Udp)
         .filter_map(|row| {
             Some(Fact {
-                name: format!("{} to {}", row.case, peer(&row.case, Case::nftables)),
-                ours: row.ratio_to_nftables?,
+                name: held(row.to_nftables.as_ref()?, &row.case),
+                ours: row.to_nftables.as_ref()?.ratio,
                 theirs: None,
                 unit: "times".to_owned(),
             })
@@ -127,8 +128,8 @@ fn requests(results: &Results) -> Figure {
         let points = rows.iter().enumerate().map(|(at, row)| Point {
             x: at as f64,
             y: row.requests_per_second,
-            low: row.low,
-            high: row.high,
+            low: row.spread.low,
+            high: row.spread.high,
         });
         figure.ours.push(Series {
             name: name.to_owned(),
@@ -136,8 +137,8 @@ fn requests(results: &Results) -> Figure {
         });
         figure.facts.extend(rows.iter().filter_map(|row| {
             Some(Fact {
-                name: format!("{} to haproxy, {name}", row.case),
-                ours: row.ratio_to_haproxy?,
+                name: format!("{}, {name}", held(row.to_haproxy.as_ref()?, &row.case)),
+                ours: row.to_haproxy.as_ref()?.ratio,
                 theirs: None,
                 unit: "times".to_owned(),
             })
@@ -201,6 +202,17 @@ fn latency(results: &Results, load: LatencyLoad, share: Share) -> Figure {
         .collect();
     figure.differs = differs(results, |case| rows.iter().any(|row| row.case == case));
     figure
+}
+
+/// What a ratio is of, and how it is to be read.
+fn held(ratio: &Ratio, case: &str) -> String {
+    let read = match ratio.bound {
+        Bound::Exact => "",
+        Bound::AtLeast => ", at least",
+        Bound::AtMost => ", at most",
+        Bound::Neither => ", neither at its limit",
+    };
+    format!("{case} to {}{read}", ratio.to)
 }
 
 /// Whom a case is held against: the one whose packets are taken in on the same CPU.

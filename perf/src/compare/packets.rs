@@ -18,18 +18,19 @@
 //! cases in which a kernel thread on the balancer's CPU takes packets in.
 
 mod balancer;
-mod generator;
 mod network;
 mod trial;
 
 pub use balancer::{destination, start};
-pub use generator::{Load, send};
 pub use network::{DEVICE, Network, PORT};
 
 use super::Cpus;
 use super::case::Case;
+use super::engine::IN;
 use super::results::PacketRound;
-use anyhow::{Context, Result, ensure};
+use crate::load::{Load, Mac, Mix, Place, Protocol, Scenario};
+use anyhow::{Context, Result, anyhow, ensure};
+use lockstep_tests::lab::Netns;
 use trial::Trial;
 
 /// The largest frame, its checksum sequence included: the largest packet that a veth with an XDP
@@ -94,14 +95,11 @@ pub fn round(
         let network = Network::build(wanted)?;
         let balancer = start(case, &network, cpus)?;
         for (&bytes, &last) in of_link() {
+            let mut load = scenario(case, &network, cpus, settings.flows, bytes)?;
+            load.load.seconds = settings.milliseconds as f64 / 1e3;
             let trial = |offered| {
-                let load = Load {
-                    flows: settings.flows,
-                    bytes,
-                    packets_per_second: offered,
-                    milliseconds: settings.milliseconds,
-                };
-                let trial = trial::run(&network, &balancer, case, cpus, &load)?;
+                load.load.packets_per_second = offered;
+                let trial = trial::run(&network, &balancer, &load)?;
                 if settings.verbose {
                     let text = serde_json::to_string(&trial)?;
                     eprintln!("{case:<24} {bytes:>5} {text}");
@@ -114,6 +112,45 @@ pub fn round(
         }
     }
     Ok(rounds)
+}
+
+/// Datagrams to a case, by the generator: at no rate and for no time yet, and counted by the sink's
+/// kernel, which takes them as fast as it can for every case.
+pub fn scenario(
+    case: Case,
+    network: &Network,
+    cpus: Cpus,
+    flows: u32,
+    bytes: usize,
+) -> Result<Scenario> {
+    let load = Load {
+        protocol: Protocol::Udp,
+        destinations: vec![(destination(case), PORT).into()],
+        sources: network::sources(flows),
+        flows,
+        sizes: Mix::one(bytes).map_err(|error| anyhow!(error))?,
+        packets_per_second: 0,
+        seconds: 0.0,
+        path: "/".to_owned(),
+        next_hop: Some(Mac(network.balancer.mac(IN)?)),
+        sink_ports: Vec::new(),
+    };
+    Ok(Scenario {
+        source: place(&network.generator, DEVICE),
+        sink: None,
+        cpu: cpus.generator,
+        observed_cpu: Some(cpus.balancer),
+        load,
+    })
+}
+
+/// The only queue of a device.
+pub fn place(netns: &Netns, device: &str) -> Place {
+    Place {
+        netns: Some(netns.name().to_owned()),
+        interface: device.to_owned(),
+        queue: 0,
+    }
 }
 
 /// Trials at growing rates; where the round before had its maximum at `last`, most of those far
@@ -149,6 +186,10 @@ fn ramp(
     Ok(trials)
 }
 
+/// A trial in which the generator sent this share of the most that it sent in any is one in which it
+/// could hardly send more.
+const NO_MORE: f64 = 0.95;
+
 /// The share of packets that may be lost where next to none are.
 pub const CALM: f64 = 0.01;
 
@@ -164,12 +205,16 @@ fn best(trials: &[Trial], bytes: usize) -> PacketRound {
     let calm = calm.map(|trial| trial.packets_per_second);
     let by_rate = |a: &&Trial, b: &&Trial| a.packets_per_second.total_cmp(&b.packets_per_second);
     let best = trials.iter().max_by(by_rate);
+    let sent = trials.iter().map(|trial| trial.sent_per_second);
+    let sent = sent.fold(0.0, f64::max);
     PacketRound {
         packets_per_second: most(trials),
         frame_bytes: bytes as f64,
         payload_gbit: None,
         calm: calm.max_by(f64::total_cmp),
         loss: best.map(|best| best.loss),
+        bound_by_generator: best
+            .is_some_and(|best| best.loss <= CALM && best.sent_per_second >= NO_MORE * sent),
         cpu_s_per_million: best.and_then(|best| best.cpu_s_per_million_packets),
         balancer_cpu: best.map_or(0.0, |best| best.balancer_cpu),
     }

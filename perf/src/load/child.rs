@@ -2,7 +2,11 @@
 
 use super::{Outcome, Place, Protocol, Scenario};
 use anyhow::{Context, Result, ensure};
-use std::process::{Command, Stdio};
+use lockstep_tests::lab::interrupted;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, Once, PoisonError};
 
 /// Runs `lockstep-perf generate` to its end and returns what it measured.
 ///
@@ -11,14 +15,56 @@ use std::process::{Command, Stdio};
 /// When it cannot be run or fails; in its own words.
 pub fn run_child(scenario: &Scenario) -> Result<Outcome> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(arguments(scenario)).stdin(Stdio::null());
-    let output = command.output().context("cannot run the generator")?;
+    (command.args(arguments(scenario)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let (child, running) = start(command)?;
+    let output = (child.wait_with_output()).context("cannot hear the generator")?;
+    drop(running);
     ensure!(
         output.status.success(),
         "the generator failed: {}",
         String::from_utf8_lossy(&output.stderr).trim()
     );
     serde_json::from_slice(&output.stdout).context("the generator did not say what it measured")
+}
+
+/// Generators that run.
+static RUNNING: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+/// A generator that runs, until this is dropped.
+struct Running(Pid);
+
+fn start(mut command: Command) -> Result<(Child, Running)> {
+    static AT_SIGNALS: Once = Once::new();
+    AT_SIGNALS.call_once(|| interrupted::undo_too(end_all));
+    // Held meanwhile, so that a signal finds every one that there is.
+    let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    let child = command.spawn().context("cannot run the generator")?;
+    let pid = Pid::from_raw(child.id().cast_signed());
+    running.push(pid);
+    Ok((child, Running(pid)))
+}
+
+/// It is in none of the lab's namespaces, but its sockets are: it would keep them for as long as it
+/// runs.
+fn end_all() {
+    for &pid in RUNNING
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .iter()
+    {
+        // Gone already is as good.
+        let _ = kill(pid, Signal::SIGKILL);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        running.retain(|pid| *pid != self.0);
+    }
 }
 
 pub(super) fn arguments(scenario: &Scenario) -> Vec<String> {

@@ -7,11 +7,15 @@ use super::live::{Live, PERIOD};
 use super::mix::Mix;
 use super::pace::Pace;
 use super::packet::{CHECKSUM_SEQUENCE, Content, Link, read, write_stamped};
+use super::prepared::Prepared;
 use super::socket::Socket;
 use super::spread::Spread;
 use super::stamp::Stamp;
 use anyhow::Result;
 use lockstep_xsk::Port;
+
+/// For a device to take what is on its ring, in nanoseconds.
+const REST: u64 = 50_000_000;
 
 /// What all threads send and take.
 #[derive(Debug)]
@@ -26,6 +30,8 @@ pub struct Datagrams {
     pub gue_port: u16,
     /// Tells this trial's packets from those of others.
     pub run: u16,
+    /// Sent as they are; where there are none, each packet is written with its own stamp.
+    pub prepared: Option<Prepared>,
 }
 
 /// A thread's sockets.
@@ -80,6 +86,31 @@ struct Thread<'a> {
     foreign: u64,
 }
 
+impl Datagrams {
+    /// Writes the packet with this number, and returns its length.
+    #[inline]
+    fn write(
+        &self,
+        frame: &mut [u8],
+        number: u64,
+        flow: u32,
+        sequence: u32,
+        intended: u64,
+    ) -> usize {
+        let stamp = Stamp {
+            intended,
+            flow,
+            sequence,
+            run: self.run,
+        };
+        let length = self.sizes.of(number) - CHECKSUM_SEQUENCE;
+        let link = &self.links[flow as usize % self.links.len()];
+        let ends = self.flows.tuple(flow);
+        write_stamped(&mut frame[..length], link, &ends, &stamp.bytes());
+        length
+    }
+}
+
 /// Sends at a pace until it is over, waits `patience` nanoseconds at most for what is on the way, and
 /// returns what came of it.
 pub fn run(
@@ -127,14 +158,16 @@ impl Thread<'_> {
     /// Returns when it began and when it was over.
     fn send_all(&mut self, live: &Live) -> Result<(u64, u64)> {
         let start = self.pace.time_of(0);
+        live.begins_at(start)?;
         let mut tell = now() + PERIOD;
         let mut told = (0, 0);
         loop {
             let time = now();
             if self.pace.is_over(time) || live.is_stopped() {
                 self.tell(live, &mut told);
+                let end = self.send_rest(time)?;
                 live.is_over();
-                return Ok((start, time.max(start)));
+                return Ok((start, end.max(start)));
             }
             let sent = self.send_due(time)?;
             let received = self.receive();
@@ -147,6 +180,18 @@ impl Thread<'_> {
                 idle(self.sockets.ports(), time, next)?;
             }
         }
+    }
+
+    /// Waits until the kernel has taken what it was given: a ring full of frames is more than a hundredth
+    /// of what a short trial sends, and is not sent for nothing. Returns when it had.
+    fn send_rest(&mut self, time: u64) -> Result<u64> {
+        let mut at = time;
+        while self.sockets.source().port.has_unsent() && at < time + REST {
+            self.sockets.source().flush()?;
+            self.receive();
+            at = now();
+        }
+        Ok(at)
     }
 
     /// Takes what is still on the way.
@@ -187,19 +232,19 @@ impl Thread<'_> {
             let number = self.pace.sent();
             // Flows take turns, so that a packet's number says its place in its flow.
             let flow = (number % self.own) as u32 * self.share.threads + self.share.thread;
-            let ends = self.plan.flows.tuple(flow);
-            let stamp = Stamp {
-                intended: self.pace.intended(),
-                flow,
-                sequence: (number / self.own) as u32,
-                run: self.plan.run,
-            };
-            let length = self.plan.sizes.of(number) - CHECKSUM_SEQUENCE;
-            let link = &self.plan.links[flow as usize % self.plan.links.len()];
-            let taken = source.sending().send(|frame| {
-                write_stamped(&mut frame[..length], link, &ends, &stamp.bytes());
-                length
-            })?;
+            let taken = match &self.plan.prepared {
+                Some(prepared) => source.sending().send(|frame| {
+                    let ready = prepared.of(flow);
+                    frame[..ready.len()].copy_from_slice(ready);
+                    ready.len()
+                }),
+                None => {
+                    let intended = self.pace.intended();
+                    let sequence = (number / self.own) as u32;
+                    let (plan, mut sending) = (self.plan, source.sending());
+                    sending.send(|frame| plan.write(frame, number, flow, sequence, intended))
+                }
+            }?;
             if !taken {
                 break;
             }

@@ -5,13 +5,13 @@ use super::datagrams::Datagrams;
 use super::flows::Flows;
 use super::packet::{Link, shortest};
 use super::place::{Interface, within};
-use super::search::{Goal, search};
+use super::search::{Found, Goal, search};
 use super::show::{self, About, Progress};
 use super::socket::{Binding, Line};
 use super::stop::Stop;
 use super::transactions::Transactions;
 use super::trial::{self, Arrival, Bench, Plan, Trial};
-use super::{Mac, Mix, Protocol};
+use super::{Mac, Mix, Outcome, Protocol};
 use crate::measure::needs_root_for;
 use anyhow::{Context, Result, bail, ensure};
 use lockstep_bpf::{TRAFFIC_RANGES, Wanted};
@@ -76,7 +76,8 @@ pub struct Arguments {
     /// Source ports, FIRST-LAST.
     #[arg(long, default_value = "10000-59999", value_parser = ports)]
     source_ports: RangeInclusive<u16>,
-    /// Flows; of TCP, connections there are at a time at most.
+    /// Flows; of TCP, connections there are at a time at most. Those of rr are made before the first
+    /// request, and fewer are an error.
     #[arg(long, default_value_t = 1_000)]
     flows: u32,
     /// UDP: bytes of the frames, the 4 of their checksum sequence included: `64`, `imix`, or a mix
@@ -113,7 +114,7 @@ pub struct Arguments {
     /// How packets get between driver and generator.
     #[arg(long, value_enum, default_value = "auto")]
     mode: Binding,
-    /// A CPU whose time is looked at meanwhile: the one of what is tested.
+    /// A CPU that is looked at while it is sent: the one of what is tested.
     #[arg(long)]
     observe_core: Option<usize>,
     /// A table, or JSON.
@@ -175,7 +176,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     } else {
         print!("{}", arguments.about().table(&outcome));
     }
-    arguments.write_histogram(&spread.percentiles())
+    arguments.write_histogram(&spread.percentiles())?;
+    arguments.is_complete(&outcome, &stop)
 }
 
 impl Protocol {
@@ -252,6 +254,7 @@ impl Arguments {
             // Segments of TCP have the lengths they have.
             mean_bytes: udp.then(|| self.size.mean()),
             counted: !udp || self.sink_interface.is_some(),
+            flows: self.flows,
         }
     }
 
@@ -385,6 +388,7 @@ impl Arguments {
                 links,
                 gue_port: self.gue_port,
                 run: 0,
+                prepared: None,
             }));
         }
         let close = if self.protocol == Protocol::Crr {
@@ -436,9 +440,14 @@ impl Arguments {
             }
             Ok(Some(outcome))
         })?;
+        let all = |found: &Found| -> Result<()> {
+            let mut trials = found.trials.iter();
+            trials.try_for_each(|outcome| self.is_complete(outcome, stop))
+        };
         if json {
             println!("{}", serde_json::to_string(&found)?);
-            return self.write_histogram(&percentiles);
+            self.write_histogram(&percentiles)?;
+            return all(&found);
         }
         let (Some(rate), Some(outcome)) = (found.rate, &found.outcome) else {
             bail!(
@@ -457,7 +466,23 @@ impl Arguments {
             );
         }
         print!("{}", self.about().table(outcome));
-        self.write_histogram(&percentiles)
+        self.write_histogram(&percentiles)?;
+        all(&found)
+    }
+
+    /// Fewer connections than were asked for are another load: whoever reads only the exit code is to
+    /// know, too. A user who ended it early does.
+    fn is_complete(&self, outcome: &Outcome, stop: &Stop) -> Result<()> {
+        let Some(connections) = outcome.connections.filter(|_| !stop.is_set()) else {
+            return Ok(());
+        };
+        ensure!(
+            connections >= u64::from(self.flows),
+            "{connections} of {} connections could be made, so this was not the load that was asked for: \
+             does the server take as many, and does what is between them? Or ask for less with --flows",
+            self.flows
+        );
+        Ok(())
     }
 
     fn write_histogram(&self, percentiles: &str) -> Result<()> {

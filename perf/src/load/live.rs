@@ -1,11 +1,19 @@
 //! What threads say of a trial while it runs.
 
+use super::clock::{idle, now};
+use super::observer::{Look, Mark};
 use super::spread::Spread;
+use anyhow::Result;
+use std::iter;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
 
 /// How often a thread says where it is, in nanoseconds.
 pub const PERIOD: u64 = 50_000_000;
+/// How long before the first packet is due the observed CPU is looked at, in nanoseconds: that takes
+/// less, so that no packet waits for it.
+pub const LEAD: u64 = 500_000;
 
 /// What all threads of a trial share. They write it now and then, never for a single packet.
 #[derive(Debug, Default)]
@@ -20,13 +28,16 @@ pub struct Live {
     received: AtomicU64,
     /// Latencies since they were last looked at; none if nobody looks.
     spread: Option<Mutex<Spread>>,
+    /// The CPU that is observed, and who does; none: nobody.
+    observed: Option<(usize, Sender<Mark>)>,
 }
 
 impl Live {
-    /// For somebody who looks at the latencies meanwhile, or for nobody.
-    pub fn new(watched: bool) -> Self {
+    /// For somebody who looks at the latencies meanwhile, or for nobody; and for an observer.
+    pub fn new(watched: bool, observed: Option<(usize, Sender<Mark>)>) -> Self {
         Live {
             spread: watched.then(|| Mutex::new(Spread::new())),
+            observed,
             ..Live::default()
         }
     }
@@ -61,9 +72,41 @@ impl Live {
         }
     }
 
+    /// A thread sends from `start` on. Returns a little before that, or when the trial is to end.
+    ///
+    /// It looks at the observed CPU itself: one that sends as fast as it can leaves its CPU to no
+    /// observer for up to a tenth of a second.
+    pub fn begins_at(&self, start: u64) -> Result<()> {
+        let Some((cpu, _)) = self.observed else {
+            return Ok(());
+        };
+        loop {
+            let time = now();
+            if time.saturating_add(LEAD) >= start || self.is_stopped() {
+                break;
+            }
+            idle(iter::empty(), time, start - LEAD)?;
+        }
+        self.mark(Mark::Begins(Look::at(cpu)?));
+        Ok(())
+    }
+
     /// A thread has sent all.
     pub fn is_over(&self) {
         self.over.fetch_add(1, Ordering::Release);
+        self.mark(Mark::Over);
+    }
+
+    /// All threads have ended, well or not.
+    pub fn ended(&self) {
+        self.mark(Mark::Ended);
+    }
+
+    fn mark(&self, mark: Mark) {
+        if let Some((_, marks)) = &self.observed {
+            // An observer that has failed says so itself.
+            let _ = marks.send(mark);
+        }
     }
 
     /// Whether all of `threads` have sent all, and everything has come.

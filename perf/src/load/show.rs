@@ -90,6 +90,8 @@ pub struct About {
     pub mean_bytes: Option<f64>,
     /// Whether it was counted what arrived.
     pub counted: bool,
+    /// Flows, or connections, that were asked for.
+    pub flows: u32,
 }
 
 impl About {
@@ -109,12 +111,17 @@ impl About {
             "offered",
             format!("{offered:.0} {what}/s for {seconds:.2} s"),
         );
+        if let Some(connections) = outcome.connections {
+            let of = format!("{connections} of {}", self.flows);
+            table.line("connections", of);
+        }
         table.line("sent", self.rate(*sent, outcome.sent_per_second()));
         if *unsent > 0 {
             table.line("unsent", format!("{unsent}: due, and not sent in time"));
         }
         if let Some(seconds) = outcome.observed_cpu_seconds {
-            table.line("observed CPU", format!("{seconds:.2} s not idle"));
+            let busy = format!("{seconds:.2} s not idle while it was sent");
+            table.line("observed CPU", busy);
         }
         if self.counted {
             self.arrivals(&mut table, outcome);
@@ -139,6 +146,9 @@ impl About {
                 if syn { "refused" } else { "reset" },
                 outcome.resets.to_string(),
             );
+            if outcome.disconnected > 0 {
+                table.line("disconnected", outcome.disconnected.to_string());
+            }
             table.line("errors", outcome.errors.to_string());
             table.line("retransmitted", outcome.retransmitted.to_string());
         }
@@ -219,6 +229,7 @@ mod tests {
             protocol: Protocol::Udp,
             mean_bytes: Some(64.0),
             counted: true,
+            flows: 64,
         };
         let text = about.table(&outcome);
         for part in [
@@ -240,9 +251,18 @@ mod tests {
         about = About {
             protocol: Protocol::Crr,
             mean_bytes: None,
-            counted: true,
+            ..about
         };
+        about.counted = true;
         let text = about.table(&outcome);
         assert!(text.contains("connections/s") && text.contains("retransmitted"));
+        assert!(!text.contains("connections  "), "{text}");
+        about.protocol = Protocol::Rr;
+        let outcome = Outcome {
+            connections: Some(37),
+            ..outcome
+        };
+        let text = about.table(&outcome);
+        assert!(text.contains("connections    37 of 64\n"), "{text}");
     }
 }

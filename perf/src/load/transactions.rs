@@ -6,7 +6,7 @@ use super::clock::{idle, now};
 use super::datagrams::{Part, Sockets};
 use super::flows::Flows;
 use super::ledger;
-use super::live::{Live, PERIOD};
+use super::live::{LEAD, Live, PERIOD};
 use super::pace::Pace;
 use super::packet::{Content, Link, read, write_tcp};
 use super::socket::{Sending, Socket};
@@ -51,6 +51,8 @@ pub struct Counts {
     pub retransmitted: u64,
     /// Connections lost between transactions, or that could not be set up.
     pub dropped: u64,
+    /// Of RR: connections that were there when the first request was due.
+    pub connections: Option<u64>,
 }
 
 struct Thread<'a> {
@@ -108,8 +110,9 @@ pub fn run(
     } else {
         thread.clients.ready.extend(0..count);
     }
-    let mut pace = pace(now());
+    let mut pace = pace(now() + LEAD);
     let start = pace.time_of(0);
+    live.begins_at(start)?;
     let end = thread.begin_all(&mut pace, live)?.max(start);
     thread.wait_for_all(end, patience, live)?;
     thread.close_all()?;
@@ -169,15 +172,19 @@ impl Thread<'_> {
                 idle(self.ports(), time, until)?;
             }
         }
-        let ready = self.clients.ready.len();
+        let open = self.clients.all.iter().filter(|client| client.is_open());
+        let open = open.count() as u64;
         ensure!(
-            ready > 0 || live.is_stopped(),
+            open > 0 || live.is_stopped(),
             "none of {count} connections could be made ({} were refused or given up): does the server \
              listen, and do its answers come back to this interface?",
             self.clients.counts.dropped
         );
         // What was refused here is not of the transactions that follow.
-        self.clients.counts = Counts::default();
+        self.clients.counts = Counts {
+            connections: Some(open),
+            ..Counts::default()
+        };
         Ok(())
     }
 

@@ -4,13 +4,14 @@ use super::Outcome;
 use super::clock::now;
 use super::datagrams::{self, Datagrams, Part, Share, Sockets};
 use super::live::Live;
+use super::observer::{Observed, observe};
 use super::pace::Pace;
+use super::prepared::Prepared;
 use super::show::Progress;
 use super::socket::Line;
 use super::spread::Spread;
 use super::stop::Stop;
 use super::transactions::{self, Transactions};
-use crate::cpu;
 use anyhow::{Context, Result, ensure};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
@@ -39,7 +40,7 @@ pub struct Bench {
     pub sink: Arrival,
     /// The CPU of each thread; none: wherever the kernel puts it.
     pub cpus: Vec<usize>,
-    /// A CPU whose idle time is read.
+    /// A CPU that is looked at while it is sent.
     pub observed_cpu: Option<usize>,
     /// Nanoseconds to wait for what is on the way.
     pub patience: u64,
@@ -96,18 +97,19 @@ pub fn run(
     if let Plan::Udp(datagrams) = plan {
         // Of the clock, so that a run after this one has other numbers, too.
         datagrams.run = (now() >> 20) as u16;
+        // Nobody here reads a stamp otherwise.
+        datagrams.prepared = match bench.sink.counts() {
+            true => None,
+            false => Prepared::new(datagrams),
+        };
     }
-    let live = Live::new(progress.is_shown());
-    let idle = bench.observed_cpu.map(cpu::idle).transpose()?;
-    let began = now();
     let offered = Rate {
         rate,
-        start: began + RUN_UP,
+        start: now() + RUN_UP,
         duration: (seconds * 1e9) as u64,
         patience: bench.patience,
     };
-    let parts = parts(bench, plan, offered, &live, progress, stop)?;
-    let spent = (now() - began) as f64 / 1e9;
+    let (parts, observed) = observed(bench, plan, offered, progress, stop)?;
     let mut spread = Spread::new();
     parts.iter().for_each(|part| spread.merge(&part.spread));
     let mut outcome = sum(&parts, rate as f64, matches!(plan, Plan::Tcp(_)));
@@ -115,12 +117,33 @@ pub fn run(
         // Nobody here knows.
         outcome.lost = 0;
     }
-    if let (Some(cpu), Some(before)) = (bench.observed_cpu, idle) {
-        let idle = cpu::idle(cpu)? - before;
-        outcome.observed_cpu_seconds = Some((spent - idle).max(0.0));
-    }
+    outcome.observed_cpu_seconds = observed.and_then(|observed| observed.of(outcome.seconds));
     outcome.latency = spread.latency()?;
     Ok(Trial { outcome, spread })
+}
+
+/// All threads, and beside them the one that looks at a CPU.
+fn observed(
+    bench: &mut Bench,
+    plan: &Plan,
+    rate: Rate,
+    progress: &mut Progress,
+    stop: &Stop,
+) -> Result<(Vec<Part>, Option<Observed>)> {
+    let threads = bench.source.sockets.len();
+    let (marks, seen) = channel();
+    let cpu = bench.observed_cpu;
+    let live = Live::new(progress.is_shown(), cpu.map(|cpu| (cpu, marks)));
+    thread::scope(|scope| {
+        let observer = cpu.map(|cpu| scope.spawn(move || observe(cpu, threads, &seen)));
+        let parts = parts(bench, plan, rate, &live, progress, stop);
+        live.ended();
+        let observed = observer.map(|observer| match observer.join() {
+            Ok(observed) => observed,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        Ok((parts?, observed.transpose()?.flatten()))
+    })
 }
 
 /// One thread a queue; this one looks after them.
@@ -240,6 +263,8 @@ fn sum(parts: &[Part], rate: f64, tcp: bool) -> Outcome {
         transactions: if tcp { received } else { 0 },
         retransmitted: of(|part| part.transactions.retransmitted),
         resets,
+        connections: parts.iter().find_map(|part| part.transactions.connections),
+        disconnected: of(|part| part.transactions.dropped),
         errors: of(|part| part.transactions.errors),
         foreign: of(|part| part.foreign),
         observed_cpu_seconds: None,

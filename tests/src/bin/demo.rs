@@ -65,10 +65,10 @@ fn demo() -> Result<()> {
     heading("Lockstep: HTTP through a virtual IP to three real servers");
     println!("{PICTURE}");
     step("Building the network: namespaces, veth links, one nginx per server");
-    let take_down = interrupted::take_down_labs()?;
+    interrupted::take_down_labs()?;
     let result = with_a_lab();
     if result.is_err() {
-        take_down.end_if_begun();
+        interrupted::end_if_begun();
     }
     result
 }

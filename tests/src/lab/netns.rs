@@ -188,7 +188,11 @@ pub(super) fn remove(name: &str) {
         // Gone already is as good.
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
-    if let Err(error) = output(Command::new("ip").args(["netns", "del", name])) {
+    let deleted = output(Command::new("ip").args(["netns", "del", name]));
+    // At a signal, who has made it and who takes all down may both be at it: gone is gone.
+    if let Err(error) = deleted
+        && Path::new(DIRECTORY).join(name).exists()
+    {
         eprintln!("lab: {error:#}");
     }
 }

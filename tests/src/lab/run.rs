@@ -1,6 +1,6 @@
 //! A run of the lab: the name that everything it makes carries, and its directory.
 
-use super::{mounts, netns};
+use super::{interrupted, mounts, netns};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,7 @@ impl Run {
     /// A run of this process; what killed runs of dead processes left is removed first.
     pub fn start() -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
+        interrupted::must_not_have_begun()?;
         for dead in found()?.into_iter().filter(|name| !owner_lives(name)) {
             remove_run(&dead);
         }

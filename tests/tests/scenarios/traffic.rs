@@ -434,6 +434,42 @@ fn scenario_traffic_syns_requests_and_connections_to_nginx_directly_and_by_nat()
     });
 }
 
+#[test]
+fn scenario_traffic_fewer_connections_than_asked_for_are_an_error() {
+    let path = Path::routed().unwrap();
+    // One of four source ports is refused on the way.
+    let refuse = "table inet refuse { chain forward { type filter hook forward priority 0; \
+                  tcp sport 10003 reject with tcp reset\n}\n}";
+    path.between.output("nft", &[refuse]).unwrap();
+    let mut command = path.sink.command(find_binary("lockstep-perf").unwrap());
+    command.args(["respond", "--interface", DEVICE, "--ports", "80"]);
+    let _responder = answering(path.sink.spawn("respond", command).unwrap()).unwrap();
+    let requests = |ports: &str, flows: u32| {
+        let child = generate(&format!(
+            "--protocol rr --netns {} --interface {DEVICE} --to 198.19.0.2:80 --source-ports {ports} \
+             --flows {flows} --packets-per-second 200 --seconds 0.5 --observe-core 0 --wait 3000",
+            path.source.name()
+        ));
+        let output = child.unwrap().wait_with_output().unwrap();
+        let outcome: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), outcome, said)
+    };
+    let (code, outcome, said) = requests("10000-10002", 3);
+    assert_eq!((code, said.as_str()), (Some(0), ""), "{outcome}");
+    assert_eq!(number(&outcome, "connections"), 3, "{outcome}");
+    // The CPU is that of the sending, however long the wait is.
+    let busy = outcome["observed_cpu_seconds"].as_f64().unwrap();
+    let seconds = outcome["seconds"].as_f64().unwrap();
+    assert!(busy <= seconds && seconds < 1.0, "{outcome}");
+    // What was measured is told all the same.
+    let (code, outcome, said) = requests("10000-10003", 4);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("3 of 4 connections"), "{said}");
+    assert_eq!(number(&outcome, "connections"), 3, "{outcome}");
+    assert!(number(&outcome, "received") > 50, "{outcome}");
+}
+
 /// The responder in a server's place, for the VIPs.
 fn respond(lab: &Lab) -> Result<Process> {
     let server = lab.servers[0].netns();

@@ -5,7 +5,7 @@ use crate::site::Site;
 use anyhow::{Context, Result};
 use lockstep_tests::lab::{Bpffs, End, Netns, Run, connect, wait_until};
 use serde_json::Value;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,15 @@ pub const BACKENDS: [Ipv4Addr; 4] = [
 /// The device of the generator and of the sink.
 pub const DEVICE: &str = "eth0";
 const SOON: Duration = Duration::from_secs(5);
+/// Source ports that the generator has of each source address.
+const PORTS: u32 = 50_000;
+
+/// Source addresses for so many flows.
+pub fn sources(flows: u32) -> Vec<IpAddr> {
+    (0..flows.div_ceil(PORTS).max(1))
+        .map(|index| Ipv4Addr::from(u32::from(GENERATOR) + index).into())
+        .collect()
+}
 
 /// A network for one case: new for each, so that none inherits programs, rules or flows.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use std::net::IpAddr;
 
 /// A trial in which `arrived` of `sent` packets a second arrived.
 fn trial(sent: f64, arrived: f64) -> Trial {
@@ -29,6 +30,15 @@ fn loss_counts_against_the_calm_rate_but_not_against_the_maximum() {
     assert_eq!(round.calm, Some(499.0));
     assert_eq!(round.cpu_s_per_million, Some(1e6 / 800.0));
     assert_eq!(best(&ladder[1..], 64).calm, None);
+}
+
+#[test]
+fn what_loses_next_to_nothing_of_all_that_could_be_sent_may_carry_more() {
+    let bound = |trials: &[Trial]| best(trials, 64).bound_by_generator;
+    assert!(bound(&[trial(500.0, 500.0), trial(1000.0, 998.0)]));
+    // The generator had more, and less of it arrived.
+    assert!(!bound(&[trial(1000.0, 998.0), trial(1500.0, 900.0)]));
+    assert!(!bound(&[trial(500.0, 500.0), trial(1000.0, 900.0)]));
 }
 
 /// The rates that a ramp offers to a balancer that carries `capacity` packets a second, to which
@@ -70,4 +80,16 @@ fn the_largest_frame_fills_the_largest_link_with_a_header_in_front() {
     const OUTER_IPV4: usize = 20;
     assert_eq!(packet_bytes(LARGE) + OUTER_IPV4, usize::from(LARGEST_MTU));
     assert_eq!([64, 1_400, LARGE].map(mtu), [MTU, MTU, LARGEST_MTU]);
+}
+
+#[test]
+fn there_are_source_addresses_for_all_flows() {
+    assert_eq!(
+        network::sources(1),
+        ["198.18.0.2".parse::<IpAddr>().unwrap()]
+    );
+    assert_eq!(network::sources(50_000).len(), 1);
+    let two = network::sources(50_001);
+    assert_eq!(two[1], "198.18.0.3".parse::<IpAddr>().unwrap());
+    assert_eq!(two.len(), 2);
 }

@@ -1,13 +1,11 @@
 //! A trial: one load for a while, and what came of it.
 
-use super::super::Cpus;
-use super::super::case::Case;
 use super::super::engine::Balancer;
-use super::balancer::{EngineCounts, destination};
-use super::generator::{self, Load};
+use super::balancer::EngineCounts;
 use super::network::Network;
+use crate::load::{self, Scenario};
 use crate::measure::rounded;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Serialize;
 
 /// The outcome of a trial.
@@ -46,15 +44,10 @@ pub struct EngineShare {
 }
 
 /// Runs one trial.
-pub fn run(
-    network: &Network,
-    balancer: &Balancer,
-    case: Case,
-    cpus: Cpus,
-    load: &Load,
-) -> Result<Trial> {
+pub fn run(network: &Network, balancer: &Balancer, scenario: &Scenario) -> Result<Trial> {
     let (arrived, engine) = (network.arrived()?, EngineCounts::read(balancer, network)?);
-    let sent = generator::start(network, destination(case), cpus, load)?;
+    let sent = load::run_child(scenario)?;
+    let busy = (sent.observed_cpu_seconds).context("the balancer's CPU was not looked at")?;
     let engine_after = EngineCounts::read(balancer, network)?;
     let arrived = network.arrived()? - arrived;
     let engine = engine.zip(engine_after).map(|(before, after)| {
@@ -68,15 +61,14 @@ pub fn run(
             dropped_per_second: (of(|c| c.dropped) / sent.seconds).round(),
         }
     });
-    let cpu_per_packet = sent.balancer_cpu_seconds / arrived.max(1) as f64;
-    let lost = sent.packets.saturating_sub(arrived);
+    let lost = sent.sent.saturating_sub(arrived);
     Ok(Trial {
-        offered_per_second: load.packets_per_second,
-        sent_per_second: (sent.packets as f64 / sent.seconds).round(),
+        offered_per_second: scenario.load.packets_per_second,
+        sent_per_second: sent.sent_per_second().round(),
         packets_per_second: (arrived as f64 / sent.seconds).round(),
-        loss: rounded(lost as f64 / sent.packets.max(1) as f64, 4),
-        balancer_cpu: rounded(sent.balancer_cpu_seconds / sent.seconds, 2),
-        cpu_s_per_million_packets: (arrived > 0).then(|| rounded(cpu_per_packet * 1e6, 2)),
+        loss: rounded(lost as f64 / sent.sent.max(1) as f64, 4),
+        balancer_cpu: rounded(busy / sent.seconds, 2),
+        cpu_s_per_million_packets: (arrived > 0).then(|| rounded(busy / arrived as f64 * 1e6, 2)),
         engine,
     })
 }
