@@ -26,7 +26,7 @@ mod table;
 pub use goals::in_percent;
 pub use ratio::Bound;
 
-use crate::measure::{KernelAhead, needs_root, run_ahead_of_others, write};
+use crate::measure::{self, KernelAhead, needs_root, run_ahead_of_others, write};
 use crate::replicate;
 use anyhow::{Context, Result, bail, ensure};
 use case::Case;
@@ -36,7 +36,6 @@ use lockstep_tests::lab::interrupted;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use results::{About, LatencyLoad, Measured, PacketLoad, Results, Share, note};
-use std::path::PathBuf;
 use std::time::Instant;
 
 /// The CPUs of a measurement.
@@ -60,12 +59,9 @@ impl From<Cpus> for replicate::Cpus {
 /// What `lockstep-perf compare` is told.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Where the results go; those of a quick run go into its directory `quick`.
-    #[arg(long, default_value = "perf/results")]
-    results: PathBuf,
-    /// One round of short trials, to try the comparison out.
-    #[arg(long)]
-    quick: bool,
+    /// Where they go.
+    #[command(flatten)]
+    results: measure::Results,
     /// Rounds, each with every case; the median is reported.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
@@ -133,10 +129,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     measured?;
     let results = comparison.results();
     table::print(&results);
-    let directory = match arguments.quick {
-        true => arguments.results.join("quick"),
-        false => arguments.results.clone(),
-    };
+    let directory = arguments.results.directory();
     write(&directory.join("compare.json"), &results)?;
     for figure in figures::all(&results, &arguments.bytes) {
         figure.save(&directory)?;
@@ -205,7 +198,7 @@ impl<'a> Comparison<'a> {
     }
 
     fn rounds(&self) -> usize {
-        match self.arguments.quick {
+        match self.arguments.results.quick {
             true => 1,
             false => self.arguments.rounds.max(1),
         }
@@ -275,7 +268,11 @@ impl<'a> Comparison<'a> {
 
     fn latencies(&mut self, case: Case, udp: &[(Share, u64)], rr: &[(Share, u64)]) -> Result<()> {
         let settings = latency::Settings {
-            seconds: if self.arguments.quick { 0.5 } else { 1.5 },
+            seconds: if self.arguments.results.quick {
+                0.5
+            } else {
+                1.5
+            },
             flows: self.arguments.flows,
             connections: self.arguments.connections,
             verbose: self.arguments.verbose,
@@ -328,7 +325,7 @@ impl<'a> Comparison<'a> {
     }
 
     fn ramp(&self) -> packets::Ramp {
-        let quick = self.arguments.quick;
+        let quick = self.arguments.results.quick;
         packets::Ramp {
             flows: self.arguments.flows,
             milliseconds: (self.arguments.milliseconds).unwrap_or(if quick { 200 } else { 500 }),
@@ -339,7 +336,7 @@ impl<'a> Comparison<'a> {
 
     fn requests(&self) -> requests::Settings {
         requests::Settings {
-            seconds: if self.arguments.quick { 1 } else { 2 },
+            seconds: if self.arguments.results.quick { 1 } else { 2 },
             connections: self.arguments.connections,
             verbose: self.arguments.verbose,
         }
@@ -353,7 +350,7 @@ impl<'a> Comparison<'a> {
             differs: case.differs().to_owned(),
         };
         Results {
-            quick: self.arguments.quick,
+            quick: self.arguments.results.quick,
             rounds: self.rounds(),
             flows: self.arguments.flows,
             connections: self.arguments.connections,

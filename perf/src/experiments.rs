@@ -8,21 +8,17 @@ mod mirroring;
 mod portable;
 
 use crate::figure::Figure;
-use crate::measure::{KernelAhead, needs_root, run_ahead_of_others};
+use crate::measure::{KernelAhead, Results, needs_root, run_ahead_of_others};
 use anyhow::{Result, bail, ensure};
 use lockstep_tests::lab::interrupted;
-use std::path::PathBuf;
 use std::time::Instant;
 
 /// What `lockstep-perf experiments` is told.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Where the results go; those of a quick run go into its directory `quick`.
-    #[arg(long, default_value = "perf/results")]
-    results: PathBuf,
-    /// Short runs with few points, to try the experiments out.
-    #[arg(long)]
-    quick: bool,
+    /// Where the figures go.
+    #[command(flatten)]
+    results: Results,
     /// Rounds of each point; the median is reported.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
@@ -94,18 +90,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     );
     run_ahead_of_others()?;
     let _kernel = KernelAhead::on(&[0, 1])?;
+    let quick = arguments.results.quick;
     let settings = Settings {
-        quick: arguments.quick,
-        rounds: if arguments.quick {
-            1
-        } else {
-            arguments.rounds.max(1)
-        },
+        quick,
+        rounds: if quick { 1 } else { arguments.rounds.max(1) },
     };
-    let results = match arguments.quick {
-        true => arguments.results.join("quick"),
-        false => arguments.results.clone(),
-    };
+    let results = arguments.results.directory();
     let mut failed = Vec::new();
     let count = chosen.len();
     for (index, experiment) in chosen.into_iter().enumerate() {

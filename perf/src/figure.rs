@@ -1,8 +1,10 @@
 //! A figure: what was measured, beside what others have published, as JSON that is drawn and tabled
 //! by the report.
 
+use crate::measure::rounded;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -99,6 +101,62 @@ pub struct Figure {
     pub quick: bool,
 }
 
+impl Axis {
+    /// One with even steps.
+    pub fn new(label: &str, unit: &str) -> Self {
+        Axis {
+            label: label.to_owned(),
+            unit: unit.to_owned(),
+            logarithmic: false,
+        }
+    }
+
+    /// One with a logarithmic scale.
+    pub fn logarithmic(label: &str, unit: &str) -> Self {
+        Axis {
+            logarithmic: true,
+            ..Axis::new(label, unit)
+        }
+    }
+}
+
+impl Fact {
+    /// With theirs, where it is published.
+    pub fn new(name: impl Into<String>, ours: f64, theirs: Option<f64>, unit: &str) -> Self {
+        Fact {
+            name: name.into(),
+            ours,
+            theirs,
+            unit: unit.to_owned(),
+        }
+    }
+}
+
+/// Steps of a distribution: enough to draw it.
+const STEPS: usize = 200;
+/// The shares near its end that are told apart as well.
+const ENDS: [f64; 2] = [0.999, 0.9999];
+
+impl Series {
+    /// The share of sorted values that are at most as large, up to 1.
+    pub fn distribution(name: &str, sorted: &[f64]) -> Self {
+        let count = sorted.len();
+        let steps = count.min(STEPS);
+        let ranks = (1..=steps).map(|step| (step * count).div_ceil(steps));
+        let ends = ENDS.map(|share| (share * count as f64).ceil() as usize);
+        let ends = ends.into_iter().filter(|&rank| rank > 0);
+        let ranks: BTreeSet<usize> = ranks.chain(ends).collect();
+        let point = |rank: usize| {
+            let share = rank as f64 / count as f64;
+            Point::new(rounded(sorted[rank - 1], 4), rounded(share, 5))
+        };
+        Series {
+            name: name.to_owned(),
+            points: ranks.into_iter().map(point).collect(),
+        }
+    }
+}
+
 impl Point {
     /// A value of one round.
     pub fn new(x: f64, y: f64) -> Self {
@@ -132,5 +190,35 @@ impl Figure {
         fs::create_dir_all(&directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
         crate::measure::write(&directory.join(format!("{}.json", self.id)), self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn points(sorted: &[f64]) -> Vec<(f64, f64)> {
+        let series = Series::distribution("x", sorted);
+        series.points.iter().map(|p| (p.x, p.y)).collect()
+    }
+
+    #[test]
+    fn a_distribution_ends_with_the_largest_value_and_never_goes_down() {
+        let values: Vec<f64> = (1..=10_000).map(f64::from).collect();
+        let points = points(&values);
+        assert_eq!(points.len(), STEPS + ENDS.len());
+        assert_eq!(
+            points[STEPS - 1..],
+            [(9_990.0, 0.999), (9_999.0, 0.9999), (10_000.0, 1.0)]
+        );
+        let mut pairs = points.windows(2);
+        assert!(pairs.all(|p| p[0].0 < p[1].0 && p[0].1 < p[1].1));
+    }
+
+    #[test]
+    fn a_distribution_of_few_values_has_all_of_them() {
+        let found = points(&[0.1, 0.2, 0.2, 0.4]);
+        assert_eq!(found, [(0.1, 0.25), (0.2, 0.5), (0.2, 0.75), (0.4, 1.0)]);
+        assert!(points(&[]).is_empty());
     }
 }

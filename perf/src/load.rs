@@ -8,6 +8,7 @@
 //! The measurements of this program run it as a child ([`run_child`]), so that it has a process, a CPU
 //! and a namespace of its own.
 
+mod attached;
 mod child;
 mod client;
 mod clock;

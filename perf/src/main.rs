@@ -65,7 +65,11 @@ enum Command {
     Generate(Box<load::Arguments>),
     /// Answers on AF_XDP for any number of clients: HTTP over TCP, an echo over UDP.
     Respond(load::RespondArguments),
-    /// How many hosts a load takes, and whose connections move when backends and balancers come and go.
+    /// How many hosts a load takes, reckoned from what was measured on one core; whose connections move when
+    /// backends and balancers come and go, simulated.
+    ///
+    /// Nothing is measured here. What is taken for granted is printed with the figures, and options of hosts
+    /// set it.
     Model(model::Arguments),
     /// Draws the figures and writes the results' pages: docs/src/performance.md, docs/src/experiments.md, README.md.
     Report(report::Arguments),

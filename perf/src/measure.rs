@@ -5,9 +5,30 @@ use anyhow::{Context, Result, ensure};
 use lockstep_tests::lab::interrupted;
 use nix::unistd::Pid;
 use serde::Serialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, Once, PoisonError};
+
+/// Where what is measured goes: the options of all that write more than one file.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Results {
+    /// Where the results are, and go; those of a quick run go into its directory `quick`.
+    #[arg(long, default_value = "perf/results")]
+    pub results: PathBuf,
+    /// A short run with less of everything, to try it out: no result.
+    #[arg(long)]
+    pub quick: bool,
+}
+
+impl Results {
+    /// Where they go: a quick run never takes the place of a whole one.
+    pub fn directory(&self) -> PathBuf {
+        match self.quick {
+            true => self.results.join("quick"),
+            false => self.results.clone(),
+        }
+    }
+}
 
 /// Refuses to go on without root.
 pub fn needs_root() -> Result<()> {
@@ -129,6 +150,17 @@ mod tests {
         assert_eq!(percentile(&values, 1.0), 100.0);
         assert_eq!(percentile(&values[..1], 0.99), 1.0);
         assert_eq!(percentile(&values[..60], 0.99), 60.0);
+    }
+
+    #[test]
+    fn a_quick_run_does_not_take_the_place_of_a_whole_one() {
+        let mut results = Results {
+            results: "perf/results".into(),
+            quick: false,
+        };
+        assert_eq!(results.directory(), Path::new("perf/results"));
+        results.quick = true;
+        assert_eq!(results.directory(), Path::new("perf/results/quick"));
     }
 
     #[test]

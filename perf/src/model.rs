@@ -12,7 +12,7 @@ mod rack;
 mod service;
 
 use crate::figure::{Figure, Series};
-use crate::measure::median;
+use crate::measure::{Results, median};
 use crate::plot::short;
 use anyhow::Result;
 use churn::{Loss, Moment, Size};
@@ -20,20 +20,15 @@ use costs::Costs;
 use ecmp::Way;
 use hosts::Hosts;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::time::Instant;
 
 /// What `lockstep-perf model` is told.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Where the measured costs are, and where the figures go; those of a quick run go into its directory
-    /// `quick`.
-    #[arg(long, default_value = "perf/results")]
-    results: PathBuf,
-    /// A small simulation.
-    #[arg(long)]
-    quick: bool,
-    /// The seed of the simulation's random numbers.
+    /// Where the costs are (core.json, session.json, replicate.json, compare.json), and where figures go.
+    #[command(flatten)]
+    results: Results,
+    /// The seed of the simulation's random numbers: the same one gives the same figures.
     #[arg(long, default_value_t = 7)]
     seed: u64,
     /// What hosts are like.
@@ -47,32 +42,31 @@ const REPLACED_QUICKLY: [usize; 3] = [1, 30, 300];
 
 /// Simulates, reckons, prints, and writes the figures.
 pub fn run(arguments: &Arguments) -> Result<()> {
+    arguments.hosts.check()?;
     let start = Instant::now();
-    let costs = Costs::read(&arguments.results)?;
+    let quick = arguments.results.quick;
+    let costs = Costs::read(&arguments.results.results)?;
     let size = Size {
         backends: 1_000,
         balancers: 64,
-        flows: if arguments.quick { 30_000 } else { 300_000 },
+        flows: if quick { 30_000 } else { 300_000 },
         entries: 655_373,
-        steps: if arguments.quick { 20 } else { 60 },
+        steps: if quick { 20 } else { 60 },
         seed: arguments.seed,
     };
     eprintln!(
         "simulating {} connections to {} backends through {} balancers",
         size.flows, size.backends, size.balancers
     );
-    let replaced: &[usize] = match arguments.quick {
+    let replaced: &[usize] = match quick {
         true => &REPLACED_QUICKLY,
         false => &REPLACED,
     };
     let (losses, courses) = simulate(&size, replaced)?;
-    let results = match arguments.quick {
-        true => arguments.results.join("quick"),
-        false => arguments.results.clone(),
-    };
+    let results = arguments.results.directory();
     let mut said = BTreeSet::new();
     for mut figure in all(&arguments.hosts, &costs, &size, &losses, &courses) {
-        figure.quick = arguments.quick;
+        figure.quick = quick;
         print(&figure, &mut said);
         figure.save(&results)?;
     }

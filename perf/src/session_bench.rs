@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use lockstep_counts::session::{Bench, Direction};
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// What `lockstep-perf session` is told.
 #[derive(Debug, clap::Args)]
@@ -67,15 +67,5 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             rows.push(row);
         }
     }
-    write(&arguments.output, &rows)
-}
-
-fn write(output: &Path, rows: &[Row]) -> Result<()> {
-    if let Some(parent) = output.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    std::fs::write(output, serde_json::to_string_pretty(rows)? + "\n")
-        .with_context(|| format!("cannot write {}", output.display()))?;
-    println!("written to {}", output.display());
-    Ok(())
+    crate::measure::write(&arguments.output, &rows)
 }

@@ -157,23 +157,38 @@ pub fn nginx_stream(
     udp: bool,
     servers: &[SocketAddr],
 ) -> Result<Process> {
-    let lines: String = servers.iter().map(|s| format!(" server {s};")).collect();
-    let (protocol, directory) = (
-        if udp { " udp" } else { " backlog=4096" },
-        site.directory.display(),
-    );
-    let text = format!(
-        "daemon off;\nuser root;\nworker_processes 1;\npid {directory}/stream.pid;\n\
-         error_log {directory}/stream.log;\n\
-         load_module /usr/lib/nginx/modules/ngx_stream_module.so;\n\
-         events {{ worker_connections 8192; }}\n\
-         stream {{\n  upstream servers {{{lines} }}\n  \
+    let servers = upstream(servers);
+    let protocol = if udp { " udp" } else { " backlog=4096" };
+    let body = format!(
+        "stream {{\n  upstream servers {{{servers} }}\n  \
          server {{ listen {at}{protocol}; proxy_pass servers; }}\n}}\n"
     );
-    let file = site.file("stream.conf");
+    start_nginx(site, cpu, "stream", &body, (at, udp))
+}
+
+/// The servers of an upstream of nginx.
+pub fn upstream(servers: &[SocketAddr]) -> String {
+    servers.iter().map(|s| format!(" server {s};")).collect()
+}
+
+/// nginx with one worker, and this in its configuration; when this returns, it listens.
+pub fn start_nginx(
+    site: Site<'_>,
+    cpu: usize,
+    name: &str,
+    body: &str,
+    (at, udp): (SocketAddr, bool),
+) -> Result<Process> {
+    let directory = site.directory.display();
+    let text = format!(
+        "daemon off;\nuser root;\nworker_processes 1;\npid {directory}/{name}.pid;\n\
+         error_log {directory}/{name}.log;\n\
+         load_module /usr/lib/nginx/modules/ngx_stream_module.so;\n\
+         events {{ worker_connections 8192; }}\n{body}"
+    );
+    let file = site.file(&format!("{name}.conf"));
     fs::write(&file, text)?;
-    let process = site.netns.spawn("stream", nginx(site, cpu, &file));
-    let mut process = process?;
+    let mut process = site.netns.spawn(name, nginx(site, cpu, &file))?;
     site.listens(&mut process, at, udp)
         .context("nginx does not listen")?;
     Ok(process)

@@ -3,7 +3,8 @@
 //!
 //! Datagrams go one way, from the generator to the sink. Requests go over connections that are open
 //! already, and come back as responses of 1,000 bytes: all cases have them in common. Rates are shares
-//! of what the slowest case carried at most in the same run, so that none of them is beyond its limit.
+//! of what the slowest case carried in the same run (packets: with 1 % loss at most), so that none of
+//! them is beyond its limit.
 
 use super::Cpus;
 use super::case::Case;

@@ -350,8 +350,9 @@ impl Measured {
         )
     }
 
-    /// What the slowest case carries at most: of datagrams of the smallest size, or requests over
-    /// open connections.
+    /// What the slowest case carries: of datagrams of the smallest size with no more than
+    /// [`packets::CALM`] lost, or requests over open connections. The most packets that come through of
+    /// a load that is far too high are no rate at which latency says anything.
     pub fn slowest(&self, load: LatencyLoad) -> Option<f64> {
         let (packets, requests, _) = self.rows();
         let rates: Vec<f64> = match load {
@@ -359,7 +360,7 @@ impl Measured {
                 let udp = packets.iter().filter(|row| row.load == PacketLoad::Udp);
                 let least = udp.clone().map(|row| row.bytes).min();
                 udp.filter(|row| Some(row.bytes) == least)
-                    .map(|row| row.packets_per_second)
+                    .map(|row| (row.calm_packets_per_second).unwrap_or(row.packets_per_second))
                     .collect()
             }
             LatencyLoad::Rr => (requests.iter())

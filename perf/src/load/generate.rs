@@ -1,13 +1,14 @@
 //! `lockstep-perf generate`: from what the user asked for to what came of it.
 
+use super::attached::Attached;
 use super::client::Manner;
 use super::datagrams::Datagrams;
 use super::flows::Flows;
 use super::packet::{Link, shortest};
-use super::place::{Interface, within};
-use super::search::{Found, Goal, search};
+use super::place::Interface;
+use super::search::{Goal, search};
 use super::show::{self, About, Progress};
-use super::socket::{Binding, Line};
+use super::socket::Line;
 use super::stop::Stop;
 use super::transactions::Transactions;
 use super::trial::{self, Arrival, Bench, Plan, Trial};
@@ -40,18 +41,9 @@ pub struct Arguments {
     /// Where to, as `192.0.2.1:53` or `[2001:db8::1]:53`. Flows are dealt out to them in turns.
     #[arg(long, required = true, value_delimiter = ',')]
     to: Vec<SocketAddr>,
-    /// The interface that packets leave, and that answers of TCP come back to.
-    #[arg(long)]
-    interface: String,
-    /// The network namespace it is in, by the name that `ip netns` has for it.
-    #[arg(long)]
-    netns: Option<String>,
-    /// Its queues, a thread for each.
-    #[arg(long, visible_alias = "queues", value_delimiter = ',', default_values_t = [0])]
-    queue: Vec<u32>,
-    /// The CPUs of the threads, one for each queue.
-    #[arg(long, visible_alias = "cores", value_delimiter = ',')]
-    core: Vec<usize>,
+    /// Where packets leave, and answers of TCP come back to.
+    #[command(flatten)]
+    at: Attached,
     /// Where packets arrive. Of UDP nothing is counted without it but what is sent, and there is no
     /// latency; the same as --interface: where packets are echoed, as `respond` does. Of TCP: where
     /// answers come that do not come back to --interface.
@@ -111,9 +103,6 @@ pub struct Arguments {
     /// The link-layer address that frames are for; what the kernel's routes say, unless named.
     #[arg(long)]
     next_hop: Option<Mac>,
-    /// How packets get between driver and generator.
-    #[arg(long, value_enum, default_value = "auto")]
-    mode: Binding,
     /// A CPU that is looked at while it is sent: the one of what is tested.
     #[arg(long)]
     observe_core: Option<usize>,
@@ -148,10 +137,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     needs_root_for("AF_XDP sockets and XDP programs need root")?;
     arguments.check()?;
     let stop = Stop::at_signals()?;
-    let netns = arguments.netns.as_deref();
-    let source = within(netns, || Interface::find(&arguments.interface))?;
+    let at = &arguments.at;
+    let source = at.within(|| Interface::find(&at.interface))?;
     let flows = arguments.flows(&source)?;
-    let links = within(netns, || arguments.links(&source))?;
+    let links = at.within(|| arguments.links(&source))?;
     let mut bench = arguments.bench(&flows)?;
     let mut plan = arguments.plan(flows, links, &source);
     let json = arguments.output == Output::Json;
@@ -159,7 +148,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         println!(
             "{} from {}, {mode}",
             arguments.protocol.name(),
-            arguments.interface
+            at.interface
         );
     }
     let mut progress = Progress::new(json);
@@ -207,7 +196,7 @@ impl Arguments {
             "--loss is 0 to 100 percent, --resolution 0.01 to 50 percent"
         );
         ensure!(
-            udp || self.queue.len() == 1,
+            udp || self.at.queue.len() == 1,
             "TCP has one thread and one queue: its answers have to come to the queue that asked. Run \
              one generator for each queue, with --source-ports of its own, and steer their answers by \
              `ethtool -N`"
@@ -221,14 +210,9 @@ impl Arguments {
             self.flows <= most,
             "there are {most} flows at most: --flows"
         );
+        self.at.check()?;
         ensure!(
-            !self.queue.is_empty() && (self.core.is_empty() || self.core.len() == self.queue.len()),
-            "there are {} queues and {} CPUs: --cores names one for each queue, or none",
-            self.queue.len(),
-            self.core.len()
-        );
-        ensure!(
-            self.sink_queue.is_empty() || self.sink_queue.len() == self.queue.len(),
+            self.sink_queue.is_empty() || self.sink_queue.len() == self.at.queue.len(),
             "a thread has one queue to send and one to receive: --sink-queues names as many as --queues"
         );
         ensure!(
@@ -275,7 +259,7 @@ impl Arguments {
             &self.from
         };
         let flows = Flows::new(&self.to, sources, self.source_ports.clone(), self.flows)?;
-        let threads = self.queue.len() as u32;
+        let threads = self.at.queue.len() as u32;
         ensure!(
             self.flows >= threads,
             "{threads} threads need a flow each: --flows"
@@ -311,32 +295,25 @@ impl Arguments {
             ports: vec![(protocol, flows.ports())],
             tunnels: false,
         };
-        let same = self.sink_interface.as_ref() == Some(&self.interface)
+        let same = self.sink_interface.as_ref() == Some(&self.at.interface)
             && self
                 .sink_netns
                 .as_ref()
-                .is_none_or(|netns| Some(netns) == self.netns.as_ref())
-            && (self.sink_queue.is_empty() || self.sink_queue == self.queue);
+                .is_none_or(|netns| Some(netns) == self.at.netns.as_ref())
+            && (self.sink_queue.is_empty() || self.sink_queue == self.at.queue);
         let udp = self.protocol == Protocol::Udp;
         let answers = match udp {
             true => same.then(|| wanted(protocol::UDP)),
             false => Some(wanted(protocol::TCP)),
         };
-        let netns = self.netns.as_deref();
-        let line = Line::open(
-            netns,
-            &self.interface,
-            &self.queue,
-            answers.as_ref(),
-            self.mode,
-        )?;
+        let line = self.at.open(answers.as_ref())?;
         let sink = match &self.sink_interface {
             None if udp => Arrival::Elsewhere,
             None => Arrival::Source,
             Some(_) if same => Arrival::Source,
             Some(interface) => {
                 let queues = match self.sink_queue.is_empty() {
-                    true => &self.queue,
+                    true => &self.at.queue,
                     false => &self.sink_queue,
                 };
                 let wanted = if udp {
@@ -345,7 +322,7 @@ impl Arguments {
                     wanted(protocol::TCP)
                 };
                 let netns = self.sink_netns.as_deref();
-                let line = Line::open(netns, interface, queues, Some(&wanted), self.mode);
+                let line = Line::open(netns, interface, queues, Some(&wanted), self.at.mode);
                 let line = line.with_context(|| format!("cannot open the sink on {interface}"))?;
                 Arrival::Line(Box::new(line))
             }
@@ -353,7 +330,7 @@ impl Arguments {
         Ok(Bench {
             source: line,
             sink,
-            cpus: self.core.clone(),
+            cpus: self.at.core.clone(),
             observed_cpu: self.observe_core,
             patience: self.wait * 1_000_000,
         })
@@ -440,14 +417,8 @@ impl Arguments {
             }
             Ok(Some(outcome))
         })?;
-        let all = |found: &Found| -> Result<()> {
-            let mut trials = found.trials.iter();
-            trials.try_for_each(|outcome| self.is_complete(outcome, stop))
-        };
         if json {
             println!("{}", serde_json::to_string(&found)?);
-            self.write_histogram(&percentiles)?;
-            return all(&found);
         }
         let (Some(rate), Some(outcome)) = (found.rate, &found.outcome) else {
             bail!(
@@ -456,18 +427,21 @@ impl Arguments {
                 self.loss
             );
         };
-        println!(
-            "\nhighest rate   {rate}/s with {} % loss at most",
-            self.loss
-        );
-        if found.limited_by_the_generator {
+        if !json {
             println!(
-                "               above it the generator cannot send: more --queues and --cores"
+                "\nhighest rate   {rate}/s with {} % loss at most",
+                self.loss
             );
+            if found.limited_by_the_generator {
+                println!(
+                    "               above it the generator cannot send: more --queues and --cores"
+                );
+            }
+            print!("{}", self.about().table(outcome));
         }
-        print!("{}", self.about().table(outcome));
         self.write_histogram(&percentiles)?;
-        all(&found)
+        let mut trials = found.trials.iter();
+        trials.try_for_each(|outcome| self.is_complete(outcome, stop))
     }
 
     /// Fewer connections than were asked for are another load: whoever reads only the exit code is to

@@ -4,12 +4,13 @@
 mod answer;
 
 use super::Mac;
+use super::attached::{Attached, pin};
 use super::clock::{idle, now};
 use super::flows::Tuple;
 use super::generate::ports;
 use super::packet::{Link, read};
-use super::place::{Interface, within};
-use super::socket::{Binding, Line, Sending, Socket};
+use super::place::Interface;
+use super::socket::{Sending, Socket};
 use super::stop::Stop;
 use crate::measure::needs_root_for;
 use answer::{Answer, answer};
@@ -31,18 +32,9 @@ const SEGMENTS: usize = 10;
 /// What `lockstep-perf respond` is told.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The interface that requests come to.
-    #[arg(long)]
-    interface: String,
-    /// The network namespace it is in, by the name that `ip netns` has for it.
-    #[arg(long)]
-    netns: Option<String>,
-    /// Its queues, a thread for each.
-    #[arg(long, visible_alias = "queues", value_delimiter = ',', default_values_t = [0])]
-    queue: Vec<u32>,
-    /// The CPUs of the threads, one for each queue.
-    #[arg(long, visible_alias = "cores", value_delimiter = ',')]
-    core: Vec<usize>,
+    /// Where requests come to.
+    #[command(flatten)]
+    attached: Attached,
     /// The addresses it answers for: the virtual one, where requests come in tunnels. All, unless
     /// said otherwise.
     #[arg(long, value_delimiter = ',')]
@@ -63,9 +55,6 @@ pub struct Arguments {
     /// Without it, back to the host that the request came from.
     #[arg(long, value_name = "ADDRESS|MAC")]
     next_hop: Option<String>,
-    /// How packets get between driver and responder.
-    #[arg(long, value_enum, default_value = "auto")]
-    mode: Binding,
 }
 
 /// What all threads share.
@@ -84,29 +73,18 @@ struct Service {
 /// Answers until a signal comes.
 pub fn run(arguments: &Arguments) -> Result<()> {
     needs_root_for("AF_XDP sockets and XDP programs need root")?;
-    let threads = arguments.queue.len();
-    ensure!(
-        threads > 0 && (arguments.core.is_empty() || arguments.core.len() == threads),
-        "there are {threads} queues and {} CPUs: --cores names one for each queue, or none",
-        arguments.core.len()
-    );
+    let attached = &arguments.attached;
+    attached.check()?;
     let response = response(arguments.body)?;
     let stop = Stop::at_signals()?;
-    let netns = arguments.netns.as_deref();
-    let (interface, next_hop) = within(netns, || {
-        let interface = Interface::find(&arguments.interface)?;
+    let (interface, next_hop) = attached.within(|| {
+        let interface = Interface::find(&attached.interface)?;
         let next_hop = arguments.next_hop.as_deref();
         let next_hop = next_hop.map(|text| router(&interface, text)).transpose()?;
         Ok((interface, next_hop))
     })?;
     let wanted = arguments.wanted();
-    let mut line = Line::open(
-        netns,
-        &arguments.interface,
-        &arguments.queue,
-        Some(&wanted),
-        arguments.mode,
-    )?;
+    let mut line = attached.open(Some(&wanted))?;
     let service = Service {
         at: arguments.at.clone(),
         ports: arguments.ports.clone(),
@@ -118,12 +96,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         dropped: AtomicU64::new(0),
     };
     if let Some(mode) = line.mode() {
-        println!("answering on {}, {mode}", arguments.interface);
+        println!("answering on {}, {mode}", attached.interface);
     }
     let served = thread::scope(|scope| {
         let threads: Vec<_> = (line.sockets.iter_mut().enumerate())
             .map(|(at, socket)| {
-                let cpu = arguments.core.get(at).copied();
+                let cpu = attached.core.get(at).copied();
                 let (service, stop) = (&service, &stop);
                 scope.spawn(move || serve(service, socket, cpu, stop))
             })
@@ -192,13 +170,7 @@ fn response(body: usize) -> Result<Vec<u8>> {
 }
 
 fn serve(service: &Service, socket: &mut Socket, cpu: Option<usize>, stop: &Stop) -> Result<()> {
-    if let Some(id) = cpu {
-        let pinned = core_affinity::set_for_current(core_affinity::CoreId { id });
-        ensure!(
-            pinned,
-            "there is no CPU {id} for this process: name another with --core"
-        );
-    }
+    pin(cpu)?;
     while !stop.is_set() {
         let mut result = Ok(());
         let received = socket.exchange(|frame, sending| {

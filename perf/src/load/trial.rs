@@ -1,6 +1,7 @@
 //! A trial: one rate for a while, by one thread a queue, and what came of all of them.
 
 use super::Outcome;
+use super::attached::pin;
 use super::clock::now;
 use super::datagrams::{self, Datagrams, Part, Share, Sockets};
 use super::live::Live;
@@ -215,13 +216,7 @@ fn part(
     rate: Rate,
     live: &Live,
 ) -> Result<Part> {
-    if let Some(id) = cpu {
-        let pinned = core_affinity::set_for_current(core_affinity::CoreId { id });
-        ensure!(
-            pinned,
-            "there is no CPU {id} for this process: name another with --core"
-        );
-    }
+    pin(cpu)?;
     let (threads, thread) = (u64::from(share.threads), u64::from(share.thread));
     match plan {
         Plan::Udp(datagrams) => {

@@ -69,7 +69,8 @@ impl Treatment {
 pub enum Devices {
     /// A NIC's driver with zero-copy: assumed, for there is none here.
     ZeroCopy,
-    /// As measured in the lab: copies, the kernel's work on the balancer's CPU.
+    /// As in the lab: copies, and the kernel's work on the balancer's CPU. Measured in tunnels and of
+    /// replicas; of NAT it is what tunnels take and the difference in memory.
     Copied,
 }
 
@@ -81,7 +82,7 @@ impl Devices {
     pub const fn name(self) -> &'static str {
         match self {
             Devices::ZeroCopy => "zero-copy, assumed",
-            Devices::Copied => "copied, measured",
+            Devices::Copied => "copied, from the lab",
         }
     }
 }
@@ -95,8 +96,10 @@ pub struct Costs {
     pub nat: f64,
     /// A packet that goes in or out of the replicator, in memory.
     pub replicate: f64,
-    /// A packet that opens a flow.
+    /// A packet that opens a flow in a tunnel.
     pub opening: f64,
+    /// A packet that opens a flow that is rewritten: it has two entries.
+    pub opening_nat: f64,
     /// All work for a packet of 64 bytes in the lab, in a tunnel: the kernel's included.
     pub copied: f64,
     /// All work for a full segment in the lab, to [`REPLICAS`] replicas.
@@ -132,6 +135,7 @@ impl Costs {
             replicate: number(session.as_array(), replicas, "ns_per_packet")
                 .context("session.json has no downloads to 3 replicas")?,
             opening: path("new-flows-v4")?,
+            opening_nat: path("new-nat-v4")?,
             copied: copied(results)? * 1_000.0,
             // Seconds for a gigabyte are nanoseconds for a byte.
             copied_segment: SEGMENT
@@ -142,6 +146,15 @@ impl Costs {
                 * number(lab.as_array(), idle, "kib_per_session")
                     .context("replicate.json has no idle sessions")?,
         })
+    }
+
+    /// Nanoseconds in memory for a packet that opens a flow. What opens a session is not measured alone:
+    /// it is held to be what NAT takes, and sessions are bound by memory long before.
+    pub fn opening(&self, treatment: Treatment) -> f64 {
+        match treatment {
+            Treatment::Tunnel => self.opening,
+            Treatment::Nat | Treatment::Replicate => self.opening_nat,
+        }
     }
 
     /// Nanoseconds for a packet of a client, or of an answer.
@@ -165,11 +178,15 @@ impl Costs {
 }
 
 /// CPU microseconds for a packet of 64 bytes, all of it on one CPU.
+///
+/// The comparison has it. `lab.json` is what was measured before there was one, and this way to it goes
+/// with that file.
 fn copied(results: &Path) -> Result<f64> {
-    let compare = results.join("compare.json");
-    let (rows, case) = match compare.exists() {
-        true => (read(&compare)?["packets"].take(), "lockstep-tunnel-one-cpu"),
-        false => (read(&results.join("lab.json"))?, "engine-one-cpu"),
+    let (compare, before) = (results.join("compare.json"), results.join("lab.json"));
+    let (rows, case) = if compare.exists() || !before.exists() {
+        (read(&compare)?["packets"].take(), "lockstep-tunnel-one-cpu")
+    } else {
+        (read(&before)?, "engine-one-cpu")
     };
     let wanted = |row: &&Value| {
         let is_udp = row["load"].is_null() || row["load"] == "udp";
@@ -184,7 +201,13 @@ fn number(rows: Option<&Vec<Value>>, wanted: impl Fn(&&Value) -> bool, key: &str
 }
 
 fn read(path: &Path) -> Result<Value> {
+    let file = path.file_name().and_then(|name| name.to_str());
+    let by = match file {
+        Some("compare.json") => "make compare",
+        Some("replicate.json") => "make bench-replicate",
+        _ => "make bench",
+    };
     let text = fs::read_to_string(path)
-        .with_context(|| format!("cannot read {}; `make bench` writes it", path.display()))?;
+        .with_context(|| format!("cannot read {}; `{by}` writes it", path.display()))?;
     serde_json::from_str(&text).with_context(|| format!("{} is not ours", path.display()))
 }

@@ -1,12 +1,13 @@
 //! How many hosts a load takes.
 
 use super::costs::{Costs, Devices, Treatment};
+use anyhow::{Result, ensure};
 use serde::Serialize;
 
 /// What hosts are like, and how full they may be.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Hosts {
-    /// CPUs of a host that process packets.
+    /// CPUs of a host that forward packets, each with a queue of its own.
     #[arg(long, default_value_t = 16)]
     pub cores: u32,
     /// What a host's NIC carries in each direction, in Gbit/s.
@@ -15,14 +16,14 @@ pub struct Hosts {
     /// Memory of a host for flows or sessions, in GiB.
     #[arg(long, default_value_t = 64.0)]
     pub memory_gib: f64,
-    /// How busy hosts may be: of CPUs, the NIC and memory.
+    /// The share of CPUs, NIC and memory that may be used, up to 1.
     #[arg(long, default_value_t = 0.7)]
     pub share: f64,
-    /// Nanoseconds for receiving and sending a packet through a NIC with zero-copy; not measured here. Preset
-    /// are 14 million packets a second and CPU, each way.
+    /// Nanoseconds for receiving and sending a packet through a NIC with zero-copy. An assumption: 14 million
+    /// packets a second and CPU each way, unless said otherwise.
     #[arg(long, default_value_t = 143.0)]
     pub device_ns: f64,
-    /// How long a flow lasts, in seconds.
+    /// How long a flow or a session lasts, in seconds: how many are opened a second.
     #[arg(long, default_value_t = 60.0)]
     pub flow_seconds: f64,
 }
@@ -66,6 +67,27 @@ pub struct Needed {
 }
 
 impl Hosts {
+    /// Hosts that carry nothing carry no load, however many there are.
+    pub fn check(&self) -> Result<()> {
+        ensure!(self.cores > 0, "a host has a CPU at least: --cores");
+        ensure!(
+            self.share > 0.0 && self.share <= 1.0,
+            "--share is above 0, and 1 at most"
+        );
+        for (name, value) in [
+            ("--nic-gbit", self.nic_gbit),
+            ("--memory-gib", self.memory_gib),
+            ("--flow-seconds", self.flow_seconds),
+        ] {
+            ensure!(value > 0.0 && value.is_finite(), "{name} is above 0");
+        }
+        ensure!(
+            self.device_ns >= 0.0 && self.device_ns.is_finite(),
+            "--device-ns is 0 at least"
+        );
+        Ok(())
+    }
+
     /// The hosts for so many Gbit/s of packets, spread so unevenly.
     pub fn for_traffic(
         &self,
@@ -98,7 +120,7 @@ impl Hosts {
         };
         let by_memory = flows * bytes / (self.memory_gib * 1024.0 * 1024.0 * 1024.0);
         let opened = flows / self.flow_seconds;
-        let ns = costs.opening + self.device_ns;
+        let ns = costs.opening(treatment) + self.device_ns;
         let by_cpu = opened * ns / 1e9 / f64::from(self.cores);
         self.needed([(by_memory, "memory"), (by_cpu, "CPU")], unevenness)
     }

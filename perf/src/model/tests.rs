@@ -238,6 +238,7 @@ fn costs() -> Costs {
         nat: 70.0,
         replicate: 300.0,
         opening: 150.0,
+        opening_nat: 350.0,
         copied: 1_400.0,
         copied_segment: 5_000.0,
         flow_bytes: 60.0,
@@ -290,6 +291,25 @@ fn flows_take_memory_and_opening_them_time() {
     };
     let flows = short.for_flows(&costs, 1e8, Treatment::Tunnel, 1.0);
     assert_eq!((flows.hosts, flows.bound), (25.0 + 1.0, "CPU"));
+    // Two entries take longer: a billion a second of 400 ns are 400 cores, 8 of a host.
+    let flows = short.for_flows(&costs, 1e8, Treatment::Nat, 1.0);
+    assert_eq!((flows.hosts, flows.bound), (50.0 + 1.0, "CPU"));
+}
+
+#[test]
+fn hosts_that_carry_nothing_are_refused() {
+    hosts().check().unwrap();
+    let of = |change: fn(&mut Hosts)| {
+        let mut hosts = hosts();
+        change(&mut hosts);
+        hosts.check().unwrap_err().to_string()
+    };
+    assert!(of(|hosts| hosts.cores = 0).contains("--cores"));
+    assert!(of(|hosts| hosts.share = 0.0).contains("--share"));
+    assert!(of(|hosts| hosts.share = 1.5).contains("--share"));
+    assert!(of(|hosts| hosts.flow_seconds = 0.0).contains("--flow-seconds"));
+    assert!(of(|hosts| hosts.nic_gbit = f64::NAN).contains("--nic-gbit"));
+    assert!(of(|hosts| hosts.device_ns = -1.0).contains("--device-ns"));
 }
 
 #[test]
@@ -303,4 +323,26 @@ fn costs_are_read_from_the_results() {
         assert!(zero_copy < copied, "{treatment:?}: {costs:?}");
     }
     assert!(costs.tunnel < costs.nat && costs.nat < costs.replicate);
+    assert!(costs.opening < costs.opening_nat, "{costs:?}");
+}
+
+#[test]
+fn what_a_copied_packet_costs_is_the_comparison_s_and_was_the_lab_s_before() {
+    let committed = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
+    let directory = tempfile::tempdir().unwrap();
+    let results = directory.path();
+    for file in ["core.json", "session.json", "replicate.json"] {
+        std::fs::copy(committed.join(file), results.join(file)).unwrap();
+    }
+    let error = format!("{:#}", Costs::read(results).unwrap_err());
+    assert!(error.contains("`make compare`"), "{error}");
+    let row = |case: &str, cost: f64| serde_json::json!({"case": case, "bytes": 64, "cpu_s_per_million_packets": cost});
+    let lab = serde_json::json!([row("nftables", 9.0), row("engine-one-cpu", 1.5)]);
+    std::fs::write(results.join("lab.json"), lab.to_string()).unwrap();
+    assert_eq!(Costs::read(results).unwrap().copied, 1_500.0);
+    let compare = serde_json::json!({"packets": [row("lockstep-tunnel-one-cpu", 1.25)]});
+    std::fs::write(results.join("compare.json"), compare.to_string()).unwrap();
+    assert_eq!(Costs::read(results).unwrap().copied, 1_250.0);
+    std::fs::remove_file(results.join("lab.json")).unwrap();
+    assert_eq!(Costs::read(results).unwrap().copied, 1_250.0);
 }

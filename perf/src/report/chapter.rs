@@ -169,6 +169,7 @@ fn values(text: &mut String, figure: &Figure) {
     match figure.kind {
         Kind::Lines | Kind::Bars => points(text, figure),
         Kind::Distribution => distributions(text, figure),
+        Kind::Time if is_added_up(figure) => added_up(text, figure),
         Kind::Time => over_time(text, figure),
     }
 }
@@ -277,6 +278,33 @@ fn distributions(text: &mut String, figure: &Figure) {
     text.push('\n');
 }
 
+/// Whether it is added up: of what only grows, the least is the beginning and the median says nothing.
+fn is_added_up(figure: &Figure) -> bool {
+    let pairs = |series: &Series| -> Vec<(f64, f64)> {
+        let ys = series.points.iter().map(|point| point.y);
+        ys.clone().zip(ys.skip(1)).collect()
+    };
+    let pairs: Vec<(f64, f64)> = all(figure).flat_map(|(series, _)| pairs(series)).collect();
+    pairs.iter().all(|(a, b)| a <= b) && pairs.iter().any(|(a, b)| a < b)
+}
+
+/// What it came to by half of the time, and in the end.
+fn added_up(text: &mut String, figure: &Figure) {
+    let row = |((series, _), name): ((&Series, bool), String)| {
+        let last = series.points.last();
+        let begin = series.points.first().map_or(0.0, |point| point.x);
+        let half = last.map_or(0.0, |last| f64::midpoint(begin, last.x));
+        let middle = series.points.iter().rfind(|point| point.x <= half);
+        let [middle, last] =
+            [middle, last].map(|point| point.map_or("-".to_owned(), |point| short(point.y)));
+        vec![name, middle, last]
+    };
+    unit(text, figure);
+    let head = ["", "after half the time", "in the end"];
+    table(text, &head, all(figure).zip(names(figure)).map(row));
+    text.push('\n');
+}
+
 fn over_time(text: &mut String, figure: &Figure) {
     let row = |((series, _), name): ((&Series, bool), String)| {
         let ys: Vec<f64> = series.points.iter().map(|p| p.y).collect();
@@ -329,7 +357,9 @@ mod tests {
 
     #[test]
     fn a_distribution_is_told_by_its_percentiles_and_a_course_by_its_extremes() {
-        let page = page(&[sample(Kind::Distribution), sample(Kind::Time)]);
+        let mut course = sample(Kind::Time);
+        course.ours[0].points[199].y = 0.5;
+        let page = page(&[sample(Kind::Distribution), course]);
         assert!(
             page.contains("| half load | 990 | 1.79k | 1.97k | 1.99k |"),
             "{page}"
@@ -338,7 +368,21 @@ mod tests {
             page.contains("| nginx (seed 003) | 990 | - | - | - |"),
             "{page}"
         );
-        assert!(page.contains("| half load | 0.505 | 0.005 | 1 |"), "{page}");
+        assert!(
+            page.contains("| half load | 0.5 | 0.005 | 0.995 |"),
+            "{page}"
+        );
+    }
+
+    #[test]
+    fn what_is_added_up_is_told_by_what_it_comes_to() {
+        let page = page(&[sample(Kind::Time)]);
+        assert!(
+            page.contains("|  | after half the time | in the end |"),
+            "{page}"
+        );
+        assert!(page.contains("| half load | 0.5 | 1 |"), "{page}");
+        assert!(page.contains("| nginx (seed 003) | 0.25 | 0.5 |"), "{page}");
     }
 
     #[test]

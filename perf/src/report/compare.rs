@@ -18,7 +18,9 @@ pub fn tables(text: &mut String, results: &Value) {
     packets(text, rows(results, "packets"));
     text.push_str("\nHTTP requests a second that each carries at most:\n\n");
     requests(text, rows(results, "requests"));
-    text.push_str("\nLatency at shares of what the slowest carries at most, µs:\n\n");
+    text.push_str(
+        "\nLatency at shares of what the slowest carries (packets: with 1 % loss at most), µs:\n\n",
+    );
     latencies(text, rows(results, "latencies"));
     for line in fewer_connections(results) {
         text.push_str(&format!(

@@ -124,12 +124,7 @@ fn gaps(events: &str, session: &str) -> Result<Vec<f64>> {
 fn bytes(plan: Plan, uploads: &Rounds, downloads: &Rounds, gaps: &[f64]) -> Result<Figure> {
     let measure = Measure::Bytes;
     let mut figure = measure.figure(ID, TITLE, Kind::Time, seconds());
-    let fact = |name: &str, ours: f64, unit: &str| Fact {
-        name: name.to_owned(),
-        ours: rounded(ours, 3),
-        theirs: None,
-        unit: unit.to_owned(),
-    };
+    let fact = |name: &str, ours: f64, unit: &str| Fact::new(name, rounded(ours, 3), None, unit);
     for (name, rounds) in [("upload", uploads), ("download", downloads)] {
         let mut series = rounds.over_time(measure);
         name.clone_into(&mut series.name);
@@ -183,18 +178,18 @@ fn of_upload(plan: Plan, measure: Measure, uploads: &Rounds) -> Figure {
     let mut series = uploads.over_time(measure);
     "upload".clone_into(&mut series.name);
     let values = series.points.iter().map(|point| point.y);
-    figure.facts.push(Fact {
-        name: "mean".to_owned(),
-        ours: rounded(uploads.mean(measure), 1),
-        theirs: None,
-        unit: measure.unit().to_owned(),
-    });
-    figure.facts.push(Fact {
-        name: "largest step".to_owned(),
-        ours: values.fold(0.0, f64::max),
-        theirs: None,
-        unit: measure.unit().to_owned(),
-    });
+    figure.facts.push(Fact::new(
+        "mean",
+        rounded(uploads.mean(measure), 1),
+        None,
+        measure.unit(),
+    ));
+    figure.facts.push(Fact::new(
+        "largest step",
+        values.fold(0.0, f64::max),
+        None,
+        measure.unit(),
+    ));
     figure.ours.push(series);
     explain(plan, &mut figure);
     figure

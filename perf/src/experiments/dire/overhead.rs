@@ -32,11 +32,8 @@ fn over_time(measure: Measure, uploads: &[Rounds]) -> Figure {
     let mut figure = measure.figure(ID, TITLE, Kind::Time, seconds());
     figure.ours = uploads.iter().map(|u| u.over_time(measure)).collect();
     let (replicated, dnat) = (&uploads[0], &uploads[1]);
-    let fact = |name: &str, ours: f64, theirs: Option<f64>, unit: &str| Fact {
-        name: name.to_owned(),
-        ours: rounded(ours, 3),
-        theirs,
-        unit: unit.to_owned(),
+    let fact = |name: &str, ours: f64, theirs: Option<f64>, unit: &str| {
+        Fact::new(name, rounded(ours, 3), theirs, unit)
     };
     let ratio = |of: fn(&Rounds) -> f64| of(replicated) / of(dnat);
     figure.facts = (uploads.iter())
@@ -109,11 +106,7 @@ fn over_time(measure: Measure, uploads: &[Rounds]) -> Figure {
 
 /// What theirs has not: downloads as well, in which the replicas' answers are compared.
 fn both(uploads: &[Rounds], downloads: &[Rounds]) -> Figure {
-    let way = Axis {
-        label: "way".to_owned(),
-        unit: String::new(),
-        logarithmic: false,
-    };
+    let way = Axis::new("way", "");
     let measure = Measure::Bytes;
     let mut figure = measure.figure(ID, TITLE, Kind::Bars, way);
     figure.id = format!("{ID}-directions");
@@ -127,11 +120,13 @@ fn both(uploads: &[Rounds], downloads: &[Rounds]) -> Figure {
     };
     figure.ours = vec![series("upload", uploads), series("download", downloads)];
     for (name, rounds) in [("upload", uploads), ("download", downloads)] {
-        figure.facts.extend(rounds.iter().map(|rounds| Fact {
-            name: format!("CPU of everybody, {name}, {}", rounds.way.name()),
-            ours: rounds.cpu_seconds_per_gigabyte(),
-            theirs: None,
-            unit: "CPU s/GB".to_owned(),
+        figure.facts.extend(rounds.iter().map(|rounds| {
+            Fact::new(
+                format!("CPU of everybody, {name}, {}", rounds.way.name()),
+                rounds.cpu_seconds_per_gigabyte(),
+                None,
+                "CPU s/GB",
+            )
         }));
     }
     figure.differs.push(

@@ -28,11 +28,7 @@ pub fn run(settings: &Settings) -> Result<Vec<Figure>> {
 }
 
 fn figure(measure: Measure, uploads: &[Rounds], downloads: &[Rounds]) -> Figure {
-    let replicas = Axis {
-        label: "replicas".to_owned(),
-        unit: String::new(),
-        logarithmic: true,
-    };
+    let replicas = Axis::logarithmic("replicas", "");
     let mut figure = measure.figure(ID, TITLE, Kind::Lines, replicas);
     // As in theirs, but for shares of a CPU.
     figure.y.logarithmic = matches!(
@@ -114,15 +110,15 @@ fn slope(direction: &str, rounds: &[Rounds]) -> Vec<Fact> {
     let fact = |pair: &[Rounds]| {
         let value = |rounds: &Rounds| (rounds.mean(Measure::Bytes), rounds.way.servers() as f64);
         let (few, many) = (value(&pair[0]), value(&pair[1]));
-        Fact {
-            name: format!(
+        Fact::new(
+            format!(
                 "exponent of throughput over replicas from {} to {}, {direction}",
                 few.1, many.1
             ),
-            ours: rounded((many.0 / few.0).ln() / (many.1 / few.1).ln(), 2),
-            theirs: None,
-            unit: String::new(),
-        }
+            rounded((many.0 / few.0).ln() / (many.1 / few.1).ln(), 2),
+            None,
+            "",
+        )
     };
     pairs.map(fact).collect()
 }

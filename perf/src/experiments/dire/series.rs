@@ -125,11 +125,7 @@ impl Measure {
             title: format!("{title}: {}", self.name()),
             kind,
             x,
-            y: Axis {
-                label: self.name().to_owned(),
-                unit: self.unit().to_owned(),
-                logarithmic: false,
-            },
+            y: Axis::new(self.name(), self.unit()),
             labels: Vec::new(),
             ours: Vec::new(),
             theirs: Vec::new(),
@@ -143,11 +139,7 @@ impl Measure {
 
 /// Seconds from the beginning.
 pub fn seconds() -> Axis {
-    Axis {
-        label: "time".to_owned(),
-        unit: "s".to_owned(),
-        logarithmic: false,
-    }
+    Axis::new("time", "s")
 }
 
 impl Rounds {

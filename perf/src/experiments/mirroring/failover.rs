@@ -1,10 +1,9 @@
 //! How long a client gets nothing when its primary fails.
 
-use super::throughput::{axis, distribution};
 use super::{LAB, SEED};
 use crate::experiments::Settings;
 use crate::experiments::engine::cpus;
-use crate::figure::{Fact, Figure, Kind};
+use crate::figure::{Axis, Fact, Figure, Kind, Series};
 use crate::measure::{percentile, rounded};
 use crate::replicate::switchover::{Commit, Fault, measure};
 use anyhow::{Context, Result};
@@ -58,7 +57,7 @@ pub fn run(settings: &Settings) -> Result<Vec<Figure>> {
             "ms",
         );
         fact(format!("{name}: failures"), switched.len() as f64, None, "");
-        ours.push(distribution(name, &switched));
+        ours.push(Series::distribution(name, &switched));
     }
     let undisturbed = milliseconds(&undisturbed);
     fact(
@@ -73,15 +72,14 @@ pub fn run(settings: &Settings) -> Result<Vec<Figure>> {
         None,
         "ms",
     );
-    ours.push(distribution("nothing happens", &undisturbed));
-    let mut x = axis("longest time without a byte", "ms");
-    x.logarithmic = true;
+    ours.push(Series::distribution("nothing happens", &undisturbed));
+    let x = Axis::logarithmic("longest time without a byte", "ms");
     Ok(vec![Figure {
         id: "002-failover".to_owned(),
         title: "Time without a byte when the primary fails".to_owned(),
         kind: Kind::Distribution,
         x,
-        y: axis("share of failures", ""),
+        y: Axis::new("share of failures", ""),
         labels: Vec::new(),
         ours,
         theirs: Vec::new(),

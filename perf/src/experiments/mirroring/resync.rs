@@ -1,11 +1,10 @@
 //! A replica that was away catches up.
 
 use super::requests::{Answered, Clients, Pace};
-use super::throughput::axis;
 use super::{LAB, SEED};
 use crate::experiments::Settings;
 use crate::experiments::engine::{Mode, cpus, start_engine};
-use crate::figure::{Fact, Figure, Kind, Point, Series};
+use crate::figure::{Axis, Fact, Figure, Kind, Point, Series};
 use crate::measure::{median, rounded};
 use crate::replicate::Cpus;
 use crate::replicate::balancer::sessions;
@@ -169,11 +168,13 @@ fn replica(network: &Network, index: usize) -> Result<(Value, u64)> {
 }
 
 fn figure(away: Away, runs: &[Run]) -> Figure {
-    let fact = |name: &str, of: &dyn Fn(&Run) -> f64, theirs: Option<f64>, unit: &str| Fact {
-        name: name.to_owned(),
-        ours: rounded(median(runs.iter().map(of).collect()), 3),
-        theirs,
-        unit: unit.to_owned(),
+    let fact = |name: &str, of: &dyn Fn(&Run) -> f64, theirs: Option<f64>, unit: &str| {
+        Fact::new(
+            name,
+            rounded(median(runs.iter().map(of).collect()), 3),
+            theirs,
+            unit,
+        )
     };
     let (each, title, quote) = match away {
         Away::Cut => (
@@ -237,13 +238,12 @@ fn figure(away: Away, runs: &[Run]) -> Figure {
             .map(|a| Point::new(rounded(a.at, 3), rounded(a.latency_ms, 3)))
             .collect(),
     });
-    let mut y = axis("latency of a request", "ms");
-    y.logarithmic = true;
+    let y = Axis::logarithmic("latency of a request", "ms");
     Figure {
         id: format!("002-resync-{}", away.name()),
         title: title.to_owned(),
         kind: Kind::Time,
-        x: axis("time", "s"),
+        x: Axis::new("time", "s"),
         y,
         labels: Vec::new(),
         ours: series.collect(),

@@ -186,11 +186,13 @@ fn rates(id: &str, all: &[Measured], load: usize) -> Figure {
         let index = Case::ALL.iter().position(|c| *c == case);
         index.map_or(f64::NAN, |index| median(all[index].rates[load].clone()))
     };
-    let lost = |case: Case, theirs: f64| Fact {
-        name: format!("throughput lost: {}", case.name()),
-        ours: rounded(100.0 * (1.0 - rate(case) / rate(Case::Unmirrored)), 1),
-        theirs: works.then_some(theirs),
-        unit: "%".to_owned(),
+    let lost = |case: Case, theirs: f64| {
+        Fact::new(
+            format!("throughput lost: {}", case.name()),
+            rounded(100.0 * (1.0 - rate(case) / rate(Case::Unmirrored)), 1),
+            works.then_some(theirs),
+            "%",
+        )
     };
     let title = match works {
         true => "Requests of 7 kB with answers of 35 kB, with and without a mirror",
@@ -216,8 +218,8 @@ fn rates(id: &str, all: &[Measured], load: usize) -> Figure {
         id: id.to_owned(),
         title: title.to_owned(),
         kind: Kind::Bars,
-        x: axis("", ""),
-        y: axis("requests", "1/s"),
+        x: Axis::new("", ""),
+        y: Axis::new("requests", "1/s"),
         labels,
         ours: vec![Series {
             name: format!("{CONNECTIONS} connections"),
@@ -241,21 +243,21 @@ fn latency(all: Vec<Measured>) -> Figure {
         let mut values = measured.latencies;
         values.sort_by(f64::total_cmp);
         for (name, share) in [("median", 0.5), ("99th percentile", 0.99)] {
-            facts.push(Fact {
-                name: format!("{name}, {}", case.name()),
-                ours: rounded(percentile(&values, share), 3),
-                theirs: None,
-                unit: "ms".to_owned(),
-            });
+            facts.push(Fact::new(
+                format!("{name}, {}", case.name()),
+                rounded(percentile(&values, share), 3),
+                None,
+                "ms",
+            ));
         }
-        ours.push(distribution(case.name(), &values));
+        ours.push(Series::distribution(case.name(), &values));
     }
     Figure {
         id: "002-7-latency".to_owned(),
         title: "Latency of a request, one at a time".to_owned(),
         kind: Kind::Distribution,
-        x: axis("latency", "ms"),
-        y: axis("share of requests", ""),
+        x: Axis::new("latency", "ms"),
+        y: Axis::new("share of requests", ""),
         labels: Vec::new(),
         ours,
         theirs: Vec::new(),
@@ -267,60 +269,5 @@ fn latency(all: Vec<Measured>) -> Figure {
         ],
         facts,
         quick: false,
-    }
-}
-
-/// An axis that is not logarithmic.
-pub fn axis(label: &str, unit: &str) -> Axis {
-    Axis {
-        label: label.to_owned(),
-        unit: unit.to_owned(),
-        logarithmic: false,
-    }
-}
-
-/// Points of a distribution: enough to draw it, and its end.
-const STEPS: usize = 200;
-
-/// The share of sorted values that are at most as large.
-pub fn distribution(name: &str, sorted: &[f64]) -> Series {
-    let count = sorted.len();
-    let steps = count.min(STEPS);
-    let ranks = (1..=steps).map(|step| (step * count).div_ceil(steps));
-    let point = |rank: usize| {
-        let share = rank as f64 / count as f64;
-        Point::new(rounded(sorted[rank - 1], 4), rounded(share, 5))
-    };
-    Series {
-        name: name.to_owned(),
-        points: ranks.map(point).collect(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_distribution_ends_with_the_largest_value_and_never_goes_down() {
-        let values: Vec<f64> = (1..=1_001).map(f64::from).collect();
-        let series = distribution("x", &values);
-        assert_eq!(series.points.len(), STEPS);
-        let last = series.points[STEPS - 1];
-        assert_eq!((last.x, last.y), (1_001.0, 1.0));
-        let pairs = series.points.windows(2);
-        assert!(
-            pairs
-                .into_iter()
-                .all(|p| p[0].x < p[1].x && p[0].y < p[1].y)
-        );
-    }
-
-    #[test]
-    fn a_distribution_of_few_values_has_all_of_them() {
-        let series = distribution("x", &[1.0, 2.0]);
-        let found: Vec<_> = series.points.iter().map(|p| (p.x, p.y)).collect();
-        assert_eq!(found, [(1.0, 0.5), (2.0, 1.0)]);
-        assert!(distribution("x", &[]).points.is_empty());
     }
 }

@@ -1,13 +1,11 @@
 //! The cases: what balances.
 
+use super::BALANCER;
 use super::farm::PORT;
-use crate::site::{Site, nginx};
-use anyhow::{Context, Result};
-use lockstep_tests::lab::{
-    Forwarding, Lab, Netns, Process, VIP_V4, Version, server_v4, wait_until,
-};
-use std::fmt::Write;
-use std::fs;
+use crate::site::{Site, nginx_stream, start_nginx, upstream};
+use anyhow::Result;
+use lockstep_tests::lab::{Forwarding, Lab, Process, VIP_V4, Version, server_v4};
+use std::net::SocketAddr;
 
 /// What balances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,54 +67,43 @@ impl Case {
 
     /// nginx on the balancer, for the cases that are nginx.
     pub fn nginx(self, lab: &Lab, servers: usize) -> Result<Process> {
-        let netns = lab.balancers[0].netns();
-        let directory = lab.run().dir();
-        let mut upstream = String::new();
-        for index in 0..servers {
-            write!(upstream, " server {}:{PORT};", server_v4(index))?;
-        }
-        let dir = directory.display();
-        let listen = format!("listen {VIP_V4}:{PORT} backlog=4096;");
-        let body = match self {
-            Case::NginxHttp => format!(
-                "http {{\n  access_log off;\n  client_body_temp_path {dir}/lb-body;\n  \
-                 proxy_temp_path {dir}/lb-proxy;\n  fastcgi_temp_path {dir}/lb-fastcgi;\n  \
-                 uwsgi_temp_path {dir}/lb-uwsgi;\n  scgi_temp_path {dir}/lb-scgi;\n  \
-                 upstream servers {{{upstream} keepalive 1000; }}\n  keepalive_requests 100;\n  \
-                 server {{ {listen} location / {{ proxy_pass http://servers; \
-                 proxy_http_version 1.1; proxy_set_header Connection \"\"; }} }}\n}}\n"
-            ),
-            _ => format!(
-                "stream {{\n  upstream servers {{{upstream} }}\n  \
-                 server {{ {listen} proxy_pass servers; }}\n}}\n"
-            ),
+        let site = Site {
+            netns: lab.balancers[0].netns(),
+            directory: lab.run().dir(),
         };
-        let text = format!(
-            "daemon off;\nuser root;\nworker_processes 1;\npid {dir}/lb.pid;\n\
-             error_log {dir}/lb.log;\n\
-             load_module /usr/lib/nginx/modules/ngx_stream_module.so;\n\
-             events {{ worker_connections 8192; }}\n{body}"
-        );
-        let file = directory.join("lb.conf");
-        fs::write(&file, text)?;
-        let site = Site { netns, directory };
-        let mut process = netns.spawn("lb", nginx(site, super::BALANCER, &file))?;
-        listens(netns, &mut process)?;
-        Ok(process)
+        let at = SocketAddr::from((VIP_V4, PORT));
+        let servers: Vec<SocketAddr> = (0..servers)
+            .map(|index| (server_v4(index), PORT).into())
+            .collect();
+        match self {
+            Case::NginxHttp => nginx_http(site, BALANCER, at, &servers),
+            _ => nginx_stream(site, BALANCER, at, false, &servers),
+        }
     }
+}
+
+/// nginx as it reads requests, with connections to servers that stay for 100 of them: the seed's.
+fn nginx_http(
+    site: Site<'_>,
+    cpu: usize,
+    at: SocketAddr,
+    servers: &[SocketAddr],
+) -> Result<Process> {
+    let dir = site.directory.display();
+    let upstream = upstream(servers);
+    let body = format!(
+        "http {{\n  access_log off;\n  client_body_temp_path {dir}/lb-body;\n  \
+         proxy_temp_path {dir}/lb-proxy;\n  fastcgi_temp_path {dir}/lb-fastcgi;\n  \
+         uwsgi_temp_path {dir}/lb-uwsgi;\n  scgi_temp_path {dir}/lb-scgi;\n  \
+         upstream servers {{{upstream} keepalive 1000; }}\n  keepalive_requests 100;\n  \
+         server {{ listen {at} backlog=4096; location / {{ proxy_pass http://servers; \
+         proxy_http_version 1.1; proxy_set_header Connection \"\"; }} }}\n}}\n"
+    );
+    start_nginx(site, cpu, "http", &body, (at, false))
 }
 
 /// The service on the first so many servers, forwarded in some way.
 pub fn services(way: Forwarding, servers: usize) -> String {
     let to: Vec<usize> = (0..servers).collect();
     way.service("web", Version::V4, &[&format!("{PORT}/tcp")], &to, "")
-}
-
-fn listens(netns: &Netns, process: &mut Process) -> Result<()> {
-    wait_until("nginx listens", crate::site::START, || {
-        process.must_run()?;
-        let sockets = netns.output("ss", &["-Hltn"])?;
-        Ok(sockets.contains(&format!(":{PORT} ")).then_some(()))
-    })
-    .with_context(|| process.log())
 }

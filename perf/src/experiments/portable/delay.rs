@@ -2,9 +2,9 @@
 
 use super::balanced::on_endpoints;
 use super::ecmp::Rack;
-use super::sweep::{axis, fact, place, theirs};
+use super::sweep::{place, theirs};
 use crate::experiments::Settings;
-use crate::figure::{Fact, Figure, Kind, Point, Series};
+use crate::figure::{Axis, Fact, Figure, Kind, Series};
 use crate::measure::{percentile, rounded};
 use anyhow::{Context, Result};
 use lockstep_tests::lab::Forwarding;
@@ -90,25 +90,24 @@ pub fn run(settings: &Settings) -> Result<Vec<Figure>> {
         .flat_map(|(_, delays)| delays.clone())
         .collect();
     all.sort_by(f64::total_cmp);
-    let ours = delays.iter().map(|(change, delays)| Series {
-        name: change.name().into(),
-        points: distribution(delays),
-    });
+    let ours = delays
+        .iter()
+        .map(|(change, delays)| Series::distribution(change.name(), delays));
     let mut facts = vec![
-        fact("changes", all.len() as f64, None, ""),
-        fact(
+        Fact::new("changes", all.len() as f64, None, ""),
+        Fact::new(
             "median of all",
             rounded(percentile(&all, 0.5), 3),
             None,
             "s",
         ),
-        fact(
+        Fact::new(
             "most (ours: p90 of all; theirs: \"most\") within",
             rounded(percentile(&all, 0.9), 3),
             Some(6.0),
             "s",
         ),
-        fact(
+        Fact::new(
             "longest of all",
             rounded(percentile(&all, 1.0), 3),
             Some(10.0),
@@ -124,8 +123,8 @@ pub fn run(settings: &Settings) -> Result<Vec<Figure>> {
         id: "003-4.15".into(),
         title: "How long the router's route takes to follow balancers".into(),
         kind: Kind::Distribution,
-        x: axis("delay", "s", true),
-        y: axis("share of changes", "", false),
+        x: Axis::logarithmic("delay", "s"),
+        y: Axis::new("share of changes", ""),
         labels: Vec::new(),
         ours: ours.collect(),
         theirs: vec![theirs("all, the longest in 20 hours", &[(10.0, 1.0)])],
@@ -148,7 +147,7 @@ pub fn run(settings: &Settings) -> Result<Vec<Figure>> {
 
 fn median(change: Change, delays: &[f64]) -> Fact {
     let name = format!("{}: median", change.name());
-    fact(name, rounded(percentile(delays, 0.5), 3), None, "s")
+    Fact::new(name, rounded(percentile(delays, 0.5), 3), None, "s")
 }
 
 /// By change: the delays of all rounds, sorted.
@@ -176,25 +175,9 @@ fn measure(settings: &Settings) -> Result<Delays> {
     Ok(delays)
 }
 
-/// Every value with the share of values that are no larger.
-fn distribution(sorted: &[f64]) -> Vec<Point> {
-    let count = sorted.len() as f64;
-    let point = |(index, value): (usize, &f64)| {
-        Point::new(rounded(*value, 4), rounded((index + 1) as f64 / count, 4))
-    };
-    sorted.iter().enumerate().map(point).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_distribution_rises_to_one() {
-        let points = distribution(&[0.1, 0.2, 0.2, 0.4]);
-        let shares: Vec<_> = points.iter().map(|point| (point.x, point.y)).collect();
-        assert_eq!(shares, [(0.1, 0.25), (0.2, 0.5), (0.2, 0.75), (0.4, 1.0)]);
-    }
 
     #[test]
     fn every_change_is_followed_by_what_takes_it_back() {

@@ -3,11 +3,11 @@
 use super::balanced::{limit, on_endpoints, polling};
 use super::case::services;
 use super::farm::{self, Farm, PORT};
-use super::sweep::{Curve, fact, place, seconds, theirs, throughput_figure, trial};
+use super::sweep::{Curve, place, seconds, theirs, throughput_figure, trial};
 use super::throughput::EACH;
 use super::{BALANCER, ENDPOINTS};
 use crate::experiments::Settings;
-use crate::figure::Figure;
+use crate::figure::{Fact, Figure};
 use crate::measure::rounded;
 use crate::site::{START, receive_on};
 use anyhow::{Context, Result};
@@ -143,7 +143,7 @@ pub fn run(settings: &Settings) -> Result<Vec<Figure>> {
     let one = curves[0].most();
     for (index, curve) in curves.iter().enumerate() {
         let theirs = (index + 1 == BALANCERS).then_some(780_000.0);
-        figure.facts.push(fact(
+        figure.facts.push(Fact::new(
             format!("{}, at most", curve.name),
             curve.most(),
             theirs,
@@ -153,7 +153,7 @@ pub fn run(settings: &Settings) -> Result<Vec<Figure>> {
     for (index, curve) in curves.iter().enumerate().skip(1) {
         let linear = (index + 1) as f64;
         let name = format!("{} to one (theirs: linear)", curve.name);
-        figure.facts.push(fact(
+        figure.facts.push(Fact::new(
             name,
             rounded(curve.most() / one, 2),
             Some(linear),

@@ -3,10 +3,10 @@
 use super::balanced::{forget_rules, on_endpoints, start_lockstep};
 use super::case::Case;
 use super::farm::{self, Farm, PORT};
-use super::sweep::{Curve, fact, place, theirs, throughput_figure, trial};
+use super::sweep::{Curve, place, theirs, throughput_figure, trial};
 use super::{BALANCER, ENDPOINTS};
 use crate::experiments::Settings;
-use crate::figure::Figure;
+use crate::figure::{Fact, Figure};
 use crate::site::START;
 use anyhow::{Context, Result};
 use lockstep_tests::lab::{Lab, Netns, Spread, VIP_V4, wait_until};
@@ -115,7 +115,7 @@ fn figure(who: Who, id: &str, curves: &[Curve]) -> Figure {
         let name = format!("(RSS, RPS) = {}, at most", curve.name);
         figure
             .facts
-            .push(fact(name, curve.most(), theirs, "requests/s"));
+            .push(Fact::new(name, curve.most(), theirs, "requests/s"));
     }
     figure
 }

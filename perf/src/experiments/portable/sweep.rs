@@ -6,7 +6,7 @@ use super::farm::{self, Farm, PORT};
 use super::{BALANCER, SEED};
 use crate::cpu;
 use crate::experiments::Settings;
-use crate::figure::{Axis, Fact, Figure, Kind, Point, Series};
+use crate::figure::{Axis, Figure, Kind, Point, Series};
 use anyhow::{Context, Result, ensure};
 use lockstep_tests::lab::{Lab, VIP_V4, Wrk, wait_until};
 use std::time::{Duration, Instant};
@@ -160,8 +160,8 @@ pub fn throughput_figure(id: &str, title: &str, curves: &[Curve], differs: &[&st
         id: id.into(),
         title: title.into(),
         kind: Kind::Lines,
-        x: axis("servers", "", false),
-        y: axis("throughput", "requests/s", true),
+        x: Axis::new("servers", ""),
+        y: Axis::logarithmic("throughput", "requests/s"),
         labels: Vec::new(),
         ours: curves.iter().map(Curve::throughput).collect(),
         theirs: Vec::new(),
@@ -175,28 +175,9 @@ pub fn throughput_figure(id: &str, title: &str, curves: &[Curve], differs: &[&st
 /// The balancer's CPU over servers.
 pub fn cpu_figure(id: &str, title: &str, curves: &[Curve], differs: &[&str]) -> Figure {
     let mut figure = throughput_figure(id, title, curves, differs);
-    figure.y = axis("the balancer's CPU", "%", false);
+    figure.y = Axis::new("the balancer's CPU", "%");
     figure.ours = curves.iter().map(Curve::cpu).collect();
     figure
-}
-
-/// An axis.
-pub fn axis(label: &str, unit: &str, logarithmic: bool) -> Axis {
-    Axis {
-        label: label.into(),
-        unit: unit.into(),
-        logarithmic,
-    }
-}
-
-/// A number of both.
-pub fn fact(name: impl Into<String>, ours: f64, theirs: Option<f64>, unit: &str) -> Fact {
-    Fact {
-        name: name.into(),
-        ours,
-        theirs,
-        unit: unit.into(),
-    }
 }
 
 /// Points of theirs.

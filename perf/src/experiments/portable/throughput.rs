@@ -2,7 +2,7 @@
 
 use super::balanced::{Size, on_endpoints};
 use super::case::Case;
-use super::sweep::{Curve, cpu_figure, fact, place, sweep, theirs, throughput_figure};
+use super::sweep::{Curve, cpu_figure, place, sweep, theirs, throughput_figure};
 use crate::experiments::Settings;
 use crate::figure::{Fact, Figure};
 use crate::measure::rounded;
@@ -48,21 +48,21 @@ pub fn tunnel_against_nat(settings: &Settings) -> Result<Vec<Figure>> {
     );
     let [nftables, nat, tunnel] = [&curves[0], &curves[1], &curves[2]].map(Curve::most);
     figure.facts = vec![
-        fact("tunnel, at most", tunnel, Some(293_000.0), "requests/s"),
-        fact("NAT, at most", nat, Some(197_000.0), "requests/s"),
-        fact(
+        Fact::new("tunnel, at most", tunnel, Some(293_000.0), "requests/s"),
+        Fact::new("NAT, at most", nat, Some(197_000.0), "requests/s"),
+        Fact::new(
             "nftables (theirs: iptables) DNAT, at most",
             nftables,
             Some(193_000.0),
             "requests/s",
         ),
-        fact(
+        Fact::new(
             "tunnel to NAT",
             rounded(tunnel / nat, 2),
             Some(1.5),
             "times",
         ),
-        fact(
+        Fact::new(
             "tunnel to DNAT",
             rounded(tunnel / nftables, 2),
             Some(1.5),
@@ -102,7 +102,7 @@ pub fn beside_nginx(settings: &Settings) -> Result<Vec<Figure>> {
     figure.facts = maxima(&curves);
     for nginx in &curves[2..] {
         let ratio = rounded(curves[0].most() / nginx.most(), 2);
-        figure.facts.push(fact(
+        figure.facts.push(Fact::new(
             format!("Lockstep, NAT to {}", nginx.name),
             ratio,
             None,
@@ -182,7 +182,7 @@ fn facts_of_table(curves: &[Curve]) -> Vec<Fact> {
     ];
     let rows = || ours.iter().zip(TABLE_5_2);
     let most = rows().map(|((name, ours), (_, theirs))| {
-        fact(
+        Fact::new(
             format!("{name}, at most"),
             *ours,
             Some(theirs),
@@ -192,7 +192,7 @@ fn facts_of_table(curves: &[Curve]) -> Vec<Fact> {
     let ratios = rows().skip(1).map(|((name, ours), (_, theirs))| {
         let theirs = rounded(theirs / TABLE_5_2[0].1, 2);
         let ratio = rounded(ours / nftables, 2);
-        fact(format!("{name} to DNAT"), ratio, Some(theirs), "times")
+        Fact::new(format!("{name} to DNAT"), ratio, Some(theirs), "times")
     });
     most.chain(ratios).collect()
 }
@@ -226,19 +226,19 @@ pub fn one_core(settings: &Settings) -> Result<Vec<Figure>> {
         place("section 5.3, p. 64, and table 5.2 (b); drawn at the last of our numbers of servers");
     let [nftables, tunnel, fallback] = [&curves[0], &curves[1], &curves[2]].map(Curve::most);
     rates.facts = vec![
-        fact(
+        Fact::new(
             "engine, at most (theirs: xlb)",
             tunnel,
             Some(390_000.0),
             "requests/s",
         ),
-        fact(
+        Fact::new(
             "XDP program alone, at most (theirs: xlb)",
             fallback,
             Some(390_000.0),
             "requests/s",
         ),
-        fact(
+        Fact::new(
             "nftables DNAT, one core, at most",
             nftables,
             None,
@@ -300,7 +300,7 @@ fn maxima(curves: &[Curve]) -> Vec<Fact> {
         let theirs =
             matches!(curve.name.as_str(), n if n == Case::Nat.name() || n == Case::Nftables.name());
         let name = format!("{}, at most", curve.name);
-        fact(
+        Fact::new(
             name,
             curve.most(),
             theirs.then_some(190_000.0),
@@ -312,5 +312,5 @@ fn maxima(curves: &[Curve]) -> Vec<Fact> {
 
 fn cpu_fact(curve: &Curve) -> Fact {
     let name = format!("{}: CPU for a million requests, at its most", curve.name);
-    fact(name, rounded(curve.cpu_per_million(), 2), None, "s")
+    Fact::new(name, rounded(curve.cpu_per_million(), 2), None, "s")
 }

@@ -2,10 +2,10 @@
 
 use super::balanced::on_endpoints;
 use super::ecmp::{BALANCERS, Rack};
-use super::sweep::{axis, fact, seconds, trial, wait_for, wrk};
+use super::sweep::{seconds, trial, wait_for, wrk};
 use super::throughput::EACH;
 use crate::experiments::Settings;
-use crate::figure::{Figure, Kind, Point, Series};
+use crate::figure::{Axis, Fact, Figure, Kind, Point, Series};
 use crate::measure::rounded;
 use anyhow::{Result, ensure};
 use lockstep_tests::lab::Forwarding;
@@ -63,28 +63,28 @@ pub fn run(settings: &Settings) -> Result<Vec<Figure>> {
         id: "003-4.14".into(),
         title: "Throughput while the number of balancers changes".into(),
         kind: Kind::Time,
-        x: axis("time", "s", false),
-        y: axis("throughput", "requests/s", false),
+        x: Axis::new("time", "s"),
+        y: Axis::new("throughput", "requests/s"),
         labels: Vec::new(),
         ours,
         theirs: Vec::new(),
         theirs_from: String::new(),
         differs: differs(settings),
         facts: vec![
-            fact(
+            Fact::new(
                 "what one balancer carries",
                 course.one.round(),
                 None,
                 "requests/s",
             ),
-            fact(
+            Fact::new(
                 "throughput to balancers times that",
                 rounded(reached, 3),
                 None,
                 "times",
             ),
-            fact("answered requests", course.requests as f64, None, ""),
-            fact(
+            Fact::new("answered requests", course.requests as f64, None, ""),
+            Fact::new(
                 "requests without a good answer",
                 course.errors as f64,
                 None,

@@ -1,8 +1,8 @@
 use super::*;
 use crate::load::child;
 use crate::load::respond;
-use crate::load::{Load, Place, Scenario};
-use clap::{Args, Command, FromArgMatches};
+use crate::load::{Latency, Load, Place, Scenario};
+use clap::{Args, Command, FromArgMatches, ValueEnum};
 
 const PAGE: &str = include_str!("../../../../docs/src/operations/generate.md");
 
@@ -52,7 +52,7 @@ fn what_a_measurement_asks_for_is_what_the_child_is_told() {
         (load.protocol, &load.destinations, &load.sources)
     );
     assert_eq!(
-        (told.interface.as_str(), told.netns.as_deref()),
+        (told.at.interface.as_str(), told.at.netns.as_deref()),
         ("in0", Some("in0-netns"))
     );
     assert_eq!(
@@ -60,7 +60,7 @@ fn what_a_measurement_asks_for_is_what_the_child_is_told() {
         (Some("out0"), Some("out0-netns"))
     );
     assert_eq!(
-        (told.queue, told.sink_queue, told.core),
+        (told.at.queue, told.sink_queue, told.at.core),
         (vec![1], vec![2], vec![3])
     );
     assert_eq!(
@@ -103,6 +103,45 @@ fn every_command_of_the_page_is_one() {
         }
     }
     assert!(seen >= 10, "only {seen} commands were found");
+}
+
+#[test]
+fn every_line_of_the_table_and_every_field_of_the_json_stands_on_the_page() {
+    let outcome = Outcome {
+        sent: 2,
+        unsent: 1,
+        connections: Some(1),
+        disconnected: 1,
+        foreign: 1,
+        observed_cpu_seconds: Some(0.5),
+        latency: Some(Latency::default()),
+        ..Outcome::default()
+    };
+    let mut names = BTreeSet::new();
+    for protocol in Protocol::value_variants() {
+        let words = format!(
+            "generate --interface eth0 --sink-interface eth1 --to 192.0.2.1:80 --protocol {} \
+             --packets-per-second 10",
+            protocol.to_possible_value().unwrap().get_name()
+        );
+        let words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
+        let table = parse(&words).unwrap().about().table(&outcome);
+        // The values stand below each other.
+        names.extend(table.lines().map(|line| line[..14].trim_end().to_owned()));
+    }
+    assert!(names.contains("duplicated") && names.contains("refused"));
+    let json = serde_json::to_value(&outcome).unwrap();
+    for object in [&json, &json["latency"]] {
+        names.extend(object.as_object().unwrap().keys().cloned());
+    }
+    let rows: Vec<&str> = PAGE.lines().filter(|line| line.starts_with("| ")).collect();
+    for name in names {
+        let name = format!("`{name}`");
+        assert!(
+            rows.iter().any(|row| row.contains(&name)),
+            "{name} is in no table"
+        );
+    }
 }
 
 #[test]
