@@ -294,20 +294,24 @@ impl Handover {
         timed
     }
 
-    /// Lends frames to those who live on it.
-    pub fn lend(&mut self, pool: &mut FramePool) {
+    /// Lends frames to those who live on it, with the next [`Handover::publish`]. Returns whether there
+    /// were any to lend.
+    pub fn lend(&mut self, pool: &mut FramePool) -> bool {
+        let mut any = false;
         for peer in self.peers.iter_mut().filter(|peer| peer.borrows) {
             while peer.lent < LOAN {
                 let Some(frame) = pool.take() else {
-                    return;
+                    return any;
                 };
                 if let Err(frame) = peer.exchange.give(frame, Given::Loan.word()) {
                     pool.put(frame);
                     break;
                 }
                 peer.lent += 1;
+                any = true;
             }
         }
+        any
     }
 
     /// Shows the others what they were given, and wakes those who sleep.

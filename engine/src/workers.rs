@@ -10,7 +10,7 @@ use lockstep_bpf::{AttachMode, Steer};
 use lockstep_core::dataplane::NatConfig;
 use lockstep_core::replicate::replicator::SessionEvent;
 use lockstep_core::{Dataplane, DataplaneConfig, PortId, Spread, SpreadBy};
-use lockstep_topology::{BindMode, FlowCapacity, Topology};
+use lockstep_topology::{BindMode, FlowCapacity, Receive, Topology};
 use lockstep_xsk::{Burst, FramePool, FrameSize, Port, PortOptions, RingSize, Umem, UmemConfig};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -253,7 +253,10 @@ impl Starting<'_> {
                 .ok_or_else(|| anyhow!("{queue} is of no interface in topology.toml"))?;
             let mode = interfaces[interface].mode;
             let native = self.steers[interface].mode() == AttachMode::Native;
-            let options = port_options(mode, native, links.pool.total(), queues.len())?;
+            let options = PortOptions {
+                busy_poll: self.topology.engine().receive == Receive::Worker,
+                ..port_options(mode, native, links.pool.total(), queues.len())?
+            };
             let port = Port::bind(
                 &umem,
                 &mut links.pool,
@@ -390,6 +393,7 @@ fn port_options(
         program_native: native,
         rx_ring: ring,
         tx_ring: ring,
+        busy_poll: false,
         busy_timeout: BUSY_QUEUE,
     })
 }

@@ -14,22 +14,28 @@
 mod case;
 mod engine;
 mod figures;
+mod goals;
 mod latency;
 mod packets;
+mod ratio;
 mod requests;
 mod results;
 mod streams;
 mod table;
+
+pub use goals::in_percent;
+pub use ratio::Bound;
 
 use crate::measure::{self, KernelAhead, needs_root, run_ahead_of_others, write};
 use crate::replicate;
 use anyhow::{Context, Result, bail, ensure};
 use case::Case;
 use clap::ValueEnum;
+use goals::goals;
 use lockstep_tests::lab::interrupted;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-use results::{About, LatencyLoad, Measured, PacketLoad, Results, Share, goals, note};
+use results::{About, LatencyLoad, Measured, PacketLoad, Results, Share, note};
 use std::time::Instant;
 
 /// The CPUs of a measurement.

@@ -231,6 +231,16 @@ pub fn receive_by_thread_on(netns: &Netns, device: &str, cpu: usize) -> Result<(
     Ok(())
 }
 
+/// A device leaves its packets to a worker that takes them in itself, with what `lockstep topology apply`
+/// would write.
+pub fn leave_packets(netns: &Netns, device: &str) -> Result<()> {
+    let device = format!("/sys/class/net/{device}");
+    let script = format!(
+        "echo 2 > {device}/napi_defer_hard_irqs && echo 20000 > {device}/gro_flush_timeout"
+    );
+    netns.output("sh", &["-c", &script]).map(drop)
+}
+
 /// The process ids of the kernel's threads for a device of this name, in whichever namespace.
 fn threads_of(device: &str) -> Vec<String> {
     let wanted = format!("napi/{device}-");

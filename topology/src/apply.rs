@@ -7,7 +7,7 @@
 mod ethtool;
 mod interrupts;
 
-use crate::model::{Interface, Topology};
+use crate::model::{Interface, Receive, Topology};
 use ethtool::{Channels, Rss};
 use std::fmt;
 
@@ -107,6 +107,17 @@ pub fn apply(topology: &Topology, machine: &mut impl Machine, dry_run: bool) -> 
     applying.steps
 }
 
+/// What makes a device leave its packets to a worker that asks for them often: after a poll it waits
+/// for the next one rather than for an interrupt, so long, and so many times without a packet.
+///
+/// A worker with packets asks every few microseconds. One that sleeps, or is gone, is missed for this
+/// long, which a ring of 256 packets outlasts at ten million a second.
+const DEFERRED: [(&str, &str); 2] = [
+    ("napi_defer_hard_irqs", "2"),
+    // Nanoseconds.
+    ("gro_flush_timeout", "20000"),
+];
+
 struct Applying<'a, M> {
     machine: &'a mut M,
     dry_run: bool,
@@ -125,6 +136,9 @@ impl<M: Machine> Applying<'_, M> {
         self.note(name, format!("queues {}", last + 1), outcome);
         if polled.len() > 1 || *last > 0 {
             self.spread(name, &polled);
+        }
+        if topology.engine().receive == Receive::Worker {
+            self.defer(name);
         }
         for (index, worker) in topology.workers().iter().enumerate() {
             let queues = worker.queues.iter();
@@ -209,18 +223,30 @@ impl<M: Machine> Applying<'_, M> {
             }
         };
         for number in numbers {
-            let path = format!("/proc/irq/{number}/smp_affinity_list");
-            let outcome = match self.machine.read(&path) {
-                Err(why) => Outcome::Cannot(why),
-                Ok(text) if text.trim() == core => Outcome::Already,
-                Ok(_) if self.dry_run => Outcome::Would(format!("echo {core} > {path}")),
-                Ok(_) => match self.machine.write(&path, &core) {
-                    Ok(()) => Outcome::Done(format!("echo {core} > {path}")),
-                    Err(why) => Outcome::Cannot(why),
-                },
-            };
+            let outcome = self.file(&format!("/proc/irq/{number}/smp_affinity_list"), &core);
             let what = format!("interrupt {number} (queue {queue}) on core {core}");
             self.note(name, what, outcome);
+        }
+    }
+
+    /// Packets wait for the worker.
+    fn defer(&mut self, name: &str) {
+        for (file, value) in DEFERRED {
+            let outcome = self.file(&format!("/sys/class/net/{name}/{file}"), value);
+            self.note(name, format!("{file} {value}"), outcome);
+        }
+    }
+
+    /// A file has this text.
+    fn file(&mut self, path: &str, text: &str) -> Outcome {
+        match self.machine.read(path) {
+            Err(why) => Outcome::Cannot(why),
+            Ok(is) if is.trim() == text => Outcome::Already,
+            Ok(_) if self.dry_run => Outcome::Would(format!("echo {text} > {path}")),
+            Ok(_) => match self.machine.write(path, text) {
+                Ok(()) => Outcome::Done(format!("echo {text} > {path}")),
+                Err(why) => Outcome::Cannot(why),
+            },
         }
     }
 

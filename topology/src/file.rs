@@ -4,8 +4,8 @@
 use crate::diagnostics::{Diagnostics, Position, Source, from_toml};
 use crate::duration;
 use crate::model::{
-    Addresses, BindMode, Core, Engine, FlowCapacity, FrameSize, Interface, Origin, Poll, Spread,
-    Topology, UmemFrames, Watchdog, Worker, WorkerOrigin,
+    Addresses, BindMode, Core, Engine, FlowCapacity, FrameSize, Interface, Origin, Poll, Receive,
+    Spread, Topology, UmemFrames, Watchdog, Worker, WorkerOrigin,
 };
 use crate::nat::Nat;
 use crate::queues::{InterfaceName, Queue, QueueRange};
@@ -46,6 +46,8 @@ struct RawEngine {
     addresses: Spanned<Vec<Spanned<String>>>,
     #[serde(default)]
     poll: Poll,
+    #[serde(default)]
+    receive: Receive,
     #[serde(default)]
     spread: Spread,
     flows_ipv4: Option<Spanned<i64>>,
@@ -176,6 +178,7 @@ impl Reader<'_> {
             pin_dir: pin_dir.unwrap_or_else(|| Engine::PIN_DIR.into()),
             addresses,
             poll: raw.poll,
+            receive: raw.receive,
             spread: raw.spread,
             flows_ipv4: flows_ipv4.unwrap_or(FlowCapacity::DEFAULT_IPV4),
             flows_ipv6: flows_ipv6.unwrap_or(FlowCapacity::DEFAULT_IPV6),

@@ -29,6 +29,7 @@
 //! | `pin_dir` | where XDP programs and maps are pinned | an absolute path on a bpf file system | `/sys/fs/bpf/lockstep` |
 //! | `addresses` | the engine's addresses, extra ones that the network routes to this host: TCP and UDP to them go to the engine, and the first of each IP version is the outer source of tunnels | unicast addresses, one at least, none twice, none that is an interface's only one | required |
 //! | `poll` | how workers wait for packets | `busy`, `adaptive`, `interrupt` | `adaptive` |
+//! | `receive` | who takes packets in from the devices | `kernel` (its software interrupt), `worker` (each its own queues, by preferred busy polling; not with `poll = "interrupt"`) | `kernel` |
 //! | `spread` | how packets are spread over workers | `rss` (each polls queues and processes what comes there), `rps` (those that poll hand each packet to the one that has its flow) | `rss` |
 //! | `flows_ipv4` | entries of each worker's IPv4 flow table | 1,024 to 67,108,864 | 1,000,000 |
 //! | `flows_ipv6` | entries of each worker's IPv6 flow table | 1,024 to 67,108,864 | 250,000 |
@@ -94,8 +95,8 @@ pub use detect::{DetectError, Wishes, detect};
 pub use host::{DiscoverError, Host, HostInterface, InterfaceKind};
 pub use memory::{WorkerMemory, total as total_memory};
 pub use model::{
-    Addresses, BindMode, Core, Engine, FlowCapacity, FrameSize, Interface, Poll, Spread, Topology,
-    UmemFrames, Watchdog, Worker,
+    Addresses, BindMode, Core, Engine, FlowCapacity, FrameSize, Interface, Poll, Receive, Spread,
+    Topology, UmemFrames, Watchdog, Worker,
 };
 pub use nat::Nat;
 pub use queues::{InterfaceName, ParseQueuesError, Queue, QueueRange};

@@ -152,6 +152,8 @@ pub struct Engine {
     pub addresses: Addresses,
     /// How workers wait for packets.
     pub poll: Poll,
+    /// Who takes packets in from the devices.
+    pub receive: Receive,
     /// How packets are spread over the workers.
     pub spread: Spread,
     /// Entries of each worker's IPv4 flow table.
@@ -179,6 +181,7 @@ impl Engine {
             pin_dir: PathBuf::from(Self::PIN_DIR),
             addresses,
             poll: Poll::default(),
+            receive: Receive::default(),
             spread: Spread::default(),
             flows_ipv4: FlowCapacity::DEFAULT_IPV4,
             flows_ipv6: FlowCapacity::DEFAULT_IPV6,
@@ -270,6 +273,28 @@ impl Poll {
             Poll::Busy => "busy",
             Poll::Adaptive => "adaptive",
             Poll::Interrupt => "interrupt",
+        }
+    }
+}
+
+/// Who takes packets in from a device and runs the XDP program: what the kernel calls NAPI polling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Receive {
+    /// The kernel's software interrupt, on the CPU that a queue's interrupt goes to.
+    #[default]
+    Kernel,
+    /// The worker itself, in a system call whenever its queue is empty, while the device's interrupts
+    /// stay masked: the kernel's preferred busy polling (`SO_PREFER_BUSY_POLL`, Linux 5.11).
+    Worker,
+}
+
+impl Receive {
+    /// Its name in `topology.toml`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Receive::Kernel => "kernel",
+            Receive::Worker => "worker",
         }
     }
 }

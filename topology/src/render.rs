@@ -42,7 +42,7 @@ fn engine(text: &mut String, engine: &Engine) {
     let pin_dir = engine.pin_dir.to_string_lossy();
     let addresses = engine.addresses.all().iter().map(ToString::to_string);
     let entries = format!("{} entries.", FlowCapacity::ALLOWED);
-    let rows: [(&str, &str, String); 10] = [
+    let rows: [(&str, &str, String); 11] = [
         (
             "The Unix socket of the engine's API.",
             "socket",
@@ -65,6 +65,12 @@ fn engine(text: &mut String, engine: &Engine) {
              # (sleep at once).",
             "poll",
             quoted(engine.poll.name()),
+        ),
+        (
+            "Who takes packets in from the devices: kernel (its software interrupt), worker (preferred busy\n\
+             # polling, for which `lockstep topology apply` prepares the interfaces).",
+            "receive",
+            quoted(engine.receive.name()),
         ),
         (
             "How packets are spread over workers: rss (each processes what comes to its queues), rps\n\

@@ -1,7 +1,7 @@
 //! The rules between the parts of a topology that need no look at the host.
 
 use crate::diagnostics::{Diagnostic, Diagnostics, Position, suggest};
-use crate::model::{Spread, Topology, UmemFrames, Worker};
+use crate::model::{Poll, Receive, Spread, Topology, UmemFrames, Worker};
 use crate::nat::Nat;
 use crate::queues::{InterfaceName, Queue};
 use crate::sessions::PortRange;
@@ -26,6 +26,7 @@ pub(crate) fn broken_in_part(topology: &Topology) -> Diagnostics {
     ports_a_worker(topology, &mut found);
     ports_of_nat(topology, &mut found);
     nothing_to_do(topology, &mut found);
+    nobody_receives(topology, &mut found);
     found
 }
 
@@ -47,6 +48,18 @@ pub(crate) fn broken_as_a_whole(topology: &Topology) -> Diagnostics {
 
 fn error(topology: &Topology, at: Option<Position>, message: impl Into<String>) -> Diagnostic {
     Diagnostic::error(&topology.origin.file, at, message)
+}
+
+/// A worker that sleeps takes nothing in, and deferred interrupts would wake it late.
+fn nobody_receives(topology: &Topology, found: &mut Diagnostics) {
+    let engine = &topology.engine;
+    if engine.receive == Receive::Worker && engine.poll == Poll::Interrupt {
+        let message = "a worker that sleeps (`poll = \"interrupt\"`) cannot take packets in itself (`receive = \"worker\"`)";
+        found.push(
+            error(topology, None, message)
+                .help("poll = \"adaptive\" or \"busy\", or receive = \"kernel\""),
+        );
+    }
 }
 
 /// ", line 7" where that is known.

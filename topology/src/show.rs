@@ -81,9 +81,10 @@ pub fn show(topology: &Topology, host: &Host) -> String {
     }
     let engine = topology.engine();
     text.push_str(&format!(
-        "\nspread {}, poll {}, {} frames of {} bytes a worker, {} together, {} available\n",
+        "\nspread {}, poll {}, received by the {}, {} frames of {} bytes a worker, {} together, {} available\n",
         engine.spread.name(),
         engine.poll.name(),
+        engine.receive.name(),
         engine.umem_frames.get(),
         engine.frame_size.bytes(),
         human(total(topology)),

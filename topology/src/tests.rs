@@ -196,7 +196,7 @@ fn wrong_values_in_the_engine_section_are_named_with_what_is_allowed() {
         (
             "adresses = []",
             &[
-                "t.toml:3:1: unknown key `adresses`; did you mean `addresses`? (allowed: socket, pin_dir, addresses, poll, spread, flows_ipv4, flows_ipv6, umem_frames, frame_size, watchdog)",
+                "t.toml:3:1: unknown key `adresses`; did you mean `addresses`? (allowed: socket, pin_dir, addresses, poll, receive, spread, flows_ipv4, flows_ipv6, umem_frames, frame_size, watchdog)",
             ],
         ),
     ];
@@ -425,6 +425,20 @@ fn memory_is_counted_by_the_sizes_of_the_parts() {
 }
 
 #[test]
+fn a_worker_that_sleeps_at_once_takes_nothing_in() {
+    let text = file("").replacen("[engine]", "[engine]\nreceive = \"worker\"", 1);
+    assert_eq!(
+        Topology::parse("t.toml", &text).unwrap().engine().receive,
+        Receive::Worker
+    );
+    let text = text.replacen("[engine]", "[engine]\npoll = \"interrupt\"", 1);
+    assert_eq!(
+        said(&text),
+        "t.toml: a worker that sleeps (`poll = \"interrupt\"`) cannot take packets in itself (`receive = \"worker\"`); poll = \"adaptive\" or \"busy\", or receive = \"kernel\""
+    );
+}
+
+#[test]
 fn a_rendered_file_explains_every_key() {
     let text = render(&Topology::parse("t.toml", &file("")).unwrap());
     let lines: Vec<&str> = text.lines().collect();
@@ -438,6 +452,7 @@ fn a_rendered_file_explains_every_key() {
         "pin_dir",
         "addresses",
         "poll",
+        "receive",
         "flows_ipv4",
         "flows_ipv6",
         "umem_frames",
@@ -515,7 +530,13 @@ fn workers_that_cannot_do_their_part_under_rps_are_named() {
 fn topologies() -> impl Strategy<Value = Topology> {
     let engine = (
         "/[a-z\"\\\\ \u{e9}]{1,20}",
-        proptest::sample::select(vec![Poll::Busy, Poll::Adaptive, Poll::Interrupt]),
+        proptest::sample::select(vec![
+            (Poll::Busy, Receive::Worker),
+            (Poll::Busy, Receive::Kernel),
+            (Poll::Adaptive, Receive::Worker),
+            (Poll::Adaptive, Receive::Kernel),
+            (Poll::Interrupt, Receive::Kernel),
+        ]),
         FlowCapacity::MIN..=FlowCapacity::MAX,
         FlowCapacity::MIN..=FlowCapacity::MAX,
         14u32..=20,
@@ -554,7 +575,7 @@ fn topologies() -> impl Strategy<Value = Topology> {
                 spill: spill.map(Into::into),
                 spill_limit: SpillLimit::new(spill_limit).unwrap(),
             };
-            let (path, poll, ipv4, ipv6, frames, big, watchdog, addresses) = engine;
+            let (path, (poll, receive), ipv4, ipv6, frames, big, watchdog, addresses) = engine;
             let addresses = addresses.into_iter().map(|mut bytes| {
                 bytes[0] = 0x20;
                 IpAddr::from(bytes)
@@ -563,6 +584,7 @@ fn topologies() -> impl Strategy<Value = Topology> {
             engine.socket = path.clone().into();
             engine.pin_dir = path.into();
             engine.poll = poll;
+            engine.receive = receive;
             engine.flows_ipv4 = FlowCapacity::new(ipv4).unwrap();
             engine.flows_ipv6 = FlowCapacity::new(ipv6).unwrap();
             engine.umem_frames = UmemFrames::new(1 << frames).unwrap();

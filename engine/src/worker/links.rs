@@ -108,13 +108,17 @@ impl Links {
             port.refill(&mut self.pool);
         }
         // What sockets receive into comes first: loans come back only when sessions send.
-        self.handover.lend(&mut self.pool);
+        if self.handover.lend(&mut self.pool) {
+            self.handover.publish();
+        }
         Ok(())
     }
 
     /// Sleeps until a packet comes, from the network or another worker, at most for `nap`; not at all
     /// when `is_due` says, after the others know that this one sleeps, that there is something to do.
-    pub fn sleep(&self, nap: Duration, is_due: impl FnOnce() -> bool) -> Result<(), XskError> {
+    /// What was sent since the last flush goes out first: it would wait for the end of the sleep.
+    pub fn sleep(&mut self, nap: Duration, is_due: impl FnOnce() -> bool) -> Result<(), XskError> {
+        self.flush()?;
         let waker = self.handover.waker();
         waker.doze();
         if !is_due() && !self.handover.has_mail() {

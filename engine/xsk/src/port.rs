@@ -32,19 +32,24 @@ pub struct PortOptions {
     pub rx_ring: RingSize,
     /// Slots of the TX ring.
     pub tx_ring: RingSize,
+    /// Whether [`Port::receive`] takes packets in from the device itself when none are there, as far as
+    /// the device's `napi_defer_hard_irqs` and `gro_flush_timeout` leave them to it: preferred busy
+    /// polling. The kernel's software interrupt does it otherwise.
+    pub busy_poll: bool,
     /// For how long to try again while the queue is busy. The kernel frees a queue a little after
     /// the process that had it is gone.
     pub busy_timeout: Duration,
 }
 
 impl Default for PortOptions {
-    /// Mode `auto` with a native program, default rings, and 2 seconds for a busy queue.
+    /// Mode `auto` with a native program, default rings, no busy polling, and 2 seconds for a busy queue.
     fn default() -> Self {
         PortOptions {
             mode: BindMode::Auto,
             program_native: true,
             rx_ring: RingSize::DEFAULT,
             tx_ring: RingSize::DEFAULT,
+            busy_poll: false,
             busy_timeout: Duration::from_secs(2),
         }
     }
@@ -68,6 +73,8 @@ pub struct PortCounters {
     pub tx_retries: u64,
     /// Sends the kernel refused because the interface was down.
     pub tx_link_down: u64,
+    /// System calls made to take packets in ([`PortOptions::busy_poll`]).
+    pub rx_polls: u64,
     /// System calls made to have the fill ring looked at.
     pub rx_wakeups: u64,
     /// Descriptors from the kernel that are not inside a chunk of the UMEM. Always zero, unless
@@ -112,8 +119,8 @@ pub fn statistics_of(fd: BorrowedFd<'_>) -> Result<Statistics, XskError> {
 }
 
 /// One queue of an interface. See the [crate's page](crate) for how its methods follow each
-/// other; none of them blocks, allocates or locks, and only [`Port::flush`] and [`Port::refill`]
-/// make a system call, at most one each.
+/// other; none of them blocks, allocates or locks, and only [`Port::flush`], [`Port::refill`] and, with
+/// busy polling, [`Port::receive`] make a system call, at most one each.
 ///
 /// A port can be moved to the thread that uses it. When it is dropped, the frames in its rings
 /// are out of reach until the UMEM goes: the kernel may use them for a little while yet. So a
@@ -134,6 +141,8 @@ pub struct Port {
     fill_ring: usize,
     /// Whether the last flush left frames on the TX ring.
     unsent: bool,
+    /// See [`PortOptions::busy_poll`].
+    busy_poll: bool,
     /// Frames given to the fill ring since the port was bound.
     filled: u64,
     counters: PortCounters,
@@ -218,6 +227,9 @@ impl Port {
 
     /// Moves received frames into the burst until it is full or nothing is left. Returns how many.
     ///
+    /// With busy polling, when nothing is there at first, the device is asked for more: that makes the
+    /// kernel run the XDP program here and now, for up to two of its own bursts of 64.
+    ///
     /// # Panics
     ///
     /// When the burst is of another UMEM.
@@ -228,7 +240,16 @@ impl Port {
             "the burst is of another UMEM"
         );
         // SAFETY: the socket is bound on the burst's UMEM.
-        let received = unsafe { self.rx.consume(burst.spare()) };
+        let mut received = unsafe { self.rx.consume(burst.spare()) };
+        // The kernel learns from the first packet by which of a device's queues a socket is served, and
+        // has nothing to poll before.
+        if received == 0 && self.busy_poll && self.counters.received > 0 {
+            self.counters.rx_polls += 1;
+            // As in `refill`: `flush` or `check` find out what is wrong.
+            let _ = wake_rx(self.fd());
+            // SAFETY: as above.
+            received = unsafe { self.rx.consume(burst.spare()) };
+        }
         // SAFETY: the kernel gives up the chunks whose descriptors it puts on the RX ring, and
         // what is not inside a chunk is refused. They are counted as lent below.
         let accepted = unsafe { burst.accept(received) };

@@ -11,6 +11,13 @@ use crate::port::Statistics;
 /// `XDP_MAX_TX_SKB_BUDGET` of `linux/if_xdp.h`, which libc does not have yet.
 const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 
+/// How many packets one busy poll takes from the device: a driver's own burst (`NAPI_POLL_WEIGHT`).
+const BUSY_POLL_BUDGET: libc::c_int = 64;
+
+/// Microseconds for which a blocking call would busy poll. Ours never block, and poll once; but zero
+/// would switch it off.
+const BUSY_POLL_TIME: libc::c_int = 20;
+
 /// `SIOCETHTOOL` and its command `ETHTOOL_GCHANNELS` of `linux/sockios.h` and `linux/ethtool.h`.
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
@@ -130,6 +137,24 @@ pub(crate) fn set_tx_budget(fd: BorrowedFd<'_>, frames: u32) -> io::Result<bool>
         Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Has system calls on the socket take packets in from its device, and the device leave them to these
+/// calls (`Documentation/networking/napi.rst`, "Busy polling").
+pub(crate) fn prefer_busy_poll(fd: BorrowedFd<'_>) -> io::Result<()> {
+    for (option, value) in [
+        (libc::SO_PREFER_BUSY_POLL, 1),
+        (libc::SO_BUSY_POLL, BUSY_POLL_TIME),
+        (libc::SO_BUSY_POLL_BUDGET, BUSY_POLL_BUDGET),
+    ] {
+        let len = mem::size_of::<libc::c_int>() as libc::socklen_t;
+        let value = ptr::from_ref::<libc::c_int>(&value).cast();
+        // SAFETY: `value` points to `len` readable bytes.
+        let result =
+            unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, option, value, len) };
+        check(result.into())?;
+    }
+    Ok(())
 }
 
 /// How many queues an interface can receive on; `None` where its driver does not say.

@@ -322,3 +322,34 @@ fn copy_can_be_asked_for() {
         assert_eq!(worker.ports[0].mode().to_string(), "native-copy");
     });
 }
+
+#[test]
+fn a_port_takes_packets_in_itself_while_the_device_leaves_them_to_it() {
+    let namespace = Namespace::new();
+    namespace.veth("a0", "a1", 1);
+    // Longer than any of this takes.
+    namespace.defer("a1", 4_000_000_000);
+    namespace.run(|| {
+        let program = Program::load();
+        program.attach("redirect", "a1", true);
+        let (mut sender, mut receiver) = (Worker::on("a0", 0), Worker::new(&small()));
+        let options = PortOptions {
+            busy_poll: true,
+            ..small_rings()
+        };
+        receiver.bind("a1", 0, &options);
+        program.steer(&receiver.ports[0]);
+        // Of the first one there is an interrupt, and the port is told whom to ask from then on.
+        sender.send(&packet(64, 0));
+        assert_eq!(receiver.receive(1), [packet(64, 0)]);
+        assert_eq!(receiver.ports[0].counters().rx_polls, 0);
+
+        let sent: Vec<Vec<u8>> = (1..=40).map(|n| packet(64, n)).collect();
+        sent.iter().for_each(|bytes| sender.send(bytes));
+        let by_itself = wait(&receiver.ports, None, Duration::ZERO).unwrap();
+        assert!(!by_itself, "nobody else takes them in");
+        assert_eq!(receiver.receive(40), sent);
+        assert!(receiver.ports[0].counters().rx_polls > 0);
+        receiver.assert_no_frame_is_lost();
+    });
+}

@@ -21,7 +21,7 @@ pub enum Case {
     NginxStream,
     /// The engine, tunnelling; servers answer the client themselves.
     LockstepTunnel,
-    /// The same, its CPU also taking packets in.
+    /// The same, its worker also taking packets in.
     LockstepTunnelOneCpu,
     /// The same as the first, its worker asleep whenever there is nothing.
     LockstepTunnelInterrupt,
@@ -108,8 +108,9 @@ impl Case {
             ),
             Case::LockstepTunnelOneCpu => (
                 "lockstep-tunnel-one-cpu",
-                "The same, with XDP and the copy into its memory on its own CPU as well.",
-                "Servers answer the client directly; all that the kernel does for it is on its CPU. Datagrams only: \
+                "The same, its worker taking packets in itself (receive = \"worker\").",
+                "Servers answer the client directly; XDP, the copy into its memory and all else that the kernel does for \
+                 it are on its CPU. Datagrams only: \
                  with TCP, lockstep-tunnel is measured so.",
             ),
             Case::LockstepTunnelInterrupt => (
@@ -238,6 +239,14 @@ impl Case {
         match self {
             Case::LockstepTunnelInterrupt => "interrupt",
             _ => "adaptive",
+        }
+    }
+
+    /// Who takes packets in for the engine, as `topology.toml` has it.
+    pub const fn receive(self) -> &'static str {
+        match self {
+            Case::LockstepTunnelOneCpu => "worker",
+            _ => "kernel",
         }
     }
 

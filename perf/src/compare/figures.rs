@@ -1,6 +1,7 @@
 //! The comparison's figures, for the report to draw.
 
 use super::case::Case;
+use super::ratio::{Bound, Ratio};
 use super::results::{Latency, LatencyLoad, PacketLoad, Packets, Requests, Results, Share};
 use crate::figure::{Axis, Fact, Figure, Kind, Point, Series};
 use clap::ValueEnum;
@@ -62,8 +63,8 @@ fn packets(results: &Results, bytes: usize) -> Figure {
     let points = rows.iter().enumerate().map(|(at, row)| Point {
         x: at as f64,
         y: row.packets_per_second,
-        low: row.low,
-        high: row.high,
+        low: row.spread.low,
+        high: row.spread.high,
     });
     figure.ours = vec![Series {
         name: "packets a second".to_owned(),
@@ -73,8 +74,8 @@ fn packets(results: &Results, bytes: usize) -> Figure {
         .filter(|row| row.load == PacketLoad::Udp)
         .filter_map(|row| {
             Some(Fact::new(
-                format!("{} to {}", row.case, peer(&row.case, Case::nftables)),
-                row.ratio_to_nftables?,
+                held(row.to_nftables.as_ref()?, &row.case),
+                row.to_nftables.as_ref()?.ratio,
                 None,
                 "times",
             ))
@@ -119,8 +120,8 @@ fn requests(results: &Results) -> Figure {
         let points = rows.iter().enumerate().map(|(at, row)| Point {
             x: at as f64,
             y: row.requests_per_second,
-            low: row.low,
-            high: row.high,
+            low: row.spread.low,
+            high: row.spread.high,
         });
         figure.ours.push(Series {
             name: name.to_owned(),
@@ -128,8 +129,8 @@ fn requests(results: &Results) -> Figure {
         });
         figure.facts.extend(rows.iter().filter_map(|row| {
             Some(Fact::new(
-                format!("{} to haproxy, {name}", row.case),
-                row.ratio_to_haproxy?,
+                format!("{}, {name}", held(row.to_haproxy.as_ref()?, &row.case)),
+                row.to_haproxy.as_ref()?.ratio,
                 None,
                 "times",
             ))
@@ -193,6 +194,17 @@ fn latency(results: &Results, load: LatencyLoad, share: Share) -> Figure {
         .collect();
     figure.differs = differs(results, |case| rows.iter().any(|row| row.case == case));
     figure
+}
+
+/// What a ratio is of, and how it is to be read.
+fn held(ratio: &Ratio, case: &str) -> String {
+    let read = match ratio.bound {
+        Bound::Exact => "",
+        Bound::AtLeast => ", at least",
+        Bound::AtMost => ", at most",
+        Bound::Neither => ", neither at its limit",
+    };
+    format!("{case} to {}{read}", ratio.to)
 }
 
 /// Whom a case is held against: the one whose packets are taken in on the same CPU.

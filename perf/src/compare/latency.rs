@@ -104,7 +104,7 @@ fn at_each(
     }
     for &(share, rate) in rates {
         scenario.load.packets_per_second = rate;
-        let best = calmest(|| {
+        let made = trials(|| {
             let outcome = load::run_child(&scenario)?;
             let round = round(&outcome).with_context(|| format!("{rate} a second"))?;
             if settings.verbose {
@@ -112,31 +112,22 @@ fn at_each(
             }
             Ok(round)
         })?;
-        rounds.push((share, best));
+        rounds.extend(made.into_iter().map(|round| (share, round)));
     }
     Ok(rounds)
 }
 
-/// The scheduler gives programs of no priority 50 ms of a second, whoever runs ahead of them: what
-/// stood still for so many microseconds most likely did for that.
-const STANDSTILL_US: f64 = 20_000.0;
-/// How often a trial is made again for it.
-const AGAIN: u32 = 2;
+/// How often a trial is made again in which something stood still.
+const AGAIN: usize = 2;
 
-/// A trial without a standstill; where there is none in three, the one with the shortest.
-fn calmest(mut trial: impl FnMut() -> Result<LatencyRound>) -> Result<LatencyRound> {
-    let mut best = trial()?;
-    for again in 1..=AGAIN {
-        if best.max_us < STANDSTILL_US {
-            break;
-        }
-        let other = trial()?;
-        if other.max_us < best.max_us {
-            best = other;
-        }
-        best.again = again;
+/// A trial; where something stood still in it, another one, and all of them count: one that is picked
+/// from them would hide what the case itself may have done.
+fn trials(mut trial: impl FnMut() -> Result<LatencyRound>) -> Result<Vec<LatencyRound>> {
+    let mut made = vec![trial()?];
+    while made.len() <= AGAIN && made.last().is_some_and(LatencyRound::stalled) {
+        made.push(trial()?);
     }
-    Ok(best)
+    Ok(made)
 }
 
 fn round(outcome: &Outcome) -> Result<LatencyRound> {
@@ -156,8 +147,8 @@ fn round(outcome: &Outcome) -> Result<LatencyRound> {
         p99_us: latency.p99_us,
         p999_us: latency.p999_us,
         max_us: latency.max_us,
-        lost: rounded(missed as f64 / due as f64, 5),
-        again: 0,
+        lost: rounded(missed as f64 / due as f64, 7),
+        connections: outcome.connections,
         cpu_s_per_million: cpu.map(|cpu| rounded(cpu / outcome.received as f64 * 1e6, 2)),
     })
 }
@@ -168,31 +159,29 @@ mod tests {
 
     use super::*;
 
-    fn trials(longest: &[f64]) -> (f64, u32, usize) {
-        let mut made = 0;
-        let best = calmest(|| {
-            let max_us = longest[made];
-            made += 1;
+    fn longest(of_each: &[f64]) -> Vec<f64> {
+        let mut of_each = of_each.iter();
+        let made = trials(|| {
             Ok(LatencyRound {
                 per_second: 1.0,
                 p50_us: 1.0,
                 p90_us: 1.0,
                 p99_us: 1.0,
                 p999_us: 1.0,
-                max_us,
+                max_us: *of_each.next().unwrap(),
                 lost: 0.0,
+                connections: None,
                 cpu_s_per_million: None,
-                again: 0,
             })
         });
-        let best = best.unwrap();
-        (best.max_us, best.again, made)
+        made.unwrap().iter().map(|round| round.max_us).collect()
     }
 
     #[test]
-    fn a_trial_in_which_all_stood_still_is_made_again_twice_at_most() {
-        assert_eq!(trials(&[100.0]), (100.0, 0, 1));
-        assert_eq!(trials(&[50_000.0, 200.0]), (200.0, 1, 2));
-        assert_eq!(trials(&[50_000.0, 40_000.0, 60_000.0]), (40_000.0, 2, 3));
+    fn a_trial_in_which_something_stood_still_is_made_again_twice_at_most_and_counts() {
+        assert_eq!(longest(&[100.0]), [100.0]);
+        assert_eq!(longest(&[50_000.0, 200.0]), [50_000.0, 200.0]);
+        let all = [50_000.0, 40_000.0, 60_000.0];
+        assert_eq!(longest(&all), all);
     }
 }

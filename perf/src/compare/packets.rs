@@ -186,6 +186,10 @@ fn ramp(
     Ok(trials)
 }
 
+/// A trial in which the generator sent this share of the most that it sent in any is one in which it
+/// could hardly send more.
+const NO_MORE: f64 = 0.95;
+
 /// The share of packets that may be lost where next to none are.
 pub const CALM: f64 = 0.01;
 
@@ -201,12 +205,16 @@ fn best(trials: &[Trial], bytes: usize) -> PacketRound {
     let calm = calm.map(|trial| trial.packets_per_second);
     let by_rate = |a: &&Trial, b: &&Trial| a.packets_per_second.total_cmp(&b.packets_per_second);
     let best = trials.iter().max_by(by_rate);
+    let sent = trials.iter().map(|trial| trial.sent_per_second);
+    let sent = sent.fold(0.0, f64::max);
     PacketRound {
         packets_per_second: most(trials),
         frame_bytes: bytes as f64,
         payload_gbit: None,
         calm: calm.max_by(f64::total_cmp),
         loss: best.map(|best| best.loss),
+        bound_by_generator: best
+            .is_some_and(|best| best.loss <= CALM && best.sent_per_second >= NO_MORE * sent),
         cpu_s_per_million: best.and_then(|best| best.cpu_s_per_million_packets),
         balancer_cpu: best.map_or(0.0, |best| best.balancer_cpu),
     }

@@ -1,7 +1,9 @@
 //! From rounds to `perf/results/compare.json`.
 
 use super::case::Case;
-use super::{packets, requests};
+use super::goals::Goal;
+use super::ratio::{Held, Ratio};
+use super::requests;
 use crate::measure::{median, rounded};
 use serde::{Deserialize, Serialize};
 
@@ -33,13 +35,15 @@ pub struct PacketRound {
     pub calm: Option<f64>,
     /// At the maximum.
     pub loss: Option<f64>,
+    /// Whether next to nothing was lost at the maximum, and the generator could offer no more.
+    pub bound_by_generator: bool,
     /// The balancer's CPU time for a million packets, in seconds.
     pub cpu_s_per_million: Option<f64>,
     /// The share of the time for which its CPU was not idle.
     pub balancer_cpu: f64,
 }
 
-/// Latency in one round.
+/// Latency in one trial. Of one in which something stood still, there are more in the same round.
 #[derive(Debug, Clone, Serialize)]
 pub struct LatencyRound {
     /// What arrived a second.
@@ -56,10 +60,21 @@ pub struct LatencyRound {
     pub max_us: f64,
     /// The share of what was due that did not come back.
     pub lost: f64,
+    /// Of requests: connections that could be made.
+    pub connections: Option<u64>,
     /// The balancer's CPU time for a million, in seconds.
     pub cpu_s_per_million: Option<f64>,
-    /// How often the trial was made again, for something had stood still.
-    pub again: u32,
+}
+
+/// The scheduler gives programs of no priority 50 ms of a second, whoever runs ahead of them: what
+/// stood still for so many microseconds most likely did for that. It may also have been the case.
+const STANDSTILL_US: f64 = 20_000.0;
+
+impl LatencyRound {
+    /// Whether something stood still.
+    pub fn stalled(&self) -> bool {
+        self.max_us >= STANDSTILL_US
+    }
 }
 
 /// The rounds of one case under one load.
@@ -71,6 +86,44 @@ pub struct Series<K, R> {
     pub key: K,
     /// In the order in which they were made.
     pub rounds: Vec<R>,
+}
+
+impl<K, R> Series<K, R> {
+    /// Something of each round.
+    fn each(&self, of: impl FnMut(&R) -> f64) -> Vec<f64> {
+        self.rounds.iter().map(of).collect()
+    }
+
+    /// The median of it.
+    fn median(&self, of: impl FnMut(&R) -> f64) -> f64 {
+        median(self.each(of))
+    }
+
+    /// The median of those rounds that have it; none where none has.
+    fn median_of_some(&self, of: impl FnMut(&R) -> Option<f64>) -> Option<f64> {
+        let values: Vec<f64> = self.rounds.iter().filter_map(of).collect();
+        (!values.is_empty()).then(|| median(values))
+    }
+}
+
+/// How far the rounds came apart.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Spread {
+    /// The least of them.
+    pub low: f64,
+    /// The most of them.
+    pub high: f64,
+    /// All of them, in the order in which they were made.
+    pub rounds: Vec<f64>,
+}
+
+impl Spread {
+    /// Of the rounds.
+    pub fn of(rounds: Vec<f64>) -> Self {
+        let low = rounds.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = rounds.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        Spread { low, high, rounds }
+    }
 }
 
 /// How packets come.
@@ -166,28 +219,25 @@ pub struct Packets {
     pub frame_bytes: f64,
     /// The median of the rounds.
     pub packets_per_second: f64,
-    /// The least of them.
-    pub low: f64,
-    /// The most of them.
-    pub high: f64,
     /// All of them.
-    pub rounds: Vec<f64>,
+    #[serde(flatten)]
+    pub spread: Spread,
     /// On a wire with frames of that length, without preamble and gaps.
     pub gbit_per_second: f64,
     /// Of an upload, the median of the rounds: bytes of the client's, each once.
     #[serde(default)]
     pub payload_gbit_per_second: Option<f64>,
     /// To nftables with the same load and size, taken in on the same CPU.
-    pub ratio_to_nftables: Option<f64>,
+    pub to_nftables: Option<Ratio>,
     /// The same, to the kernel's forwarding.
-    pub ratio_to_forwarding: Option<f64>,
+    pub to_forwarding: Option<Ratio>,
     /// The median of the most with a loss of 1 % at most.
     pub calm_packets_per_second: Option<f64>,
     /// At the maximum, the median of the rounds.
     pub loss: Option<f64>,
-    /// Whether next to nothing was lost at the maximum: the generator could offer no more, and the
-    /// case may carry more.
-    pub is_generators_limit: bool,
+    /// Whether the generator could offer no more, in half of the rounds at least: the case may carry
+    /// more.
+    pub bound_by_generator: bool,
     /// The balancer's CPU time for a million packets at the maximum.
     pub cpu_s_per_million_packets: Option<f64>,
     /// The share of the time for which its CPU was not idle.
@@ -203,16 +253,13 @@ pub struct Requests {
     pub load: String,
     /// The median of the rounds.
     pub requests_per_second: f64,
-    /// The least of them.
-    pub low: f64,
-    /// The most of them.
-    pub high: f64,
     /// All of them.
-    pub rounds: Vec<f64>,
+    #[serde(flatten)]
+    pub spread: Spread,
     /// To HAProxy with the same load.
-    pub ratio_to_haproxy: Option<f64>,
+    pub to_haproxy: Option<Ratio>,
     /// To the kernel's forwarding with the same load.
-    pub ratio_to_forwarding: Option<f64>,
+    pub to_forwarding: Option<Ratio>,
     /// Of a closed loop: not to be compared with [`Latency`].
     pub p50_us: f64,
     /// The same.
@@ -234,7 +281,7 @@ pub struct Latency {
     pub load: LatencyLoad,
     /// Of what the slowest case carries at most, 0 to 1.
     pub share: f64,
-    /// What arrived a second, the median of the rounds, as all that follows.
+    /// What arrived a second, the median of all trials, as what follows unless it says otherwise.
     pub per_second: f64,
     /// The median.
     pub p50_us: f64,
@@ -244,37 +291,47 @@ pub struct Latency {
     pub p99_us: f64,
     /// What 99.9 % stay below.
     pub p999_us: f64,
-    /// The worst.
+    /// The worst of any trial.
     pub max_us: f64,
-    /// The p99 of the best round.
+    /// The p99 of the best trial.
     pub p99_low_us: f64,
-    /// The p99 of the worst round.
+    /// The p99 of the worst trial.
     pub p99_high_us: f64,
-    /// On top of what the kernel's forwarding has, its packets taken in on the same CPU.
+    /// The kernel's forwarding whose packets are taken in on the same CPU: what it is added to.
+    pub added_to: Option<String>,
+    /// On top of what that has.
     pub added_p50_us: Option<f64>,
     /// The same of the p99.
     pub added_p99_us: Option<f64>,
-    /// The share of what was due that did not come back.
+    /// The share of what was due that did not come back, in the trial in which it was most.
     pub lost: f64,
     /// The balancer's CPU time for a million, at this rate.
     pub cpu_s_per_million: Option<f64>,
-    /// Trials made again, of all rounds, for something had stood still for 20 ms.
-    pub again: u32,
+    /// Of requests: connections that could be made, in the trial in which it was fewest. Fewer than were
+    /// asked for are another load than that of the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u64>,
+    /// Trials, of all rounds.
+    pub trials: usize,
+    /// Those of them in which something, be it the case itself, stood still for 20 ms or longer.
+    pub stalled: usize,
 }
 
-/// What the project has set itself, and what came of it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Goal {
-    /// In words.
-    pub goal: String,
-    /// As measured.
-    pub measured: f64,
-    /// What is wanted.
-    pub wanted: f64,
-    /// Whether more is better.
-    pub at_least: bool,
-    /// Whether it is reached.
-    pub met: bool,
+impl Results {
+    /// Requests that had fewer connections than were asked for, in words.
+    pub fn fewer_connections(&self) -> Vec<String> {
+        let asked = u64::from(self.connections);
+        (self.latencies.iter())
+            .filter_map(|row| Some((row, row.connections.filter(|there| *there < asked)?)))
+            .map(|(row, there)| {
+                let percent = row.share * 100.0;
+                format!(
+                    "{} at {percent:.0} %: {there} of {asked} connections",
+                    row.case
+                )
+            })
+            .collect()
+    }
 }
 
 impl Measured {
@@ -316,16 +373,12 @@ impl Measured {
 }
 
 fn packet_row(series: &Series<(PacketLoad, usize), PacketRound>) -> (Case, Packets) {
-    let of = |value: fn(&PacketRound) -> f64| series.rounds.iter().map(value).collect::<Vec<_>>();
-    let some = |value: fn(&PacketRound) -> Option<f64>| {
-        let values: Vec<f64> = series.rounds.iter().filter_map(value).collect();
-        (!values.is_empty()).then(|| median(values))
-    };
-    let rounds = of(|round| round.packets_per_second);
-    let (rate, frame) = (
-        median(rounds.clone()),
-        median(of(|round| round.frame_bytes)),
-    );
+    let rate = series.median(|round| round.packets_per_second);
+    let frame = series.median(|round| round.frame_bytes);
+    let bound = series
+        .rounds
+        .iter()
+        .filter(|round| round.bound_by_generator);
     let (load, bytes) = series.key;
     let row = Packets {
         case: series.case.name().to_owned(),
@@ -333,33 +386,41 @@ fn packet_row(series: &Series<(PacketLoad, usize), PacketRound>) -> (Case, Packe
         bytes,
         frame_bytes: frame,
         packets_per_second: rate,
-        low: least(&rounds),
-        high: most(&rounds),
-        rounds,
+        spread: Spread::of(series.each(|round| round.packets_per_second)),
         gbit_per_second: rounded(rate * frame * 8.0 / 1e9, 2),
-        payload_gbit_per_second: some(|round| round.payload_gbit),
-        ratio_to_nftables: None,
-        ratio_to_forwarding: None,
-        calm_packets_per_second: some(|round| round.calm),
-        loss: some(|round| round.loss),
-        is_generators_limit: load == PacketLoad::Udp
-            && some(|round| round.loss).is_some_and(|loss| loss <= packets::CALM),
-        cpu_s_per_million_packets: some(|round| round.cpu_s_per_million),
-        balancer_cpu: median(of(|round| round.balancer_cpu)),
+        payload_gbit_per_second: series.median_of_some(|round| round.payload_gbit),
+        to_nftables: None,
+        to_forwarding: None,
+        calm_packets_per_second: series.median_of_some(|round| round.calm),
+        loss: series.median_of_some(|round| round.loss),
+        bound_by_generator: 2 * bound.count() >= series.rounds.len(),
+        cpu_s_per_million_packets: series.median_of_some(|round| round.cpu_s_per_million),
+        balancer_cpu: series.median(|round| round.balancer_cpu),
     };
     (series.case, row)
+}
+
+impl Held for Packets {
+    fn case(&self) -> &str {
+        &self.case
+    }
+
+    fn is_like(&self, other: &Self) -> bool {
+        (self.load, self.bytes) == (other.load, other.bytes)
+    }
+
+    fn per_second(&self) -> f64 {
+        self.packets_per_second
+    }
+
+    fn may_be_more(&self) -> bool {
+        self.bound_by_generator
+    }
 }
 
 fn with_packet_ratios(rows: impl Iterator<Item = (Case, Packets)>) -> Vec<Packets> {
     let (cases, mut rows): (Vec<Case>, Vec<Packets>) = rows.unzip();
     let all = rows.clone();
-    let to = |row: &Packets, peer: Case| {
-        let same = |other: &&Packets| {
-            other.case == peer.name() && (other.load, other.bytes) == (row.load, row.bytes)
-        };
-        let peer = all.iter().find(same)?;
-        Some(rounded(row.packets_per_second / peer.packets_per_second, 2))
-    };
     for (case, row) in cases.into_iter().zip(&mut rows) {
         // Of TCP, there is one of each only.
         let udp = row.load == PacketLoad::Udp;
@@ -367,77 +428,84 @@ fn with_packet_ratios(rows: impl Iterator<Item = (Case, Packets)>) -> Vec<Packet
             true => (case.nftables(), case.forwarding()),
             false => (Case::NftablesDnat, Case::LinuxForwarding),
         };
-        row.ratio_to_nftables = to(row, nftables);
-        row.ratio_to_forwarding = to(row, forwarding);
+        row.to_nftables = Ratio::of(row, nftables, &all);
+        row.to_forwarding = Ratio::of(row, forwarding, &all);
     }
     rows
 }
 
 fn request_row(series: &Series<requests::Load, requests::Trial>) -> Requests {
-    let of = |value: fn(&requests::Trial) -> f64| {
-        let rounds = series.rounds.iter().map(value);
-        rounds.collect::<Vec<_>>()
-    };
-    let rounds = of(|trial| trial.requests_per_second);
     Requests {
         case: series.case.name().to_owned(),
         load: series.key.name().to_owned(),
-        requests_per_second: median(rounds.clone()),
-        low: least(&rounds),
-        high: most(&rounds),
-        rounds,
-        ratio_to_haproxy: None,
-        ratio_to_forwarding: None,
-        p50_us: median(of(|trial| trial.p50_us)),
-        p99_us: median(of(|trial| trial.p99_us)),
-        cpu_s_per_million_requests: median(of(|trial| trial.cpu_s_per_million_requests)),
-        balancer_cpu: median(of(|trial| trial.balancer_cpu)),
+        requests_per_second: series.median(|trial| trial.requests_per_second),
+        spread: Spread::of(series.each(|trial| trial.requests_per_second)),
+        to_haproxy: None,
+        to_forwarding: None,
+        p50_us: series.median(|trial| trial.p50_us),
+        p99_us: series.median(|trial| trial.p99_us),
+        cpu_s_per_million_requests: series.median(|trial| trial.cpu_s_per_million_requests),
+        balancer_cpu: series.median(|trial| trial.balancer_cpu),
         errors: series.rounds.iter().map(|trial| trial.errors).sum(),
+    }
+}
+
+impl Held for Requests {
+    fn case(&self) -> &str {
+        &self.case
+    }
+
+    fn is_like(&self, other: &Self) -> bool {
+        self.load == other.load
+    }
+
+    fn per_second(&self) -> f64 {
+        self.requests_per_second
+    }
+
+    /// The loop is closed: nothing is offered that is not answered.
+    fn may_be_more(&self) -> bool {
+        false
     }
 }
 
 fn with_request_ratios(mut rows: Vec<Requests>) -> Vec<Requests> {
     let all = rows.clone();
-    let to = |row: &Requests, peer: Case| {
-        let same = |other: &&Requests| other.case == peer.name() && other.load == row.load;
-        let peer = all.iter().find(same)?;
-        Some(rounded(
-            row.requests_per_second / peer.requests_per_second,
-            2,
-        ))
-    };
     for row in &mut rows {
-        row.ratio_to_haproxy = to(row, Case::Haproxy);
-        row.ratio_to_forwarding = to(row, Case::LinuxForwarding);
+        row.to_haproxy = Ratio::of(row, Case::Haproxy, &all);
+        row.to_forwarding = Ratio::of(row, Case::LinuxForwarding, &all);
     }
     rows
 }
 
 fn latency_row(series: &Series<(LatencyLoad, Share), LatencyRound>) -> (Case, Latency) {
-    let of = |value: fn(&LatencyRound) -> f64| series.rounds.iter().map(value).collect::<Vec<_>>();
-    let cpu: Vec<f64> = (series.rounds.iter())
-        .filter_map(|round| round.cpu_s_per_million)
-        .collect();
-    let p99 = of(|round| round.p99_us);
+    let microseconds = |of: fn(&LatencyRound) -> f64| rounded(series.median(of), 1);
+    let p99 = Spread::of(series.each(|round| round.p99_us));
     let (load, share) = series.key;
-    let microseconds = |values: Vec<f64>| rounded(median(values), 1);
     let row = Latency {
         case: series.case.name().to_owned(),
         load,
         share: f64::from(share.0) / 100.0,
-        per_second: median(of(|round| round.per_second)),
-        p50_us: microseconds(of(|round| round.p50_us)),
-        p90_us: microseconds(of(|round| round.p90_us)),
-        p99_low_us: rounded(least(&p99), 1),
-        p99_high_us: rounded(most(&p99), 1),
-        p99_us: microseconds(p99),
-        p999_us: microseconds(of(|round| round.p999_us)),
-        max_us: microseconds(of(|round| round.max_us)),
+        per_second: series.median(|round| round.per_second),
+        p50_us: microseconds(|round| round.p50_us),
+        p90_us: microseconds(|round| round.p90_us),
+        p99_low_us: rounded(p99.low, 1),
+        p99_high_us: rounded(p99.high, 1),
+        p99_us: microseconds(|round| round.p99_us),
+        p999_us: microseconds(|round| round.p999_us),
+        max_us: rounded(Spread::of(series.each(|round| round.max_us)).high, 1),
+        added_to: None,
         added_p50_us: None,
         added_p99_us: None,
-        lost: median(of(|round| round.lost)),
-        cpu_s_per_million: (!cpu.is_empty()).then(|| median(cpu)),
-        again: series.rounds.iter().map(|round| round.again).sum(),
+        lost: Spread::of(series.each(|round| round.lost)).high,
+        cpu_s_per_million: series.median_of_some(|round| round.cpu_s_per_million),
+        connections: series
+            .rounds
+            .iter()
+            .filter_map(|round| round.connections)
+            .min(),
+        trials: series.rounds.len(),
+        stalled: series.rounds.iter().filter(|round| round.stalled()).count(),
     };
     (series.case, row)
 }
@@ -456,107 +524,12 @@ fn with_added(rows: impl Iterator<Item = (Case, Latency)>) -> Vec<Latency> {
                 && other.share.to_bits() == row.share.to_bits()
         };
         if let Some(floor) = all.iter().find(same).filter(|floor| floor.case != row.case) {
+            row.added_to = Some(floor.case.clone());
             row.added_p50_us = Some(rounded(row.p50_us - floor.p50_us, 1));
             row.added_p99_us = Some(rounded(row.p99_us - floor.p99_us, 1));
         }
     }
     rows
-}
-
-/// The smallest of them.
-fn least(values: &[f64]) -> f64 {
-    values.iter().copied().fold(f64::INFINITY, f64::min)
-}
-
-/// The largest of them.
-fn most(values: &[f64]) -> f64 {
-    values.iter().copied().fold(f64::NEG_INFINITY, f64::max)
-}
-
-/// The class of packets by which uploads are held against each other.
-const UPLOAD: usize = 1_400;
-
-/// What the project has set itself, as far as it was measured.
-pub fn goals(packets: &[Packets], requests: &[Requests], latencies: &[Latency]) -> Vec<Goal> {
-    let smallest = |case: Case| {
-        let mut rows = packets.iter();
-        let row =
-            rows.find(|r| r.case == case.name() && r.load == PacketLoad::Udp && r.bytes == 64);
-        row.and_then(|row| row.ratio_to_nftables)
-    };
-    let half = |case: Case| {
-        let mut rows = latencies.iter();
-        let row = rows.find(|r| {
-            r.case == case.name() && r.load == LatencyLoad::Udp && (r.share - 0.5).abs() < 0.01
-        });
-        row.and_then(|row| row.added_p99_us)
-    };
-    let upload = |case: Case| {
-        let mut rows = packets.iter();
-        let row = rows.find(|r| {
-            r.case == case.name() && r.load == PacketLoad::TcpStream && r.bytes == UPLOAD
-        });
-        row.and_then(|row| row.payload_gbit_per_second)
-    };
-    let uploads = upload(Case::LockstepReplicate).zip(upload(Case::Haproxy));
-    let replicate = (requests.iter())
-        .find(|r| r.case == Case::LockstepReplicate.name() && r.load == "keep-alive")
-        .and_then(|row| row.ratio_to_haproxy);
-    let rows = [
-        (
-            "packets/s of the engine (tunnel, 64 bytes) to nftables'",
-            smallest(Case::LockstepTunnel),
-            1.5,
-            true,
-        ),
-        (
-            "the same with packets taken in on the balancer's CPU",
-            smallest(Case::LockstepTunnelOneCpu),
-            1.5,
-            true,
-        ),
-        (
-            "packets/s of the in-kernel fallback (64 bytes) to those of nftables whose packets are taken in on the same CPU",
-            smallest(Case::LockstepFallback),
-            2.0,
-            true,
-        ),
-        (
-            "p99 at half load (tunnel, datagrams) over Linux forwarding's, µs",
-            half(Case::LockstepTunnel),
-            0.0,
-            false,
-        ),
-        (
-            "requests/s of replication with one replica to HAProxy's",
-            replicate,
-            0.9,
-            true,
-        ),
-        (
-            "Gbit/s of an upload that is replicated to one replica to HAProxy's",
-            uploads.map(|(ours, theirs)| rounded(ours / theirs, 2)),
-            0.9,
-            true,
-        ),
-    ];
-    let goals = rows
-        .into_iter()
-        .filter_map(|(goal, measured, wanted, at_least)| {
-            let measured = measured?;
-            Some(Goal {
-                goal: goal.to_owned(),
-                measured,
-                wanted,
-                at_least,
-                met: if at_least {
-                    measured >= wanted
-                } else {
-                    measured <= wanted
-                },
-            })
-        });
-    goals.collect()
 }
 
 #[cfg(test)]

@@ -57,6 +57,7 @@ fn shortest_requests(case: Case, cpus: Cpus, settings: &Settings) -> Result<Pack
         payload_gbit: None,
         calm: None,
         loss: None,
+        bound_by_generator: false,
         cpu_s_per_million: Some(trial.cpu_s_per_million_packets),
         balancer_cpu: trial.balancer_cpu,
     })
@@ -98,6 +99,7 @@ fn upload(case: Case, bytes: usize, cpus: Cpus, settings: &Settings) -> Result<P
         payload_gbit: Some(rounded(payload as f64 * 8.0 / seconds / 1e9, 3)),
         calm: None,
         loss: None,
+        bound_by_generator: false,
         cpu_s_per_million: Some(rounded(busy / packets * 1e6, 2)),
         balancer_cpu: rounded(busy / seconds, 2),
     })

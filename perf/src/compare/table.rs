@@ -1,5 +1,7 @@
 //! What the comparison came to, on the terminal.
 
+use super::goals::in_percent;
+use super::ratio::Ratio;
 use super::results::{Latency, LatencyLoad, PacketLoad, Results};
 use crate::plot::grouped;
 use comfy_table::{CellAlignment, Table, presets};
@@ -13,7 +15,8 @@ pub fn print(results: &Results) {
     );
     println!("{}", packets(results));
     println!(
-        "+ as much as the generator could offer. Ratios are to what has its packets taken in on the same CPU."
+        "≥: as much as the generator could offer. A ratio to or of that is a bound, ≥ or ≤; of two such, it \
+         says nothing (?)."
     );
     println!("\nRequests a second at most");
     println!("{}", requests(results));
@@ -25,7 +28,14 @@ pub fn print(results: &Results) {
             };
             println!("\nLatency of {what}: p50 / p99 in µs");
             println!("{}", latencies(results, load));
+            println!(
+                "lost: of the worst trial. stalled: trials in which something, be it the case itself, stood still \
+                 for 20 ms or longer; each is followed by another one, two at most, and all are in the medians."
+            );
         }
+    }
+    for line in results.fewer_connections() {
+        println!("{line} could be made: another load than that of the others");
     }
     println!("\nWhat is not the same");
     for about in &results.cases {
@@ -35,17 +45,20 @@ pub fn print(results: &Results) {
         println!("\nGoals");
     }
     for goal in &results.goals {
+        let notes: Vec<String> = goal.notes.iter().map(|note| format!("; {note}")).collect();
         println!(
-            "  {} {}: {} (wanted: {} {})",
+            "  {} {}: {}{} (wanted: {} {}){}",
             if goal.met {
                 "reached    "
             } else {
                 "not reached"
             },
             goal.goal,
+            goal.bound.sign(),
             goal.measured,
             if goal.at_least { "at least" } else { "at most" },
-            goal.wanted
+            goal.wanted,
+            notes.concat(),
         );
     }
 }
@@ -79,16 +92,16 @@ fn packets(results: &Results) -> Table {
             bytes,
             format!(
                 "{}{}",
+                if row.bound_by_generator { "≥ " } else { "" },
                 thousands(row.packets_per_second),
-                if row.is_generators_limit { "+" } else { " " }
             ),
-            thousands(row.low),
-            thousands(row.high),
-            ratio(row.ratio_to_nftables),
-            ratio(row.ratio_to_forwarding),
+            thousands(row.spread.low),
+            thousands(row.spread.high),
+            held(row.to_nftables.as_ref()),
+            held(row.to_forwarding.as_ref()),
             format!("{:.2}", row.gbit_per_second),
             row.calm_packets_per_second.map_or("-".into(), thousands),
-            ratio(row.cpu_s_per_million_packets),
+            two_digits(row.cpu_s_per_million_packets),
             percent(row.balancer_cpu),
         ]);
     }
@@ -113,10 +126,10 @@ fn requests(results: &Results) -> Table {
             row.case.clone(),
             row.load.clone(),
             thousands(row.requests_per_second),
-            thousands(row.low),
-            thousands(row.high),
-            ratio(row.ratio_to_haproxy),
-            ratio(row.ratio_to_forwarding),
+            thousands(row.spread.low),
+            thousands(row.spread.high),
+            held(row.to_haproxy.as_ref()),
+            held(row.to_forwarding.as_ref()),
             format!("{:.1}", row.cpu_s_per_million_requests),
             percent(row.balancer_cpu),
             row.errors.to_string(),
@@ -138,6 +151,7 @@ fn latencies(results: &Results, load: LatencyLoad) -> Table {
         head.push(format!("{share} % ({}/s)", thousands(rate)));
         head.push("p99 added".to_owned());
         head.push("lost".to_owned());
+        head.push("stalled".to_owned());
         head.push("CPU s/M".to_owned());
     }
     let words: Vec<&str> = head.iter().map(String::as_str).collect();
@@ -155,12 +169,15 @@ fn latencies(results: &Results, load: LatencyLoad) -> Table {
             match row {
                 Some(row) => cells.extend([
                     format!("{:.0} / {:.0}", row.p50_us, row.p99_us),
-                    row.added_p99_us
-                        .map_or("-".into(), |added| format!("{added:+.0}")),
-                    format!("{:.2} %", row.lost * 100.0),
-                    ratio(row.cpu_s_per_million),
+                    match (row.added_p99_us, &row.added_to) {
+                        (Some(added), Some(to)) => format!("{added:+.0} to {to}"),
+                        _ => "-".to_owned(),
+                    },
+                    in_percent(row.lost),
+                    format!("{} of {}", row.stalled, row.trials),
+                    two_digits(row.cpu_s_per_million),
                 ]),
-                None => cells.extend(["-", "-", "-", "-"].map(str::to_owned)),
+                None => cells.extend(["-"; 5].map(str::to_owned)),
             }
         }
         table.add_row(cells);
@@ -181,7 +198,12 @@ fn table(head: &[&str]) -> Table {
     table
 }
 
-fn ratio(value: Option<f64>) -> String {
+/// The ratio, and whom to.
+fn held(ratio: Option<&Ratio>) -> String {
+    ratio.map_or("-".to_owned(), |ratio| format!("{ratio} {}", ratio.to))
+}
+
+fn two_digits(value: Option<f64>) -> String {
     value.map_or("-".to_owned(), |value| format!("{value:.2}"))
 }
 
@@ -201,8 +223,8 @@ mod tests {
     fn numbers_are_written_for_people() {
         assert_eq!(thousands(1_234_567.4), "1,234,567");
         assert_eq!(thousands(999.0), "999");
-        assert_eq!(ratio(None), "-");
-        assert_eq!(ratio(Some(1.5)), "1.50");
+        assert_eq!(two_digits(None), "-");
+        assert_eq!(two_digits(Some(1.5)), "1.50");
         assert_eq!(percent(0.876), "88 %");
     }
 }

@@ -107,10 +107,10 @@ fn compare() -> Result<()> {
     for row in rows {
         let rate = row["packets_per_second"].as_f64();
         ensure!(rate.is_some_and(|rate| rate > 1_000.0), "{row}");
-        let ratio = row["ratio_to_nftables"].as_f64();
+        let ratio = row["to_nftables"]["ratio"].as_f64();
         ensure!(ratio.is_some_and(|ratio| ratio > 0.0), "{row}");
     }
-    ensure!(rows[1]["ratio_to_nftables"] == 1.0, "{all}");
+    ensure!(rows[1]["to_nftables"]["ratio"] == 1.0, "{all}");
     let figure = read("figures/compare-packets-64.json")?;
     ensure!(figure["labels"][0] == "xdp-forwarding", "{figure}");
     let y = &figure["ours"][0]["points"][0]["y"];

@@ -219,6 +219,29 @@ fn one_queue_needs_no_spreading() {
     );
 }
 
+#[test]
+fn a_device_leaves_its_packets_to_workers_that_take_them_in() {
+    let mut nic = Fake::nic();
+    nic.says("ethtool -l eth0", &channels(8, 1));
+    for file in ["napi_defer_hard_irqs", "gro_flush_timeout"] {
+        let path = format!("/sys/class/net/eth0/{file}");
+        nic.files.insert(path, "0\n".to_owned());
+    }
+    let worker = "[[worker]]\ncore = 0\nqueues = [\"eth0:0\"]\n";
+    assert_eq!(apply(&topology(worker), &mut nic, false).len(), 2);
+    let text = "[engine]\naddresses = [\"192.0.2.1\"]\nreceive = \"worker\"\n[[interface]]\nname = \"eth0\"\n";
+    let topology = Topology::parse("t.toml", &format!("{text}{worker}")).unwrap();
+    assert_eq!(
+        said(&apply(&topology, &mut nic, false))[1..3],
+        [
+            "eth0: napi_defer_hard_irqs 2: done (`echo 2 > /sys/class/net/eth0/napi_defer_hard_irqs`)",
+            "eth0: gro_flush_timeout 20000: done (`echo 20000 > /sys/class/net/eth0/gro_flush_timeout`)",
+        ]
+    );
+    let again = apply(&topology, &mut nic, false);
+    assert!(again.iter().all(|step| step.outcome == Outcome::Already));
+}
+
 /// Recorded from a veth: queues are counted apart, and there is nothing else to set.
 #[test]
 fn a_veth_gets_its_queues_and_nothing_else() {

@@ -382,7 +382,7 @@ fn the_table_shows_core_node_queues_and_memory() {
          0       1     0     eth0:0  yes        16.0 MiB  93.8 MiB\n\
          1       2     0     eth0:1  yes        16.0 MiB  93.8 MiB\n\
          \n\
-         spread rss, poll adaptive, 8192 frames of 2048 bytes a worker, 219.6 MiB together, 1.0 GiB available\n\
+         spread rss, poll adaptive, received by the kernel, 8192 frames of 2048 bytes a worker, 219.6 MiB together, 1.0 GiB available\n\
          replicated sessions: 4096 a worker, 6.2 GiB at most for it once a service asks for them\n"
     );
 }

@@ -13,7 +13,7 @@ use crate::burst::BURST;
 use crate::error::XskError;
 use crate::mode::{BindMode, Mode};
 use crate::pool::FramePool;
-use crate::socket::{is_zero_copy, rx_queues, set_tx_budget};
+use crate::socket::{is_zero_copy, prefer_busy_poll, rx_queues, set_tx_budget};
 use crate::umem::os_error;
 
 /// How often a busy queue is tried. The kernel announces nothing when it frees one.
@@ -73,6 +73,7 @@ pub(super) fn bind(
         tx_ring: options.tx_ring.get() as usize,
         fill_ring: needed,
         unsent: false,
+        busy_poll: options.busy_poll,
         filled: 0,
         counters: PortCounters::default(),
         mode: Mode::Generic,
@@ -84,6 +85,10 @@ pub(super) fn bind(
     port.mode = target.mode_in_use(&port)?;
     set_tx_budget(port.fd(), options.tx_ring.get())
         .map_err(|source| port.failed("set its TX budget", source))?;
+    if options.busy_poll {
+        prefer_busy_poll(port.fd())
+            .map_err(|source| port.failed("prefer busy polling (Linux 5.11 has it)", source))?;
+    }
     port.refill(pool);
     Ok(port)
 }

@@ -54,6 +54,16 @@ impl Namespace {
         run("ip", &all);
     }
 
+    /// Has a device leave its packets for `nanoseconds` to those who poll it.
+    pub fn defer(&self, interface: &str, nanoseconds: u32) {
+        let files = format!("/sys/class/net/{interface}");
+        let script = format!(
+            "echo 2 > {files}/napi_defer_hard_irqs && echo {nanoseconds} > {files}/gro_flush_timeout"
+        );
+        // In a mount namespace of its own, whose /sys shows this network namespace.
+        run("ip", &["netns", "exec", &self.name, "sh", "-c", &script]);
+    }
+
     /// Runs `test` on a thread inside the namespace.
     pub fn run<T: Send>(&self, test: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {

@@ -32,6 +32,15 @@ fn loss_counts_against_the_calm_rate_but_not_against_the_maximum() {
     assert_eq!(best(&ladder[1..], 64).calm, None);
 }
 
+#[test]
+fn what_loses_next_to_nothing_of_all_that_could_be_sent_may_carry_more() {
+    let bound = |trials: &[Trial]| best(trials, 64).bound_by_generator;
+    assert!(bound(&[trial(500.0, 500.0), trial(1000.0, 998.0)]));
+    // The generator had more, and less of it arrived.
+    assert!(!bound(&[trial(1000.0, 998.0), trial(1500.0, 900.0)]));
+    assert!(!bound(&[trial(500.0, 500.0), trial(1000.0, 900.0)]));
+}
+
 /// The rates that a ramp offers to a balancer that carries `capacity` packets a second, to which
 /// the generator gives twice as many.
 fn offered(capacity: f64, last: Option<f64>) -> Vec<f64> {

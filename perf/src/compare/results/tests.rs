@@ -11,6 +11,7 @@ fn carried(rate: f64) -> PacketRound {
         payload_gbit: Some(rate / 1e3),
         calm: (rate > 100.0).then_some(rate / 2.0),
         loss: Some(0.1),
+        bound_by_generator: false,
         cpu_s_per_million: Some(1e6 / rate),
         balancer_cpu: 1.0,
     }
@@ -39,8 +40,8 @@ fn late(p99_us: f64) -> LatencyRound {
         p999_us: p99_us * 2.0,
         max_us: p99_us * 3.0,
         lost: 0.0,
+        connections: None,
         cpu_s_per_million: None,
-        again: 0,
     }
 }
 
@@ -73,7 +74,8 @@ fn packets_are_medians_beside_what_has_the_same_size_and_load() {
     let (rows, ..) = measured.rows();
     let found: Vec<_> = (rows.iter())
         .map(|row| {
-            let ratios = (row.ratio_to_nftables, row.ratio_to_forwarding);
+            let ratios = (row.to_nftables.as_ref(), row.to_forwarding.as_ref());
+            let ratios = (ratios.0.map(|r| r.ratio), ratios.1.map(|r| r.ratio));
             (row.case.as_str(), row.bytes, row.packets_per_second, ratios)
         })
         .collect();
@@ -87,8 +89,9 @@ fn packets_are_medians_beside_what_has_the_same_size_and_load() {
         ("haproxy", 1_400, 50.0, (None, Some(0.5))),
     ];
     assert_eq!(found, expected);
-    assert_eq!((rows[2].low, rows[2].high), (100.0, 700.0));
-    assert_eq!(rows[2].rounds, [700.0, 100.0, 600.0]);
+    let spread = Spread::of(vec![700.0, 100.0, 600.0]);
+    assert_eq!(rows[2].spread, spread);
+    assert_eq!((spread.low, spread.high), (100.0, 700.0));
     assert_eq!(rows[2].calm_packets_per_second, Some(350.0));
     assert_eq!(rows[3].calm_packets_per_second, None);
 }
@@ -125,7 +128,7 @@ fn requests_are_medians_beside_haproxys_with_their_load() {
                 row.case.as_str(),
                 row.load.as_str(),
                 rate,
-                row.ratio_to_haproxy,
+                row.to_haproxy.as_ref().map(|ratio| ratio.ratio),
             )
         })
         .collect();
@@ -136,7 +139,7 @@ fn requests_are_medians_beside_haproxys_with_their_load() {
     ];
     assert_eq!(found, expected);
     assert_eq!(rows[1].errors, 3);
-    assert_eq!(rows[1].ratio_to_forwarding, None);
+    assert_eq!(rows[1].to_forwarding, None);
 }
 
 #[test]
@@ -167,6 +170,7 @@ fn latency_is_what_is_added_to_forwarding_at_the_same_share() {
     ];
     assert_eq!(found, expected);
     assert_eq!((rows[1].p99_low_us, rows[1].p99_high_us), (10.0, 90.0));
+    assert_eq!(rows[1].added_to.as_deref(), Some("linux-forwarding"));
 }
 
 #[test]
@@ -200,46 +204,67 @@ fn latency_is_measured_at_shares_of_the_slowest_of_the_smallest_frames() {
 }
 
 #[test]
-fn goals_are_of_what_was_measured_only() {
-    let measured = packets(&[
-        (
-            Case::LockstepTunnel,
-            PacketLoad::Udp,
-            64,
-            [140.0, 140.0, 140.0],
-        ),
-        (
-            Case::LockstepFallback,
-            PacketLoad::Udp,
-            64,
-            [200.0, 200.0, 200.0],
-        ),
-        (
-            Case::NftablesDnat,
-            PacketLoad::Udp,
-            64,
-            [100.0, 100.0, 100.0],
-        ),
-        // The fallback's packets are taken in on the same CPU as these.
-        (
-            Case::NftablesDnatOneCpu,
-            PacketLoad::Udp,
-            64,
-            [80.0, 80.0, 80.0],
-        ),
-        (
-            Case::LockstepReplicate,
-            PacketLoad::TcpStream,
-            1_400,
-            [3e8, 3e8, 3e8],
-        ),
-        (Case::Haproxy, PacketLoad::TcpStream, 1_400, [6e8, 6e8, 6e8]),
+fn what_half_of_the_rounds_at_least_could_not_bring_to_its_limit_has_bounds_for_ratios() {
+    let mut measured = packets(&[
+        (Case::XdpForwarding, PacketLoad::Udp, 64, [900.0; 3]),
+        (Case::NftablesDnatOneCpu, PacketLoad::Udp, 64, [300.0; 3]),
     ]);
+    measured.packets[0].rounds[1].bound_by_generator = true;
+    let ratio = |measured: &Measured| {
+        let (rows, ..) = measured.rows();
+        let row = rows.into_iter().find(|row| row.case == "xdp-forwarding");
+        let row = row.unwrap();
+        (row.bound_by_generator, row.to_nftables.unwrap().to_string())
+    };
+    assert_eq!(ratio(&measured), (false, "3.00".to_owned()));
+    measured.packets[0].rounds[2].bound_by_generator = true;
+    assert_eq!(ratio(&measured), (true, "≥ 3.00".to_owned()));
+    let (rows, ..) = measured.rows();
+    let json = serde_json::to_value(&rows[0]).unwrap();
+    assert_eq!(json["low"], 900.0, "{json}");
+    assert_eq!(json["to_nftables"]["to"], "nftables-dnat-one-cpu");
+    assert_eq!(json["to_nftables"]["bound"], "at-least");
+}
+
+#[test]
+fn a_stall_in_one_trial_of_many_is_in_the_row() {
+    let mut measured = Measured::default();
+    for max_us in [300.0, 45_000.0, 200.0, 250.0] {
+        let key = (LatencyLoad::Rr, Share(80));
+        let mut round = late(90.0);
+        round.max_us = max_us;
+        round.lost = if max_us > 1e3 { 0.002 } else { 0.0 };
+        note(&mut measured.latencies, Case::Haproxy, key, round);
+    }
+    let (.., rows) = measured.rows();
+    let row = &rows[0];
+    assert_eq!((row.trials, row.stalled), (4, 1));
+    assert_eq!((row.max_us, row.lost, row.p99_us), (45_000.0, 0.002, 90.0));
+}
+
+#[test]
+fn fewer_connections_than_were_asked_for_are_told() {
+    let mut measured = Measured::default();
+    for (case, connections) in [(Case::Haproxy, [64, 64]), (Case::NginxStream, [64, 37])] {
+        for connections in connections {
+            let mut round = late(90.0);
+            round.connections = Some(connections);
+            let key = (LatencyLoad::Rr, Share(50));
+            note(&mut measured.latencies, case, key, round);
+        }
+    }
     let (packets, requests, latencies) = measured.rows();
-    let found: Vec<_> = goals(&packets, &requests, &latencies)
-        .into_iter()
-        .map(|goal| (goal.measured, goal.wanted, goal.met))
-        .collect();
-    let expected = [(1.4, 1.5, false), (2.5, 2.0, true), (0.5, 0.9, false)];
-    assert_eq!(found, expected);
+    let results = Results {
+        quick: false,
+        rounds: 2,
+        flows: 1,
+        connections: 64,
+        cases: Vec::new(),
+        packets,
+        requests,
+        latencies,
+        goals: Vec::new(),
+    };
+    let told = results.fewer_connections();
+    assert_eq!(told, ["nginx-stream at 50 %: 37 of 64 connections"]);
 }

@@ -1,0 +1,128 @@
+//! What one case carries, held against what another does.
+
+use super::case::Case;
+use crate::measure::rounded;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// How a ratio is to be read, where a side may carry more than the generator could offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Bound {
+    /// Both sides were taken to their limits.
+    Exact,
+    /// The case may carry more.
+    AtLeast,
+    /// What it is held against may carry more.
+    AtMost,
+    /// Either may: it says nothing.
+    Neither,
+}
+
+/// A ratio.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ratio {
+    /// The name of what the case is held against.
+    pub to: String,
+    /// By how much the case carries more.
+    pub ratio: f64,
+    /// How it is to be read.
+    pub bound: Bound,
+}
+
+/// A row that is held against others.
+pub trait Held {
+    /// The name of its case.
+    fn case(&self) -> &str;
+    /// Whether both have the same load.
+    fn is_like(&self, other: &Self) -> bool;
+    /// What it carries a second.
+    fn per_second(&self) -> f64;
+    /// Whether it may carry more than could be offered.
+    fn may_be_more(&self) -> bool;
+}
+
+impl Ratio {
+    /// Of a row to that of `peer` with the same load; none where there is none among `all`.
+    pub fn of<R: Held>(row: &R, peer: Case, all: &[R]) -> Option<Self> {
+        let peer = (all.iter()).find(|other| other.case() == peer.name() && row.is_like(other))?;
+        Some(Ratio {
+            to: peer.case().to_owned(),
+            ratio: rounded(row.per_second() / peer.per_second(), 2),
+            bound: match (row.may_be_more(), peer.may_be_more()) {
+                // As much as itself, whatever that is.
+                _ if peer.case() == row.case() => Bound::Exact,
+                (false, false) => Bound::Exact,
+                (true, false) => Bound::AtLeast,
+                (false, true) => Bound::AtMost,
+                (true, true) => Bound::Neither,
+            },
+        })
+    }
+}
+
+impl Bound {
+    /// In front of the ratio.
+    pub const fn sign(self) -> &'static str {
+        match self {
+            Bound::Exact => "",
+            Bound::AtLeast => "≥ ",
+            Bound::AtMost => "≤ ",
+            Bound::Neither => "? ",
+        }
+    }
+}
+
+impl fmt::Display for Ratio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{:.2}", self.bound.sign(), self.ratio)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Row(Case, f64, bool);
+
+    impl Held for Row {
+        fn case(&self) -> &str {
+            self.0.name()
+        }
+
+        fn is_like(&self, _: &Self) -> bool {
+            true
+        }
+
+        fn per_second(&self) -> f64 {
+            self.1
+        }
+
+        fn may_be_more(&self) -> bool {
+            self.2
+        }
+    }
+
+    #[test]
+    fn a_ratio_says_which_side_may_carry_more() {
+        let of = |ours: bool, theirs: bool| {
+            let all = [
+                Row(Case::Haproxy, 3.0, ours),
+                Row(Case::NftablesDnat, 2.0, theirs),
+            ];
+            Ratio::of(&all[0], Case::NftablesDnat, &all).map(|ratio| ratio.to_string())
+        };
+        assert_eq!(of(false, false).as_deref(), Some("1.50"));
+        assert_eq!(of(true, false).as_deref(), Some("≥ 1.50"));
+        assert_eq!(of(false, true).as_deref(), Some("≤ 1.50"));
+        assert_eq!(of(true, true).as_deref(), Some("? 1.50"));
+    }
+
+    #[test]
+    fn a_row_is_as_much_as_itself_and_no_ratio_to_what_was_not_measured() {
+        let all = [Row(Case::Haproxy, 3.0, true)];
+        let own = Ratio::of(&all[0], Case::Haproxy, &all);
+        assert_eq!(own.map(|ratio| ratio.to_string()).as_deref(), Some("1.00"));
+        assert_eq!(Ratio::of(&all[0], Case::NftablesDnat, &all), None);
+    }
+}
