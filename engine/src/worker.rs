@@ -367,7 +367,7 @@ impl Worker {
     fn sessions(&mut self, now: Now) -> u64 {
         let tables = self.dataplane.tables();
         self.sessions.poll(now.micros, tables, &mut self.links);
-        let sent = std::mem::take(&mut self.links.transmitted);
+        let sent = self.links.end_turn();
         self.vitals.sent.add(sent);
         sent
     }

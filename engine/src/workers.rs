@@ -26,6 +26,10 @@ const _: () = assert!(lockstep_topology::Worker::MAX_QUEUES <= lockstep_xsk::MAX
 /// once, and then some.
 const EVENTS: usize = 4_096;
 
+/// One in so many slots of an RX ring is for acknowledgments of what sessions send at once: as much may
+/// follow before it is looked at again, and clients go on sending meanwhile.
+const ACKNOWLEDGED: u32 = 4;
+
 /// How long a queue may stay busy after its last owner died.
 const BUSY_QUEUE: Duration = Duration::from_secs(3);
 
@@ -236,15 +240,18 @@ impl Starting<'_> {
     ) -> anyhow::Result<(Links, Vec<SocketHandle>)> {
         let Memory { umem, pool, lender } = memory;
         let interfaces = self.topology.interfaces();
+        let queues = &self.topology.workers()[self.index].queues;
+        let ring = ring(pool.total(), queues.len())?;
         let mut links = Links {
             ports: Vec::new(),
             interfaces: Vec::new(),
             ways_out: vec![lender.map(Way::Lender); interfaces.len()],
             transmitted: 0,
+            allowance: ring.get() / ACKNOWLEDGED,
+            spent: 0,
             pool,
             handover,
         };
-        let queues = &self.topology.workers()[self.index].queues;
         let mut sockets = Vec::new();
         for queue in queues {
             let interface = interfaces
@@ -255,7 +262,7 @@ impl Starting<'_> {
             let native = self.steers[interface].mode() == AttachMode::Native;
             let options = PortOptions {
                 busy_poll: self.topology.engine().receive == Receive::Worker,
-                ..port_options(mode, native, links.pool.total(), queues.len())?
+                ..port_options(mode, native, ring)
             };
             let port = Port::bind(
                 &umem,
@@ -376,14 +383,8 @@ fn umem_config(topology: &Topology, queues: usize) -> anyhow::Result<UmemConfig>
     })
 }
 
-fn port_options(
-    mode: BindMode,
-    native: bool,
-    frames: usize,
-    queues: usize,
-) -> anyhow::Result<PortOptions> {
-    let ring = ring(frames, queues)?;
-    Ok(PortOptions {
+fn port_options(mode: BindMode, native: bool, ring: RingSize) -> PortOptions {
+    PortOptions {
         mode: match mode {
             BindMode::Auto => lockstep_xsk::BindMode::Auto,
             BindMode::ZeroCopy => lockstep_xsk::BindMode::ZeroCopy,
@@ -395,7 +396,7 @@ fn port_options(
         tx_ring: ring,
         busy_poll: false,
         busy_timeout: BUSY_QUEUE,
-    })
+    }
 }
 
 /// The size of each ring: half of a queue's share of the frames for what is received, so that

@@ -116,6 +116,8 @@ fn worker<T>(umem: &Umem, handover: Handover, start: impl FnOnce(Worker) -> T) -
             interfaces: Vec::new(),
             ways_out: vec![Some(Way::Lender(0)); 4],
             transmitted: 0,
+            allowance: u32::MAX,
+            spent: 0,
         },
         burst: Burst::new(umem),
         dataplane,

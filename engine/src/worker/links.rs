@@ -29,8 +29,13 @@ pub struct Links {
     pub interfaces: Vec<PortId>,
     /// For each interface, the way to send by.
     pub ways_out: Vec<Option<Way>>,
-    /// Packets that sessions sent, since this was last looked at.
+    /// Packets that sessions sent by these sockets in this turn.
     pub transmitted: u64,
+    /// How many packets sessions may send in one turn: all may be acknowledged at once, and what the
+    /// ring has no room for is lost.
+    pub allowance: u32,
+    /// How many they have sent in this turn, by whichever way.
+    pub spent: u32,
 }
 
 impl Links {
@@ -98,6 +103,12 @@ impl Links {
         })
     }
 
+    /// Ends a turn of the sessions. The packets that they have sent in it.
+    pub fn end_turn(&mut self) -> u64 {
+        self.spent = 0;
+        std::mem::take(&mut self.transmitted)
+    }
+
     /// Gives the kernel what was sent, and free frames to receive into; and the other workers what is
     /// theirs.
     pub fn flush(&mut self) -> Result<(), XskError> {
@@ -160,12 +171,14 @@ impl Transmit for Links {
         };
         // What a lender sends, it counts itself.
         self.transmitted += u64::from(sent && !self.ports.is_empty());
+        self.spent += u32::from(sent);
         sent
     }
 
     fn has_room(&mut self, interface: PortId) -> bool {
         // Without a socket there is nothing to wait for: `transmit` says what becomes of it.
-        !self.pool.is_empty()
+        self.spent < self.allowance
+            && !self.pool.is_empty()
             && match out(&self.ways_out, interface) {
                 Some(Way::Socket(way)) => self.ports[way].has_room(),
                 Some(Way::Lender(_)) | None => true,

@@ -6,9 +6,12 @@ use super::*;
 use crate::handover::Handover;
 use crossbeam::queue::ArrayQueue;
 use lockstep_core::DataplaneConfig;
+use lockstep_core::replicate::stack::Transmit;
+use lockstep_wire::LinkHeader;
 use lockstep_xsk::{FramePool, FrameSize, RingSize, Umem, UmemConfig};
 
 const FRAMES: u32 = 1_024;
+const ALLOWANCE: u32 = 5;
 
 /// A worker, and the one that hands it packets and lends it frames.
 struct Pair {
@@ -45,6 +48,8 @@ impl Pair {
                 interfaces: Vec::new(),
                 ways_out: vec![Some(Way::Lender(0))],
                 transmitted: 0,
+                allowance: ALLOWANCE,
+                spent: 0,
             },
             burst: Burst::new(&umem),
             dataplane,
@@ -166,9 +171,35 @@ fn what_is_lent_can_be_written_into_after_one_flush() {
         interfaces: Vec::new(),
         ways_out: Vec::new(),
         transmitted: 0,
+        allowance: ALLOWANCE,
+        spent: 0,
     };
     lender.flush().unwrap();
     let now = Now::since(worker.epoch);
     worker.take_in(1, now).unwrap();
     assert!(!worker.links.pool.is_empty());
+}
+
+#[test]
+fn sessions_have_room_for_their_allowance_in_each_turn() {
+    let mut pair = Pair::new();
+    pair.near.lend(&mut pair.pool);
+    pair.near.publish();
+    pair.take_in(1);
+    let port = PortId(0);
+    let link = LinkHeader {
+        destination: [2; 6],
+        source: [3; 6],
+        vlan: None,
+    };
+    let links = &mut pair.worker.links;
+    for _ in 0..2 {
+        let mut sent = 0;
+        while links.has_room(port) {
+            assert!(links.transmit(port, &link, 40, |packet| packet.fill(0x45)));
+            sent += 1;
+        }
+        assert_eq!(sent, ALLOWANCE);
+        links.end_turn();
+    }
 }

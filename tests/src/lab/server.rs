@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -61,6 +62,17 @@ impl Server {
         netns.ip(&format!("route add default via {}", router_rack_v4()))?;
         netns.ip(&format!("route add default via {}", router_rack_v6()))?;
         self.start_nginx()
+    }
+
+    /// Gives it the IPv4 addresses of other servers, which the lab does not have: a machine for each of
+    /// a hundred would take longer to build than the scenario does.
+    pub fn stand_in_for(&self, others: Range<usize>) -> Result<()> {
+        let line = |index| format!("addr add {}/24 dev {DEVICE}\n", server_v4(index));
+        let lines: String = others.map(line).collect();
+        let file = self.dir.join("addresses.ip");
+        fs::write(&file, lines)?;
+        let file = file.display().to_string();
+        self.netns.output("ip", &["-batch", &file]).map(drop)
     }
 
     /// `s1`, `s2`, ...

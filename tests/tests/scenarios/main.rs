@@ -35,6 +35,7 @@ mod sessions_download;
 mod sessions_health;
 mod sessions_iperf;
 mod sessions_limits;
+mod sessions_many;
 mod sessions_replicas;
 mod sessions_servers;
 mod sockets;

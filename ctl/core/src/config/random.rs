@@ -1,11 +1,10 @@
 //! `[random]`: the random numbers that replicas ask for.
 
-use crate::services::values::{FromText, Text};
+use crate::services::values::{FromText, deserialize_from_text};
 use lockstep_topology::diagnostics::{Diagnostics, Source};
 use lockstep_topology::duration;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use std::fmt;
-use std::marker::PhantomData;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -168,16 +167,6 @@ impl<const LEAST: u64> FromText for Time<LEAST> {
             )),
         }
     }
-}
-
-macro_rules! deserialize_from_text {
-    ($($type:ty),+) => {$(
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_str(Text(PhantomData))
-            }
-        }
-    )+};
 }
 
 deserialize_from_text!(Url, Listen, Time<1_000>, Time<100>);

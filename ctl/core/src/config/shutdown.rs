@@ -1,9 +1,8 @@
 //! `[shutdown]`: how the daemon ends.
 
-use crate::services::values::{FromText, Text};
+use crate::services::values::{FromText, deserialize_from_text};
 use lockstep_topology::duration;
-use serde::{Deserialize, Deserializer};
-use std::marker::PhantomData;
+use serde::Deserialize;
 use std::time::Duration;
 
 /// How long is waited where the file says nothing.
@@ -55,8 +54,4 @@ impl FromText for Deadline {
     }
 }
 
-impl<'de> Deserialize<'de> for Deadline {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(Text(PhantomData))
-    }
-}
+deserialize_from_text!(Deadline);

@@ -2,11 +2,10 @@
 
 use super::random::Url;
 use crate::random::request::Name;
-use crate::services::values::{FromText, Text};
+use crate::services::values::{FromText, deserialize_from_text};
 use lockstep_topology::diagnostics::{Diagnostics, Source};
 use lockstep_topology::duration;
-use serde::{Deserialize, Deserializer};
-use std::marker::PhantomData;
+use serde::Deserialize;
 use std::path::PathBuf;
 use std::time::Duration;
 use toml::Spanned;
@@ -93,16 +92,6 @@ impl FromText for Lease {
             )),
         }
     }
-}
-
-macro_rules! deserialize_from_text {
-    ($($type:ty),+) => {$(
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_str(Text(PhantomData))
-            }
-        }
-    )+};
 }
 
 deserialize_from_text!(Endpoint, Group, Lease);

@@ -1,12 +1,11 @@
 //! How a service's new flows are spread, delivered and limited, as an operator writes it.
 
-use super::values::{FromText, Number, Text};
+use super::values::{FromText, Number, deserialize_from_text};
 use crate::spread::Priority;
 use lockstep_plan::{Prefix, Scheduler, SourceRate};
 use lockstep_topology::duration;
 use serde::Deserialize;
 use serde::de::Deserializer;
-use std::marker::PhantomData;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -106,16 +105,6 @@ impl FromText for PrefixText {
             .map(PrefixText)
             .map_err(|error| format!("{text:?} is not a prefix; {error}"))
     }
-}
-
-macro_rules! deserialize_from_text {
-    ($($type:ty),+) => {$(
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_str(Text(PhantomData))
-            }
-        }
-    )+};
 }
 
 deserialize_from_text!(FileSticky, SlowStart, PrefixText);

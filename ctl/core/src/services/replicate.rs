@@ -1,7 +1,7 @@
 //! `[service.replicate]`: the policy of replicated sessions as an operator writes it.
 
 use super::bytes;
-use super::values::{FromText, Number, Text};
+use super::values::{FromText, Number, Text, deserialize_from_text};
 use lockstep_plan::mask::{Mask, Pattern, PatternError};
 use lockstep_plan::{Commit, Divergence, Grouping, Replicate};
 use lockstep_topology::duration;
@@ -176,11 +176,7 @@ impl FromText for Time {
     }
 }
 
-impl<'de> Deserialize<'de> for Time {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(Text(PhantomData))
-    }
-}
+deserialize_from_text!(Time);
 
 /// An amount of memory in a range.
 struct Bytes<const FROM: u64, const TO: u64>(u64);
@@ -322,11 +318,7 @@ impl FromText for FilePattern {
     }
 }
 
-impl<'de> Deserialize<'de> for FilePattern {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(Text(PhantomData))
-    }
-}
+deserialize_from_text!(FilePattern);
 
 #[cfg(test)]
 mod tests;

@@ -34,15 +34,21 @@ impl<T: FromText> Visitor<'_> for Text<T> {
     }
 }
 
+/// Has serde read types that are [`FromText`].
 macro_rules! deserialize_from_text {
-    ($($type:ty),+) => {$(
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_str(Text(PhantomData))
+    ($($type:ty),+ $(,)?) => {$(
+        impl<'de> ::serde::Deserialize<'de> for $type {
+            fn deserialize<D>(deserializer: D) -> Result<Self, D::Error>
+            where
+                D: ::serde::Deserializer<'de>,
+            {
+                let text = $crate::services::values::Text(::std::marker::PhantomData);
+                deserializer.deserialize_str(text)
             }
         }
     )+};
 }
+pub(crate) use deserialize_from_text;
 
 deserialize_from_text!(Name, BackendName, VipText, Address, Seconds);
 

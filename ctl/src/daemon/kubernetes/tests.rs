@@ -46,14 +46,7 @@ impl Desk {
     /// With an API server that has a pool.
     fn new() -> Self {
         let api = FakeApi::default();
-        api.put(
-            POOLS,
-            json!({
-                "apiVersion": "lockstep.dev/v1alpha1", "kind": "AddressPool",
-                "metadata": {"name": "public", "generation": 1},
-                "spec": {"addresses": ["203.0.113.0/28"]},
-            }),
-        );
+        api.put(POOLS, pool());
         let mut desk = Desk::with(&api, Arc::new(tempfile::tempdir().unwrap()));
         desk.start("");
         desk
@@ -164,6 +157,15 @@ impl Desk {
 
 fn backends(offer: &Offer) -> usize {
     offer.services.iter().map(|s| s.backends.len()).sum()
+}
+
+/// What Services get their addresses from.
+fn pool() -> Value {
+    json!({
+        "apiVersion": "lockstep.dev/v1alpha1", "kind": "AddressPool",
+        "metadata": {"name": "public", "generation": 1},
+        "spec": {"addresses": ["203.0.113.0/28"]},
+    })
 }
 
 fn service(name: &str) -> Value {
@@ -340,14 +342,7 @@ async fn services_get_addresses_although_nothing_is_told_of_dires_nodes_and_adve
     let mut desk = Desk::with(&api, Arc::new(tempfile::tempdir().unwrap()));
     // Nor may it ask whether the host's name is a node's.
     desk.guessed = true;
-    api.put(
-        POOLS,
-        json!({
-            "apiVersion": "lockstep.dev/v1alpha1", "kind": "AddressPool",
-            "metadata": {"name": "public", "generation": 1},
-            "spec": {"addresses": ["203.0.113.0/28"]},
-        }),
-    );
+    api.put(POOLS, pool());
     api.put(SERVICES, service("web"));
     api.put(SLICES, slice("web", &["10.1.0.1"]));
     desk.start("");
@@ -562,14 +557,7 @@ async fn a_new_leader_whose_watch_is_behind_gives_no_address_twice() {
         })
     };
     api.put(LEASES, lease("lb9"));
-    api.put(
-        POOLS,
-        json!({
-            "apiVersion": "lockstep.dev/v1alpha1", "kind": "AddressPool",
-            "metadata": {"name": "public", "generation": 1},
-            "spec": {"addresses": ["203.0.113.0/28"]},
-        }),
-    );
+    api.put(POOLS, pool());
     api.put(SERVICES, service("web"));
     let mut desk = Desk::with(&api, Arc::new(tempfile::tempdir().unwrap()));
     desk.start("");

@@ -4,27 +4,16 @@ use super::{MAX_PASSWORD, Secret};
 use crate::bgp::Family;
 use crate::bgp::open::MAX_RESTART_TIME;
 use crate::bgp::routes::{Community, WELL_KNOWN};
-use crate::services::values::{FromText, Number, Text};
+use crate::services::values::{FromText, Number, deserialize_from_text};
 use ipnet::IpNet;
 use lockstep_topology::duration;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use std::fmt;
-use std::marker::PhantomData;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU8;
 
-macro_rules! from_text {
-    ($($type:ty),+) => {$(
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_str(Text(PhantomData))
-            }
-        }
-    )+};
-}
-
-from_text!(
+deserialize_from_text!(
     Address,
     RouterId,
     HoldTime,

@@ -1,12 +1,11 @@
 //! The values of `health`, each a type that only exists when it is right.
 
 use crate::checks::{Pattern, Statuses};
-use crate::services::values::{FromText, Number, Text};
+use crate::services::values::{FromText, Number, deserialize_from_text};
 use lockstep_topology::duration;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use std::fmt;
-use std::marker::PhantomData;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -94,16 +93,6 @@ impl FromText for FilePattern {
             .map(FilePattern)
             .map_err(|why| format!("{text:?} is not a regular expression: {why}"))
     }
-}
-
-macro_rules! deserialize_from_text {
-    ($($type:ty),+) => {$(
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_str(Text(PhantomData))
-            }
-        }
-    )+};
 }
 
 deserialize_from_text!(Pause, FilePath, FileHost, FilePattern, FileBytes);

@@ -72,14 +72,7 @@ async fn a_route_of_a_gateway_is_served_although_not_every_kind_is_installed() {
     let kind = |plural: &str| format!("{GATEWAY_API}/{plural}");
     api.absent(&kind("udproutes"), true);
     api.absent(GRANTS, true);
-    api.put(
-        POOLS,
-        json!({
-            "apiVersion": "lockstep.dev/v1alpha1", "kind": "AddressPool",
-            "metadata": {"name": "public", "generation": 1},
-            "spec": {"addresses": ["203.0.113.0/28"]},
-        }),
-    );
+    api.put(POOLS, pool());
     let version = "gateway.networking.k8s.io/v1";
     api.put(
         &kind("gatewayclasses"),
