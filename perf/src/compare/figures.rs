@@ -82,6 +82,13 @@ fn packets(results: &Results, bytes: usize) -> Figure {
         })
         .collect();
     figure.differs = differs(results, |case| rows.iter().any(|row| row.case == case));
+    let bound = rows.iter().filter(|row| row.bound_by_generator);
+    figure.differs.extend(bound.map(|row| {
+        format!(
+            "{}: as much as the generator could offer; it may carry more.",
+            label(row)
+        )
+    }));
     let tcp = rows.iter().filter(|row| row.load != PacketLoad::Udp);
     figure.differs.extend(tcp.map(|row| {
         format!(

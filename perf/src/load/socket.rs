@@ -7,6 +7,7 @@ use lockstep_bpf::{AttachMode, ModeChoice, Traffic, Wanted};
 use lockstep_xsk::{
     BindMode, Burst, FramePool, FrameSize, Mode, Port, PortOptions, Umem, UmemConfig,
 };
+use nix::sys::socket::{setsockopt, sockopt};
 
 /// How packets get between a driver and the generator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -41,6 +42,10 @@ impl Binding {
     }
 }
 
+/// Bytes of packets that may be on the way: as many as fit the rings, with what the kernel has around
+/// each of them.
+const IN_FLIGHT: usize = 64 << 20;
+
 /// One queue's socket, with packet memory of its own.
 #[derive(Debug)]
 pub struct Socket {
@@ -60,6 +65,11 @@ impl Socket {
         };
         let (umem, mut pool) = Umem::new(&config)?;
         let port = Port::bind(&umem, &mut pool, interface, queue, options)?;
+        // An skb belongs to the socket that sent it until somebody has taken it. With the usual buffer
+        // some dozens of them on the tested host's queues keep the generator from sending more: then it
+        // is not offered what it is to be offered, and loses nothing.
+        setsockopt(&port.fd(), sockopt::SndBufForce, &IN_FLIGHT)
+            .context("cannot have more packets on the way")?;
         Ok(Socket {
             burst: Burst::new(&umem),
             port,
