@@ -138,9 +138,7 @@ pub struct DataSession {
     pub id: String,
     /// The index of its primary.
     pub primary: Option<usize>,
-    /// How many replicas are in sync.
-    pub in_sync: usize,
-    /// The others, and what is with them.
+    /// The replicas that are not in sync, and what is with them.
     pub behind: Vec<String>,
 }
 
@@ -161,7 +159,6 @@ pub fn data_session(network: &Network, direction: Direction) -> Result<DataSessi
     Ok(DataSession {
         id: data["id"].as_str().unwrap_or_default().to_owned(),
         primary: index(&data["primary"]),
-        in_sync: replicas.len() - behind.len(),
         behind,
     })
 }
