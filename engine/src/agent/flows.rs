@@ -38,17 +38,10 @@ pub struct Prefix {
 impl Filter {
     /// The filter of a request, or what is wrong with it.
     pub fn parse(request: &api::FlowsRequest) -> Result<Self, String> {
-        let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        let service = named(&request.service)
-            .map(|name| ServiceName::new(&name).ok_or(format!("{name} is no name of a service")))
-            .transpose()?;
-        let client = named(&request.client)
-            .map(|text| Prefix::parse(&text))
-            .transpose()?;
         Ok(Filter {
-            service,
-            backend: named(&request.backend),
-            client,
+            service: named(&request.service, service)?,
+            backend: named(&request.backend, |name| Ok(name.to_owned()))?,
+            client: named(&request.client, Prefix::parse)?,
             limit: request.limit,
         })
     }
@@ -109,6 +102,19 @@ impl Prefix {
         let inside = self.length == 0 || differ >> (128 - u32::from(self.length)) == 0;
         self.address.is_ipv4() == address.is_ipv4() && inside
     }
+}
+
+/// What a text of a request is, as `parse` says; an empty one is nothing that is asked for.
+pub fn named<T>(
+    text: &str,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<Option<T>, String> {
+    (!text.is_empty()).then(|| parse(text)).transpose()
+}
+
+/// A service's name from its text.
+pub fn service(name: &str) -> Result<ServiceName, String> {
+    ServiceName::new(name).ok_or_else(|| format!("{name} is no name of a service"))
 }
 
 /// The service of this name, or an error that proposes another name.

@@ -3,7 +3,7 @@
 pub mod names;
 
 use super::Agent;
-use super::flows::{Prefix, Silent, known_service};
+use super::flows::{Prefix, Silent, known_service, named, service};
 use super::former::Names;
 use crate::mailbox::{Command, Reply, SessionPage, Wanted};
 use futures::Stream;
@@ -33,16 +33,9 @@ pub struct Filter {
 impl Filter {
     /// The filter of a request, or what is wrong with it.
     pub fn parse(request: &api::SessionsRequest) -> Result<Self, String> {
-        let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        let service = named(&request.service)
-            .map(|name| ServiceName::new(&name).ok_or(format!("{name} is no name of a service")))
-            .transpose()?;
-        let client = named(&request.client)
-            .map(|text| Prefix::parse(&text))
-            .transpose()?;
         Ok(Filter {
-            service,
-            client,
+            service: named(&request.service, service)?,
+            client: named(&request.client, Prefix::parse)?,
             limit: match request.limit {
                 0 => u64::MAX,
                 limit => limit,

@@ -10,7 +10,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use lockstep_xsk::Burst;
-use support::{Namespace, Program, Worker, packet, small, small_rings, until};
+use support::{Worker, in_a_row, packet, until};
 
 struct Counting;
 
@@ -38,19 +38,7 @@ static COUNTING: Counting = Counting;
 
 #[test]
 fn a_workers_loop_allocates_nothing() {
-    let namespace = Namespace::new();
-    namespace.veth("a0", "a1", 2);
-    namespace.veth("b0", "b1", 2);
-    namespace.run(|| {
-        let program = Program::load();
-        program.attach("redirect", "a1", true);
-        program.attach("redirect", "b1", true);
-        let (mut sender, mut sink) = (Worker::on("a0", 0), Worker::on("b1", 1));
-        let mut worker = Worker::new(&small());
-        program.steer(worker.bind("a1", 0, &small_rings()));
-        worker.bind("b0", 1, &small_rings());
-        program.steer(&sink.ports[0]);
-
+    in_a_row(|[sender, worker, sink]| {
         let packet = packet(64, 1);
         let mut forwarded = 0;
         let mut allocations = 0;
@@ -62,7 +50,7 @@ fn a_workers_loop_allocates_nothing() {
             }
             sender.settle();
             let before = ALLOCATIONS.get();
-            forwarded += one_round(&mut worker);
+            forwarded += one_round(worker);
             allocations += ALLOCATIONS.get() - before;
             sink.ports[0].receive(&mut sink.burst);
             sink.burst.drain().for_each(|frame| sink.pool.put(frame));

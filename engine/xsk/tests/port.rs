@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use lockstep_xsk::{BindMode, Mode, PortOptions, statistics_of, wait};
-use support::{Namespace, Program, Worker, packet, small, small_rings, until};
+use support::{Namespace, Program, Worker, in_a_row, packet, small, small_rings, until};
 
 #[test]
 fn packets_of_every_length_arrive_byte_exact() {
@@ -130,19 +130,7 @@ fn a_queue_gets_its_own_packets_only() {
 
 #[test]
 fn a_frame_goes_out_on_another_interface_without_a_copy() {
-    let namespace = Namespace::new();
-    namespace.veth("a0", "a1", 2);
-    namespace.veth("b0", "b1", 2);
-    namespace.run(|| {
-        let program = Program::load();
-        program.attach("redirect", "a1", true);
-        program.attach("redirect", "b1", true);
-        let (mut sender, mut sink) = (Worker::on("a0", 0), Worker::on("b1", 1));
-        let mut worker = Worker::new(&small());
-        program.steer(worker.bind("a1", 0, &small_rings()));
-        worker.bind("b0", 1, &small_rings());
-        program.steer(&sink.ports[0]);
-
+    in_a_row(|[sender, worker, sink]| {
         sender.send(&packet(200, 3));
         until(|| worker.ports[0].receive(&mut worker.burst) == 1);
         let mut frame = worker.burst.drain().next().unwrap();
@@ -162,19 +150,7 @@ fn a_frame_goes_out_on_another_interface_without_a_copy() {
 #[test]
 fn no_frame_is_lost_in_100_000_packets() {
     const PACKETS: u64 = 100_000;
-    let namespace = Namespace::new();
-    namespace.veth("a0", "a1", 2);
-    namespace.veth("b0", "b1", 2);
-    namespace.run(|| {
-        let program = Program::load();
-        program.attach("redirect", "a1", true);
-        program.attach("redirect", "b1", true);
-        let (mut sender, mut sink) = (Worker::on("a0", 0), Worker::on("b1", 1));
-        let mut worker = Worker::new(&small());
-        program.steer(worker.bind("a1", 0, &small_rings()));
-        worker.bind("b0", 1, &small_rings());
-        program.steer(&sink.ports[0]);
-
+    in_a_row(|[sender, worker, sink]| {
         let (mut sent, mut arrived) = (0, 0);
         until(|| {
             // No more on the way than the veth's 256 slots take.
@@ -199,7 +175,7 @@ fn no_frame_is_lost_in_100_000_packets() {
             sink.settle();
             arrived == PACKETS
         });
-        for worker in [&mut sender, &mut worker, &mut sink] {
+        for worker in [sender, &mut *worker, sink] {
             worker.reap_all();
             worker.assert_no_frame_is_lost();
             assert_eq!(worker.pool.reclaimed(), 0);

@@ -168,17 +168,8 @@ impl Balancer {
             "{} has an engine already",
             self.name()
         );
-        let mut process = self.spawn_engine(&self.topology_file())?;
-        wait_until(
-            &format!("the engine of {} answers", self.name()),
-            START,
-            || {
-                process.must_run()?;
-                Ok(self.engine_answers().then_some(()))
-            },
-        )?;
-        self.engine = Some(process);
-        Ok(())
+        let process = self.spawn_engine(&self.topology_file())?;
+        self.keep_engine(process)
     }
 
     /// Starts an engine with some topology file, without waiting for it.
@@ -196,17 +187,19 @@ impl Balancer {
         let mut command = self.netns.command(binaries::find("lockstep-engine")?);
         command.arg("--topology").arg(self.topology_file());
         command.arg("--takeover");
-        let mut process = self.netns.spawn("engine-successor", command)?;
+        let process = self.netns.spawn("engine-successor", command)?;
         let status = before.wait(START)?;
         ensure!(status.success(), "the engine before ended with {status}");
-        wait_until(
-            &format!("the new engine of {} answers", self.name()),
-            START,
-            || {
-                process.must_run()?;
-                Ok(self.engine_answers().then_some(()))
-            },
-        )?;
+        self.keep_engine(process)
+    }
+
+    /// Waits until an engine that was started answers.
+    fn keep_engine(&mut self, mut process: Process) -> Result<()> {
+        let what = format!("the engine of {} answers", self.name());
+        wait_until(&what, START, || {
+            process.must_run()?;
+            Ok(self.engine_answers().then_some(()))
+        })?;
         self.engine = Some(process);
         Ok(())
     }

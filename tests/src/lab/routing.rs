@@ -193,16 +193,6 @@ impl Reflector {
             "addr add {}/64 dev {DEVICE} nodad",
             reflector_v6()
         ))?;
-        let families = |add_path: &str| -> String {
-            ["ipv4-unicast", "ipv6-unicast"]
-                .map(|family| {
-                    format!(
-                        "[[X.afi-safis]]\n[X.afi-safis.config]\nafi-safi-name = \"{family}\"\n\
-                         [X.afi-safis.add-paths.config]\n{add_path}\n"
-                    )
-                })
-                .concat()
-        };
         let client = "[X.route-reflector.config]\nroute-reflector-client = true\n\
                       route-reflector-cluster-id = \"10.0.1.200\"\n";
         let config = format!(
@@ -216,10 +206,10 @@ impl Reflector {
              idle-hold-time-after-reset = 1\n",
             reflector_v4(),
             client.replace('X', "peer-groups"),
-            families("receive = true").replace('X', "peer-groups"),
+            families("peer-groups", "receive = true"),
             router_rack_v4(),
             client.replace('X', "neighbors"),
-            families("send-max = 8").replace('X', "neighbors"),
+            families("neighbors", "send-max = 8"),
         );
         let gobgpd = gobgpd(&netns, dir, "reflector", &config)?;
         Ok(Reflector {
@@ -246,31 +236,32 @@ fn gobgpd(netns: &Netns, dir: &Path, name: &str, config: &str) -> Result<Process
     Ok(process)
 }
 
+/// Both families with add-path, of GoBGP's `neighbors` or `peer-groups`.
+fn families(of: &str, add_path: &str) -> String {
+    let family = |family: &str| {
+        format!(
+            "[[{of}.afi-safis]]\n[{of}.afi-safis.config]\nafi-safi-name = \"{family}\"\n\
+             [{of}.afi-safis.add-paths.config]\n{add_path}\n"
+        )
+    };
+    family("ipv4-unicast") + &family("ipv6-unicast")
+}
+
 /// GoBGP on the router. Its best paths, several with add-path, go into the kernel as they change.
 fn gobgp(router: &Router, dir: &Path, way: Way) -> Result<(Vec<Process>, Option<Follower>)> {
-    let families = |add_path: &str| -> String {
-        ["ipv4-unicast", "ipv6-unicast"]
-            .map(|family| {
-                format!(
-                    "[[X.afi-safis]]\n[X.afi-safis.config]\nafi-safi-name = \"{family}\"\n\
-                     [X.afi-safis.add-paths.config]\n{add_path}\n"
-                )
-            })
-            .concat()
-    };
     let neighbors = match way {
         Way::Reflector => format!(
             "[[neighbors]]\n[neighbors.config]\nneighbor-address = \"{}\"\npeer-as = {AS}\n\
              [neighbors.timers.config]\nconnect-retry = 1\nidle-hold-time-after-reset = 1\n{}",
             reflector_v4(),
-            families("receive = true").replace('X', "neighbors")
+            families("neighbors", "receive = true")
         ),
         Way::Direct | Way::Bfd => format!(
             "[[peer-groups]]\n[peer-groups.config]\npeer-group-name = \"balancers\"\n\
              peer-as = {BALANCERS_AS}\n{}\n\
              [[dynamic-neighbors]]\n[dynamic-neighbors.config]\nprefix = \"10.0.1.0/24\"\n\
              peer-group = \"balancers\"\n",
-            families("receive = false").replace('X', "peer-groups")
+            families("peer-groups", "receive = false")
         ),
     };
     let config = format!(

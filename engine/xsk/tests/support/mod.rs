@@ -266,6 +266,24 @@ impl Worker {
     }
 }
 
+/// A sender on `a0`, a worker between `a1` and `b0`, and a sink on `b1`, in a namespace of their own.
+pub fn in_a_row(test: impl FnOnce([&mut Worker; 3]) + Send) {
+    let namespace = Namespace::new();
+    namespace.veth("a0", "a1", 2);
+    namespace.veth("b0", "b1", 2);
+    namespace.run(|| {
+        let program = Program::load();
+        program.attach("redirect", "a1", true);
+        program.attach("redirect", "b1", true);
+        let (mut sender, mut sink) = (Worker::on("a0", 0), Worker::on("b1", 1));
+        let mut worker = Worker::new(&small());
+        program.steer(worker.bind("a1", 0, &small_rings()));
+        worker.bind("b0", 1, &small_rings());
+        program.steer(&sink.ports[0]);
+        test([&mut sender, &mut worker, &mut sink]);
+    });
+}
+
 /// Waits for a condition.
 pub fn until(mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
