@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const PROGRAMS: [&str; 4] = ["steer", "decap", "forward", "traffic"];
+const PROGRAMS: [&str; 5] = ["steer", "decap", "forward", "traffic", "offer"];
 const HEADERS: [&str; 6] = [
     "packet.h",
     "steer.h",

@@ -6,6 +6,7 @@
 //!   itself, as its [`Carrier`] was told. Everything else goes to the kernel as it came.
 //! - [`Decap`] is what a real server needs where its kernel has no tunnel driver.
 //! - [`Forward`] passes packets on and does nothing else: what any program can do at most.
+//! - [`OfferProgram`] makes packets and sends them at a rate, as a driver receives them.
 //! - [`Traffic`] takes packets for the load generator, its sink and its responder.
 //! - [`SteerProgram`], [`DecapProgram`] and [`TrafficProgram`] are the same programs without an interface, to run
 //!   single frames through.
@@ -26,6 +27,7 @@ mod forward;
 mod interface;
 mod log;
 mod mirror;
+mod offer;
 mod pins;
 mod program;
 mod ranges;
@@ -42,6 +44,7 @@ pub use decap::{DECAP_ADDRESSES, Decap, DecapProgram};
 pub use error::BpfError;
 pub use forward::{Forward, ForwardProgram, Onward};
 pub use interface::{AttachMode, ModeChoice};
+pub use offer::{OFFER_BATCH, Offer, OfferProgram, Offered};
 pub use program::{Action, TestRun};
 pub use steer::{DEFAULT_PIN_DIR, Seeds, Steer, SteerOptions, SteerProgram};
 pub use traffic::{

@@ -24,6 +24,10 @@ pub(crate) mod traffic {
     include!(concat!(env!("OUT_DIR"), "/traffic.skel.rs"));
 }
 
+pub(crate) mod offer {
+    include!(concat!(env!("OUT_DIR"), "/offer.skel.rs"));
+}
+
 pub(crate) mod decap {
     include!(concat!(env!("OUT_DIR"), "/decap.skel.rs"));
 }

@@ -47,12 +47,11 @@ fn scenario_an_interrupted_comparison_ends_and_leaves_nothing() {
         let of_all: Result<Vec<_>> = runs.iter().map(|run| leftovers(run)).collect();
         Ok(of_all?.concat())
     };
-    let children = format!("/proc/{0}/task/{0}/children", compare.id());
+    let threads = format!("/proc/{}/task", compare.id());
     wait_until("packets are sent", SOON, || {
-        let children = fs::read_to_string(&children)?;
-        let sends = children.split_whitespace().any(|pid| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            String::from_utf8_lossy(&line).contains("\0generate\0")
+        let sends = fs::read_dir(&threads)?.flatten().any(|thread| {
+            let name = fs::read_to_string(thread.path().join("comm")).unwrap_or_default();
+            name.trim() == "offer"
         });
         Ok(sends.then_some(()))
     })

@@ -84,11 +84,9 @@ fn engine(case: Case, network: &Network, cpus: Cpus) -> Result<Lockstep> {
     .start()
 }
 
-/// By a thread, as where there is an XDP program. GRO makes a veth receive as drivers do, and puts
-/// nothing together here, since no two packets of a flow come in a row.
+/// By a thread, as where there is an XDP program.
 fn take_in(network: &Network, cpus: Cpus) -> Result<Balancer> {
     let netns = &network.balancer;
-    netns.output("ethtool", &["-K", IN, "gro", "on"])?;
     receive_by_thread_on(netns, IN, cpus.balancer)?;
     Ok(Balancer::Kernel)
 }

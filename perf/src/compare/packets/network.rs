@@ -78,6 +78,7 @@ impl Network {
         generator.ip(&format!("addr add {GENERATOR}/16 dev {DEVICE}"))?;
         balancer.ip(&format!("addr add 198.18.0.1/16 dev {IN}"))?;
         balancer.ip(&format!("addr add 198.19.0.1/16 dev {OUT}"))?;
+        network.balancer.output("ethtool", &["-K", IN, "gro", "on"])?;
         network.configure_sink()?;
         Ok(network)
     }
@@ -85,9 +86,9 @@ impl Network {
     /// The sink drops what it counts where its kernel first sees it: whoever fills the link pays
     /// the same for it, and no answer comes back.
     ///
-    /// A veth takes frames from another device's XDP program only where its other end receives as
-    /// drivers do (NAPI), which is so with GRO on: it is on for every case, and puts nothing
-    /// together here, since no two packets of a flow come in a row.
+    /// A veth takes frames from another device's XDP program, or from the generator's, only where its
+    /// other end receives as drivers do (NAPI), which is so with GRO on: it is on for every case, and
+    /// puts nothing together here, since no two packets of a flow come in a row.
     fn configure_sink(&self) -> Result<()> {
         self.sink.output("ethtool", &["-K", DEVICE, "gro", "on"])?;
         let mac = self.sink.mac(DEVICE)?.map(|byte| format!("{byte:02x}"));

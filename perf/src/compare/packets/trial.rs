@@ -3,10 +3,14 @@
 use super::super::engine::Balancer;
 use super::balancer::EngineCounts;
 use super::network::Network;
-use crate::load::{self, Scenario};
+use super::super::Cpus;
+use crate::cpu;
 use crate::measure::rounded;
-use anyhow::{Context, Result};
+use anyhow::{Result, ensure};
+use lockstep_bpf::{Offer, OfferProgram, Offered};
 use serde::Serialize;
+use nix::sys::prctl;
+use std::time::Instant;
 
 /// The outcome of a trial.
 #[derive(Debug, Clone, Serialize)]
@@ -43,11 +47,29 @@ pub struct EngineShare {
     pub dropped_per_second: f64,
 }
 
+/// Sends the load from the generator's CPU; with it, for how long the balancer's CPU was not idle.
+fn send(network: &Network, cpus: Cpus, offer: &Offer<'_>) -> Result<(Offered, f64)> {
+    network.generator.within(|| {
+        let id = cpus.generator;
+        // For `top -H`, and for whoever waits for it.
+        prctl::set_name(c"offer")?;
+        let on_core = core_affinity::set_for_current(core_affinity::CoreId { id });
+        ensure!(on_core, "cannot run on CPU {id}");
+        let program = OfferProgram::load(offer.clone())?;
+        let (idle, begin) = (cpu::idle(cpus.balancer)?, Instant::now());
+        let offered = program.send()?;
+        let seconds = begin.elapsed().as_secs_f64();
+        let idle = cpu::idle(cpus.balancer)? - idle;
+        ensure!(offered.seconds > 0.0, "nothing was sent");
+        // A worker that polls is busy for a moment longer than packets are sent.
+        Ok((offered, (seconds - idle).clamp(0.0, offered.seconds)))
+    })
+}
+
 /// Runs one trial.
-pub fn run(network: &Network, balancer: &Balancer, scenario: &Scenario) -> Result<Trial> {
+pub fn run(network: &Network, balancer: &Balancer, cpus: Cpus, offer: &Offer<'_>) -> Result<Trial> {
     let (arrived, engine) = (network.arrived()?, EngineCounts::read(balancer, network)?);
-    let sent = load::run_child(scenario)?;
-    let busy = (sent.observed_cpu_seconds).context("the balancer's CPU was not looked at")?;
+    let (sent, busy) = send(network, cpus, offer)?;
     let engine_after = EngineCounts::read(balancer, network)?;
     let arrived = network.arrived()? - arrived;
     let engine = engine.zip(engine_after).map(|(before, after)| {
@@ -61,12 +83,12 @@ pub fn run(network: &Network, balancer: &Balancer, scenario: &Scenario) -> Resul
             dropped_per_second: (of(|c| c.dropped) / sent.seconds).round(),
         }
     });
-    let lost = sent.sent.saturating_sub(arrived);
+    let lost = sent.packets.saturating_sub(arrived);
     Ok(Trial {
-        offered_per_second: scenario.load.packets_per_second,
-        sent_per_second: sent.sent_per_second().round(),
+        offered_per_second: offer.packets_per_second,
+        sent_per_second: (sent.packets as f64 / sent.seconds).round(),
         packets_per_second: (arrived as f64 / sent.seconds).round(),
-        loss: rounded(lost as f64 / sent.sent.max(1) as f64, 4),
+        loss: rounded(lost as f64 / sent.packets.max(1) as f64, 4),
         balancer_cpu: rounded(busy / sent.seconds, 2),
         cpu_s_per_million_packets: (arrived > 0).then(|| rounded(busy / arrived as f64 * 1e6, 2)),
         engine,

@@ -1,0 +1,113 @@
+//! The kernel's own packets, as a socket behind a veth gets them: the kernel has looked at their headers.
+
+// A test that cannot be set up has failed.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use lockstep_bpf::{BpfError, Forward, ModeChoice, OFFER_BATCH, Offer, OfferProgram, Offered};
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::time::Duration;
+use support::*;
+
+const FROM: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+const TO: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+const PORT: u16 = 5_353;
+
+/// A veth whose other end, with an address, receives as drivers do; and the first flow's packet.
+fn path() -> Vec<u8> {
+    ip("link add of0 type veth peer name of1 address 02:00:00:00:00:01");
+    ip("link set of0 up");
+    ip("link set of1 up");
+    ip(&format!("addr add {TO}/16 dev of1"));
+    Forward::attach("of1", None, ModeChoice::Native).unwrap();
+    let mut datagram = udp(PORT);
+    datagram[..2].copy_from_slice(&10_000_u16.to_be_bytes());
+    datagram[6..8].copy_from_slice(&[0, 0]);
+    let mut packet = Ip4::new(UDP, datagram);
+    packet.to = TO;
+    let mut frame = frame(&[], &packet.build());
+    let header = &mut frame[14..34];
+    header[10..12].copy_from_slice(&[0, 0]);
+    header[12..16].copy_from_slice(&FROM.octets());
+    let sum = checksum(header);
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+    frame
+}
+
+/// Sends so many packets of so many flows.
+fn offer(packet: &[u8], flows: u32, packets: u64) -> Result<Offered, BpfError> {
+    let packets_per_second = 200_000;
+    let duration = Duration::from_nanos(packets * 1_000_000_000 / packets_per_second);
+    let offer = Offer {
+        interface: "of0",
+        packet,
+        flows,
+        packets_per_second,
+        duration,
+    };
+    OfferProgram::load(offer)?.send()
+}
+
+#[test]
+fn every_flow_has_packets_that_the_kernel_takes() {
+    isolated(|_| {
+        let packet = path();
+        // The first, one in the middle, and the first one of the next address.
+        for (flow, from, port) in [
+            (0, FROM, 10_000),
+            (2, FROM, 10_002),
+            (50_000, Ipv4Addr::new(198, 18, 0, 3), 10_000),
+        ] {
+            let socket = UdpSocket::bind((TO, PORT)).unwrap();
+            // Of this flow only.
+            socket.connect((from, port)).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let mut buffer = [0; 64];
+            // A busy machine may lose some on the way.
+            let arrived = (0..20).find_map(|_| {
+                // Time for more than one of each, since what is late is left out.
+                offer(&packet, flow + 1, 3 * u64::from(flow) + 100).unwrap();
+                match socket.recv(&mut buffer) {
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+                    // An answer of the kernel's to what came while there was no socket.
+                    Err(error) if error.kind() == ErrorKind::ConnectionRefused => None,
+                    length => Some(length.unwrap()),
+                }
+            });
+            assert_eq!(arrived, Some(packet.len() - 42), "flow {flow}");
+            assert_eq!(&buffer[..packet.len() - 42], &packet[42..]);
+        }
+    });
+}
+
+#[test]
+fn it_sends_at_the_rate_that_was_asked_for() {
+    isolated(|_| {
+        let packet = path();
+        let offered = offer(&packet, 10, 20_000).unwrap();
+        assert_eq!(offered.packets % OFFER_BATCH, 0);
+        // What is late is left out: fewer it may be.
+        assert!(offered.packets <= 20_000 + OFFER_BATCH, "{offered:?}");
+        assert!((0.1..5.0).contains(&offered.seconds), "{offered:?}");
+        let rate = offered.packets as f64 / offered.seconds;
+        assert!(rate < 210_000.0, "{rate}");
+    });
+}
+
+#[test]
+fn what_has_no_headers_or_no_room_in_a_page_is_refused() {
+    isolated(|_| {
+        let packet = path();
+        for length in [41, 4_000] {
+            let mut packet = packet.clone();
+            packet.resize(length, 0);
+            let error = offer(&packet, 1, 100).unwrap_err();
+            assert!(
+                matches!(error, BpfError::TestRun { length: told, .. } if told == length),
+                "{error}"
+            );
+        }
+    });
+}
