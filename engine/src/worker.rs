@@ -147,7 +147,7 @@ impl Worker {
             let since = *idle_since.get_or_insert(now.instant);
             if self.sleeps(now.instant.duration_since(since)) {
                 let nap = self.sessions.rest(now.micros, NAP);
-                self.links.sleep(nap, || self.sessions.has_mail())?;
+                self.links.await_packets(nap, || self.sessions.has_mail())?;
             }
         }
         // What the last tick sent.

@@ -128,7 +128,11 @@ impl Links {
     /// Sleeps until a packet comes, from the network or another worker, at most for `nap`; not at all
     /// when `is_due` says, after the others know that this one sleeps, that there is something to do.
     /// What was sent since the last flush goes out first: it would wait for the end of the sleep.
-    pub fn sleep(&mut self, nap: Duration, is_due: impl FnOnce() -> bool) -> Result<(), XskError> {
+    pub fn await_packets(
+        &mut self,
+        nap: Duration,
+        is_due: impl FnOnce() -> bool,
+    ) -> Result<(), XskError> {
         self.flush()?;
         let waker = self.handover.waker();
         waker.doze();

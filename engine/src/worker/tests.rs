@@ -144,7 +144,10 @@ fn what_was_sent_is_out_before_a_worker_sleeps() {
     let mut pair = Pair::new();
     pair.send();
     assert_eq!(pair.back(), 0);
-    pair.worker.links.sleep(Duration::ZERO, || false).unwrap();
+    pair.worker
+        .links
+        .await_packets(Duration::ZERO, || false)
+        .unwrap();
     assert_eq!(pair.back(), 1);
 }
 
