@@ -44,6 +44,13 @@ pub struct Offered {
     pub seconds: f64,
 }
 
+impl Offer<'_> {
+    /// Nanoseconds from one batch to the next.
+    fn interval(&self) -> u64 {
+        (OFFER_BATCH * 1_000_000_000 / self.packets_per_second.max(1)).max(1)
+    }
+}
+
 /// The program in the kernel, with its load.
 pub struct OfferProgram<'a> {
     offer: Offer<'a>,
@@ -74,7 +81,7 @@ impl<'a> OfferProgram<'a> {
                     *half = u16::from_ne_bytes([bytes[0], bytes[1]]);
                 }
                 rodata.flows = offer.flows.max(1);
-                rodata.interval = OFFER_BATCH * 1_000_000_000 / offer.packets_per_second.max(1);
+                rodata.interval = offer.interval();
                 rodata.duration = u64::try_from(offer.duration.as_nanos()).unwrap_or(u64::MAX);
             }
             open.load()
@@ -91,18 +98,14 @@ impl<'a> OfferProgram<'a> {
     /// On kernels before 5.18, for packets longer than the kernel's frames have room for, and when a signal
     /// came before the first batch.
     pub fn send(self) -> Result<Offered, BpfError> {
-        let Offer {
-            packet,
-            packets_per_second,
-            duration,
-            ..
-        } = self.offer;
-        let packets = (packets_per_second as f64 * duration.as_secs_f64()) as u64;
+        let (packet, interval) = (self.offer.packet, self.offer.interval());
+        let nanoseconds = u64::try_from(self.offer.duration.as_nanos()).unwrap_or(u64::MAX);
+        // One that begins the time, and one that says that it is over.
+        let batches = nanoseconds / interval + 2;
         let input = ProgramInput {
             data_in: Some(packet),
             flags: LIVE_FRAMES,
-            // The one after the last says that it was the last.
-            repeat: u32::try_from(packets + 2 * OFFER_BATCH).unwrap_or(u32::MAX),
+            repeat: u32::try_from(batches.saturating_mul(OFFER_BATCH)).unwrap_or(u32::MAX),
             ..ProgramInput::default()
         };
         let program = &self.skeleton.progs.lockstep_offer;
@@ -113,7 +116,8 @@ impl<'a> OfferProgram<'a> {
             source,
         })?;
         let said = self.skeleton.maps.bss_data.as_ref();
-        let (packets, begin, end) = said.map_or((0, 0, 0), |said| (said.sent, said.begin, said.end));
+        let (packets, begin, end) =
+            said.map_or((0, 0, 0), |said| (said.sent, said.begin, said.end));
         Ok(Offered {
             packets,
             seconds: end.saturating_sub(begin) as f64 / 1e9,

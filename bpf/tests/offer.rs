@@ -96,6 +96,26 @@ fn it_sends_at_the_rate_that_was_asked_for() {
     });
 }
 
+/// A rate that is no divisor of a second, and more than any machine sends.
+#[test]
+fn it_knows_when_it_is_over_at_every_rate() {
+    isolated(|_| {
+        let packet = path();
+        let offer = Offer {
+            interface: "of0",
+            packet: &packet,
+            flows: 1,
+            packets_per_second: 61_000_000,
+            duration: Duration::from_millis(20),
+        };
+        let offered = OfferProgram::load(offer).unwrap().send().unwrap();
+        assert!(
+            offered.packets > 0 && offered.seconds >= 0.02,
+            "{offered:?}"
+        );
+    });
+}
+
 #[test]
 fn what_has_no_headers_or_no_room_in_a_page_is_refused() {
     isolated(|_| {
