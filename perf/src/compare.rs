@@ -26,6 +26,7 @@ mod table;
 pub use goals::in_percent;
 pub use ratio::Bound;
 
+use crate::machine::Machine;
 use crate::measure::{self, KernelAhead, needs_root, run_ahead_of_others, write};
 use crate::replicate;
 use anyhow::{Context, Result, bail, ensure};
@@ -121,13 +122,17 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     interrupted::take_down_labs()?;
     run_ahead_of_others()?;
     let _kernel = KernelAhead::on(&[cpus.generator, cpus.balancer])?;
+    let machine = Machine::look();
+    if let Some(warning) = machine.warning() {
+        eprintln!("{warning}");
+    }
     let begin = Instant::now();
     let mut comparison = Comparison::new(arguments, cpus);
     let measured = comparison.measure();
     // What is half measured is not written.
     interrupted::end_if_begun();
     measured?;
-    let results = comparison.results();
+    let results = comparison.results(machine);
     table::print(&results);
     let directory = arguments.results.directory();
     write(&directory.join("compare.json"), &results)?;
@@ -342,7 +347,7 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    fn results(&self) -> Results {
+    fn results(&self, machine: Machine) -> Results {
         let (packets, requests, latencies) = self.measured.rows();
         let about = |case: &Case| About {
             case: case.name().to_owned(),
@@ -351,6 +356,7 @@ impl<'a> Comparison<'a> {
         };
         Results {
             quick: self.arguments.results.quick,
+            machine,
             rounds: self.rounds(),
             flows: self.arguments.flows,
             connections: self.arguments.connections,

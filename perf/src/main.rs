@@ -9,6 +9,7 @@ mod experiments;
 mod figure;
 mod handover_bench;
 mod load;
+mod machine;
 mod measure;
 mod model;
 mod plot;

@@ -6,7 +6,6 @@
 mod chapter;
 mod compare;
 mod figures;
-mod peers;
 mod readme;
 mod replicate;
 
@@ -136,18 +135,15 @@ fn tables(root: &Path) -> anyhow::Result<String> {
                 name(row, "path"),
                 thousands(&row["flows"]),
                 number(&row["ns_per_packet"], 1),
-                goal(row, &core).map_or("-".to_owned(), |ns| format!("≤ {ns:.0}")),
+                goal(row, &core).map_or("-".to_owned(), |ns| {
+                    let missed = row["ns_per_packet"].as_f64() > Some(ns);
+                    format!("≤ {ns:.0}{}", if missed { ", missed" } else { "" })
+                }),
                 number(&row["instructions_per_packet"], 0),
             ]
         }),
     );
-    if root.join(RESULTS).join("compare.json").exists() {
-        compare::tables(&mut text, &read(root, "compare.json")?);
-    } else {
-        // What was measured before there was a comparison.
-        peers::packets(&mut text, &rows(root, "lab.json")?);
-        peers::requests(&mut text, &rows(root, "http.json")?);
-    }
+    compare::tables(&mut text, &read(root, "compare.json")?);
     replicate::alone(&mut text, &rows(root, "session.json")?);
     replicate::tables(&mut text, &rows(root, "replicate.json")?);
     text.push('\n');
@@ -187,8 +183,12 @@ fn rows(root: &Path, file: &str) -> anyhow::Result<Vec<Value>> {
 
 fn read(root: &Path, file: &str) -> anyhow::Result<Value> {
     let path = root.join(RESULTS).join(file);
-    let text = std::fs::read_to_string(&path)
-        .with_context(|| format!("cannot read {}; `make bench` writes it", path.display()))?;
+    let text = std::fs::read_to_string(&path).with_context(|| {
+        format!(
+            "cannot read {}; `make bench` and `make compare` write them",
+            path.display()
+        )
+    })?;
     serde_json::from_str(&text).with_context(|| format!("{} is not ours", path.display()))
 }
 

@@ -60,7 +60,19 @@ pub fn goals(packets: &[Packets], requests: &[Requests], latencies: &[Latency]) 
         ),
         (
             "p99 at half load (tunnel, datagrams) over Linux forwarding's, µs",
-            half_load(latencies, Case::LockstepTunnel),
+            half_load(latencies, Case::LockstepTunnel, LatencyLoad::Udp),
+            0.0,
+            false,
+        ),
+        (
+            "the same with packets taken in on the balancer's CPU, µs",
+            half_load(latencies, Case::LockstepTunnelOneCpu, LatencyLoad::Udp),
+            0.0,
+            false,
+        ),
+        (
+            "p99 at half load (tunnel, requests) over Linux forwarding's, µs",
+            half_load(latencies, Case::LockstepTunnel, LatencyLoad::Rr),
             0.0,
             false,
         ),
@@ -133,14 +145,12 @@ fn of_ratio(ratio: &Ratio, faults: Vec<String>) -> Figure {
     }
 }
 
-/// The p99 of datagrams at half load, over that of the kernel's forwarding. What did not arrive is not
+/// The p99 at half load, over that of the kernel's forwarding. What did not arrive is not
 /// in it: it has no latency, and is worse than any.
-fn half_load(latencies: &[Latency], case: Case) -> Option<Figure> {
+fn half_load(latencies: &[Latency], case: Case, load: LatencyLoad) -> Option<Figure> {
     let of = |case: Case| {
         latencies.iter().find(|row| {
-            row.case == case.name()
-                && row.load == LatencyLoad::Udp
-                && (row.share - 0.5).abs() < 0.01
+            row.case == case.name() && row.load == load && (row.share - 0.5).abs() < 0.01
         })
     };
     let (ours, theirs) = (of(case)?, of(case.forwarding())?);

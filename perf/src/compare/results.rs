@@ -4,6 +4,7 @@ use super::case::Case;
 use super::goals::Goal;
 use super::ratio::{Held, Ratio};
 use super::requests;
+use crate::machine::Machine;
 use crate::measure::{median, rounded};
 use serde::{Deserialize, Serialize};
 
@@ -177,6 +178,9 @@ pub fn note<K: PartialEq, R>(all: &mut Vec<Series<K, R>>, case: Case, key: K, ro
 pub struct Results {
     /// Whether the run was a short one, to try the comparison out.
     pub quick: bool,
+    /// What it was made on.
+    #[serde(default)]
+    pub machine: Machine,
     /// Rounds, each with every case.
     pub rounds: usize,
     /// Flows of datagrams.

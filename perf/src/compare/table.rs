@@ -42,7 +42,12 @@ pub fn print(results: &Results) {
         println!("  {}: {}", about.case, about.differs);
     }
     if !results.goals.is_empty() {
-        println!("\nGoals");
+        let quick = if results.quick {
+            " (of a short run: no result)"
+        } else {
+            ""
+        };
+        println!("\nGoals{quick}");
     }
     for goal in &results.goals {
         let notes: Vec<String> = goal.notes.iter().map(|note| format!("; {note}")).collect();
@@ -73,6 +78,7 @@ fn packets(results: &Results) -> Table {
         "to nftables",
         "to forwarding",
         "Gbit/s",
+        "lost then",
         "at ≤ 1 % loss",
         "CPU s/M packets",
         "CPU",
@@ -100,6 +106,7 @@ fn packets(results: &Results) -> Table {
             held(row.to_nftables.as_ref()),
             held(row.to_forwarding.as_ref()),
             format!("{:.2}", row.gbit_per_second),
+            row.loss.map_or("-".into(), in_percent),
             row.calm_packets_per_second.map_or("-".into(), thousands),
             two_digits(row.cpu_s_per_million_packets),
             percent(row.balancer_cpu),

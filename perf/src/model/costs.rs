@@ -178,22 +178,16 @@ impl Costs {
 }
 
 /// CPU microseconds for a packet of 64 bytes, all of it on one CPU.
-///
-/// The comparison has it. `lab.json` is what was measured before there was one, and this way to it goes
-/// with that file.
 fn copied(results: &Path) -> Result<f64> {
-    let (compare, before) = (results.join("compare.json"), results.join("lab.json"));
-    let (rows, case) = if compare.exists() || !before.exists() {
-        (read(&compare)?["packets"].take(), "lockstep-tunnel-one-cpu")
-    } else {
-        (read(&before)?, "engine-one-cpu")
-    };
-    let wanted = |row: &&Value| {
-        let is_udp = row["load"].is_null() || row["load"] == "udp";
-        row["case"] == case && row["bytes"] == 64 && is_udp
-    };
-    number(rows.as_array(), wanted, "cpu_s_per_million_packets")
-        .with_context(|| format!("there is no {case} with 64 bytes: `make compare` measures it"))
+    const CASE: &str = "lockstep-tunnel-one-cpu";
+    let compare = read(&results.join("compare.json"))?;
+    let wanted = |row: &&Value| row["case"] == CASE && row["bytes"] == 64 && row["load"] == "udp";
+    number(
+        compare["packets"].as_array(),
+        wanted,
+        "cpu_s_per_million_packets",
+    )
+    .with_context(|| format!("there is no {CASE} with 64 bytes: `make compare` measures it"))
 }
 
 fn number(rows: Option<&Vec<Value>>, wanted: impl Fn(&&Value) -> bool, key: &str) -> Option<f64> {

@@ -327,22 +327,25 @@ fn costs_are_read_from_the_results() {
 }
 
 #[test]
-fn what_a_copied_packet_costs_is_the_comparison_s_and_was_the_lab_s_before() {
+fn what_a_copied_packet_costs_is_the_comparison_s() {
     let committed = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
     let directory = tempfile::tempdir().unwrap();
     let results = directory.path();
     for file in ["core.json", "session.json", "replicate.json"] {
         std::fs::copy(committed.join(file), results.join(file)).unwrap();
     }
+    let row = |load: &str, bytes: u32, cost: f64| {
+        let case = "lockstep-tunnel-one-cpu";
+        serde_json::json!({"case": case, "load": load, "bytes": bytes, "cpu_s_per_million_packets": cost})
+    };
+    let others = vec![row("udp", 1_400, 9.0), row("tcp-stream", 64, 8.0)];
+    let write = |rows: &[serde_json::Value]| {
+        let text = serde_json::json!({ "packets": rows }).to_string();
+        std::fs::write(results.join("compare.json"), text).unwrap();
+    };
+    write(&others);
     let error = format!("{:#}", Costs::read(results).unwrap_err());
     assert!(error.contains("`make compare`"), "{error}");
-    let row = |case: &str, cost: f64| serde_json::json!({"case": case, "bytes": 64, "cpu_s_per_million_packets": cost});
-    let lab = serde_json::json!([row("nftables", 9.0), row("engine-one-cpu", 1.5)]);
-    std::fs::write(results.join("lab.json"), lab.to_string()).unwrap();
-    assert_eq!(Costs::read(results).unwrap().copied, 1_500.0);
-    let compare = serde_json::json!({"packets": [row("lockstep-tunnel-one-cpu", 1.25)]});
-    std::fs::write(results.join("compare.json"), compare.to_string()).unwrap();
-    assert_eq!(Costs::read(results).unwrap().copied, 1_250.0);
-    std::fs::remove_file(results.join("lab.json")).unwrap();
+    write(&[others, vec![row("udp", 64, 1.25)]].concat());
     assert_eq!(Costs::read(results).unwrap().copied, 1_250.0);
 }

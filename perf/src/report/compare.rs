@@ -2,6 +2,7 @@
 
 use super::{name, number, table, thousands};
 use crate::compare::{Bound, in_percent};
+use crate::machine::Machine;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -12,6 +13,16 @@ pub fn tables(text: &mut String, results: &Value) {
     );
     if results["quick"] == true {
         text.push_str("**From a short run, to try the tool out: no result.**\n\n");
+    }
+    if let Ok(machine) = Machine::deserialize(&results["machine"]) {
+        text.push_str(&format!(
+            "{} rounds; {}.\n\n",
+            results["rounds"],
+            machine.line()
+        ));
+        if let Some(warning) = machine.warning() {
+            text.push_str(&format!("**{warning}.**\n\n"));
+        }
     }
     cases(text, rows(results, "cases"));
     text.push_str("\nPackets a second that each carries at most:\n\n");
@@ -28,6 +39,9 @@ pub fn tables(text: &mut String, results: &Value) {
         ));
     }
     text.push_str("\nWhat the project has set itself:\n\n");
+    if results["quick"] == true {
+        text.push_str("**Of a short run: nothing is judged by it.**\n\n");
+    }
     goals(text, rows(results, "goals"));
 }
 
@@ -46,7 +60,11 @@ fn cases(text: &mut String, rows: &[Value]) {
 
 /// The median, and how far the rounds came apart.
 fn spread(row: &Value, key: &str) -> [String; 2] {
-    let range = format!("{}–{}", thousands(&row["low"]), thousands(&row["high"]));
+    // One round says nothing of how well it repeats.
+    let range = match row["low"] == row["high"] {
+        true => "-".to_owned(),
+        false => format!("{}–{}", thousands(&row["low"]), thousands(&row["high"])),
+    };
     [thousands(&row[key]), range]
 }
 
@@ -84,6 +102,7 @@ fn packets(text: &mut String, rows: &[Value]) {
         "to nftables",
         "to forwarding",
         "Gbit/s",
+        "lost then",
         "packets/s at 1 % loss",
         "CPU s/million packets",
         "balancer's CPU",
@@ -95,13 +114,18 @@ fn packets(text: &mut String, rows: &[Value]) {
         }
         vec![
             name(row, "case"),
-            thousands(&row["bytes"]),
+            match row["load"] == "udp" {
+                true => thousands(&row["bytes"]),
+                // What a frame of TCP has in the mean.
+                false => format!("~{}", thousands(&row["frame_bytes"])),
+            },
             name(row, "load"),
             median,
             range,
             held(&row["to_nftables"]),
             held(&row["to_forwarding"]),
             number(&row["gbit_per_second"], 2),
+            row["loss"].as_f64().map_or("-".to_owned(), in_percent),
             thousands(&row["calm_packets_per_second"]),
             number(&row["cpu_s_per_million_packets"], 2),
             percent(&row["balancer_cpu"]),
@@ -249,7 +273,7 @@ mod tests {
             "cases": [{"case": "haproxy", "about": "HAProxy.", "differs": "It ends TCP."}],
             "packets": [{"case": "lockstep-tunnel", "load": "udp", "bytes": 64, "packets_per_second": 1_234_567.0,
                 "low": 1_000_000.0, "high": 1_300_000.0, "to_nftables": {"to": "nftables-dnat", "ratio": 1.5, "bound": "at-least"}, "to_forwarding": null,
-                "gbit_per_second": 0.8, "calm_packets_per_second": 1e6, "cpu_s_per_million_packets": 0.7, "balancer_cpu": 0.98, "bound_by_generator": true}],
+                "gbit_per_second": 0.8, "calm_packets_per_second": 1e6, "cpu_s_per_million_packets": 0.7, "loss": 0.0312, "balancer_cpu": 0.98, "bound_by_generator": true}],
             "requests": [{"case": "haproxy", "load": "keep-alive", "requests_per_second": 61_836.0, "low": 60_000.0,
                 "high": 62_000.0, "to_haproxy": {"to": "haproxy", "ratio": 1.0, "bound": "exact"},
                 "to_forwarding": {"to": "linux-forwarding", "ratio": 0.9, "bound": "exact"}, "cpu_s_per_million_requests": 3.4,
@@ -264,7 +288,7 @@ mod tests {
         for wanted in [
             "no result",
             "| haproxy | HAProxy. | It ends TCP. |",
-            "| lockstep-tunnel | 64 | udp | ≥ 1,234,567 | 1,000,000–1,300,000 | ≥ 1.50 nftables-dnat | - | 0.80 | 1,000,000 | 0.70 | 98 % |",
+            "| lockstep-tunnel | 64 | udp | ≥ 1,234,567 | 1,000,000–1,300,000 | ≥ 1.50 nftables-dnat | - | 0.80 | 3.12 % | 1,000,000 | 0.70 | 98 % |",
             "| haproxy | keep-alive | 61,836 | 60,000–62,000 | 1.00 haproxy | 0.90 linux-forwarding | 3.4 | 21 % | 0 |",
             "| haproxy | rr | 50 % | 10,000 | 90 | 100 | 120 | 110–130 | 200 | 40,000 | 20 to linux-forwarding | 0 % | 1 of 4 |",
             "\nhaproxy at 50 %: 37 of 64 connections could be made",

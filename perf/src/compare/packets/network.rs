@@ -78,7 +78,9 @@ impl Network {
         generator.ip(&format!("addr add {GENERATOR}/16 dev {DEVICE}"))?;
         balancer.ip(&format!("addr add 198.18.0.1/16 dev {IN}"))?;
         balancer.ip(&format!("addr add 198.19.0.1/16 dev {OUT}"))?;
-        network.balancer.output("ethtool", &["-K", IN, "gro", "on"])?;
+        network
+            .balancer
+            .output("ethtool", &["-K", IN, "gro", "on"])?;
         network.configure_sink()?;
         Ok(network)
     }

@@ -1,15 +1,15 @@
 //! A trial: one load for a while, and what came of it.
 
+use super::super::Cpus;
 use super::super::engine::Balancer;
 use super::balancer::EngineCounts;
 use super::network::Network;
-use super::super::Cpus;
 use crate::cpu;
 use crate::measure::rounded;
 use anyhow::{Result, ensure};
 use lockstep_bpf::{Offer, OfferProgram, Offered};
-use serde::Serialize;
 use nix::sys::prctl;
+use serde::Serialize;
 use std::time::Instant;
 
 /// The outcome of a trial.

@@ -256,6 +256,7 @@ fn fewer_connections_than_were_asked_for_are_told() {
     let (packets, requests, latencies) = measured.rows();
     let results = Results {
         quick: false,
+        machine: Default::default(),
         rounds: 2,
         flows: 1,
         connections: 64,
