@@ -355,7 +355,7 @@ impl Measured {
     }
 
     /// What the slowest case carries: of datagrams of the smallest size with no more than
-    /// [`packets::CALM`] lost, or requests over open connections. The most packets that come through of
+    /// [`CALM`](super::packets::CALM) lost, or requests over open connections. The most packets that come through of
     /// a load that is far too high are no rate at which latency says anything.
     pub fn slowest(&self, load: LatencyLoad) -> Option<f64> {
         let (packets, requests, _) = self.rows();
