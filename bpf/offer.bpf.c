@@ -60,7 +60,8 @@ static __always_inline int next_batch(void)
 	if (now > due + LATE)
 		due = now;
 	if (due - begin >= duration) {
-		end = now;
+		/* The last batch has its time, too. */
+		end = now > due ? now : due;
 		return 0;
 	}
 	bpf_loop(LOOKS, is_due, 0, 0);
