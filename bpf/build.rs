@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const PROGRAMS: [&str; 5] = ["steer", "decap", "forward", "traffic", "offer"];
+const PROGRAMS: [&str; 6] = ["steer", "decap", "forward", "traffic", "offer", "arrivals"];
 const HEADERS: [&str; 6] = [
     "packet.h",
     "steer.h",

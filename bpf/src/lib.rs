@@ -7,6 +7,7 @@
 //! - [`Decap`] is what a real server needs where its kernel has no tunnel driver.
 //! - [`Forward`] passes packets on and does nothing else: what any program can do at most.
 //! - [`OfferProgram`] makes packets and sends them at a rate, as a driver receives them.
+//! - [`Arrivals`] counts and drops them at the end of a path.
 //! - [`Traffic`] takes packets for the load generator, its sink and its responder.
 //! - [`SteerProgram`], [`DecapProgram`] and [`TrafficProgram`] are the same programs without an interface, to run
 //!   single frames through.
@@ -20,6 +21,7 @@
 //! the errors of this crate.
 
 mod abi;
+mod arrivals;
 mod carry;
 mod decap;
 mod error;
@@ -39,6 +41,7 @@ pub use abi::{
     BACKENDS, DESTINATIONS, DecapCounters, Destination, LOCALS, PINNED, QUEUES, RANGES, Room,
     SERVICES, SOURCES, STEER_ETHERTYPE, ServiceNumber, SteerCounters, Steered, TrafficCounters,
 };
+pub use arrivals::Arrivals;
 pub use carry::{CARRY_MEMORY, CarriedFlow, CarriedService, Carrier, Numbers, Tunnel, Way};
 pub use decap::{DECAP_ADDRESSES, Decap, DecapProgram};
 pub use error::BpfError;

@@ -31,3 +31,7 @@ pub(crate) mod offer {
 pub(crate) mod decap {
     include!(concat!(env!("OUT_DIR"), "/decap.skel.rs"));
 }
+
+pub(crate) mod arrivals {
+    include!(concat!(env!("OUT_DIR"), "/arrivals.skel.rs"));
+}

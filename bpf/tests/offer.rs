@@ -1,11 +1,14 @@
-//! The kernel's own packets, as a socket behind a veth gets them: the kernel has looked at their headers.
+//! The kernel's own packets, as a socket behind a veth gets them: the kernel has looked at their headers. And
+//! how they are counted at the end of a path.
 
 // A test that cannot be set up has failed.
 #![allow(clippy::unwrap_used)]
 
 mod support;
 
-use lockstep_bpf::{BpfError, Forward, ModeChoice, OFFER_BATCH, Offer, OfferProgram, Offered};
+use lockstep_bpf::{
+    Arrivals, BpfError, Forward, ModeChoice, OFFER_BATCH, Offer, OfferProgram, Offered,
+};
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
@@ -17,11 +20,17 @@ const PORT: u16 = 5_353;
 
 /// A veth whose other end, with an address, receives as drivers do; and the first flow's packet.
 fn path() -> Vec<u8> {
+    let packet = link();
+    Forward::attach("of1", None, ModeChoice::Native).unwrap();
+    packet
+}
+
+/// The same, with no program on the other end yet.
+fn link() -> Vec<u8> {
     ip("link add of0 type veth peer name of1 address 02:00:00:00:00:01");
     ip("link set of0 up");
     ip("link set of1 up");
     ip(&format!("addr add {TO}/16 dev of1"));
-    Forward::attach("of1", None, ModeChoice::Native).unwrap();
     let mut datagram = udp(PORT);
     datagram[..2].copy_from_slice(&10_000_u16.to_be_bytes());
     datagram[6..8].copy_from_slice(&[0, 0]);
@@ -129,5 +138,49 @@ fn what_has_no_headers_or_no_room_in_a_page_is_refused() {
                 "{error}"
             );
         }
+    });
+}
+
+/// Those to the last address of the network and to the first one behind it; and all of them, where the
+/// network is everything.
+#[test]
+fn what_arrives_for_a_network_is_counted_and_dropped() {
+    isolated(|_| {
+        let packet = link();
+        let arrivals = Arrivals::attach("of1", (Ipv4Addr::new(198, 18, 0, 0), 31)).unwrap();
+        let beyond = Ipv4Addr::new(198, 18, 0, 2);
+        ip(&format!("addr add {beyond}/16 dev of1"));
+        let socket = UdpSocket::bind((beyond, PORT)).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let mut other = packet.clone();
+        let header = &mut other[14..34];
+        header[10..12].copy_from_slice(&[0, 0]);
+        header[12..16].copy_from_slice(&[198, 18, 0, 3]);
+        header[16..20].copy_from_slice(&beyond.octets());
+        let sum = checksum(header);
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
+
+        assert_eq!(arrivals.count().unwrap(), 0);
+        // Not so many at once that the veth has no room.
+        let sent = offer(&packet, 10, 128).unwrap().packets;
+        assert!(sent > 0);
+        assert_eq!(arrivals.count().unwrap(), sent);
+        offer(&other, 1, 128).unwrap();
+        assert_eq!(arrivals.count().unwrap(), sent, "not of the network");
+        assert!(socket.recv(&mut [0; 64]).is_ok(), "the kernel has it");
+
+        // In place of the first.
+        let all = Arrivals::attach("of1", (TO, 0)).unwrap();
+        let sent = offer(&other, 1, 128).unwrap().packets;
+        assert_eq!(all.count().unwrap(), sent);
+    });
+}
+
+#[test]
+fn another_program_is_not_pushed_aside_by_the_counting_one() {
+    isolated(|_| {
+        path();
+        let error = Arrivals::attach("of1", (TO, 32)).unwrap_err();
+        assert!(matches!(error, BpfError::Busy { .. }), "{error}");
     });
 }

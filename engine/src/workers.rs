@@ -260,8 +260,9 @@ impl Starting<'_> {
                 .ok_or_else(|| anyhow!("{queue} is of no interface in topology.toml"))?;
             let mode = interfaces[interface].mode;
             let native = self.steers[interface].mode() == AttachMode::Native;
+            let busy_poll = self.topology.engine().receive == Receive::Worker;
             let options = PortOptions {
-                busy_poll: self.topology.engine().receive == Receive::Worker,
+                busy_poll,
                 ..port_options(mode, native, ring)
             };
             let port = Port::bind(
@@ -273,6 +274,14 @@ impl Starting<'_> {
             )?;
             let core = u32::from(self.topology.workers()[self.index].core.get());
             tracing::info!(worker = self.index, core, %queue, mode = %port.mode(), "socket bound");
+            if busy_poll && !port.polls() {
+                tracing::warn!(
+                    %queue,
+                    "receive = \"worker\" does nothing here yet: the kernel does not know which NAPI instance serves \
+                     this queue. Its driver does not say (veth), or, before Linux 6.13, no packet has come. \
+                     Interrupts take packets in; lockstep_worker_rx_polls_total counts when that changes."
+                );
+            }
             let fd = port
                 .fd()
                 .try_clone_to_owned()

@@ -29,6 +29,7 @@ pub use ratio::Bound;
 use crate::machine::Machine;
 use crate::measure::{self, KernelAhead, needs_root, run_ahead_of_others, write};
 use crate::replicate;
+use crate::whole_cpus::WholeCpus;
 use anyhow::{Context, Result, bail, ensure};
 use case::Case;
 use clap::ValueEnum;
@@ -122,6 +123,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     interrupted::take_down_labs()?;
     run_ahead_of_others()?;
     let _kernel = KernelAhead::on(&[cpus.generator, cpus.balancer])?;
+    let _whole = WholeCpus::on(&[cpus.generator, cpus.balancer]);
     let machine = Machine::look();
     if let Some(warning) = machine.warning() {
         eprintln!("{warning}");

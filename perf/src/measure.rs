@@ -1,6 +1,6 @@
 //! What every measurement needs: figures of figures, and the CPU before other programs.
 
-use crate::cpu;
+use crate::{cpu, whole_cpus};
 use anyhow::{Context, Result, ensure};
 use lockstep_tests::lab::interrupted;
 use nix::unistd::Pid;
@@ -73,6 +73,7 @@ impl KernelAhead {
             std::panic::set_hook(Box::new(move |info| {
                 tell(info);
                 fall_back();
+                whole_cpus::put_back();
             }));
         });
         let ahead = KernelAhead(());

@@ -211,7 +211,8 @@ pub fn receive_on(netns: &Netns, device: &str, cpu: usize) -> Result<()> {
 }
 
 /// A kernel thread on this CPU takes in what comes to a device with an XDP program, as a driver's
-/// interrupt would if it came to this CPU. Without it, a veth's sender does.
+/// interrupt would if it came to this CPU, and before any program there, as interrupts come. Without it, a
+/// veth's sender does.
 pub fn receive_by_thread_on(netns: &Netns, device: &str, cpu: usize) -> Result<()> {
     let before = threads_of(device);
     let script = format!("echo 1 > /sys/class/net/{device}/threaded");
@@ -226,19 +227,9 @@ pub fn receive_by_thread_on(netns: &Netns, device: &str, cpu: usize) -> Result<(
     for thread in threads {
         let list = cpu.to_string();
         netns.output("taskset", &["--cpu-list", "--pid", &list, &thread])?;
-        netns.output("chrt", &["--rr", "--pid", "1", &thread])?;
+        netns.output("chrt", &["--rr", "--pid", "2", &thread])?;
     }
     Ok(())
-}
-
-/// A device leaves its packets to a worker that takes them in itself, with what `lockstep topology apply`
-/// would write.
-pub fn leave_packets(netns: &Netns, device: &str) -> Result<()> {
-    let device = format!("/sys/class/net/{device}");
-    let script = format!(
-        "echo 2 > {device}/napi_defer_hard_irqs && echo 20000 > {device}/gro_flush_timeout"
-    );
-    netns.output("sh", &["-c", &script]).map(drop)
 }
 
 /// The process ids of the kernel's threads for a device of this name, in whichever namespace.

@@ -16,7 +16,7 @@ use crate::frame::Frame;
 use crate::mode::{BindMode, Mode};
 use crate::pool::FramePool;
 use crate::region::Handle;
-use crate::socket::{statistics, wake_rx, wake_tx};
+use crate::socket::{is_served, statistics, wake_rx, wake_tx};
 use crate::umem::{RingSize, Umem};
 
 /// How a port is bound.
@@ -32,9 +32,8 @@ pub struct PortOptions {
     pub rx_ring: RingSize,
     /// Slots of the TX ring.
     pub tx_ring: RingSize,
-    /// Whether [`Port::receive`] takes packets in from the device itself when none are there, as far as
-    /// the device's `napi_defer_hard_irqs` and `gro_flush_timeout` leave them to it: preferred busy
-    /// polling. The kernel's software interrupt does it otherwise.
+    /// Whether [`Port::receive`] takes packets in from the device itself, as far as the device's
+    /// `napi_defer_hard_irqs` and `gro_flush_timeout` leave them to it: preferred busy polling. The kernel's software interrupt does it otherwise.
     pub busy_poll: bool,
     /// For how long to try again while the queue is busy. The kernel frees a queue a little after
     /// the process that had it is gone.
@@ -143,6 +142,8 @@ pub struct Port {
     unsent: bool,
     /// See [`PortOptions::busy_poll`].
     busy_poll: bool,
+    /// Whether it does: see [`Port::polls`].
+    polls: bool,
     /// Frames given to the fill ring since the port was bound.
     filled: u64,
     counters: PortCounters,
@@ -204,6 +205,14 @@ impl Port {
         self.queue
     }
 
+    /// Whether the port takes packets in from the device itself, as [`PortOptions::busy_poll`] asked for: not
+    /// while the kernel does not know what of the device to poll. Some drivers (veth, since Linux 6.13)
+    /// never tell it, and before 6.13 the first packet did. Until then the software interrupt takes packets in,
+    /// after the device's deferral.
+    pub fn polls(&self) -> bool {
+        self.polls
+    }
+
     /// What the port has counted.
     pub fn counters(&self) -> PortCounters {
         self.counters
@@ -227,8 +236,11 @@ impl Port {
 
     /// Moves received frames into the burst until it is full or nothing is left. Returns how many.
     ///
-    /// With busy polling, when nothing is there at first, the device is asked for more: that makes the
-    /// kernel run the XDP program here and now, for up to two of its own bursts of 64.
+    /// With busy polling, the device is asked for more first: that makes the kernel run the XDP program here and
+    /// now, for a burst at most. It is asked also while there are packets: who does not ask for longer
+    /// than the device's deferral has it served by interrupts again, on the CPU that they come to, and under
+    /// a load beyond the worker's there are always packets. What does not fit is then lost in the device, where it
+    /// costs the worker nothing.
     ///
     /// # Panics
     ///
@@ -239,16 +251,15 @@ impl Port {
             burst.handle().home() == self.handle.home(),
             "the burst is of another UMEM"
         );
-        // SAFETY: the socket is bound on the burst's UMEM.
-        let mut received = unsafe { self.rx.consume(burst.spare()) };
-        // The kernel learns from the first packet by which of a device's queues a socket is served, and
-        // has nothing to poll before.
-        if received == 0 && self.busy_poll && self.counters.received > 0 {
+        if self.polls {
             self.counters.rx_polls += 1;
             // As in `refill`: `flush` or `check` find out what is wrong.
             let _ = wake_rx(self.fd());
-            // SAFETY: as above.
-            received = unsafe { self.rx.consume(burst.spare()) };
+        }
+        // SAFETY: the socket is bound on the burst's UMEM.
+        let received = unsafe { self.rx.consume(burst.spare()) };
+        if self.busy_poll && self.counters.received == 0 && received > 0 {
+            self.polls = is_served(self.fd());
         }
         // SAFETY: the kernel gives up the chunks whose descriptors it puts on the RX ring, and
         // what is not inside a chunk is refused. They are counted as lent below.

@@ -6,13 +6,15 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::time::Duration;
 
+use crate::burst::BURST;
 use crate::port::Statistics;
 
 /// `XDP_MAX_TX_SKB_BUDGET` of `linux/if_xdp.h`, which libc does not have yet.
 const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 
-/// How many packets one busy poll takes from the device: a driver's own burst (`NAPI_POLL_WEIGHT`).
-const BUSY_POLL_BUDGET: libc::c_int = 64;
+/// How many packets the kernel takes from the device in one busy poll at a time, of which there are two: no more
+/// altogether than a burst, or the ring would fill with what the worker cannot take from it.
+const BUSY_POLL_BUDGET: libc::c_int = BURST as libc::c_int / 2;
 
 /// Microseconds for which a blocking call would busy poll. Ours never block, and poll once; but zero
 /// would switch it off.
@@ -155,6 +157,29 @@ pub(crate) fn prefer_busy_poll(fd: BorrowedFd<'_>) -> io::Result<()> {
         check(result.into())?;
     }
     Ok(())
+}
+
+/// Whether the kernel knows which of a device's NAPI instances serves the socket: without it, nothing is polled.
+///
+/// In zero-copy mode, and since Linux 6.16 in copy mode, it knows when the socket is bound, if the
+/// driver links its queues to their instances, which a veth's does not. Before Linux 6.13 it learned it in copy mode
+/// from the first packet, of every driver.
+pub(crate) fn is_served(fd: BorrowedFd<'_>) -> bool {
+    let mut id: libc::c_uint = 0;
+    let mut len = mem::size_of::<libc::c_uint>() as libc::socklen_t;
+    let value = ptr::from_mut(&mut id).cast();
+    // SAFETY: `value` points to `len` writable bytes, the size of the option (one u32).
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_INCOMING_NAPI_ID,
+            value,
+            &mut len,
+        )
+    };
+    // A kernel without busy polling has no such option.
+    result == 0 && id != 0
 }
 
 /// How many queues an interface can receive on; `None` where its driver does not say.

@@ -21,7 +21,7 @@ pub enum Case {
     NginxStream,
     /// The engine, tunnelling; servers answer the client themselves.
     LockstepTunnel,
-    /// The same, its worker also taking packets in.
+    /// The same, its CPU also taking packets in.
     LockstepTunnelOneCpu,
     /// The same as the first, its worker asleep whenever there is nothing.
     LockstepTunnelInterrupt,
@@ -108,7 +108,7 @@ impl Case {
             ),
             Case::LockstepTunnelOneCpu => (
                 "lockstep-tunnel-one-cpu",
-                "The same, its worker taking packets in itself (receive = \"worker\").",
+                "The same, a kernel thread on the balancer's CPU taking packets in.",
                 "Servers answer the client directly; XDP, the copy into its memory and all else that the kernel does for \
                  it are on its CPU. Datagrams only: \
                  with TCP, lockstep-tunnel is measured so.",
@@ -206,6 +206,11 @@ impl Case {
         )
     }
 
+    /// Whether datagrams leave it as the frames that the driver had, without an skb.
+    pub const fn passes_frames(self) -> bool {
+        matches!(self, Case::XdpForwarding | Case::LockstepFallback)
+    }
+
     /// nftables with datagrams taken in on the same CPU.
     pub const fn nftables(self) -> Case {
         match self.takes_in() {
@@ -239,14 +244,6 @@ impl Case {
         match self {
             Case::LockstepTunnelInterrupt => "interrupt",
             _ => "adaptive",
-        }
-    }
-
-    /// Who takes packets in for the engine, as `topology.toml` has it.
-    pub const fn receive(self) -> &'static str {
-        match self {
-            Case::LockstepTunnelOneCpu => "worker",
-            _ => "kernel",
         }
     }
 

@@ -61,12 +61,11 @@ impl Plan<'_> {
         };
         format!(
             "[engine]\nsocket = {:?}\npin_dir = {:?}\naddresses = {addresses:?}\npoll = \"{}\"\n\
-             receive = \"{}\"\n{frames}\n[[interface]]\nname = \"{IN}\"\n\n[[interface]]\nname = \"{OUT}\"\n\n\
+             {frames}\n[[interface]]\nname = \"{IN}\"\n\n[[interface]]\nname = \"{OUT}\"\n\n\
              [[worker]]\ncore = {}\nqueues = [\"{IN}:0\", \"{OUT}:0\"]\n",
             self.site.file("engine.sock"),
             self.pins,
             self.case.poll(),
-            self.case.receive(),
             self.cpu,
         )
     }

@@ -40,7 +40,7 @@ pub fn datagrams(
     cpus: Cpus,
     settings: &Settings,
 ) -> Result<Vec<(Share, LatencyRound)>> {
-    let network = packets::Network::build(mtu(BYTES))?;
+    let network = packets::Network::build(mtu(BYTES), false)?;
     let _balancer = packets::start(case, &network, cpus)?;
     let mut scenario = packets::scenario(case, &network, cpus, settings.flows, BYTES)?;
     scenario.sink = Some(place(&network.sink, DEVICE));

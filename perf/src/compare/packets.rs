@@ -102,7 +102,7 @@ pub fn round(
         if of_link().next().is_none() {
             continue;
         }
-        let network = Network::build(wanted)?;
+        let network = Network::build(wanted, case.passes_frames())?;
         let balancer = start(case, &network, cpus)?;
         for (&bytes, &last) in of_link() {
             let packet = datagram(network.balancer.mac(IN)?, destination(case), bytes);

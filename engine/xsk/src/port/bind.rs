@@ -13,7 +13,7 @@ use crate::burst::BURST;
 use crate::error::XskError;
 use crate::mode::{BindMode, Mode};
 use crate::pool::FramePool;
-use crate::socket::{is_zero_copy, prefer_busy_poll, rx_queues, set_tx_budget};
+use crate::socket::{is_served, is_zero_copy, prefer_busy_poll, rx_queues, set_tx_budget};
 use crate::umem::os_error;
 
 /// How often a busy queue is tried. The kernel announces nothing when it frees one.
@@ -74,6 +74,7 @@ pub(super) fn bind(
         fill_ring: needed,
         unsent: false,
         busy_poll: options.busy_poll,
+        polls: false,
         filled: 0,
         counters: PortCounters::default(),
         mode: Mode::Generic,
@@ -88,6 +89,7 @@ pub(super) fn bind(
     if options.busy_poll {
         prefer_busy_poll(port.fd())
             .map_err(|source| port.failed("prefer busy polling (Linux 5.11 has it)", source))?;
+        port.polls = is_served(port.fd());
     }
     port.refill(pool);
     Ok(port)

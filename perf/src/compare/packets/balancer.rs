@@ -4,7 +4,7 @@ use super::super::Cpus;
 use super::super::case::Case;
 use super::super::engine::{Balancer, IN, OUT, Plan, forward_by_xdp};
 use super::network::{BACKENDS, ENGINE, Network, PORT, VIP};
-use crate::site::{Lockstep, leave_packets, nginx_stream, receive_by_thread_on, receive_on};
+use crate::site::{Lockstep, nginx_stream, receive_by_thread_on, receive_on};
 use anyhow::{Context, Result, bail};
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -58,7 +58,7 @@ pub fn start(case: Case, network: &Network, cpus: Cpus) -> Result<Balancer> {
         | Case::LockstepNat
         | Case::LockstepFullNat => engine(case, network, cpus).map(Balancer::Engine),
         Case::LockstepTunnelOneCpu => {
-            leave_packets(netns, IN)?;
+            receive_by_thread_on(netns, IN, cpus.balancer)?;
             engine(case, network, cpus).map(Balancer::Engine)
         }
         Case::LockstepFallback => {

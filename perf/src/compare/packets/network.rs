@@ -3,6 +3,7 @@
 use super::super::engine::{IN, OUT};
 use crate::site::Site;
 use anyhow::{Context, Result};
+use lockstep_bpf::Arrivals;
 use lockstep_tests::lab::{Bpffs, End, Netns, Run, connect, wait_until};
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr};
@@ -24,6 +25,8 @@ pub const BACKENDS: [Ipv4Addr; 4] = [
     Ipv4Addr::new(198, 19, 0, 13),
     Ipv4Addr::new(198, 19, 0, 14),
 ];
+/// A network that has all of them.
+const AT: (Ipv4Addr, u8) = (Ipv4Addr::new(198, 19, 0, 8), 29);
 /// The device of the generator and of the sink.
 pub const DEVICE: &str = "eth0";
 const SOON: Duration = Duration::from_secs(5);
@@ -50,21 +53,24 @@ pub struct Network {
     pub bpffs: Bpffs,
     /// Of both links.
     pub mtu: u16,
+    arrivals: Option<Arrivals>,
     run: Arc<Run>,
 }
 
 impl Network {
-    /// Namespaces, links, addresses, neighbours, and the sink's counter.
-    pub fn build(mtu: u16) -> Result<Self> {
+    /// Namespaces, links, addresses, neighbours, and the sink's counter, which is made for a balancer that
+    /// passes on a driver's frames as they are, or one that sends skbs.
+    pub fn build(mtu: u16, frames: bool) -> Result<Self> {
         let run = Arc::new(Run::start()?);
         // Before the namespaces: what runs inside sees the mounts of the time it starts.
         let bpffs = Bpffs::mount(run.dir().join("bpf"))?;
-        let network = Network {
+        let mut network = Network {
             generator: Netns::new(&run, "generator")?,
             balancer: Netns::new(&run, "balancer")?,
             sink: Netns::new(&run, "sink")?,
             bpffs,
             mtu,
+            arrivals: None,
             run,
         };
         let end = |netns, device| End {
@@ -81,18 +87,17 @@ impl Network {
         network
             .balancer
             .output("ethtool", &["-K", IN, "gro", "on"])?;
-        network.configure_sink()?;
+        network.address_sink()?;
+        match frames {
+            true => {
+                network.arrivals = Some(network.sink.within(|| Ok(Arrivals::attach(DEVICE, AT)?))?)
+            }
+            false => network.count_by_rule()?,
+        }
         Ok(network)
     }
 
-    /// The sink drops what it counts where its kernel first sees it: whoever fills the link pays
-    /// the same for it, and no answer comes back.
-    ///
-    /// A veth takes frames from another device's XDP program, or from the generator's, only where its
-    /// other end receives as drivers do (NAPI), which is so with GRO on: it is on for every case, and
-    /// puts nothing together here, since no two packets of a flow come in a row.
-    fn configure_sink(&self) -> Result<()> {
-        self.sink.output("ethtool", &["-K", DEVICE, "gro", "on"])?;
+    fn address_sink(&self) -> Result<()> {
         let mac = self.sink.mac(DEVICE)?.map(|byte| format!("{byte:02x}"));
         let mac = mac.join(":");
         for backend in BACKENDS {
@@ -103,10 +108,19 @@ impl Network {
                 "neigh replace {backend} lladdr {mac} nud permanent dev {OUT}"
             ))?;
         }
+        Ok(())
+    }
+
+    /// The sink drops what it counts where its kernel first sees it, so that no answer comes back, and the
+    /// balancer's CPU, on which that runs, has little to do with it: of a machine, the NIC would. An skb is
+    /// first seen by a rule at the ingress hook; a program would have it copied before. A driver's
+    /// frame is first seen by a program; there would be no skb of it otherwise.
+    fn count_by_rule(&self) -> Result<()> {
+        let (address, prefix) = AT;
         let script = format!(
             "table netdev sink {{\ncounter arrived {{\n}}\nchain arrivals {{\n\
              type filter hook ingress device \"{DEVICE}\" priority 0\n\
-             ip daddr 198.19.0.8/29 counter name arrived drop\n}}\n}}\n"
+             ip daddr {address}/{prefix} counter name arrived drop\n}}\n}}\n"
         );
         self.sink.output("nft", &[&script]).map(drop)
     }
@@ -130,6 +144,9 @@ impl Network {
     }
 
     fn count(&self) -> Result<u64> {
+        if let Some(arrivals) = &self.arrivals {
+            return Ok(arrivals.count()?);
+        }
         let args = ["-j", "list", "counter", "netdev", "sink", "arrived"];
         let text = self.sink.output("nft", &args)?;
         let list: Value = serde_json::from_str(&text).context("nft wrote no JSON")?;
