@@ -152,6 +152,11 @@ impl Links {
     pub fn tx_wakeups(&self) -> u64 {
         self.ports.iter().map(|p| p.counters().tx_wakeups).sum()
     }
+
+    /// System calls made to take packets in.
+    pub fn rx_polls(&self) -> u64 {
+        self.ports.iter().map(|p| p.counters().rx_polls).sum()
+    }
 }
 
 /// What sessions send by.
