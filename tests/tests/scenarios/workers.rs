@@ -127,12 +127,20 @@ fn scenario_workers_take_packets_in_themselves_where_the_topology_says_so() {
         let balancer = &lab.balancers[0];
         balancer.set_engine("receive = \"worker\"")?;
         let file = balancer.topology_file().display().to_string();
+        let missing = "eth0 does not leave its packets to workers";
+        let mend = format!("`lockstep topology apply {file}`");
+        let check = || balancer.cli_text(&["topology", "check", &file]);
+        ensure!(check()?.contains(missing));
+        let found = balancer.run(&["doctor", "--topology", &file])?.stdout;
+        let found = String::from_utf8(found)?;
+        ensure!(found.contains(missing) && found.contains(&mend), "{found}");
         let said = balancer.run(&["topology", "apply", &file])?.stdout;
         let said = String::from_utf8(said)?;
         for prepared in ["napi_defer_hard_irqs", "gro_flush_timeout"] {
             let done = |line: &str| line.contains(prepared) && line.contains(": done (");
             ensure!(said.lines().any(done), "{prepared}: {said}");
         }
+        ensure!(!check()?.contains(missing));
         load(lab, Version::V4)?;
         let balancer = &lab.balancers[0];
         let polls = balancer.metric("lockstep_worker_rx_polls_total")?;
