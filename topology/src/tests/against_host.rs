@@ -1,6 +1,8 @@
 //! Checks against a host, and the proposals for one.
 
 use super::*;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
 
 fn cores(range: std::ops::Range<u32>) -> BTreeSet<u32> {
     range.collect()
