@@ -12,3 +12,6 @@ pub mod mailbox;
 pub mod spill;
 pub mod worker;
 pub mod workers;
+
+#[cfg(test)]
+mod fixtures;

@@ -200,6 +200,8 @@ pub struct Vitals {
     pub latency: Histogram,
     /// System calls made to send.
     pub tx_wakeups: Count,
+    /// System calls made to take packets in.
+    pub rx_polls: Count,
     /// What the dataplane counts.
     pub counters: Arc<Counters>,
     /// Whether the worker is to stop.
@@ -221,6 +223,7 @@ impl Vitals {
             taken_over: Count::default(),
             latency: Histogram::default(),
             tx_wakeups: Count::default(),
+            rx_polls: Count::default(),
             counters,
             stop: AtomicBool::new(false),
             stopped: AtomicBool::new(false),

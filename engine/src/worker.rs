@@ -394,6 +394,7 @@ impl Worker {
         let tables = self.dataplane.tables();
         self.sessions.tick(now.micros, tables, &mut self.links);
         self.vitals.tx_wakeups.set(self.links.tx_wakeups());
+        self.vitals.rx_polls.set(self.links.rx_polls());
     }
 
     fn obey(&mut self, command: Command, now: Now) -> Reply {

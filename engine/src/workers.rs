@@ -242,16 +242,8 @@ impl Starting<'_> {
         let interfaces = self.topology.interfaces();
         let queues = &self.topology.workers()[self.index].queues;
         let ring = ring(pool.total(), queues.len())?;
-        let mut links = Links {
-            ports: Vec::new(),
-            interfaces: Vec::new(),
-            ways_out: vec![lender.map(Way::Lender); interfaces.len()],
-            transmitted: 0,
-            allowance: ring.get() / ACKNOWLEDGED,
-            spent: 0,
-            pool,
-            handover,
-        };
+        let ways_out = vec![lender.map(Way::Lender); interfaces.len()];
+        let mut links = Links::new(pool, handover, ways_out, ring.get() / ACKNOWLEDGED);
         let mut sockets = Vec::new();
         for queue in queues {
             let interface = interfaces

@@ -2,8 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "../src/fixtures.rs"]
+mod fixtures;
+
 use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
+use fixtures::{FRAMES, memory};
 use lockstep_core::tables::{NextHop, PortId, Route};
 use lockstep_core::{Dataplane, DataplaneConfig, EngineAddresses, Spread, SpreadBy, Tables};
 use lockstep_engine::handover::{Given, Handover, Settled, SettledBurst};
@@ -15,12 +19,11 @@ use lockstep_plan::{
 };
 use lockstep_topology::Poll;
 use lockstep_wire::LinkHeader;
-use lockstep_xsk::{Burst, FramePool, FrameSize, RingSize, Umem, UmemConfig};
+use lockstep_xsk::{Burst, FramePool, Umem};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-const FRAMES: u32 = 1_024;
 const PACKETS: usize = 20_000;
 
 #[test]
@@ -81,18 +84,6 @@ fn a_worker_without_sockets_processes_for_another_and_allocates_nothing() {
     assert_eq!(control.count_total, 1, "the counter counts");
 }
 
-fn memory() -> (Umem, FramePool) {
-    let ring = RingSize::new(64).unwrap();
-    Umem::new(&UmemConfig {
-        frames: FRAMES,
-        frame_size: FrameSize::Bytes2048,
-        huge_pages: false,
-        fill_ring: ring,
-        completion_ring: ring,
-    })
-    .unwrap()
-}
-
 /// Starts the second of two workers, which has no queue.
 fn worker<T>(umem: &Umem, handover: Handover, start: impl FnOnce(Worker) -> T) -> (T, Arc<Vitals>) {
     let mut dataplane = Dataplane::new(&DataplaneConfig {
@@ -109,16 +100,12 @@ fn worker<T>(umem: &Umem, handover: Handover, start: impl FnOnce(Worker) -> T) -
     dataplane.adopt(Arc::new(tables()));
     let vitals = Vitals::new(Arc::clone(dataplane.counters()));
     let worker = Worker {
-        links: Links {
-            pool: umem.guest_pool(),
+        links: Links::new(
+            umem.guest_pool(),
             handover,
-            ports: Vec::new(),
-            interfaces: Vec::new(),
-            ways_out: vec![Some(Way::Lender(0)); 4],
-            transmitted: 0,
-            allowance: u32::MAX,
-            spent: 0,
-        },
+            vec![Some(Way::Lender(0)); 4],
+            u32::MAX,
+        ),
         burst: Burst::new(umem),
         dataplane,
         sessions: Sessions::new(Arc::new(ArrayQueue::new(1)), None),

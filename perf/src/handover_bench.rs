@@ -11,7 +11,7 @@ use arrayvec::ArrayVec;
 use lockstep_core::{BURST, Dataplane, DataplaneConfig, Micros, PortId, Spread, SpreadBy, Verdict};
 use lockstep_counts::packets::{packet_of, tunnels};
 use lockstep_plan::DropReason;
-use lockstep_xsk::{Exchange, Frame, FramePool, FrameSize, RingSize, Umem, UmemConfig};
+use lockstep_xsk::{Exchange, Frame, FramePool, Umem, UmemConfig};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -73,13 +73,10 @@ struct Bench {
 
 impl Bench {
     fn new() -> anyhow::Result<Self> {
-        let ring = RingSize::DEFAULT;
         let (umem, pool) = Umem::new(&UmemConfig {
             frames: FRAMES,
-            frame_size: FrameSize::Bytes2048,
             huge_pages: false,
-            fill_ring: ring,
-            completion_ring: ring,
+            ..UmemConfig::default()
         })
         .context("frames need root")?;
         let tables = Arc::new(tunnels());

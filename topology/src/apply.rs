@@ -7,6 +7,7 @@
 mod ethtool;
 mod interrupts;
 
+use crate::deferral::Deferral;
 use crate::model::{Interface, Receive, Topology};
 use ethtool::{Channels, Rss};
 use std::fmt;
@@ -106,17 +107,6 @@ pub fn apply(topology: &Topology, machine: &mut impl Machine, dry_run: bool) -> 
     }
     applying.steps
 }
-
-/// What makes a device leave its packets to a worker that asks for them often: after a poll it waits
-/// for the next one rather than for an interrupt, so long, and so many times without a packet.
-///
-/// A worker with packets asks every few microseconds. One that sleeps, or is gone, is missed for this
-/// long, which a ring of 256 packets outlasts at ten million a second.
-const DEFERRED: [(&str, &str); 2] = [
-    ("napi_defer_hard_irqs", "2"),
-    // Nanoseconds.
-    ("gro_flush_timeout", "20000"),
-];
 
 struct Applying<'a, M> {
     machine: &'a mut M,
@@ -231,8 +221,10 @@ impl<M: Machine> Applying<'_, M> {
 
     /// Packets wait for the worker.
     fn defer(&mut self, name: &str) {
-        for (file, value) in DEFERRED {
-            let outcome = self.file(&format!("/sys/class/net/{name}/{file}"), value);
+        let wanted = Deferral::FOR_WORKERS.values();
+        for (file, value) in Deferral::FILES.into_iter().zip(wanted) {
+            let path = format!("/sys/class/net/{name}/{file}");
+            let outcome = self.file(&path, &value.to_string());
             self.note(name, format!("{file} {value}"), outcome);
         }
     }

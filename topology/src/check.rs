@@ -1,9 +1,10 @@
 //! Whether this host can do what a topology says.
 
+use crate::deferral::Deferral;
 use crate::diagnostics::{Diagnostic, Diagnostics, Position};
 use crate::host::{Host, HostInterface, InterfaceKind};
 use crate::memory::{WorkerMemory, human, total};
-use crate::model::{FrameSize, Interface, Topology, Worker};
+use crate::model::{FrameSize, Interface, Receive, Topology, Worker};
 use nix::unistd::AccessFlags;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -85,6 +86,7 @@ impl Check<'_> {
             self.warning(at, format!("{name} is down"), help);
         }
         self.mtu(at, interface, actual);
+        self.deferral(at, interface, actual);
         let polled: BTreeSet<u32> = self.topology.queues_of(name).into_iter().collect();
         let left: Vec<u32> = (0..actual.rx_queues)
             .filter(|queue| !polled.contains(queue))
@@ -125,6 +127,29 @@ impl Check<'_> {
             };
             self.error(at, message, help);
         }
+    }
+
+    /// A worker asks in vain for packets that the device does not leave to it. What
+    /// `lockstep topology apply` would change is what is said here.
+    fn deferral(&mut self, at: Option<Position>, interface: &Interface, actual: &HostInterface) {
+        let (name, wanted) = (&interface.name, Deferral::FOR_WORKERS);
+        if self.topology.engine().receive != Receive::Worker || actual.deferral == Some(wanted) {
+            return;
+        }
+        let Some(found) = actual.deferral else {
+            let message = format!(
+                "{name} cannot leave its packets to workers (`receive = \"worker\"`): this kernel \
+                 has no {}",
+                Deferral::FILES.join(" and ")
+            );
+            return self.warning(at, message, "`receive = \"kernel\"`, or a newer kernel");
+        };
+        let message = format!(
+            "{name} does not leave its packets to workers as `receive = \"worker\"` needs it: \
+             {found}, not {wanted}"
+        );
+        let help = format!("`lockstep topology apply {}`", self.topology.file());
+        self.warning(at, message, help);
     }
 
     fn core(&mut self, worker: usize) {

@@ -3,6 +3,7 @@
 //! [`Host`] is plain data that tests can make up; [`Host::discover`] fills it from the files of
 //! sysfs and procfs and does nothing else to the machine.
 
+use crate::deferral::Deferral;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
@@ -46,6 +47,8 @@ pub struct HostInterface {
     pub mtu: u32,
     /// Whether it is up.
     pub up: bool,
+    /// How long it leaves its packets to a worker, where the kernel has that.
+    pub deferral: Option<Deferral>,
     /// Its addresses that other hosts can send to.
     pub addresses: Vec<IpAddr>,
 }
@@ -160,12 +163,21 @@ impl HostInterface {
             rx_queues: queues("rx-")?,
             tx_queues: queues("tx-")?,
             numa_node: node.and_then(|node| node.parse().ok()),
-            mtu,
+            mtu: u32::try_from(mtu).unwrap_or(u32::MAX),
             // IFF_UP.
             up: flags & 1 == 1,
+            deferral: deferral(path)?,
             addresses: Vec::new(),
         }))
     }
+}
+
+/// `None` where the kernel has no such files.
+fn deferral(path: &Path) -> Result<Option<Deferral>, DiscoverError> {
+    let [polls, nanoseconds] = Deferral::FILES.map(|file| optional(number(&path.join(file), 10)));
+    Ok(polls?
+        .zip(nanoseconds?)
+        .map(|(polls, nanoseconds)| Deferral { polls, nanoseconds }))
 }
 
 /// sysfs has no word for a veth: it is what is left when everything else has been told apart.
@@ -259,14 +271,14 @@ fn parse_cpu_list(text: &str) -> Option<BTreeSet<u32>> {
     Some(cores)
 }
 
-fn number(path: &Path, radix: u32) -> Result<u32, DiscoverError> {
+fn number(path: &Path, radix: u32) -> Result<u64, DiscoverError> {
     let text = read(path)?;
     let digits = if radix == 16 {
         text.trim_start_matches("0x")
     } else {
         &text
     };
-    u32::from_str_radix(digits, radix).map_err(|_| content(path, text, "a number"))
+    u64::from_str_radix(digits, radix).map_err(|_| content(path, text, "a number"))
 }
 
 fn read(path: &Path) -> Result<String, DiscoverError> {

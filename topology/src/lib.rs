@@ -78,6 +78,7 @@ pub mod diagnostics;
 pub mod duration;
 
 mod check;
+mod deferral;
 mod detect;
 mod file;
 mod host;
@@ -91,6 +92,7 @@ mod sessions;
 mod show;
 
 pub use check::{ENGINE_ADDRESS_IS_FINE, VETH_MAX_MTU, check};
+pub use deferral::Deferral;
 pub use detect::{DetectError, Wishes, detect};
 pub use host::{DiscoverError, Host, HostInterface, InterfaceKind};
 pub use memory::{WorkerMemory, total as total_memory};

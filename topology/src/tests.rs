@@ -1,12 +1,11 @@
-//! The crate from the outside: text in, exactly the report out; and properties of it all.
+//! The crate from the outside: text in, exactly the report out.
 
 use super::*;
-use proptest::prelude::*;
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 mod against_host;
+mod properties;
 
 /// A file with nothing wrong in it: `engine` replaces the `[engine]` keys after `addresses`.
 fn file(engine: &str) -> String {
@@ -523,153 +522,5 @@ fn workers_that_cannot_do_their_part_under_rps_are_named() {
     ];
     for (workers, expected) in rows {
         assert_eq!(said(&rps(workers)), expected, "{workers}");
-    }
-}
-
-/// Topologies with several interfaces and workers; queues are dealt to the workers at random.
-fn topologies() -> impl Strategy<Value = Topology> {
-    let engine = (
-        "/[a-z\"\\\\ \u{e9}]{1,20}",
-        proptest::sample::select(vec![
-            (Poll::Busy, Receive::Worker),
-            (Poll::Busy, Receive::Kernel),
-            (Poll::Adaptive, Receive::Worker),
-            (Poll::Adaptive, Receive::Kernel),
-            (Poll::Interrupt, Receive::Kernel),
-        ]),
-        FlowCapacity::MIN..=FlowCapacity::MAX,
-        FlowCapacity::MIN..=FlowCapacity::MAX,
-        14u32..=20,
-        any::<bool>(),
-        10u64..=60_000,
-        proptest::collection::btree_set(any::<[u8; 16]>(), 1..4),
-    );
-    let sessions = (
-        SessionCapacity::MIN..=SessionCapacity::MAX,
-        ConnectionCapacity::MIN..=ConnectionCapacity::MAX,
-        12u32..=24,
-        LogMemory::MIN..=LogMemory::MAX,
-        16_384u16..=60_000,
-        proptest::option::of("/[a-z\"\\\\ \u{e9}]{1,20}"),
-        SpillLimit::MIN..=SpillLimit::MAX,
-    );
-    let modes = proptest::sample::select(vec![
-        BindMode::Auto,
-        BindMode::ZeroCopy,
-        BindMode::Copy,
-        BindMode::Generic,
-    ]);
-    let interfaces = proptest::collection::btree_map("[a-z][a-z0-9.@-]{0,14}", modes, 1..4);
-    let cores = proptest::collection::hash_set(0u16..=Core::MAX, 1..5);
-    let deal = proptest::collection::vec((any::<prop::sample::Index>(), 1u32..4), 0..8);
-    (engine, sessions, interfaces, cores, deal).prop_map(
-        |(engine, sessions, interfaces, cores, deal)| {
-            let (max, connections, buffer, log_memory, port, spill, spill_limit) = sessions;
-            let sessions = Sessions {
-                max: SessionCapacity::new(max).unwrap(),
-                connections: ConnectionCapacity::new(connections).unwrap(),
-                client_buffer: BufferSize::new(1 << buffer).unwrap(),
-                replica_buffer: BufferSize::new(1 << (36 - buffer)).unwrap(),
-                log_memory: LogMemory::new(log_memory).unwrap(),
-                ports: PortRange::new(port..=65_535).unwrap(),
-                spill: spill.map(Into::into),
-                spill_limit: SpillLimit::new(spill_limit).unwrap(),
-            };
-            let (path, (poll, receive), ipv4, ipv6, frames, big, watchdog, addresses) = engine;
-            let addresses = addresses.into_iter().map(|mut bytes| {
-                bytes[0] = 0x20;
-                IpAddr::from(bytes)
-            });
-            let mut engine = Engine::new(Addresses::new(addresses.collect()).unwrap());
-            engine.socket = path.clone().into();
-            engine.pin_dir = path.into();
-            engine.poll = poll;
-            engine.receive = receive;
-            engine.flows_ipv4 = FlowCapacity::new(ipv4).unwrap();
-            engine.flows_ipv6 = FlowCapacity::new(ipv6).unwrap();
-            engine.umem_frames = UmemFrames::new(1 << frames).unwrap();
-            engine.frame_size = FrameSize::new(if big { 4096 } else { 2048 }).unwrap();
-            engine.watchdog = Watchdog::new(Duration::from_millis(watchdog)).unwrap();
-            let mut workers: Vec<Worker> = cores
-                .into_iter()
-                .map(|core| Worker {
-                    core: Core::new(core).unwrap(),
-                    queues: Vec::new(),
-                    process: true,
-                })
-                .collect();
-            let interfaces: Vec<Interface> = interfaces
-                .into_iter()
-                .map(|(name, mode)| Interface {
-                    name: InterfaceName::new(&name).unwrap(),
-                    mode,
-                })
-                .collect();
-            for interface in &interfaces {
-                // One for each worker first, then stretches to whom it may be.
-                let mut next = 0;
-                let mut give = |worker: &mut Worker, count: u32| {
-                    for _ in 0..count {
-                        worker.queues.push(Queue {
-                            interface: interface.name.clone(),
-                            number: next,
-                        });
-                        next += 1;
-                    }
-                };
-                workers.iter_mut().for_each(|worker| give(worker, 1));
-                for (worker, count) in &deal {
-                    let index = worker.index(workers.len());
-                    give(&mut workers[index], *count);
-                }
-            }
-            if big && let [first, .., last] = workers.as_mut_slice() {
-                engine.spread = Spread::Rps;
-                first.process = false;
-                last.queues.clear();
-            }
-            Topology::new(engine, sessions, interfaces, workers).unwrap()
-        },
-    )
-}
-
-proptest! {
-    #[test]
-    fn what_is_rendered_reads_back_as_the_same(topology in topologies()) {
-        let text = render(&topology);
-        let parsed = Topology::parse("t.toml", &text);
-        prop_assert_eq!(parsed, Ok(topology), "{}", text);
-    }
-
-    #[test]
-    fn ranges_of_queues_read_back_and_cover_what_they_were_made_of(
-        numbers in proptest::collection::vec((0usize..2, 0u32..=QueueRange::MAX), 0..20)
-    ) {
-        let names = ["eth0", "eth1"].map(|name| InterfaceName::new(name).unwrap());
-        let queues: Vec<Queue> = numbers
-            .into_iter()
-            .map(|(name, number)| Queue { interface: names[name].clone(), number })
-            .collect();
-        let ranges = QueueRange::cover(&queues);
-        let covered: Vec<Queue> = ranges.iter().flat_map(QueueRange::queues).collect();
-        prop_assert_eq!(covered, queues);
-        for range in ranges {
-            prop_assert_eq!(range.to_string().parse::<QueueRange>(), Ok(range));
-        }
-    }
-
-    /// Whatever is changed in a good file, the answer is a topology or a report.
-    #[test]
-    fn a_damaged_file_is_answered(
-        topology in topologies(), at: prop::sample::Index, with in "[\\[\\]\"=,a-z0-9\n -]{0,3}"
-    ) {
-        let mut text = render(&topology);
-        let starts: Vec<usize> = text.char_indices().map(|(start, _)| start).collect();
-        let start = starts[at.index(starts.len())];
-        let length = text[start..].chars().next().unwrap().len_utf8();
-        text.replace_range(start..start + length, &with);
-        if let Err(found) = Topology::parse("t.toml", &text) {
-            prop_assert!(found.has_errors());
-        }
     }
 }

@@ -23,8 +23,8 @@ pub enum Command {
     Check(File),
     /// Show workers, cores, queues and memory
     Show(File),
-    /// Set the NICs up for it: queues, shares, hash key, interrupts (exit code 1 when something
-    /// cannot be)
+    /// Set the NICs up for it: queues, shares, hash key, interrupts, how long packets wait for a
+    /// worker (exit code 1 when something cannot be)
     Apply(Apply),
 }
 

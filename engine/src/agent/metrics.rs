@@ -150,6 +150,12 @@ impl Agent {
         );
         per_worker(
             page,
+            "lockstep_worker_rx_polls_total",
+            "System calls made to take packets in, with `receive = \"worker\"`.",
+            vitals().map(|v| v.rx_polls.get()),
+        );
+        per_worker(
+            page,
             "lockstep_worker_evicted_flows_total",
             "Entries forgotten for new ones, the buckets being full.",
             vitals().map(|v| v.counters.evicted.get()),

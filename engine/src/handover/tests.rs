@@ -3,30 +3,10 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use lockstep_xsk::{FrameSize, RingSize, Umem, UmemConfig};
+use crate::fixtures::{FRAMES, memory};
 
-const FRAMES: u32 = 1_024;
-
-struct Memory {
-    _umem: Umem,
-    pool: FramePool,
-}
-
-fn memory() -> Memory {
-    let ring = RingSize::new(64).unwrap();
-    let (umem, pool) = Umem::new(&UmemConfig {
-        frames: FRAMES,
-        frame_size: FrameSize::Bytes2048,
-        huge_pages: false,
-        fill_ring: ring,
-        completion_ring: ring,
-    })
-    .unwrap();
-    Memory { _umem: umem, pool }
-}
-
-fn packet(memory: &mut Memory, bytes: &[u8]) -> Frame {
-    let mut frame = memory.pool.take().unwrap();
+fn packet(pool: &mut FramePool, bytes: &[u8]) -> Frame {
+    let mut frame = pool.take().unwrap();
     frame.fill(bytes).unwrap();
     frame
 }
@@ -50,7 +30,7 @@ fn delivered(worker: &mut Handover, place: usize) -> Vec<(Vec<u8>, Given)> {
 }
 
 /// Takes back all there is; returns how many frames.
-fn collect(worker: &mut Handover, place: usize, memory: &mut Memory) -> usize {
+fn collect(worker: &mut Handover, place: usize, pool: &mut FramePool) -> usize {
     let mut count = 0;
     loop {
         let mut settled = SettledBurst::new();
@@ -59,7 +39,7 @@ fn collect(worker: &mut Handover, place: usize, memory: &mut Memory) -> usize {
             return count;
         }
         for frame in settled {
-            memory.pool.put(frame);
+            pool.put(frame);
             count += 1;
         }
     }
@@ -74,14 +54,14 @@ const fn arrived(port: u8) -> Given {
 
 #[test]
 fn packets_come_in_order_with_their_interface_and_go_home() {
-    let mut memory = memory();
+    let (_umem, mut pool) = memory();
     let mut workers = Handover::between(&[None; 3], FRAMES as usize).unwrap();
     let [_, b, c] = workers.as_mut_slice() else {
         panic!("three workers")
     };
     assert_eq!(c.others(), 2);
-    c.give(1, packet(&mut memory, b"one"), arrived(3)).unwrap();
-    c.give(1, packet(&mut memory, b"two"), Given::Session(PortId(4)))
+    c.give(1, packet(&mut pool, b"one"), arrived(3)).unwrap();
+    c.give(1, packet(&mut pool, b"two"), Given::Session(PortId(4)))
         .unwrap();
     assert!(!b.has_mail(), "not before it is published");
     c.publish();
@@ -96,59 +76,59 @@ fn packets_come_in_order_with_their_interface_and_go_home() {
         ]
     );
     assert!(c.has_mail());
-    assert_eq!(collect(c, 1, &mut memory), 2);
-    assert_eq!(memory.pool.outstanding(), 0);
+    assert_eq!(collect(c, 1, &mut pool), 2);
+    assert_eq!(pool.outstanding(), 0);
 }
 
 #[test]
 fn a_worker_that_takes_nothing_leaves_frames_for_the_others() {
-    let mut memory = memory();
+    let (_umem, mut pool) = memory();
     let mut workers = Handover::between(&[None; 3], FRAMES as usize).unwrap();
     let limit = FRAMES as usize / 4 / 2;
     let given = (0..FRAMES).filter(|_| {
-        let frame = packet(&mut memory, b"lost");
+        let frame = packet(&mut pool, b"lost");
         let given = workers[0].give(1, frame, arrived(0));
-        given.map_err(|frame| memory.pool.put(frame)).is_ok()
+        given.map_err(|frame| pool.put(frame)).is_ok()
     });
     assert_eq!(given.count(), limit);
     for round in 0..FRAMES {
-        let frame = packet(&mut memory, b"kept");
+        let frame = packet(&mut pool, b"kept");
         assert!(workers[0].give(2, frame, arrived(0)).is_ok(), "{round}");
         workers[0].publish();
         assert_eq!(delivered(&mut workers[2], 0).len(), 1);
-        assert_eq!(collect(&mut workers[0], 1, &mut memory), 1);
+        assert_eq!(collect(&mut workers[0], 1, &mut pool), 1);
     }
     assert_eq!(delivered(&mut workers[1], 0).len(), limit);
-    assert_eq!(collect(&mut workers[0], 0, &mut memory), limit);
-    let frame = packet(&mut memory, b"again");
+    assert_eq!(collect(&mut workers[0], 0, &mut pool), limit);
+    let frame = packet(&mut pool, b"again");
     assert!(workers[0].give(1, frame, arrived(0)).is_ok());
 }
 
 #[test]
 fn nothing_is_given_to_oneself_to_nobody_or_to_a_worker_that_ended() {
-    let mut memory = memory();
+    let (_umem, mut pool) = memory();
     let mut workers = Handover::between(&[None; 2], FRAMES as usize).unwrap();
     drop(workers.remove(1));
     for to in [0, 1, 2, 255] {
-        let frame = packet(&mut memory, b"x");
+        let frame = packet(&mut pool, b"x");
         let frame = workers[0].give(to, frame, arrived(0)).unwrap_err();
-        memory.pool.put(frame);
+        pool.put(frame);
     }
     assert!(Handover::between(&[None; 256], FRAMES as usize).is_err());
 }
 
 #[test]
 fn a_worker_without_memory_sends_in_frames_that_it_was_lent() {
-    let mut lender = memory();
-    let mut guest = lender._umem.guest_pool();
+    let (umem, mut pool) = memory();
+    let mut guest = umem.guest_pool();
     let mut workers = Handover::between(&[None, Some(0)], FRAMES as usize).unwrap();
     let [a, b] = workers.as_mut_slice() else {
         panic!("two workers")
     };
     for _ in 0..2 {
-        a.lend(&mut lender.pool);
+        a.lend(&mut pool);
         a.publish();
-        assert_eq!(lender.pool.outstanding(), LOAN, "no more than that");
+        assert_eq!(pool.outstanding(), LOAN, "no more than that");
         let mut given = GivenBurst::new();
         b.take(0, &mut given);
         for frame in given {
@@ -168,13 +148,13 @@ fn a_worker_without_memory_sends_in_frames_that_it_was_lent() {
     let (port, length) = (PortId(2), 7);
     assert_eq!(Settled::of(frame), Settled::Loan { port, length });
     assert_eq!(frame.bytes(), b"segment");
-    settled.into_iter().for_each(|frame| lender.pool.put(frame));
+    settled.into_iter().for_each(|frame| pool.put(frame));
     // What was used is lent anew.
-    a.lend(&mut lender.pool);
-    assert_eq!(lender.pool.outstanding(), LOAN);
+    a.lend(&mut pool);
+    assert_eq!(pool.outstanding(), LOAN);
     // Loans take no room from packets.
     let given = (0..FRAMES as usize / 4).filter(|_| {
-        let frame = packet(&mut lender, b"x");
+        let frame = packet(&mut pool, b"x");
         a.give(1, frame, arrived(0)).is_ok()
     });
     assert_eq!(given.count(), FRAMES as usize / 4);
@@ -182,13 +162,13 @@ fn a_worker_without_memory_sends_in_frames_that_it_was_lent() {
 
 #[test]
 fn one_packet_at_a_time_is_timed_from_its_receipt_to_its_return() {
-    let mut memory = memory();
+    let (_umem, mut pool) = memory();
     let mut workers = Handover::between(&[None; 2], FRAMES as usize).unwrap();
     let received = Instant::now();
     // The second finds the first under way; the third comes when that was dropped over there.
     for (packets, sent, expected) in [(1, false, None), (2, true, Some(received))] {
         for _ in 0..packets {
-            let frame = packet(&mut memory, b"x");
+            let frame = packet(&mut pool, b"x");
             workers[0]
                 .give_timed(1, frame, PortId(0), received)
                 .unwrap();
@@ -222,11 +202,11 @@ fn one_packet_at_a_time_is_timed_from_its_receipt_to_its_return() {
 
 #[test]
 fn what_is_said_of_a_frame_is_what_was_meant() {
-    let mut memory = memory();
+    let (_umem, mut pool) = memory();
     let mut workers = Handover::between(&[None; 2], FRAMES as usize).unwrap();
     let (port, length) = (PortId(255), u16::MAX);
     for timed in [false, true] {
-        let frame = packet(&mut memory, b"x");
+        let frame = packet(&mut pool, b"x");
         let what = Given::Packet { port, timed };
         workers[0].give(1, frame, what).unwrap();
         workers[0].publish();
@@ -243,6 +223,6 @@ fn what_is_said_of_a_frame_is_what_was_meant() {
         let mut settled = SettledBurst::new();
         workers[0].take_back(0, &mut settled);
         assert_eq!(Settled::of(&settled[0]), what);
-        memory.pool.put(settled.remove(0));
+        pool.put(settled.remove(0));
     }
 }

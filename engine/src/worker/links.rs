@@ -30,15 +30,34 @@ pub struct Links {
     /// For each interface, the way to send by.
     pub ways_out: Vec<Option<Way>>,
     /// Packets that sessions sent by these sockets in this turn.
-    pub transmitted: u64,
+    transmitted: u64,
     /// How many packets sessions may send in one turn: all may be acknowledged at once, and what the
     /// ring has no room for is lost.
-    pub allowance: u32,
+    allowance: u32,
     /// How many they have sent in this turn, by whichever way.
-    pub spent: u32,
+    spent: u32,
 }
 
 impl Links {
+    /// Those of a worker that has no socket yet.
+    pub fn new(
+        pool: FramePool,
+        handover: Handover,
+        ways_out: Vec<Option<Way>>,
+        allowance: u32,
+    ) -> Self {
+        Links {
+            pool,
+            handover,
+            ports: Vec::new(),
+            interfaces: Vec::new(),
+            ways_out,
+            transmitted: 0,
+            allowance,
+            spent: 0,
+        }
+    }
+
     /// One burst from one socket, with the interface it came in by.
     pub fn receive(&mut self, at: usize, burst: &mut Burst) -> PortId {
         self.ports[at].receive(burst);
@@ -151,6 +170,11 @@ impl Links {
     /// System calls made to send.
     pub fn tx_wakeups(&self) -> u64 {
         self.ports.iter().map(|p| p.counters().tx_wakeups).sum()
+    }
+
+    /// System calls made to take packets in.
+    pub fn rx_polls(&self) -> u64 {
+        self.ports.iter().map(|p| p.counters().rx_polls).sum()
     }
 }
 

@@ -3,14 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use super::*;
+use crate::fixtures::{FRAMES, memory};
 use crate::handover::Handover;
 use crossbeam::queue::ArrayQueue;
 use lockstep_core::DataplaneConfig;
 use lockstep_core::replicate::stack::Transmit;
 use lockstep_wire::LinkHeader;
-use lockstep_xsk::{FramePool, FrameSize, RingSize, Umem, UmemConfig};
+use lockstep_xsk::FramePool;
 
-const FRAMES: u32 = 1_024;
 const ALLOWANCE: u32 = 5;
 
 /// A worker, and the one that hands it packets and lends it frames.
@@ -22,15 +22,7 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        let ring = RingSize::new(64).unwrap();
-        let (umem, pool) = Umem::new(&UmemConfig {
-            frames: FRAMES,
-            frame_size: FrameSize::Bytes2048,
-            huge_pages: false,
-            fill_ring: ring,
-            completion_ring: ring,
-        })
-        .unwrap();
+        let (umem, pool) = memory();
         let mut ends = Handover::between(&[None, Some(0)], FRAMES as usize).unwrap();
         let (far, near) = (ends.pop().unwrap(), ends.pop().unwrap());
         let dataplane = Dataplane::new(&DataplaneConfig {
@@ -41,16 +33,12 @@ impl Pair {
         });
         let vitals = Vitals::new(Arc::clone(dataplane.counters()));
         let worker = Worker {
-            links: Links {
-                pool: umem.guest_pool(),
-                handover: far,
-                ports: Vec::new(),
-                interfaces: Vec::new(),
-                ways_out: vec![Some(Way::Lender(0))],
-                transmitted: 0,
-                allowance: ALLOWANCE,
-                spent: 0,
-            },
+            links: Links::new(
+                umem.guest_pool(),
+                far,
+                vec![Some(Way::Lender(0))],
+                ALLOWANCE,
+            ),
             burst: Burst::new(&umem),
             dataplane,
             sessions: Sessions::new(Arc::new(ArrayQueue::new(1)), None),
@@ -167,16 +155,7 @@ fn what_is_lent_can_be_written_into_after_one_flush() {
         near,
         pool,
     } = Pair::new();
-    let mut lender = Links {
-        pool,
-        handover: near,
-        ports: Vec::new(),
-        interfaces: Vec::new(),
-        ways_out: Vec::new(),
-        transmitted: 0,
-        allowance: ALLOWANCE,
-        spent: 0,
-    };
+    let mut lender = Links::new(pool, near, Vec::new(), ALLOWANCE);
     lender.flush().unwrap();
     let now = Now::since(worker.epoch);
     worker.take_in(1, now).unwrap();

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use lockstep_xsk::{PortOptions, RingSize, UmemConfig};
-use support::{Namespace, Program, Worker, packet};
+use support::{Namespace, Worker, in_a_row_with, packet};
 
 const WARM_UP: u64 = 50_000;
 const PACKETS: u64 = 1_000_000;
@@ -38,22 +38,9 @@ fn median(samples: &mut [f64]) -> f64 {
 }
 
 fn main() {
-    let namespace = Namespace::new();
-    namespace.veth("a0", "a1", 2);
-    namespace.veth("b0", "b1", 2);
-    namespace.run(|| {
-        let program = Program::load();
-        program.attach("redirect", "a1", true);
-        program.attach("redirect", "b1", true);
-        let (config, options) = (UmemConfig::default(), PortOptions::default());
-        let mut generator = Worker::new(&config);
-        generator.bind("a0", 0, &options);
-        let mut sink = Worker::new(&config);
-        program.steer(sink.bind("b1", 1, &options));
-        let mut worker = Worker::new(&config);
-        program.steer(worker.bind("a1", 0, &options));
-        worker.bind("b0", 1, &options);
-        forward(&mut worker, &mut generator, &mut sink);
+    let (config, options) = (UmemConfig::default(), PortOptions::default());
+    in_a_row_with(&config, &options, |[generator, worker, sink]| {
+        forward(worker, generator, sink);
     });
     rings_alone();
 }

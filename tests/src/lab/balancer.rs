@@ -99,6 +99,13 @@ impl Balancer {
         fs::write(self.topology_file(), text).context("cannot write the topology")
     }
 
+    /// A line of `[engine]` in its topology. To be called before the engine is started.
+    pub fn set_engine(&self, line: &str) -> Result<()> {
+        let text = self.topology();
+        let text = text.replacen("[engine]\n", &format!("[engine]\n{line}\n"), 1);
+        fs::write(self.topology_file(), text).context("cannot write the topology")
+    }
+
     /// A small file system in memory, at a directory of this name.
     pub fn tmpfs(&self, name: &str, size: u64) -> Result<Tmpfs> {
         Tmpfs::mount(self.dir.join(name), size)

@@ -14,6 +14,7 @@ fn scenario_workers_under_rss_process_what_comes_to_their_queues() {
         let link = load(lab, Version::V4)?;
         let balancer = &lab.balancers[0];
         ensure!(balancer.metric("lockstep_worker_taken_over_packets_total")? == 0);
+        ensure!(balancer.metric("lockstep_worker_rx_polls_total")? == 0);
         let received = balancer.status()?.received_by_worker()?;
         ensure!(received.iter().all(|&n| n > 1_000), "{received:?}");
         ensure!(link > 0);
@@ -116,6 +117,34 @@ fn scenario_workers_topology_apply_sets_what_a_veth_has_and_says_what_it_has_not
             ensure!(said == [&[queues], cannot.as_slice()].concat(), "{said:#?}");
         }
         load(lab, Version::V4)?;
+        Ok(())
+    });
+}
+
+#[test]
+fn scenario_workers_take_packets_in_themselves_where_the_topology_says_so() {
+    scenario(&Lab::builder(), |lab| {
+        let balancer = &lab.balancers[0];
+        balancer.set_engine("receive = \"worker\"")?;
+        let file = balancer.topology_file().display().to_string();
+        let missing = "eth0 does not leave its packets to workers";
+        let mend = format!("`lockstep topology apply {file}`");
+        let check = || balancer.cli_text(&["topology", "check", &file]);
+        ensure!(check()?.contains(missing));
+        let found = balancer.run(&["doctor", "--topology", &file])?.stdout;
+        let found = String::from_utf8(found)?;
+        ensure!(found.contains(missing) && found.contains(&mend), "{found}");
+        let said = balancer.run(&["topology", "apply", &file])?.stdout;
+        let said = String::from_utf8(said)?;
+        for prepared in ["napi_defer_hard_irqs", "gro_flush_timeout"] {
+            let done = |line: &str| line.contains(prepared) && line.contains(": done (");
+            ensure!(said.lines().any(done), "{prepared}: {said}");
+        }
+        ensure!(!check()?.contains(missing));
+        load(lab, Version::V4)?;
+        let balancer = &lab.balancers[0];
+        let polls = balancer.metric("lockstep_worker_rx_polls_total")?;
+        ensure!(polls > 100, "it has asked {polls} times");
         Ok(())
     });
 }

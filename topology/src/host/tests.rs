@@ -110,8 +110,30 @@ fn a_device_has_its_driver_node_and_queues() {
             numa_node: Some(1),
             mtu: 1500,
             up: true,
+            deferral: None,
             addresses: Vec::new(),
         }
+    );
+}
+
+#[test]
+fn how_long_a_device_leaves_its_packets_to_a_worker_is_read() {
+    let fake = FakeHost::new();
+    // The second as long as a kernel with 64 bits takes it.
+    let files = [
+        ("napi_defer_hard_irqs", "2\n"),
+        ("gro_flush_timeout", "20000000000\n"),
+    ];
+    fake.interface("eth0", &files);
+    fake.interface("eth1", &files[..1]);
+    let deferral = |name: &str| fake.discover().interfaces[name].deferral;
+    let (polls, nanoseconds) = (2, 20_000_000_000);
+    assert_eq!(deferral("eth0"), Some(Deferral { polls, nanoseconds }));
+    assert_eq!(deferral("eth1"), None, "it takes both");
+    fake.interface("eth2", &[("gro_flush_timeout", "soon\n"), files[0]]);
+    assert_eq!(
+        fake.error(),
+        "/sys/class/net/eth2/gro_flush_timeout holds \"soon\", not a number"
     );
 }
 

@@ -1,6 +1,8 @@
 //! Checks against a host, and the proposals for one.
 
 use super::*;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
 
 fn cores(range: std::ops::Range<u32>) -> BTreeSet<u32> {
     range.collect()
@@ -16,6 +18,10 @@ fn device(queues: u32, node: Option<u32>) -> HostInterface {
         numa_node: node,
         mtu: 1500,
         up: true,
+        deferral: Some(Deferral {
+            polls: 0,
+            nanoseconds: 0,
+        }),
         addresses: vec!["192.0.2.2".parse().unwrap()],
     }
 }
@@ -168,6 +174,51 @@ fn what_the_host_cannot_do_is_named_with_its_line() {
         let mut host = host();
         change(&mut host);
         assert_eq!(check(&topology(), &host).to_string(), *report);
+    }
+}
+
+#[test]
+fn an_interface_leaves_its_packets_to_workers_that_are_to_take_them_in() {
+    let polls = |polls, nanoseconds| Some(Deferral { polls, nanoseconds });
+    let not_as = |found: &str| {
+        format!(
+            "t.toml:6:8: warning: eth0 does not leave its packets to workers as `receive = \
+             \"worker\"` needs it: {found}, not napi_defer_hard_irqs 2 and gro_flush_timeout \
+             20000; `lockstep topology apply t.toml`"
+        )
+    };
+    let rows = [
+        (polls(2, 20_000), String::new()),
+        (
+            polls(0, 0),
+            not_as("napi_defer_hard_irqs 0 and gro_flush_timeout 0"),
+        ),
+        (
+            polls(2, 0),
+            not_as("napi_defer_hard_irqs 2 and gro_flush_timeout 0"),
+        ),
+        (
+            polls(0, 20_000),
+            not_as("napi_defer_hard_irqs 0 and gro_flush_timeout 20000"),
+        ),
+        (
+            None,
+            "t.toml:6:8: warning: eth0 cannot leave its packets to workers (`receive = \
+             \"worker\"`): this kernel has no napi_defer_hard_irqs and gro_flush_timeout; \
+             `receive = \"kernel\"`, or a newer kernel"
+                .to_owned(),
+        ),
+    ];
+    let text = "[engine]\naddresses = [\"192.0.2.10\"]\nreceive = \"worker\"\n\
+                flows_ipv4 = 1000000\n[[interface]]\nname = \"eth0\"\n\
+                [[worker]]\ncore = 1\nqueues = [\"eth0:0-1\"]\n";
+    let by_workers = Topology::parse("t.toml", text).unwrap();
+    for (deferral, report) in rows {
+        let mut host = host();
+        eth0(&mut host).deferral = deferral;
+        assert_eq!(check(&by_workers, &host).to_string(), report);
+        // The kernel's software interrupt does without.
+        assert_eq!(check(&topology(), &host).to_string(), "");
     }
 }
 

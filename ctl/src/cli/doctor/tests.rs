@@ -5,7 +5,7 @@
 use super::facts::{Engine, Facts, Irq, Kind, Probe, Reached, ServerFacts, ServerInterface};
 use super::{Finding, Report, Severity, judge, server};
 use lockstep_api as api;
-use lockstep_topology::{Host, HostInterface, InterfaceKind, Topology};
+use lockstep_topology::{Deferral, Host, HostInterface, InterfaceKind, Topology};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -24,6 +24,7 @@ fn good() -> Facts {
         numa_node: Some(0),
         mtu: 1_600,
         up: true,
+        deferral: None,
         addresses: Vec::new(),
     };
     let cores = BTreeSet::from([0, 1, 2]);
@@ -173,6 +174,21 @@ fn what_the_topology_check_says_is_said() {
         |facts| {
             facts.host.interfaces.get_mut("eth0").unwrap().numa_node = Some(1);
             facts.host.nodes = [(0, [1].into()), (1, [0, 2].into())].into();
+        },
+    );
+    one(
+        Severity::Warning,
+        &[
+            "eth0 does not leave its packets to workers",
+            "gro_flush_timeout 0, not napi_defer_hard_irqs",
+            "-> `lockstep topology apply t.toml`",
+        ],
+        |facts| {
+            let text = TOPOLOGY.replacen("[engine]", "[engine]\nreceive = \"worker\"", 1);
+            facts.topology = Some(Topology::parse("t.toml", &text).map_err(|e| e.to_string()));
+            let (polls, nanoseconds) = (0, 0);
+            facts.host.interfaces.get_mut("eth0").unwrap().deferral =
+                Some(Deferral { polls, nanoseconds });
         },
     );
     one(

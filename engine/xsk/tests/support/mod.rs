@@ -266,8 +266,18 @@ impl Worker {
     }
 }
 
-/// A sender on `a0`, a worker between `a1` and `b0`, and a sink on `b1`, in a namespace of their own.
+/// A sender on `a0`, a worker between `a1` and `b0`, and a sink on `b1`, in a namespace of their own;
+/// with small rings.
 pub fn in_a_row(test: impl FnOnce([&mut Worker; 3]) + Send) {
+    in_a_row_with(&small(), &small_rings(), test);
+}
+
+/// The same with memory and rings of these sizes.
+pub fn in_a_row_with(
+    config: &UmemConfig,
+    options: &PortOptions,
+    test: impl FnOnce([&mut Worker; 3]) + Send,
+) {
     let namespace = Namespace::new();
     namespace.veth("a0", "a1", 2);
     namespace.veth("b0", "b1", 2);
@@ -275,11 +285,11 @@ pub fn in_a_row(test: impl FnOnce([&mut Worker; 3]) + Send) {
         let program = Program::load();
         program.attach("redirect", "a1", true);
         program.attach("redirect", "b1", true);
-        let (mut sender, mut sink) = (Worker::on("a0", 0), Worker::on("b1", 1));
-        let mut worker = Worker::new(&small());
-        program.steer(worker.bind("a1", 0, &small_rings()));
-        worker.bind("b0", 1, &small_rings());
-        program.steer(&sink.ports[0]);
+        let [mut sender, mut worker, mut sink] = [config; 3].map(Worker::new);
+        sender.bind("a0", 0, options);
+        program.steer(sink.bind("b1", 1, options));
+        program.steer(worker.bind("a1", 0, options));
+        worker.bind("b0", 1, options);
         test([&mut sender, &mut worker, &mut sink]);
     });
 }
