@@ -17,6 +17,7 @@ mod replicate;
 mod report;
 mod session_bench;
 mod site;
+mod written;
 
 use clap::{Parser, Subcommand};
 use std::net::Ipv4Addr;

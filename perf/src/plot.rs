@@ -12,7 +12,7 @@ mod scale;
 mod shape;
 
 pub use frame::{name_of, source};
-pub use scale::{grouped, short};
+pub use scale::short;
 
 use crate::figure::{Figure, Kind};
 use anyhow::{Context, Result, ensure};

@@ -1,6 +1,7 @@
 //! The comparison's figures, for the report to draw.
 
 use super::case::Case;
+use super::failed::Row;
 use super::ratio::{Bound, Ratio};
 use super::results::{Latency, LatencyLoad, PacketLoad, Packets, Requests, Results, Share};
 use crate::figure::{Axis, Fact, Figure, Kind, Point, Series};
@@ -38,12 +39,23 @@ fn bars(id: String, title: String, y: (&str, &str)) -> Figure {
     }
 }
 
-/// A sentence for each case in the figure.
-fn differs(results: &Results, names: impl Fn(&str) -> bool) -> Vec<String> {
-    (results.cases.iter())
-        .filter(|about| names(&about.case))
+/// A sentence for each case in the figure, and one for each that lacks rounds.
+fn differs<R: Row>(results: &Results, rows: &[&R]) -> Vec<String> {
+    let named = |case: &str| rows.iter().any(|row| row.case() == case);
+    let mut sentences: Vec<String> = (results.cases.iter())
+        .filter(|about| named(&about.case))
         .map(|about| format!("{}: {}", about.case, about.differs))
-        .collect()
+        .collect();
+    for row in rows {
+        if let Some(rounds) = results.rounds_of(*row) {
+            let (case, part) = (row.case(), row.part().name());
+            let sentence = format!("{case}, {part}: {rounds}; the others failed.");
+            if !sentences.contains(&sentence) {
+                sentences.push(sentence);
+            }
+        }
+    }
+    sentences
 }
 
 fn packets(results: &Results, bytes: usize) -> Figure {
@@ -81,7 +93,7 @@ fn packets(results: &Results, bytes: usize) -> Figure {
             ))
         })
         .collect();
-    figure.differs = differs(results, |case| rows.iter().any(|row| row.case == case));
+    figure.differs = differs(results, &rows);
     let bound = rows.iter().filter(|row| row.bound_by_generator);
     figure.differs.extend(bound.map(|row| {
         format!(
@@ -143,8 +155,8 @@ fn requests(results: &Results) -> Figure {
             ))
         }));
     }
-    let labels = figure.labels.clone();
-    figure.differs = differs(results, |case| labels.iter().any(|label| label == case));
+    let rows: Vec<&Requests> = results.requests.iter().collect();
+    figure.differs = differs(results, &rows);
     figure
 }
 
@@ -199,7 +211,7 @@ fn latency(results: &Results, load: LatencyLoad, share: Share) -> Figure {
             ))
         })
         .collect();
-    figure.differs = differs(results, |case| rows.iter().any(|row| row.case == case));
+    figure.differs = differs(results, &rows);
     figure
 }
 
@@ -219,3 +231,6 @@ fn peer(case: &str, of: impl Fn(Case) -> Case) -> &'static str {
     let case = Case::value_variants().iter().find(|c| c.name() == case);
     case.map_or("its peer", |&case| of(case).name())
 }
+
+#[cfg(test)]
+mod tests;

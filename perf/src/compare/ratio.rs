@@ -1,6 +1,7 @@
 //! What one case carries, held against what another does.
 
 use super::case::Case;
+use super::failed::Row;
 use crate::measure::rounded;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -31,9 +32,7 @@ pub struct Ratio {
 }
 
 /// A row that is held against others.
-pub trait Held {
-    /// The name of its case.
-    fn case(&self) -> &str;
+pub trait Held: Row {
     /// Whether both have the same load.
     fn is_like(&self, other: &Self) -> bool;
     /// What it carries a second.
@@ -79,17 +78,30 @@ impl fmt::Display for Ratio {
     }
 }
 
+/// The ratio, and whom to; `-` where there is none, or where a case would be held against itself.
+pub fn held(ratio: Option<&Ratio>, case: &str) -> String {
+    let ratio = ratio.filter(|ratio| ratio.to != case);
+    ratio.map_or("-".to_owned(), |ratio| format!("{ratio} {}", ratio.to))
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::failed::Part;
     use super::*;
 
-    struct Row(Case, f64, bool);
+    struct Line(Case, f64, bool);
 
-    impl Held for Row {
+    impl Row for Line {
         fn case(&self) -> &str {
             self.0.name()
         }
 
+        fn part(&self) -> Part {
+            Part::Packets
+        }
+    }
+
+    impl Held for Line {
         fn is_like(&self, _: &Self) -> bool {
             true
         }
@@ -107,8 +119,8 @@ mod tests {
     fn a_ratio_says_which_side_may_carry_more() {
         let of = |ours: bool, theirs: bool| {
             let all = [
-                Row(Case::Haproxy, 3.0, ours),
-                Row(Case::NftablesDnat, 2.0, theirs),
+                Line(Case::Haproxy, 3.0, ours),
+                Line(Case::NftablesDnat, 2.0, theirs),
             ];
             Ratio::of(&all[0], Case::NftablesDnat, &all).map(|ratio| ratio.to_string())
         };
@@ -120,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_row_is_as_much_as_itself_and_no_ratio_to_what_was_not_measured() {
-        let all = [Row(Case::Haproxy, 3.0, true)];
+        let all = [Line(Case::Haproxy, 3.0, true)];
         let own = Ratio::of(&all[0], Case::Haproxy, &all);
         assert_eq!(own.map(|ratio| ratio.to_string()).as_deref(), Some("1.00"));
         assert_eq!(Ratio::of(&all[0], Case::NftablesDnat, &all), None);

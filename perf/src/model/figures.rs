@@ -6,7 +6,7 @@ use super::ecmp::Way;
 use super::hosts::{Hosts, NIC, Needed, PACKETS};
 use crate::figure::{Axis, Fact, Figure, Kind, Point, Series};
 use crate::measure::{median, rounded};
-use crate::plot::grouped;
+use crate::written::grouped;
 
 /// What stands beside simulated values.
 const MODEL: &str = "the model";

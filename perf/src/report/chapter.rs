@@ -2,7 +2,7 @@
 //! measures it again.
 
 use super::figures::{GROUPS, group};
-use super::table;
+use super::{cell, table};
 use crate::experiments;
 use crate::figure::{Fact, Figure, Kind, Point, Series};
 use crate::plot::short;
@@ -317,12 +317,6 @@ fn over_time(text: &mut String, figure: &Figure) {
     let head = ["", "median over time", "least", "most"];
     table(text, &head, all(figure).zip(names(figure)).map(row));
     text.push('\n');
-}
-
-/// Text as it may stand in a table and in a link.
-fn cell(text: &str) -> String {
-    let kept = text.trim().replace(['\n', '\r'], " ");
-    kept.replace('|', "/").replace('[', "(").replace(']', ")")
 }
 
 #[cfg(test)]

@@ -265,6 +265,7 @@ fn fewer_connections_than_were_asked_for_are_told() {
         requests,
         latencies,
         goals: Vec::new(),
+        failed: Vec::new(),
     };
     let told = results.fewer_connections();
     assert_eq!(told, ["nginx-stream at 50 %: 37 of 64 connections"]);
