@@ -25,7 +25,7 @@ mod streams;
 mod table;
 
 pub use failed::Row;
-pub use goals::{Goal, in_percent};
+pub use goals::{Goal, Outcome, goals, in_percent};
 pub use ratio::held;
 pub use results::{Latency, PacketLoad, Packets, Requests, Results};
 
@@ -36,7 +36,6 @@ use anyhow::{Context, Result, bail, ensure};
 use case::Case;
 use clap::ValueEnum;
 use failed::Failed;
-use goals::goals;
 use lockstep_tests::lab::interrupted;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
@@ -375,7 +374,6 @@ impl<'a> Comparison<'a> {
             flows: self.arguments.flows,
             connections: self.arguments.connections,
             cases: self.cases.iter().map(about).collect(),
-            goals: goals(&packets, &requests, &latencies),
             packets,
             requests,
             latencies,

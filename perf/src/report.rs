@@ -202,7 +202,7 @@ fn name(row: &Value, key: &str) -> String {
 fn number(value: &Value, decimals: usize) -> String {
     value
         .as_f64()
-        .map_or("-".to_owned(), |n| format!("{n:.decimals$}"))
+        .map_or("-".to_owned(), |n| crate::written::decimals(n, decimals))
 }
 
 fn thousands(value: &Value) -> String {

@@ -23,6 +23,20 @@ pub fn thousands(number: f64) -> String {
     format!("{sign}{}", grouped(whole.abs() as u64))
 }
 
+/// With so many decimals: `36,749.60`.
+pub fn decimals(number: f64, decimals: usize) -> String {
+    let text = format!("{:.decimals$}", number.abs());
+    let (whole, fraction) = text.split_at(text.find('.').unwrap_or(text.len()));
+    let Ok(whole) = whole.parse() else {
+        return thousands(number);
+    };
+    let nothing = !text
+        .bytes()
+        .any(|digit| digit.is_ascii_digit() && digit != b'0');
+    let sign = if number < 0.0 && !nothing { "-" } else { "" };
+    format!("{sign}{}{fraction}", grouped(whole))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,5 +57,18 @@ mod tests {
             assert_eq!(thousands(number), written, "{number}");
         }
         assert_eq!(grouped(1_000), "1,000");
+    }
+
+    #[test]
+    fn decimals_stand_behind_thousands() {
+        for (number, places, written) in [
+            (36_749.6, 2, "36,749.60"),
+            (-1_234.56, 1, "-1,234.6"),
+            (-0.001, 2, "0.00"),
+            (1.5, 0, "2"),
+            (f64::NAN, 2, "-"),
+        ] {
+            assert_eq!(decimals(number, places), written, "{number}");
+        }
     }
 }

@@ -2,7 +2,6 @@
 
 use super::case::Case;
 use super::failed::{Failed, Row, rounds_left};
-use super::goals::Goal;
 use super::ratio::{Held, Ratio};
 use super::requests;
 use crate::machine::Machine;
@@ -217,8 +216,6 @@ pub struct Results {
     pub requests: Vec<Requests>,
     /// Latency at shares of the slowest's maximum.
     pub latencies: Vec<Latency>,
-    /// What the project has set itself.
-    pub goals: Vec<Goal>,
     /// Rounds that failed and are in no figure.
     #[serde(default)]
     pub failed: Vec<Failed>,
@@ -344,6 +341,13 @@ pub struct Latency {
     pub trials: usize,
     /// Those of them in which something, be it the case itself, stood still for 20 ms or longer.
     pub stalled: usize,
+}
+
+impl Latency {
+    /// Whether something stood still in half of the trials or more: the medians are then of that.
+    pub fn mostly_stalled(&self) -> bool {
+        self.stalled > 0 && 2 * self.stalled >= self.trials
+    }
 }
 
 impl Results {

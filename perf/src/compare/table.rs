@@ -1,7 +1,7 @@
 //! What the comparison came to, on the terminal.
 
 use super::failed::Row;
-use super::goals::in_percent;
+use super::goals::{Goal, Outcome, goals, in_percent};
 use super::ratio::held;
 use super::results::{Latency, LatencyLoad, PacketLoad, Results};
 use crate::written::{grouped, thousands};
@@ -48,31 +48,34 @@ pub fn print(results: &Results) {
     for about in &results.cases {
         println!("  {}: {}", about.case, about.differs);
     }
-    if !results.goals.is_empty() {
-        let quick = if results.quick {
-            " (of a short run: no result)"
-        } else {
-            ""
-        };
-        println!("\nGoals{quick}");
+    let quick = if results.quick {
+        " (of a short run: no result)"
+    } else {
+        ""
+    };
+    println!("\nGoals{quick}");
+    for goal in goals(results) {
+        println!("  {}", told(&goal));
     }
-    for goal in &results.goals {
-        let notes: Vec<String> = goal.notes.iter().map(|note| format!("; {note}")).collect();
-        println!(
-            "  {} {}: {}{} (wanted: {} {}){}",
-            if goal.met {
-                "reached    "
-            } else {
-                "not reached"
-            },
-            goal.goal,
-            goal.bound.sign(),
-            goal.measured,
-            if goal.at_least { "at least" } else { "at most" },
-            goal.wanted,
-            notes.concat(),
-        );
-    }
+}
+
+/// A goal in a line.
+fn told(goal: &Goal) -> String {
+    let outcome = match goal.outcome {
+        Outcome::Met => "reached",
+        Outcome::Missed => "not reached",
+        Outcome::NotKnown => "not known",
+        Outcome::NotMeasured => "not measured",
+    };
+    let side = if goal.at_least { "at least" } else { "at most" };
+    let notes: Vec<String> = goal.notes.iter().map(|note| format!("; {note}")).collect();
+    format!(
+        "{outcome:<12} {}: {} (wanted: {side} {}){}",
+        goal.goal,
+        goal.figure(),
+        goal.wanted,
+        notes.concat()
+    )
 }
 
 fn packets(results: &Results) -> Table {

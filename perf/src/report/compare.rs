@@ -2,7 +2,7 @@
 
 use super::{cell, table};
 use crate::compare::{
-    Goal, Latency, PacketLoad, Packets, Requests, Results, Row, held, in_percent,
+    Goal, Latency, Outcome, PacketLoad, Packets, Requests, Results, Row, goals, held, in_percent,
 };
 use crate::written::{grouped, thousands};
 
@@ -38,7 +38,7 @@ pub fn tables(text: &mut String, results: &Results) {
     if results.quick {
         text.push_str("**Of a short run: nothing is judged by it.**\n\n");
     }
-    goals(text, &results.goals);
+    goals_of(text, &goals(results));
 }
 
 fn cases(text: &mut String, results: &Results) {
@@ -208,13 +208,18 @@ fn failed(text: &mut String, results: &Results) {
     }
 }
 
-fn goals(text: &mut String, goals: &[Goal]) {
+fn goals_of(text: &mut String, goals: &[Goal]) {
     let row = |goal: &Goal| {
         let side = if goal.at_least { "≥" } else { "≤" };
-        let met = if goal.met { "yes" } else { "no" };
+        let met = match goal.outcome {
+            Outcome::Met => "yes",
+            Outcome::Missed => "no",
+            Outcome::NotKnown => "not known",
+            Outcome::NotMeasured => "not measured",
+        };
         vec![
-            goal.goal.clone(),
-            format!("{}{:.2}", goal.bound.sign(), goal.measured),
+            goal.goal.to_owned(),
+            goal.figure(),
             format!("{side} {:.2}", goal.wanted),
             met.to_owned(),
             goal.notes.join("; "),

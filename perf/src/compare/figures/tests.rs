@@ -40,7 +40,6 @@ fn results() -> Results {
         packets,
         requests,
         latencies,
-        goals: Vec::new(),
         failed: Vec::new(),
     }
 }

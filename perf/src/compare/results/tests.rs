@@ -264,7 +264,6 @@ fn fewer_connections_than_were_asked_for_are_told() {
         packets,
         requests,
         latencies,
-        goals: Vec::new(),
         failed: Vec::new(),
     };
     let told = results.fewer_connections();
