@@ -25,6 +25,7 @@ mod streams;
 mod table;
 
 pub use failed::Row;
+pub use figures::figures;
 pub use goals::{Goal, Outcome, goals, in_percent};
 pub use ratio::held;
 pub use results::{Latency, PacketLoad, Packets, Requests, Results};
@@ -139,9 +140,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     table::print(&results);
     let directory = arguments.results.directory();
     write(&directory.join("compare.json"), &results)?;
-    for figure in figures::all(&results, &arguments.bytes) {
-        figure.save(&directory)?;
-    }
     println!("It took {:.0} s", begin.elapsed().as_secs_f64());
     if !comparison.failed.is_empty() {
         let lines: Vec<String> = comparison.failed.iter().map(Failed::to_string).collect();

@@ -19,6 +19,7 @@ const BEGIN: &str = "<!-- results: written by `lockstep-perf report` -->";
 const END: &str = "<!-- end of results -->";
 const PAGE: &str = "docs/src/performance.md";
 const RESULTS: &str = "perf/results";
+const COMPARISON: &str = "compare.json";
 const PICTURES: &str = "docs/src/figures";
 
 /// What `lockstep-perf report` is told.
@@ -59,7 +60,7 @@ fn quick(results: &Path) -> anyhow::Result<()> {
     let figures = figures::load(results)?;
     if figures.is_empty() {
         bail!(
-            "there are no figures in {}: QUICK=1 make experiments measures some",
+            "there are no short runs in {}: QUICK=1 make experiments and QUICK=1 make compare make some",
             results.display()
         );
     }
@@ -67,8 +68,8 @@ fn quick(results: &Path) -> anyhow::Result<()> {
     figures::write(&figures::draw(&figures)?, &directory.join("figures"))?;
     let page = directory.join("experiments.md");
     let mut text = chapter::page(&figures);
-    if results.join("compare.json").exists() {
-        compare::tables(&mut text, &read(results, "compare.json")?);
+    if results.join(COMPARISON).exists() {
+        compare::tables(&mut text, &read(results, COMPARISON)?);
     }
     std::fs::write(&page, text)?;
     println!("written to {}", page.display());
@@ -140,7 +141,7 @@ fn tables(root: &Path) -> anyhow::Result<String> {
             ]
         }),
     );
-    compare::tables(&mut text, &read(&root.join(RESULTS), "compare.json")?);
+    compare::tables(&mut text, &read(&root.join(RESULTS), COMPARISON)?);
     replicate::alone(&mut text, &rows(root, "session.json")?);
     replicate::tables(&mut text, &rows(root, "replicate.json")?);
     text.push('\n');

@@ -42,15 +42,15 @@ pub trait Held: Row {
 }
 
 impl Ratio {
-    /// Of a row to that of `peer` with the same load; none where there is none among `all`.
+    /// Of a row to that of `peer` with the same load; none where there is none among `all`, and none of a
+    /// case to itself.
     pub fn of<R: Held>(row: &R, peer: Case, all: &[R]) -> Option<Self> {
-        let peer = (all.iter()).find(|other| other.case() == peer.name() && row.is_like(other))?;
+        let mut others = all.iter().filter(|other| other.case() != row.case());
+        let peer = others.find(|other| other.case() == peer.name() && row.is_like(other))?;
         Some(Ratio {
             to: peer.case().to_owned(),
             ratio: rounded(row.per_second() / peer.per_second(), 2),
             bound: match (row.may_be_more(), peer.may_be_more()) {
-                // As much as itself, whatever that is.
-                _ if peer.case() == row.case() => Bound::Exact,
                 (false, false) => Bound::Exact,
                 (true, false) => Bound::AtLeast,
                 (false, true) => Bound::AtMost,
@@ -78,7 +78,7 @@ impl fmt::Display for Ratio {
     }
 }
 
-/// The ratio, and whom to; `-` where there is none, or where a case would be held against itself.
+/// The ratio, and whom to; `-` where there is none. Results of some time ago have such of a case to itself.
 pub fn held(ratio: Option<&Ratio>, case: &str) -> String {
     let ratio = ratio.filter(|ratio| ratio.to != case);
     ratio.map_or("-".to_owned(), |ratio| format!("{ratio} {}", ratio.to))
@@ -131,10 +131,21 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_as_much_as_itself_and_no_ratio_to_what_was_not_measured() {
-        let all = [Line(Case::Haproxy, 3.0, true)];
-        let own = Ratio::of(&all[0], Case::Haproxy, &all);
-        assert_eq!(own.map(|ratio| ratio.to_string()).as_deref(), Some("1.00"));
+    fn a_row_is_held_against_neither_itself_nor_what_was_not_measured() {
+        // Another round's would be another rate.
+        let all = [
+            Line(Case::Haproxy, 3.0, true),
+            Line(Case::Haproxy, 2.0, true),
+        ];
+        assert_eq!(Ratio::of(&all[0], Case::Haproxy, &all), None);
         assert_eq!(Ratio::of(&all[0], Case::NftablesDnat, &all), None);
+        let own = Ratio {
+            to: "haproxy".to_owned(),
+            ratio: 1.5,
+            bound: Bound::Exact,
+        };
+        assert_eq!(held(Some(&own), "haproxy"), "-");
+        assert_eq!(held(Some(&own), "nginx-stream"), "1.50 haproxy");
+        assert_eq!(held(None, "haproxy"), "-");
     }
 }

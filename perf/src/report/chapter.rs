@@ -17,7 +17,7 @@ const MOST_ROWS: usize = 16;
 const HEAD: &str = "\
 # Experiments
 
-<!-- All of this page is written by `lockstep-perf report`, from perf/results/figures/*.json. -->
+<!-- All of this page is written by `lockstep-perf report`, from perf/results: compare.json and figures/*.json. -->
 
 What Lockstep follows was evaluated by its authors, and what it competes with is on everybody's machine. This page has both:
 the evaluations of three works repeated with Lockstep, each figure of theirs beside ours; Lockstep beside nftables, HAProxy, nginx
