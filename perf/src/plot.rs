@@ -11,7 +11,7 @@ mod raster;
 mod scale;
 mod shape;
 
-pub use frame::{name_of, source};
+pub use frame::{has_spread, name_of, source};
 pub use scale::short;
 
 use crate::figure::{Figure, Kind};

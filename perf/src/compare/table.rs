@@ -4,12 +4,16 @@ use super::failed::Row;
 use super::goals::{Goal, Outcome, goals, in_percent};
 use super::ratio::held;
 use super::results::{Latency, LatencyLoad, PacketLoad, Results};
+use crate::figure::SHORT_RUN;
 use crate::written::{grouped, thousands};
 use comfy_table::{CellAlignment, Table, presets};
 use std::collections::BTreeSet;
 
 /// All tables.
 pub fn print(results: &Results) {
+    if results.quick {
+        println!("\n{SHORT_RUN}");
+    }
     println!(
         "\nPackets a second at most (median of {}, and spread)",
         results.rounds

@@ -4,6 +4,7 @@ use super::{cell, table};
 use crate::compare::{
     Goal, Latency, Outcome, PacketLoad, Packets, Requests, Results, Row, goals, held, in_percent,
 };
+use crate::figure::SHORT_RUN;
 use crate::written::{grouped, thousands};
 
 /// All of them.
@@ -12,7 +13,7 @@ pub fn tables(text: &mut String, results: &Results) {
         "\nBeside nftables, HAProxy, nginx and the kernel (`perf/results/compare.json`):\n\n",
     );
     if results.quick {
-        text.push_str("**From a short run, to try the tool out: no result.**\n\n");
+        text.push_str(&format!("**{SHORT_RUN}**\n\n"));
     }
     let (rounds, machine) = (results.rounds, &results.machine);
     text.push_str(&format!("{rounds} rounds; {}.\n\n", machine.line()));
