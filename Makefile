@@ -74,8 +74,7 @@ bench: deps ## measure the dataplane and the replicator in memory, into perf/res
 
 compare: deps ## measure beside nftables, HAProxy, nginx, and forwarding alone (QUICK=1: briefly)
 	cargo build --locked --release -p lockstep-perf -p lockstep-engine -p lockstep-ctl
-	$(SUDO) target/release/lockstep-perf compare $(if $(QUICK),--quick)
-	$(REPORT)
+	$(SUDO) target/release/lockstep-perf compare $(if $(QUICK),--quick); status=$$?; $(REPORT) && exit $$status
 
 bench-replicate: deps ## measure replicated sessions beside HAProxy, into perf/results
 	cargo build --locked --release -p lockstep-perf -p lockstep-engine -p lockstep-ctl

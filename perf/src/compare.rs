@@ -13,6 +13,7 @@
 
 mod case;
 mod engine;
+mod failed;
 mod figures;
 mod goals;
 mod latency;
@@ -23,8 +24,11 @@ mod results;
 mod streams;
 mod table;
 
-pub use goals::in_percent;
-pub use ratio::Bound;
+pub use failed::Row;
+pub use figures::figures;
+pub use goals::{Goal, Outcome, goals, in_percent};
+pub use ratio::held;
+pub use results::{Latency, PacketLoad, Packets, Requests, Results};
 
 use crate::machine::Machine;
 use crate::measure::{self, KernelAhead, needs_root, run_ahead_of_others, write};
@@ -33,11 +37,11 @@ use crate::whole_cpus::WholeCpus;
 use anyhow::{Context, Result, bail, ensure};
 use case::Case;
 use clap::ValueEnum;
-use goals::goals;
+use failed::Failed;
 use lockstep_tests::lab::interrupted;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-use results::{About, LatencyLoad, Measured, PacketLoad, Results, Share, note};
+use results::{About, LatencyLoad, Measured, Share, note};
 use std::time::Instant;
 
 /// The CPUs of a measurement.
@@ -138,14 +142,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     table::print(&results);
     let directory = arguments.results.directory();
     write(&directory.join("compare.json"), &results)?;
-    for figure in figures::all(&results, &arguments.bytes) {
-        figure.save(&directory)?;
-    }
     println!("It took {:.0} s", begin.elapsed().as_secs_f64());
     if !comparison.failed.is_empty() {
+        let lines: Vec<String> = comparison.failed.iter().map(Failed::to_string).collect();
         bail!(
-            "what could not be measured is not in the results:\n  {}",
-            comparison.failed.join("\n  ")
+            "not all rounds could be measured; the results are of the others, and say so:\n  {}",
+            lines.join("\n  ")
         );
     }
     Ok(())
@@ -182,7 +184,7 @@ struct Comparison<'a> {
     cases: Vec<Case>,
     cpus: Cpus,
     measured: Measured,
-    failed: Vec<String>,
+    failed: Vec<Failed>,
 }
 
 impl<'a> Comparison<'a> {
@@ -216,7 +218,7 @@ impl<'a> Comparison<'a> {
         for round in 0..rounds {
             for case in in_turns(&self.cases, round) {
                 eprintln!("round {} of {rounds}: {case}", round + 1);
-                self.maxima(case)?;
+                self.maxima(case, round + 1)?;
             }
         }
         if !self.has(Part::Latency) {
@@ -227,14 +229,14 @@ impl<'a> Comparison<'a> {
         for round in 0..rounds {
             for case in in_turns(&self.cases, round) {
                 eprintln!("latency, round {} of {rounds}: {case}", round + 1);
-                self.latencies(case, &udp, &rr)?;
+                self.latencies(case, round + 1, &udp, &rr)?;
             }
         }
         Ok(())
     }
 
     /// What a case carries at most.
-    fn maxima(&mut self, case: Case) -> Result<()> {
+    fn maxima(&mut self, case: Case, round: usize) -> Result<()> {
         let requests = self.requests();
         if self.has(Part::Packets) && case.has_udp() {
             run_on(&[self.cpus.generator, self.cpus.balancer])?;
@@ -243,37 +245,39 @@ impl<'a> Comparison<'a> {
                 .collect();
             let sizes = &self.arguments.bytes;
             let outcome = packets::round(case, sizes, &last, self.cpus, &self.ramp());
-            for (bytes, round) in self.heeded(case, "packets", outcome) {
-                note(
-                    &mut self.measured.packets,
-                    case,
-                    (PacketLoad::Udp, bytes),
-                    round,
-                );
+            for (bytes, most) in self.heeded(case, failed::Part::Packets, round, outcome) {
+                let key = (PacketLoad::Udp, bytes);
+                note(&mut self.measured.packets, case, key, most);
             }
         }
         // All that this process starts runs there, but for what is told otherwise.
         run_on(&[self.cpus.generator])?;
         if self.has(Part::Streams) && case.streams() {
             let outcome = streams::round(case, &self.arguments.bytes, self.cpus, &requests);
-            for (bytes, round) in self.heeded(case, "packets of TCP", outcome) {
+            for (bytes, most) in self.heeded(case, failed::Part::Streams, round, outcome) {
                 let load = match bytes {
                     streams::SMALLEST => PacketLoad::TcpRequests,
                     _ => PacketLoad::TcpStream,
                 };
-                note(&mut self.measured.packets, case, (load, bytes), round);
+                note(&mut self.measured.packets, case, (load, bytes), most);
             }
         }
         if self.has(Part::Requests) && case.has_tcp() {
             let outcome = requests::round(case, self.cpus, &requests);
-            for (load, trial) in self.heeded(case, "requests", outcome) {
+            for (load, trial) in self.heeded(case, failed::Part::Requests, round, outcome) {
                 note(&mut self.measured.requests, case, load, trial);
             }
         }
         Ok(())
     }
 
-    fn latencies(&mut self, case: Case, udp: &[(Share, u64)], rr: &[(Share, u64)]) -> Result<()> {
+    fn latencies(
+        &mut self,
+        case: Case,
+        round: usize,
+        udp: &[(Share, u64)],
+        rr: &[(Share, u64)],
+    ) -> Result<()> {
         let settings = latency::Settings {
             seconds: if self.arguments.results.quick {
                 0.5
@@ -287,30 +291,37 @@ impl<'a> Comparison<'a> {
         if case.has_udp() && !udp.is_empty() {
             run_on(&[self.cpus.generator, self.cpus.balancer])?;
             let outcome = latency::datagrams(case, udp, self.cpus, &settings);
-            for (share, round) in self.heeded(case, "latency of datagrams", outcome) {
+            let part = failed::Part::LatencyOfDatagrams;
+            for (share, trial) in self.heeded(case, part, round, outcome) {
                 let key = (LatencyLoad::Udp, share);
-                note(&mut self.measured.latencies, case, key, round);
+                note(&mut self.measured.latencies, case, key, trial);
             }
         }
         if case.has_tcp() && !rr.is_empty() {
             run_on(&[self.cpus.generator])?;
             let outcome = latency::requests(case, rr, self.cpus, &settings);
-            for (share, round) in self.heeded(case, "latency of requests", outcome) {
+            let part = failed::Part::LatencyOfRequests;
+            for (share, trial) in self.heeded(case, part, round, outcome) {
                 let key = (LatencyLoad::Rr, share);
-                note(&mut self.measured.latencies, case, key, round);
+                note(&mut self.measured.latencies, case, key, trial);
             }
         }
         Ok(())
     }
 
-    /// What was measured; nothing, and a line for the end, where that failed: one case does not keep
-    /// the others from being measured.
-    fn heeded<T>(&mut self, case: Case, what: &str, outcome: Result<Vec<T>>) -> Vec<T> {
+    /// What was measured; nothing, and a note of it, where that failed: one case does not keep the
+    /// others from being measured.
+    fn heeded<T>(
+        &mut self,
+        case: Case,
+        part: failed::Part,
+        round: usize,
+        outcome: Result<Vec<T>>,
+    ) -> Vec<T> {
         outcome.unwrap_or_else(|error| {
             interrupted::end_if_begun();
-            let line = format!("{case}, {what}: {error:#}");
-            eprintln!("  failed: {line}");
-            self.failed.push(line);
+            eprintln!("  failed: {}: {error:#}", part.name());
+            self.failed.push(Failed::new(case, part, round, &error));
             Vec::new()
         })
     }
@@ -363,10 +374,10 @@ impl<'a> Comparison<'a> {
             flows: self.arguments.flows,
             connections: self.arguments.connections,
             cases: self.cases.iter().map(about).collect(),
-            goals: goals(&packets, &requests, &latencies),
             packets,
             requests,
             latencies,
+            failed: self.failed.clone(),
         }
     }
 }
@@ -440,6 +451,26 @@ mod tests {
         let comparison = Comparison::new(&arguments, cpus);
         assert_eq!((comparison.rounds(), comparison.cases.len()), (3, 1));
         assert!(!comparison.has(Part::Latency));
+    }
+
+    #[test]
+    fn a_round_that_fails_is_in_the_results_and_the_others_count() {
+        let arguments = parsed("--rounds 3").expect("it parses");
+        let cpus = Cpus {
+            generator: 0,
+            balancer: 1,
+        };
+        let mut comparison = Comparison::new(&arguments, cpus);
+        let part = failed::Part::Requests;
+        let kept = comparison.heeded(Case::Haproxy, part, 1, Ok(vec![7]));
+        assert_eq!(kept, [7]);
+        let error = anyhow::anyhow!("connection refused").context("no request is answered");
+        let none: Vec<u8> = comparison.heeded(Case::Haproxy, part, 2, Err(error));
+        assert!(none.is_empty());
+        let json = serde_json::to_value(comparison.results(Machine::default())).expect("JSON");
+        let expected = serde_json::json!([{"case": "haproxy", "part": "requests", "round": 2,
+            "error": "no request is answered: connection refused"}]);
+        assert_eq!(json["failed"], expected);
     }
 
     #[test]

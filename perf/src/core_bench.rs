@@ -1,6 +1,7 @@
 //! The dataplane alone: how long a packet takes on each of its paths, and how many instructions.
 
 use crate::handover_bench;
+use crate::written::{grouped, thousands};
 use anyhow::{Context, bail};
 use lockstep_core::BURST;
 use lockstep_counts::callgrind;
@@ -49,11 +50,10 @@ pub fn run(output: &Path, rounds: usize, instructions: bool, only: &str) -> anyh
                     .then(|| count_instructions(path, flows))
                     .transpose()?,
             };
-            let counted = row
-                .instructions_per_packet
-                .map_or("-".into(), |n| format!("{n:.0}"));
+            let counted = row.instructions_per_packet.map_or("-".into(), thousands);
             println!(
-                "{path:<20} {flows:>9} {:>12.1} {counted:>20}",
+                "{path:<20} {:>9} {:>12.1} {counted:>20}",
+                grouped(flows.into()),
                 row.ns_per_packet
             );
             rows.push(row);
@@ -68,8 +68,9 @@ pub fn run(output: &Path, rounds: usize, instructions: bool, only: &str) -> anyh
         let counts = instructions && path == HANDOVER;
         let counted = counts.then(|| count_handover(flows)).transpose()?;
         println!(
-            "{path:<14} {flows:>9} {ns_per_packet:>12.1} {:>20}",
-            counted.map_or("-".into(), |n| format!("{n:.0}"))
+            "{path:<20} {:>9} {ns_per_packet:>12.1} {:>20}",
+            grouped(flows.into()),
+            counted.map_or("-".into(), thousands)
         );
         rows.push(Row {
             path,

@@ -8,13 +8,17 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+/// What stands on a terminal, a page and a picture of a short run.
+pub const SHORT_RUN: &str = "From a short run, to try the tool out: no result.";
+
 /// How a figure is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// Points joined by lines: y over x.
     Lines,
-    /// A bar for each point of each series; `labels` names the points by their x, from 0 on.
+    /// A bar for each point of each series; `labels` names the points by their x, from 0 on. On a logarithmic
+    /// axis a sign instead of a bar: there is no zero that its length could be counted from.
     Bars,
     /// A cumulative distribution: x a value, y the share of samples at most that large.
     Distribution,
@@ -180,6 +184,19 @@ impl Point {
 }
 
 impl Figure {
+    /// What least and most are of: a model has no rounds.
+    pub fn spread_over(&self) -> &'static str {
+        match self.is_model() {
+            true => "the simulated course",
+            false => "the rounds",
+        }
+    }
+
+    /// Whether it is reckoned or simulated, not measured.
+    pub fn is_model(&self) -> bool {
+        self.id.starts_with("model-")
+    }
+
     /// Writes it below the directory of results, as `figures/ID.json`.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ mod report;
 mod session_bench;
 mod site;
 mod whole_cpus;
+mod written;
 
 use clap::{Parser, Subcommand};
 use std::net::Ipv4Addr;

@@ -11,9 +11,10 @@ mod hosts;
 mod rack;
 mod service;
 
-use crate::figure::{Figure, Series};
+use crate::figure::{Figure, SHORT_RUN, Series};
 use crate::measure::{Results, median};
 use crate::plot::short;
+use crate::written::grouped;
 use anyhow::Result;
 use churn::{Loss, Moment, Size};
 use costs::Costs;
@@ -55,8 +56,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         seed: arguments.seed,
     };
     eprintln!(
-        "simulating {} connections to {} backends through {} balancers",
-        size.flows, size.backends, size.balancers
+        "simulating {} connections to {} backends through {} balancers{}",
+        grouped(size.flows as u64),
+        grouped(size.backends.into()),
+        size.balancers,
+        if quick { ", a short run" } else { "" }
     );
     let replaced: &[usize] = match quick {
         true => &REPLACED_QUICKLY,
@@ -69,6 +73,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         figure.quick = quick;
         print(&figure, &mut said);
         figure.save(&results)?;
+    }
+    if quick {
+        println!("\n{SHORT_RUN}");
     }
     eprintln!("{:.0} s", start.elapsed().as_secs_f64());
     Ok(())
@@ -116,7 +123,7 @@ fn unevenness(courses: &Courses) -> f64 {
 
 /// A figure's facts, and what they take for granted, on the terminal: each sentence once.
 fn print(figure: &Figure, said: &mut BTreeSet<String>) {
-    println!("\n{}", figure.title);
+    println!("\n{}", headline(figure));
     if figure.facts.is_empty() {
         values(figure);
     }
@@ -134,6 +141,14 @@ fn print(figure: &Figure, said: &mut BTreeSet<String>) {
         if said.insert(sentence.clone()) {
             println!("  - {sentence}");
         }
+    }
+}
+
+/// The title; of a short run it says so itself, since its samples are smaller and it may be read alone.
+fn headline(figure: &Figure) -> String {
+    match figure.quick {
+        true => format!("{} (short run)", figure.title),
+        false => figure.title.clone(),
     }
 }
 

@@ -11,8 +11,8 @@ mod raster;
 mod scale;
 mod shape;
 
-pub use frame::{name_of, source};
-pub use scale::{grouped, short};
+pub use frame::{has_spread, name_of, source};
+pub use scale::short;
 
 use crate::figure::{Figure, Kind};
 use anyhow::{Context, Result, ensure};

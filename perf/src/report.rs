@@ -10,6 +10,7 @@ mod readme;
 mod replicate;
 
 use anyhow::{Context, bail};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::fmt::Write;
 use std::path::Path;
@@ -18,6 +19,7 @@ const BEGIN: &str = "<!-- results: written by `lockstep-perf report` -->";
 const END: &str = "<!-- end of results -->";
 const PAGE: &str = "docs/src/performance.md";
 const RESULTS: &str = "perf/results";
+const COMPARISON: &str = "compare.json";
 const PICTURES: &str = "docs/src/figures";
 
 /// What `lockstep-perf report` is told.
@@ -58,7 +60,7 @@ fn quick(results: &Path) -> anyhow::Result<()> {
     let figures = figures::load(results)?;
     if figures.is_empty() {
         bail!(
-            "there are no figures in {}: QUICK=1 make experiments measures some",
+            "there are no short runs in {}: QUICK=1 make experiments and QUICK=1 make compare make some",
             results.display()
         );
     }
@@ -66,12 +68,8 @@ fn quick(results: &Path) -> anyhow::Result<()> {
     figures::write(&figures::draw(&figures)?, &directory.join("figures"))?;
     let page = directory.join("experiments.md");
     let mut text = chapter::page(&figures);
-    let comparison = results.join("compare.json");
-    if comparison.exists() {
-        compare::tables(
-            &mut text,
-            &serde_json::from_str(&std::fs::read_to_string(comparison)?)?,
-        );
+    if results.join(COMPARISON).exists() {
+        compare::tables(&mut text, &read(results, COMPARISON)?);
     }
     std::fs::write(&page, text)?;
     println!("written to {}", page.display());
@@ -143,7 +141,7 @@ fn tables(root: &Path) -> anyhow::Result<String> {
             ]
         }),
     );
-    compare::tables(&mut text, &read(root, "compare.json")?);
+    compare::tables(&mut text, &read(&root.join(RESULTS), COMPARISON)?);
     replicate::alone(&mut text, &rows(root, "session.json")?);
     replicate::tables(&mut text, &rows(root, "replicate.json")?);
     text.push('\n');
@@ -175,14 +173,11 @@ fn goal(row: &Value, rows: &[Value]) -> Option<f64> {
 }
 
 fn rows(root: &Path, file: &str) -> anyhow::Result<Vec<Value>> {
-    match read(root, file)? {
-        Value::Array(rows) => Ok(rows),
-        _ => bail!("perf/results/{file} is no list"),
-    }
+    read(&root.join(RESULTS), file)
 }
 
-fn read(root: &Path, file: &str) -> anyhow::Result<Value> {
-    let path = root.join(RESULTS).join(file);
+fn read<T: DeserializeOwned>(results: &Path, file: &str) -> anyhow::Result<T> {
+    let path = results.join(file);
     let text = std::fs::read_to_string(&path).with_context(|| {
         format!(
             "cannot read {}; `make bench` and `make compare` write them",
@@ -208,18 +203,19 @@ fn name(row: &Value, key: &str) -> String {
 fn number(value: &Value, decimals: usize) -> String {
     value
         .as_f64()
-        .map_or("-".to_owned(), |n| format!("{n:.decimals$}"))
+        .map_or("-".to_owned(), |n| crate::written::decimals(n, decimals))
 }
 
 fn thousands(value: &Value) -> String {
-    let text = |number: f64| {
-        let sign = if number <= -0.5 { "-" } else { "" };
-        format!(
-            "{sign}{}",
-            crate::plot::grouped(number.abs().round() as u64)
-        )
-    };
-    value.as_f64().map_or("-".to_owned(), text)
+    value
+        .as_f64()
+        .map_or("-".to_owned(), crate::written::thousands)
+}
+
+/// Text as it may stand in a table and in a link.
+fn cell(text: &str) -> String {
+    let kept = text.trim().replace(['\n', '\r'], " ");
+    kept.replace('|', "/").replace('[', "(").replace(']', ")")
 }
 
 #[cfg(test)]
@@ -283,9 +279,8 @@ mod tests {
 
     #[test]
     fn figures_are_written_for_people() {
-        assert_eq!(thousands(&Value::from(1_000_000)), "1,000,000");
-        assert_eq!(thousands(&Value::from(999)), "999");
         assert_eq!(thousands(&Value::from(-1234.4)), "-1,234");
+        assert_eq!(thousands(&Value::Null), "-");
         assert_eq!(number(&Value::from(66.666), 1), "66.7");
         assert_eq!(number(&Value::Null, 1), "-");
     }

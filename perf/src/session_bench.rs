@@ -1,5 +1,6 @@
 //! The replicator alone: one session in memory, without a network, and what its packets cost.
 
+use crate::written::grouped;
 use anyhow::{Context, Result};
 use lockstep_counts::session::{Bench, Direction};
 use serde::Serialize;
@@ -62,7 +63,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             };
             println!(
                 "{name:<9} {replicas:>8} {:>10} {:>9} {:>8}",
-                row.packets, row.ns_per_packet, row.s_per_gb
+                grouped(row.packets),
+                row.ns_per_packet,
+                row.s_per_gb
             );
             rows.push(row);
         }

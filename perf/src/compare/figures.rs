@@ -1,14 +1,17 @@
-//! The comparison's figures, for the report to draw.
+//! The comparison's figures, for the report to draw: of the rows, like its tables.
 
-use super::case::Case;
+use super::failed::Row;
 use super::ratio::{Bound, Ratio};
 use super::results::{Latency, LatencyLoad, PacketLoad, Packets, Requests, Results, Share};
 use crate::figure::{Axis, Fact, Figure, Kind, Point, Series};
-use clap::ValueEnum;
+use crate::written::{grouped, thousands};
+use std::collections::BTreeSet;
 
 /// All of them.
-pub fn all(results: &Results, sizes: &[usize]) -> Vec<Figure> {
-    let mut figures: Vec<Figure> = sizes.iter().map(|&bytes| packets(results, bytes)).collect();
+pub fn figures(results: &Results) -> Vec<Figure> {
+    let sizes: BTreeSet<usize> = results.packets.iter().map(|row| row.bytes).collect();
+    let of_packets = sizes.into_iter().map(|bytes| packets(results, bytes));
+    let mut figures: Vec<Figure> = of_packets.collect();
     figures.push(requests(results));
     for share in Share::ALL {
         figures.push(latency(results, LatencyLoad::Rr, share));
@@ -38,12 +41,23 @@ fn bars(id: String, title: String, y: (&str, &str)) -> Figure {
     }
 }
 
-/// A sentence for each case in the figure.
-fn differs(results: &Results, names: impl Fn(&str) -> bool) -> Vec<String> {
-    (results.cases.iter())
-        .filter(|about| names(&about.case))
+/// A sentence for each case in the figure, and one for each that lacks rounds.
+fn differs<R: Row>(results: &Results, rows: &[&R]) -> Vec<String> {
+    let named = |case: &str| rows.iter().any(|row| row.case() == case);
+    let mut sentences: Vec<String> = (results.cases.iter())
+        .filter(|about| named(&about.case))
         .map(|about| format!("{}: {}", about.case, about.differs))
-        .collect()
+        .collect();
+    for row in rows {
+        if let Some(rounds) = results.rounds_of(*row) {
+            let (case, part) = (row.case(), row.part().name());
+            let sentence = format!("{case}, {part}: {rounds}; the others failed.");
+            if !sentences.contains(&sentence) {
+                sentences.push(sentence);
+            }
+        }
+    }
+    sentences
 }
 
 fn packets(results: &Results, bytes: usize) -> Figure {
@@ -53,7 +67,10 @@ fn packets(results: &Results, bytes: usize) -> Figure {
     };
     let mut figure = bars(
         format!("compare-packets-{class}"),
-        format!("Packets a second that each carries at most, frames of {bytes} bytes"),
+        format!(
+            "Packets a second that each carries at most, frames of {} bytes",
+            grouped(bytes as u64)
+        ),
         ("packets", "1/s"),
     );
     let rows: Vec<&Packets> = (results.packets.iter())
@@ -70,18 +87,11 @@ fn packets(results: &Results, bytes: usize) -> Figure {
         name: "packets a second".to_owned(),
         points: points.collect(),
     }];
-    figure.facts = (rows.iter())
-        .filter(|row| row.load == PacketLoad::Udp)
-        .filter_map(|row| {
-            Some(Fact::new(
-                held(row.to_nftables.as_ref()?, &row.case),
-                row.to_nftables.as_ref()?.ratio,
-                None,
-                "times",
-            ))
-        })
+    let udp = rows.iter().filter(|row| row.load == PacketLoad::Udp);
+    figure.facts = udp
+        .filter_map(|row| ratio(row.to_nftables.as_ref(), &row.case, ""))
         .collect();
-    figure.differs = differs(results, |case| rows.iter().any(|row| row.case == case));
+    figure.differs = differs(results, &rows);
     let bound = rows.iter().filter(|row| row.bound_by_generator);
     figure.differs.extend(bound.map(|row| {
         format!(
@@ -92,9 +102,9 @@ fn packets(results: &Results, bytes: usize) -> Figure {
     let tcp = rows.iter().filter(|row| row.load != PacketLoad::Udp);
     figure.differs.extend(tcp.map(|row| {
         format!(
-            "{}: TCP, frames of {:.0} bytes on average, acknowledgements and both directions counted.",
+            "{}: TCP, frames of {} bytes on average, acknowledgements and both directions counted.",
             label(row),
-            row.frame_bytes
+            thousands(row.frame_bytes)
         )
     }));
     figure
@@ -121,30 +131,33 @@ fn requests(results: &Results) -> Figure {
         let rows: Vec<&Requests> = (results.requests.iter())
             .filter(|row| row.load == load)
             .collect();
-        if figure.labels.is_empty() {
-            figure.labels = rows.iter().map(|row| row.case.clone()).collect();
+        for row in &rows {
+            if !figure.labels.contains(&row.case) {
+                figure.labels.push(row.case.clone());
+            }
         }
-        let points = rows.iter().enumerate().map(|(at, row)| Point {
-            x: at as f64,
-            y: row.requests_per_second,
-            low: row.spread.low,
-            high: row.spread.high,
+        let labels = &figure.labels;
+        let at = |case: &str| labels.iter().position(|label| label == case);
+        let points = rows.iter().filter_map(|row| {
+            Some(Point {
+                x: at(&row.case)? as f64,
+                y: row.requests_per_second,
+                low: row.spread.low,
+                high: row.spread.high,
+            })
         });
         figure.ours.push(Series {
             name: name.to_owned(),
             points: points.collect(),
         });
-        figure.facts.extend(rows.iter().filter_map(|row| {
-            Some(Fact::new(
-                format!("{}, {name}", held(row.to_haproxy.as_ref()?, &row.case)),
-                row.to_haproxy.as_ref()?.ratio,
-                None,
-                "times",
-            ))
-        }));
+        let facts = rows.iter();
+        let of = format!(", {name}");
+        figure
+            .facts
+            .extend(facts.filter_map(|row| ratio(row.to_haproxy.as_ref(), &row.case, &of)));
     }
-    let labels = figure.labels.clone();
-    figure.differs = differs(results, |case| labels.iter().any(|label| label == case));
+    let rows: Vec<&Requests> = results.requests.iter().collect();
+    figure.differs = differs(results, &rows);
     figure
 }
 
@@ -160,8 +173,9 @@ fn latency(results: &Results, load: LatencyLoad, share: Share) -> Figure {
     let mut figure = bars(
         format!("{id}-{}", share.0),
         format!(
-            "Latency of {what} at {} % of what the slowest carries ({rate:.0} a second)",
-            share.0
+            "Latency of {what} at {} % of what the slowest carries ({} a second)",
+            share.0,
+            thousands(rate)
         ),
         ("latency", "µs"),
     );
@@ -182,40 +196,27 @@ fn latency(results: &Results, load: LatencyLoad, share: Share) -> Figure {
         series("p99", |row| (row.p99_us, row.p99_low_us, row.p99_high_us)),
         series("p99.9", |row| (row.p999_us, row.p999_us, row.p999_us)),
     ];
-    let added = rows
-        .iter()
-        .filter(|row| row.case != Case::LinuxForwarding.name());
-    figure.facts = added
-        .filter_map(|row| {
-            Some(Fact::new(
-                format!(
-                    "p99 that {} adds to {}",
-                    row.case,
-                    peer(&row.case, Case::forwarding)
-                ),
-                row.added_p99_us?,
-                None,
-                "µs",
-            ))
-        })
-        .collect();
-    figure.differs = differs(results, |case| rows.iter().any(|row| row.case == case));
+    let added = rows.iter().filter_map(|row| {
+        let name = format!("p99 that {} adds to {}", row.case, row.added_to.as_ref()?);
+        Some(Fact::new(name, row.added_p99_us?, None, "µs"))
+    });
+    figure.facts = added.collect();
+    figure.differs = differs(results, &rows);
     figure
 }
 
-/// What a ratio is of, and how it is to be read.
-fn held(ratio: &Ratio, case: &str) -> String {
+/// A ratio, and how it is to be read; none of a case to itself, which results of some time ago have.
+fn ratio(ratio: Option<&Ratio>, case: &str, of: &str) -> Option<Fact> {
+    let ratio = ratio.filter(|ratio| ratio.to != case)?;
     let read = match ratio.bound {
         Bound::Exact => "",
         Bound::AtLeast => ", at least",
         Bound::AtMost => ", at most",
         Bound::Neither => ", neither at its limit",
     };
-    format!("{case} to {}{read}", ratio.to)
+    let name = format!("{case} to {}{read}{of}", ratio.to);
+    Some(Fact::new(name, ratio.ratio, None, "times"))
 }
 
-/// Whom a case is held against: the one whose packets are taken in on the same CPU.
-fn peer(case: &str, of: impl Fn(Case) -> Case) -> &'static str {
-    let case = Case::value_variants().iter().find(|c| c.name() == case);
-    case.map_or("its peer", |&case| of(case).name())
-}
+#[cfg(test)]
+mod tests;

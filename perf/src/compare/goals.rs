@@ -1,30 +1,51 @@
-//! What the project has set itself, and what came of it.
+//! What the project has set itself, and what came of it: always from the rows, kept nowhere.
 
 use super::case::Case;
+use super::failed::Row;
 use super::ratio::{Bound, Ratio};
 use super::requests::Load;
-use super::results::{Latency, LatencyLoad, PacketLoad, Packets, Requests};
+use super::results::{Latency, LatencyLoad, PacketLoad, Packets, Requests, Results};
 use crate::measure::rounded;
-use serde::{Deserialize, Serialize};
+use crate::written::{decimals, grouped};
 
 /// A goal.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub struct Goal {
     /// In words.
-    pub goal: String,
-    /// As measured.
-    pub measured: f64,
-    /// How that is to be read.
-    pub bound: Bound,
+    pub goal: &'static str,
+    /// As measured, and how that is to be read; none where it was not.
+    pub measured: Option<(f64, Bound)>,
     /// What is wanted.
     pub wanted: f64,
     /// Whether more is better.
     pub at_least: bool,
-    /// Whether it is reached.
-    pub met: bool,
-    /// What keeps it from counting: answers that were lost, or were errors, on either side, and what
-    /// was not taken to its limit. Empty where there is no such thing.
+    /// What came of it.
+    pub outcome: Outcome,
+    /// What keeps it from counting, or from being known. Empty where there is no such thing.
     pub notes: Vec<String>,
+}
+
+/// What came of a goal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is reached.
+    Met,
+    /// It is not; also where answers were lost or were errors, on either side.
+    Missed,
+    /// The figures do not tell: a side may carry more, or what was measured is something else.
+    NotKnown,
+    /// There are no figures.
+    NotMeasured,
+}
+
+impl Goal {
+    /// The figure, with the sign of a bound; `-` where there is none.
+    pub fn figure(&self) -> String {
+        match self.measured {
+            Some((value, bound)) => format!("{}{}", bound.sign(), decimals(value, 2)),
+            None => "-".to_owned(),
+        }
+    }
 }
 
 /// The class of packets by which uploads are held against each other.
@@ -34,73 +55,94 @@ const UPLOAD: usize = 1_400;
 struct Figure {
     value: f64,
     bound: Bound,
+    /// What makes it count as missed, whatever it is.
     faults: Vec<String>,
+    /// What makes it say nothing.
+    doubts: Vec<String>,
 }
 
-/// All goals, as far as they were measured.
-pub fn goals(packets: &[Packets], requests: &[Requests], latencies: &[Latency]) -> Vec<Goal> {
+/// All goals.
+pub fn goals(results: &Results) -> Vec<Goal> {
     let rows = [
         (
             "packets/s of the engine (tunnel, 64 bytes) to nftables'",
-            smallest(packets, Case::LockstepTunnel),
+            smallest(results, Case::LockstepTunnel),
             1.5,
             true,
         ),
         (
             "the same with packets taken in on the balancer's CPU",
-            smallest(packets, Case::LockstepTunnelOneCpu),
+            smallest(results, Case::LockstepTunnelOneCpu),
             1.5,
             true,
         ),
         (
             "packets/s of the in-kernel fallback (64 bytes) to those of nftables whose packets are taken in on the same CPU",
-            smallest(packets, Case::LockstepFallback),
+            smallest(results, Case::LockstepFallback),
             2.0,
             true,
         ),
         (
             "p99 at half load (tunnel, datagrams) over Linux forwarding's, µs",
-            half_load(latencies, Case::LockstepTunnel, LatencyLoad::Udp),
+            half_load(results, Case::LockstepTunnel, LatencyLoad::Udp),
             0.0,
             false,
         ),
         (
             "the same with packets taken in on the balancer's CPU, µs",
-            half_load(latencies, Case::LockstepTunnelOneCpu, LatencyLoad::Udp),
+            half_load(results, Case::LockstepTunnelOneCpu, LatencyLoad::Udp),
             0.0,
             false,
         ),
         (
             "p99 at half load (tunnel, requests) over Linux forwarding's, µs",
-            half_load(latencies, Case::LockstepTunnel, LatencyLoad::Rr),
+            half_load(results, Case::LockstepTunnel, LatencyLoad::Rr),
             0.0,
             false,
         ),
         (
             "requests/s of replication with one replica to HAProxy's",
-            replication(requests),
+            replication(results),
             0.9,
             true,
         ),
         (
             "Gbit/s of an upload that is replicated to one replica to HAProxy's",
-            upload(packets),
+            upload(results),
             0.9,
             true,
         ),
     ];
     rows.into_iter()
-        .filter_map(|(goal, figure, wanted, at_least)| {
-            Some(judged(goal, figure?, wanted, at_least))
-        })
+        .map(|(goal, figure, wanted, at_least)| judged(goal, figure, wanted, at_least))
         .collect()
 }
 
-fn judged(goal: &str, figure: Figure, wanted: f64, at_least: bool) -> Goal {
+fn judged(goal: &'static str, figure: Option<Figure>, wanted: f64, at_least: bool) -> Goal {
+    let (measured, outcome, notes) = match figure {
+        None => (None, Outcome::NotMeasured, Vec::new()),
+        Some(figure) => {
+            let measured = Some((figure.value, figure.bound));
+            let (outcome, notes) = came_of(figure, wanted, at_least);
+            (measured, outcome, notes)
+        }
+    };
+    Goal {
+        goal,
+        measured,
+        wanted,
+        at_least,
+        outcome,
+        notes,
+    }
+}
+
+fn came_of(figure: Figure, wanted: f64, at_least: bool) -> (Outcome, Vec<String>) {
     let Figure {
         value,
         bound,
-        faults: mut notes,
+        faults,
+        mut doubts,
     } = figure;
     let reaches = match at_least {
         true => value >= wanted,
@@ -113,85 +155,103 @@ fn judged(goal: &str, figure: Figure, wanted: f64, at_least: bool) -> Goal {
         (Bound::AtMost, ..) => at_least != reaches,
         (Bound::Neither, ..) => false,
     };
-    let met = reaches && certain && notes.is_empty();
     if !certain {
-        notes.push("not known: the generator could offer no more".to_owned());
+        doubts.push("the generator could offer no more".to_owned());
     }
-    Goal {
-        goal: goal.to_owned(),
-        measured: value,
-        bound,
-        wanted,
-        at_least,
-        met,
-        notes,
-    }
+    let outcome = match (doubts.is_empty(), reaches && faults.is_empty()) {
+        (false, _) => Outcome::NotKnown,
+        (true, true) => Outcome::Met,
+        (true, false) => Outcome::Missed,
+    };
+    (outcome, [faults, doubts].concat())
+}
+
+/// Rows that lack rounds: their medians are not those of the others.
+fn lacking<R: Row>(results: &Results, rows: &[&R]) -> Vec<String> {
+    let lacks = |row: &&R| Some(format!("{} of {}", results.rounds_of(*row)?, row.case()));
+    rows.iter().filter_map(lacks).collect()
 }
 
 /// Packets of the smallest size, to nftables'.
-fn smallest(packets: &[Packets], case: Case) -> Option<Figure> {
-    let row = (packets.iter())
-        .find(|r| r.case == case.name() && r.load == PacketLoad::Udp && r.bytes == 64)?;
-    row.to_nftables
-        .as_ref()
-        .map(|ratio| of_ratio(ratio, Vec::new()))
+fn smallest(results: &Results, case: Case) -> Option<Figure> {
+    let of = |case: &str| {
+        let mut rows = results.packets.iter();
+        rows.find(|r| r.case == case && r.load == PacketLoad::Udp && r.bytes == 64)
+    };
+    let ours = of(case.name())?;
+    let ratio = ours.to_nftables.as_ref()?;
+    let both: Vec<&Packets> = [Some(ours), of(&ratio.to)].into_iter().flatten().collect();
+    Some(of_ratio(ratio, Vec::new(), lacking(results, &both)))
 }
 
-fn of_ratio(ratio: &Ratio, faults: Vec<String>) -> Figure {
+fn of_ratio(ratio: &Ratio, faults: Vec<String>, doubts: Vec<String>) -> Figure {
     Figure {
         value: ratio.ratio,
         bound: ratio.bound,
         faults,
+        doubts,
     }
 }
 
-/// The p99 at half load, over that of the kernel's forwarding. What did not arrive is not
-/// in it: it has no latency, and is worse than any.
-fn half_load(latencies: &[Latency], case: Case, load: LatencyLoad) -> Option<Figure> {
+/// The p99 at half load, over that of the kernel's forwarding. What did not arrive is not in it: it has no
+/// latency, and is worse than any. Where something stood still in half of the trials, the median is as long
+/// as that, and no figure of the case.
+fn half_load(results: &Results, case: Case, load: LatencyLoad) -> Option<Figure> {
     let of = |case: Case| {
-        latencies.iter().find(|row| {
+        results.latencies.iter().find(|row| {
             row.case == case.name() && row.load == load && (row.share - 0.5).abs() < 0.01
         })
     };
-    let (ours, theirs) = (of(case)?, of(case.forwarding())?);
-    let lost = |row: &&Latency| row.lost > 0.0;
-    let faults = [ours, theirs].into_iter().filter(lost);
+    let both = [of(case)?, of(case.forwarding())?];
+    let lost = both.into_iter().filter(|row| row.lost > 0.0);
+    let stood_still = both.into_iter().filter(|row| row.mostly_stalled());
+    let stood_still = stood_still.map(|row| {
+        let Latency {
+            case,
+            stalled,
+            trials,
+            ..
+        } = row;
+        format!("something stood still in {stalled} of {trials} trials of {case}")
+    });
     Some(Figure {
-        value: ours.added_p99_us?,
+        value: both[0].added_p99_us?,
         bound: Bound::Exact,
-        faults: faults
+        faults: lost
             .map(|row| format!("{} lost {}", row.case, in_percent(row.lost)))
             .collect(),
+        doubts: stood_still.chain(lacking(results, &both)).collect(),
     })
 }
 
 /// Requests over connections that stay, to HAProxy's.
-fn replication(requests: &[Requests]) -> Option<Figure> {
+fn replication(results: &Results) -> Option<Figure> {
     let of = |case: Case| {
-        let mut rows = requests.iter();
+        let mut rows = results.requests.iter();
         rows.find(|row| row.case == case.name() && row.load == Load::KeepAlive.name())
     };
-    let (ours, theirs) = (of(Case::LockstepReplicate)?, of(Case::Haproxy)?);
-    let faults = [ours, theirs].into_iter().filter(|row| row.errors > 0);
-    let faults = faults
-        .map(|row| format!("{} of {} failed", row.errors, row.case))
-        .collect();
-    Some(of_ratio(ours.to_haproxy.as_ref()?, faults))
+    let both: [&Requests; 2] = [of(Case::LockstepReplicate)?, of(Case::Haproxy)?];
+    let failed = both.into_iter().filter(|row| row.errors > 0);
+    let faults = failed.map(|row| format!("{} of {} failed", grouped(row.errors), row.case));
+    let ratio = both[0].to_haproxy.as_ref()?;
+    Some(of_ratio(ratio, faults.collect(), lacking(results, &both)))
 }
 
 /// Bytes of an upload, to HAProxy's.
-fn upload(packets: &[Packets]) -> Option<Figure> {
+fn upload(results: &Results) -> Option<Figure> {
     let of = |case: Case| {
-        let row = packets.iter().find(|r| {
-            r.case == case.name() && r.load == PacketLoad::TcpStream && r.bytes == UPLOAD
-        });
-        row?.payload_gbit_per_second
+        results
+            .packets
+            .iter()
+            .find(|r| r.case == case.name() && r.load == PacketLoad::TcpStream && r.bytes == UPLOAD)
     };
-    let (ours, theirs) = (of(Case::LockstepReplicate)?, of(Case::Haproxy)?);
+    let both = [of(Case::LockstepReplicate)?, of(Case::Haproxy)?];
+    let [ours, theirs] = both.map(|row| row.payload_gbit_per_second);
     Some(Figure {
-        value: rounded(ours / theirs, 2),
+        value: rounded(ours? / theirs?, 2),
         bound: Bound::Exact,
         faults: Vec::new(),
+        doubts: lacking(results, &both),
     })
 }
 

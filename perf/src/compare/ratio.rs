@@ -1,6 +1,7 @@
 //! What one case carries, held against what another does.
 
 use super::case::Case;
+use super::failed::Row;
 use crate::measure::rounded;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -31,9 +32,7 @@ pub struct Ratio {
 }
 
 /// A row that is held against others.
-pub trait Held {
-    /// The name of its case.
-    fn case(&self) -> &str;
+pub trait Held: Row {
     /// Whether both have the same load.
     fn is_like(&self, other: &Self) -> bool;
     /// What it carries a second.
@@ -43,15 +42,15 @@ pub trait Held {
 }
 
 impl Ratio {
-    /// Of a row to that of `peer` with the same load; none where there is none among `all`.
+    /// Of a row to that of `peer` with the same load; none where there is none among `all`, and none of a
+    /// case to itself.
     pub fn of<R: Held>(row: &R, peer: Case, all: &[R]) -> Option<Self> {
-        let peer = (all.iter()).find(|other| other.case() == peer.name() && row.is_like(other))?;
+        let mut others = all.iter().filter(|other| other.case() != row.case());
+        let peer = others.find(|other| other.case() == peer.name() && row.is_like(other))?;
         Some(Ratio {
             to: peer.case().to_owned(),
             ratio: rounded(row.per_second() / peer.per_second(), 2),
             bound: match (row.may_be_more(), peer.may_be_more()) {
-                // As much as itself, whatever that is.
-                _ if peer.case() == row.case() => Bound::Exact,
                 (false, false) => Bound::Exact,
                 (true, false) => Bound::AtLeast,
                 (false, true) => Bound::AtMost,
@@ -79,17 +78,30 @@ impl fmt::Display for Ratio {
     }
 }
 
+/// The ratio, and whom to; `-` where there is none. Results of some time ago have such of a case to itself.
+pub fn held(ratio: Option<&Ratio>, case: &str) -> String {
+    let ratio = ratio.filter(|ratio| ratio.to != case);
+    ratio.map_or("-".to_owned(), |ratio| format!("{ratio} {}", ratio.to))
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::failed::Part;
     use super::*;
 
-    struct Row(Case, f64, bool);
+    struct Line(Case, f64, bool);
 
-    impl Held for Row {
+    impl Row for Line {
         fn case(&self) -> &str {
             self.0.name()
         }
 
+        fn part(&self) -> Part {
+            Part::Packets
+        }
+    }
+
+    impl Held for Line {
         fn is_like(&self, _: &Self) -> bool {
             true
         }
@@ -107,8 +119,8 @@ mod tests {
     fn a_ratio_says_which_side_may_carry_more() {
         let of = |ours: bool, theirs: bool| {
             let all = [
-                Row(Case::Haproxy, 3.0, ours),
-                Row(Case::NftablesDnat, 2.0, theirs),
+                Line(Case::Haproxy, 3.0, ours),
+                Line(Case::NftablesDnat, 2.0, theirs),
             ];
             Ratio::of(&all[0], Case::NftablesDnat, &all).map(|ratio| ratio.to_string())
         };
@@ -119,10 +131,21 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_as_much_as_itself_and_no_ratio_to_what_was_not_measured() {
-        let all = [Row(Case::Haproxy, 3.0, true)];
-        let own = Ratio::of(&all[0], Case::Haproxy, &all);
-        assert_eq!(own.map(|ratio| ratio.to_string()).as_deref(), Some("1.00"));
+    fn a_row_is_held_against_neither_itself_nor_what_was_not_measured() {
+        // Another round's would be another rate.
+        let all = [
+            Line(Case::Haproxy, 3.0, true),
+            Line(Case::Haproxy, 2.0, true),
+        ];
+        assert_eq!(Ratio::of(&all[0], Case::Haproxy, &all), None);
         assert_eq!(Ratio::of(&all[0], Case::NftablesDnat, &all), None);
+        let own = Ratio {
+            to: "haproxy".to_owned(),
+            ratio: 1.5,
+            bound: Bound::Exact,
+        };
+        assert_eq!(held(Some(&own), "haproxy"), "-");
+        assert_eq!(held(Some(&own), "nginx-stream"), "1.50 haproxy");
+        assert_eq!(held(None, "haproxy"), "-");
     }
 }

@@ -1,7 +1,7 @@
 //! From rounds to `perf/results/compare.json`.
 
 use super::case::Case;
-use super::goals::Goal;
+use super::failed::{Failed, Row, rounds_left};
 use super::ratio::{Held, Ratio};
 use super::requests;
 use crate::machine::Machine;
@@ -139,6 +139,17 @@ pub enum PacketLoad {
     TcpStream,
 }
 
+impl PacketLoad {
+    /// As in `compare.json`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            PacketLoad::Udp => "udp",
+            PacketLoad::TcpRequests => "tcp-requests",
+            PacketLoad::TcpStream => "tcp-stream",
+        }
+    }
+}
+
 /// How what has its latency measured comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -147,6 +158,16 @@ pub enum LatencyLoad {
     Udp,
     /// A request there and its response back.
     Rr,
+}
+
+impl LatencyLoad {
+    /// As in `compare.json`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            LatencyLoad::Udp => "udp",
+            LatencyLoad::Rr => "rr",
+        }
+    }
 }
 
 /// All that was measured.
@@ -195,8 +216,9 @@ pub struct Results {
     pub requests: Vec<Requests>,
     /// Latency at shares of the slowest's maximum.
     pub latencies: Vec<Latency>,
-    /// What the project has set itself.
-    pub goals: Vec<Goal>,
+    /// Rounds that failed and are in no figure.
+    #[serde(default)]
+    pub failed: Vec<Failed>,
 }
 
 /// A case in words.
@@ -321,7 +343,19 @@ pub struct Latency {
     pub stalled: usize,
 }
 
+impl Latency {
+    /// Whether something stood still in half of the trials or more: the medians are then of that.
+    pub fn mostly_stalled(&self) -> bool {
+        self.stalled > 0 && 2 * self.stalled >= self.trials
+    }
+}
+
 impl Results {
+    /// How many of the rounds a row is made of, where some have failed: `2 of 3 rounds`.
+    pub fn rounds_of(&self, row: &impl Row) -> Option<String> {
+        rounds_left(&self.failed, self.rounds, row.case(), row.part())
+    }
+
     /// Requests that had fewer connections than were asked for, in words.
     pub fn fewer_connections(&self) -> Vec<String> {
         let asked = u64::from(self.connections);
@@ -405,10 +439,6 @@ fn packet_row(series: &Series<(PacketLoad, usize), PacketRound>) -> (Case, Packe
 }
 
 impl Held for Packets {
-    fn case(&self) -> &str {
-        &self.case
-    }
-
     fn is_like(&self, other: &Self) -> bool {
         (self.load, self.bytes) == (other.load, other.bytes)
     }
@@ -455,10 +485,6 @@ fn request_row(series: &Series<requests::Load, requests::Trial>) -> Requests {
 }
 
 impl Held for Requests {
-    fn case(&self) -> &str {
-        &self.case
-    }
-
     fn is_like(&self, other: &Self) -> bool {
         self.load == other.load
     }

@@ -1,14 +1,19 @@
 //! What the comparison came to, on the terminal.
 
-use super::goals::in_percent;
-use super::ratio::Ratio;
+use super::failed::Row;
+use super::goals::{Goal, Outcome, goals, in_percent};
+use super::ratio::held;
 use super::results::{Latency, LatencyLoad, PacketLoad, Results};
-use crate::plot::grouped;
+use crate::figure::SHORT_RUN;
+use crate::written::{grouped, thousands};
 use comfy_table::{CellAlignment, Table, presets};
 use std::collections::BTreeSet;
 
 /// All tables.
 pub fn print(results: &Results) {
+    if results.quick {
+        println!("\n{SHORT_RUN}");
+    }
     println!(
         "\nPackets a second at most (median of {}, and spread)",
         results.rounds
@@ -37,35 +42,44 @@ pub fn print(results: &Results) {
     for line in results.fewer_connections() {
         println!("{line} could be made: another load than that of the others");
     }
+    if !results.failed.is_empty() {
+        println!("\nRounds that failed, and are in none of these figures");
+        for failed in &results.failed {
+            println!("  {failed}");
+        }
+    }
     println!("\nWhat is not the same");
     for about in &results.cases {
         println!("  {}: {}", about.case, about.differs);
     }
-    if !results.goals.is_empty() {
-        let quick = if results.quick {
-            " (of a short run: no result)"
-        } else {
-            ""
-        };
-        println!("\nGoals{quick}");
+    let quick = if results.quick {
+        " (of a short run: no result)"
+    } else {
+        ""
+    };
+    println!("\nGoals{quick}");
+    for goal in goals(results) {
+        println!("  {}", told(&goal));
     }
-    for goal in &results.goals {
-        let notes: Vec<String> = goal.notes.iter().map(|note| format!("; {note}")).collect();
-        println!(
-            "  {} {}: {}{} (wanted: {} {}){}",
-            if goal.met {
-                "reached    "
-            } else {
-                "not reached"
-            },
-            goal.goal,
-            goal.bound.sign(),
-            goal.measured,
-            if goal.at_least { "at least" } else { "at most" },
-            goal.wanted,
-            notes.concat(),
-        );
-    }
+}
+
+/// A goal in a line.
+fn told(goal: &Goal) -> String {
+    let outcome = match goal.outcome {
+        Outcome::Met => "reached",
+        Outcome::Missed => "not reached",
+        Outcome::NotKnown => "not known",
+        Outcome::NotMeasured => "not measured",
+    };
+    let side = if goal.at_least { "at least" } else { "at most" };
+    let notes: Vec<String> = goal.notes.iter().map(|note| format!("; {note}")).collect();
+    format!(
+        "{outcome:<12} {}: {} (wanted: {side} {}){}",
+        goal.goal,
+        goal.figure(),
+        goal.wanted,
+        notes.concat()
+    )
 }
 
 fn packets(results: &Results) -> Table {
@@ -85,13 +99,13 @@ fn packets(results: &Results) -> Table {
     ]);
     for row in &results.packets {
         let case = match row.load {
-            PacketLoad::Udp => row.case.clone(),
-            PacketLoad::TcpRequests => format!("{} (TCP requests)", row.case),
-            PacketLoad::TcpStream => format!("{} (TCP stream)", row.case),
+            PacketLoad::Udp => named(results, row),
+            PacketLoad::TcpRequests => format!("{} (TCP requests)", named(results, row)),
+            PacketLoad::TcpStream => format!("{} (TCP stream)", named(results, row)),
         };
         let bytes = match row.load {
-            PacketLoad::Udp => row.bytes.to_string(),
-            _ => format!("~{:.0}", row.frame_bytes),
+            PacketLoad::Udp => grouped(row.bytes as u64),
+            _ => format!("~{}", thousands(row.frame_bytes)),
         };
         table.add_row([
             case,
@@ -103,8 +117,8 @@ fn packets(results: &Results) -> Table {
             ),
             thousands(row.spread.low),
             thousands(row.spread.high),
-            held(row.to_nftables.as_ref()),
-            held(row.to_forwarding.as_ref()),
+            held(row.to_nftables.as_ref(), &row.case),
+            held(row.to_forwarding.as_ref(), &row.case),
             format!("{:.2}", row.gbit_per_second),
             row.loss.map_or("-".into(), in_percent),
             row.calm_packets_per_second.map_or("-".into(), thousands),
@@ -130,16 +144,16 @@ fn requests(results: &Results) -> Table {
     ]);
     for row in &results.requests {
         table.add_row([
-            row.case.clone(),
+            named(results, row),
             row.load.clone(),
             thousands(row.requests_per_second),
             thousands(row.spread.low),
             thousands(row.spread.high),
-            held(row.to_haproxy.as_ref()),
-            held(row.to_forwarding.as_ref()),
+            held(row.to_haproxy.as_ref(), &row.case),
+            held(row.to_forwarding.as_ref(), &row.case),
             format!("{:.1}", row.cpu_s_per_million_requests),
             percent(row.balancer_cpu),
-            row.errors.to_string(),
+            grouped(row.errors),
         ]);
     }
     table
@@ -163,21 +177,21 @@ fn latencies(results: &Results, load: LatencyLoad) -> Table {
     }
     let words: Vec<&str> = head.iter().map(String::as_str).collect();
     let mut table = table(&words);
-    let mut names: Vec<&str> = Vec::new();
+    let mut cases: Vec<&Latency> = Vec::new();
     for row in &rows {
-        if !names.contains(&row.case.as_str()) {
-            names.push(&row.case);
+        if !cases.iter().any(|other| other.case == row.case) {
+            cases.push(row);
         }
     }
-    for name in names {
-        let mut cells = vec![name.to_owned()];
+    for of in cases {
+        let mut cells = vec![named(results, of)];
         for &share in &shares {
-            let row = (rows.iter()).find(|row| row.case == name && percents(row) == share);
+            let row = (rows.iter()).find(|row| row.case == of.case && percents(row) == share);
             match row {
                 Some(row) => cells.extend([
-                    format!("{:.0} / {:.0}", row.p50_us, row.p99_us),
+                    format!("{} / {}", thousands(row.p50_us), thousands(row.p99_us)),
                     match (row.added_p99_us, &row.added_to) {
-                        (Some(added), Some(to)) => format!("{added:+.0} to {to}"),
+                        (Some(added), Some(to)) => format!("{} to {to}", thousands(added)),
                         _ => "-".to_owned(),
                     },
                     in_percent(row.lost),
@@ -190,6 +204,14 @@ fn latencies(results: &Results, load: LatencyLoad) -> Table {
         table.add_row(cells);
     }
     table
+}
+
+/// The case, and of how many rounds its figures are where some have failed.
+fn named(results: &Results, row: &impl Row) -> String {
+    match results.rounds_of(row) {
+        Some(rounds) => format!("{} ({rounds})", row.case()),
+        None => row.case().to_owned(),
+    }
 }
 
 fn percents(row: &Latency) -> u32 {
@@ -205,11 +227,6 @@ fn table(head: &[&str]) -> Table {
     table
 }
 
-/// The ratio, and whom to.
-fn held(ratio: Option<&Ratio>) -> String {
-    ratio.map_or("-".to_owned(), |ratio| format!("{ratio} {}", ratio.to))
-}
-
 fn two_digits(value: Option<f64>) -> String {
     value.map_or("-".to_owned(), |value| format!("{value:.2}"))
 }
@@ -218,18 +235,12 @@ fn percent(share: f64) -> String {
     format!("{:.0} %", share * 100.0)
 }
 
-fn thousands(value: f64) -> String {
-    grouped(value.round() as u64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn numbers_are_written_for_people() {
-        assert_eq!(thousands(1_234_567.4), "1,234,567");
-        assert_eq!(thousands(999.0), "999");
         assert_eq!(two_digits(None), "-");
         assert_eq!(two_digits(Some(1.5)), "1.50");
         assert_eq!(percent(0.876), "88 %");

@@ -14,6 +14,7 @@ use super::transactions::Transactions;
 use super::trial::{self, Arrival, Bench, Plan, Trial};
 use super::{Mac, Mix, Outcome, Protocol};
 use crate::measure::needs_root_for;
+use crate::written::{grouped, thousands};
 use anyhow::{Context, Result, bail, ensure};
 use lockstep_bpf::{TRAFFIC_RANGES, Wanted};
 use lockstep_wire::protocol;
@@ -268,7 +269,8 @@ impl Arguments {
         let each = self.packets_per_second as f64 * self.seconds / f64::from(self.flows);
         ensure!(
             each < f64::from(u32::MAX),
-            "each flow would have {each:.0} packets, and their numbers end at 4294967295: more --flows"
+            "each flow would have {} packets, and their numbers end at 4,294,967,295: more --flows",
+            thousands(each)
         );
         Ok(flows)
     }
@@ -429,7 +431,8 @@ impl Arguments {
         };
         if !json {
             println!(
-                "\nhighest rate   {rate}/s with {} % loss at most",
+                "\nhighest rate   {}/s with {} % loss at most",
+                grouped(rate),
                 self.loss
             );
             if found.limited_by_the_generator {

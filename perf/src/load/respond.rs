@@ -13,6 +13,7 @@ use super::place::Interface;
 use super::socket::{Sending, Socket};
 use super::stop::Stop;
 use crate::measure::needs_root_for;
+use crate::written::grouped;
 use answer::{Answer, answer};
 use anyhow::{Result, ensure};
 use lockstep_bpf::Wanted;
@@ -115,8 +116,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     });
     println!(
         "{} requests answered, {} answers did not fit the ring",
-        service.requests.load(Ordering::Relaxed),
-        service.dropped.load(Ordering::Relaxed)
+        grouped(service.requests.load(Ordering::Relaxed)),
+        grouped(service.dropped.load(Ordering::Relaxed))
     );
     served
 }

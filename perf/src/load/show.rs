@@ -2,6 +2,7 @@
 
 use super::live::Live;
 use super::{Outcome, Protocol};
+use crate::written::{grouped, thousands};
 use std::io::{IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
 
@@ -53,9 +54,10 @@ impl Progress {
         // What the terminal does not take is not worth ending for.
         let _ = write!(
             stderr(),
-            "\r\x1b[K{} sent/s, {} received/s, {missing} missing, {latency}",
-            sent - self.last.0,
-            received - self.last.1
+            "\r\x1b[K{} sent/s, {} received/s, {} missing, {latency}",
+            grouped(sent - self.last.0),
+            grouped(received - self.last.1),
+            grouped(missing)
         );
         let _ = stderr().flush();
         self.last = (sent, received);
@@ -109,15 +111,18 @@ impl About {
         let seconds = outcome.seconds;
         table.line(
             "offered",
-            format!("{offered:.0} {what}/s for {seconds:.2} s"),
+            format!("{} {what}/s for {seconds:.2} s", thousands(offered)),
         );
         if let Some(connections) = outcome.connections {
-            let of = format!("{connections} of {}", self.flows);
+            let of = format!("{} of {}", grouped(connections), grouped(self.flows.into()));
             table.line("connections", of);
         }
         table.line("sent", self.rate(*sent, outcome.sent_per_second()));
         if *unsent > 0 {
-            table.line("unsent", format!("{unsent}: due, and not sent in time"));
+            table.line(
+                "unsent",
+                format!("{}: due, and not sent in time", grouped(*unsent)),
+            );
         }
         if let Some(seconds) = outcome.observed_cpu_seconds {
             let busy = format!("{seconds:.2} s not idle while it was sent");
@@ -136,24 +141,27 @@ impl About {
             self.rate(*received, outcome.received_per_second()),
         );
         let share = *lost as f64 / outcome.sent.max(1) as f64 * 100.0;
-        table.line("lost", format!("{lost} ({share:.4} %)"));
+        table.line("lost", format!("{} ({share:.4} %)", grouped(*lost)));
         if self.protocol == Protocol::Udp {
-            table.line("reordered", outcome.reordered.to_string());
-            table.line("duplicated", outcome.duplicated.to_string());
+            table.line("reordered", grouped(outcome.reordered));
+            table.line("duplicated", grouped(outcome.duplicated));
         } else {
             let syn = self.protocol == Protocol::Syn;
             table.line(
                 if syn { "refused" } else { "reset" },
-                outcome.resets.to_string(),
+                grouped(outcome.resets),
             );
             if outcome.disconnected > 0 {
-                table.line("disconnected", outcome.disconnected.to_string());
+                table.line("disconnected", grouped(outcome.disconnected));
             }
-            table.line("errors", outcome.errors.to_string());
-            table.line("retransmitted", outcome.retransmitted.to_string());
+            table.line("errors", grouped(outcome.errors));
+            table.line("retransmitted", grouped(outcome.retransmitted));
         }
         if outcome.foreign > 0 {
-            table.line("foreign", format!("{} frames of others", outcome.foreign));
+            table.line(
+                "foreign",
+                format!("{} frames of others", grouped(outcome.foreign)),
+            );
         }
         let Some(latency) = &outcome.latency else {
             table.line("latency", String::from("nothing arrived"));
@@ -173,7 +181,8 @@ impl About {
 
     fn rate(&self, count: u64, rate: f64) -> String {
         let wire = self.mean_bytes.map(|bytes| gigabits(rate, bytes));
-        format!("{count} ({rate:.0}/s{})", wire.unwrap_or_default())
+        let wire = wire.unwrap_or_default();
+        format!("{} ({}/s{wire})", grouped(count), thousands(rate))
     }
 }
 
@@ -196,10 +205,10 @@ fn gigabits(rate: f64, mean_bytes: f64) -> String {
 pub fn trial(outcome: &Outcome, met: bool) -> String {
     let p99 = outcome.latency.as_ref().map(|latency| latency.p99_us);
     format!(
-        "{:>10.0}/s  loss {:>8.4} %  unsent {:>8}  p99 {:>9}  {}",
-        outcome.offered_per_second,
+        "{:>11}/s  loss {:>8.4} %  unsent {:>10}  p99 {:>9}  {}",
+        thousands(outcome.offered_per_second),
         outcome.loss() * 100.0,
-        outcome.unsent,
+        grouped(outcome.unsent),
         p99.map_or(String::from("-"), time_of),
         if met { "carried" } else { "not carried" }
     )
@@ -233,11 +242,12 @@ mod tests {
         };
         let text = about.table(&outcome);
         for part in [
-            "offered        1000 packets/s for 2.00 s\n",
+            "offered        1,000 packets/s for 2.00 s\n",
+            "sent           2,000 (",
             "lost           100 (5.0000 %)\n",
             "latency p50    12.3 µs\n",
             "max            2.50 ms\n",
-            "(1000/s, 0.001 Gbit/s on the wire)",
+            "(1,000/s, 0.001 Gbit/s on the wire)",
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }

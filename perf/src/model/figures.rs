@@ -6,7 +6,7 @@ use super::ecmp::Way;
 use super::hosts::{Hosts, NIC, Needed, PACKETS};
 use crate::figure::{Axis, Fact, Figure, Kind, Point, Series};
 use crate::measure::{median, rounded};
-use crate::plot::grouped;
+use crate::written::grouped;
 
 /// What stands beside simulated values.
 const MODEL: &str = "the model";
@@ -383,7 +383,7 @@ pub fn balance(size: &Size, courses: &[(Way, Vec<Moment>)]) -> Figure {
     differs.push(
         "The model: of the ring, what the authors of Maglev promise for a table of a hundred entries a backend (NSDI 2016, section 3.4); of \
          connections, what chance does with that many thrown into that many places, and of backends that those that have just come have \
-         few yet. Whiskers are the least and the most of the course."
+         few yet."
             .to_owned(),
     );
     Figure {

@@ -2,6 +2,7 @@ use super::balancer::{Balancer, InForce};
 use super::churn::{self, Size, chance, course, losses};
 use super::costs::{Costs, Devices, Treatment};
 use super::ecmp::{Router, Way};
+use super::headline;
 use super::hosts::{Hosts, PACKETS};
 use super::rack::{Rack, Random};
 use super::service::{Pool, VIP, disruption, ring_balance};
@@ -348,4 +349,12 @@ fn what_a_copied_packet_costs_is_the_comparison_s() {
     assert!(error.contains("`make compare`"), "{error}");
     write(&[others, vec![row("udp", 64, 1.25)]].concat());
     assert_eq!(Costs::read(results).unwrap().copied, 1_250.0);
+}
+
+#[test]
+fn a_short_run_says_so_in_each_of_its_headlines() {
+    let mut figure = crate::plot::tests::sample(crate::figure::Kind::Bars);
+    assert_eq!(headline(&figure), figure.title);
+    figure.quick = true;
+    assert_eq!(headline(&figure), format!("{} (short run)", figure.title));
 }

@@ -1,4 +1,7 @@
 //! Bars: upright where their names fit below them, lying where they do not.
+//!
+//! On a logarithmic axis each value is a sign at its place: there is no zero, so a bar would begin anywhere, and
+//! one twice as long as another would say nothing.
 
 use super::frame::{Frame, Pen, TICK, name_of, wrapped};
 use super::scale::{Scale, short};
@@ -28,7 +31,7 @@ pub fn draw(figure: &Figure, frame: &mut Frame) -> Result<()> {
     let values = all.flat_map(|s| s.points.iter().flat_map(|p| [p.y, p.low, p.high]));
     let mut scale = Scale::over(values, figure.y.logarithmic, true).rounded();
     if scale.logarithmic {
-        // The shortest bar is to be seen as one.
+        // The least value is to be told from the axis.
         scale.low = 10_f64.powf((scale.low.log10() - 0.3).floor());
     }
     let slot = (frame.right - frame.left - 100.0) / groups.len() as f64;
@@ -115,14 +118,21 @@ fn lying(figure: &Figure, frame: &mut Frame, groups: &[Group], scale: Scale) {
                 pen.colour = OTHERS;
             }
             let end = x.at(point.y).unwrap_or(frame.left);
-            frame.block((frame.left, top + 2.0, end, top + BAR - 2.0), pen);
             let middle = top + BAR / 2.0;
+            match scale.logarithmic {
+                // From the name to the sign, for the eye.
+                true => frame.line(&[(frame.left, middle), (end, middle)], Colour::GRID, 2),
+                false => frame.block((frame.left, top + 2.0, end, top + BAR - 2.0), pen),
+            }
             let mut most = end;
             if point.low < point.high
                 && let (Some(low), Some(high)) = (x.at(point.low), x.at(point.high))
             {
                 frame.whisker((low, middle), (high, middle));
                 most = most.max(high);
+            }
+            if scale.logarithmic {
+                frame.sign((end, middle), pen);
             }
             let at = (most + 16.0, middle);
             frame.words(at, &short(point.y), TICK, false, Colour::INK, Anchor::Left);
@@ -156,12 +166,17 @@ fn upright(figure: &Figure, frame: &mut Frame, groups: &[Group], scale: Scale) {
         for (point, pen) in bars {
             let top = y.at(point.y).unwrap_or(frame.bottom);
             let gap = (bar * 0.06).min(4.0);
-            frame.block((left + gap, top, left + bar - gap, frame.bottom), pen);
+            if !scale.logarithmic {
+                frame.block((left + gap, top, left + bar - gap, frame.bottom), pen);
+            }
             if point.low < point.high
                 && let (Some(low), Some(high)) = (y.at(point.low), y.at(point.high))
             {
                 let x = left + bar / 2.0;
                 frame.whisker((x, low), (x, high));
+            }
+            if scale.logarithmic {
+                frame.sign((left + bar / 2.0, top), pen);
             }
             left += bar;
         }

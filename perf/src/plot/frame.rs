@@ -3,7 +3,7 @@
 use super::lines::has_signs;
 use super::scale::{Scale, short};
 use super::shape::{Anchor, Colour, PALETTE, Picture, Place, Shape, width_of};
-use crate::figure::{Axis, Figure, Kind, Series};
+use crate::figure::{Axis, Figure, Kind, SHORT_RUN, Series};
 
 /// Twice the pixels that a page shows: sharp on screens that have them.
 const WIDTH: f64 = 1760.0;
@@ -105,6 +105,7 @@ impl<'a> Frame<'a> {
             }
             let y = self.top + LABEL / 2.0;
             match self.figure.kind {
+                Kind::Bars if self.figure.y.logarithmic => self.sign((x + KEY / 2.0, y), pen),
                 Kind::Bars => self.block((x + 10.0, y - 14.0, x + 46.0, y + 14.0), pen),
                 kind => {
                     self.stroke(&[(x, y), (x + KEY, y)], pen);
@@ -201,6 +202,7 @@ impl<'a> Frame<'a> {
         let mut notes = Vec::new();
         if !figure.theirs.is_empty() && !figure.theirs_from.is_empty() {
             let how = match figure.kind {
+                Kind::Bars if figure.y.logarithmic => "Open signs",
                 Kind::Bars => "Light and hatched",
                 _ => "Light and dashed",
             };
@@ -210,10 +212,14 @@ impl<'a> Frame<'a> {
             ));
         }
         if has_spread(figure) {
-            notes.push("Whiskers: the least and the most of the rounds.".to_owned());
+            let over = figure.spread_over();
+            notes.push(format!("Whiskers: the least and the most of {over}."));
+        }
+        if figure.kind == Kind::Bars && figure.y.logarithmic {
+            notes.push("The axis is logarithmic.".to_owned());
         }
         if figure.quick {
-            notes.push("From a short run, to try the tool out: no result.".to_owned());
+            notes.push(SHORT_RUN.to_owned());
         }
         let lines = notes.join(" ");
         self.height += 14.0;

@@ -185,16 +185,3 @@ pub fn short(value: f64) -> String {
     }
     text + unit
 }
-
-/// A whole number with its thousands told apart: `1,350,992`.
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}

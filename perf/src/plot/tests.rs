@@ -156,6 +156,51 @@ fn theirs_is_dashed_and_ours_is_drawn_above_it() {
     assert!(ours.last() > theirs.last());
 }
 
+/// The sizes of the areas that are drawn.
+fn areas(figure: &Figure) -> Vec<(f64, f64)> {
+    let shapes = picture(figure).unwrap().shapes.into_iter();
+    let size = |points: &[shape::Place]| {
+        let over = |of: fn(&shape::Place) -> f64| {
+            let least = points.iter().map(of).fold(f64::INFINITY, f64::min);
+            points.iter().map(of).fold(f64::NEG_INFINITY, f64::max) - least
+        };
+        (over(|p| p.0), over(|p| p.1))
+    };
+    let areas = shapes.filter_map(|shape| match shape {
+        Shape::Area { points, .. } => Some(size(&points)),
+        Shape::Line { .. } | Shape::Words { .. } => None,
+    });
+    areas.collect()
+}
+
+#[test]
+fn no_length_is_to_be_compared_on_a_logarithmic_axis() {
+    let lying = sample(Kind::Bars);
+    let mut upright = sample(Kind::Bars);
+    upright.labels = ["a", "b", "c"].map(str::to_owned).to_vec();
+    for mut figure in [lying, upright] {
+        let small = |(width, height): &(f64, f64)| *width < 40.0 && *height < 40.0;
+        assert!(!areas(&figure).iter().all(small));
+        assert!(!words(&figure).join("\n").contains("logarithmic"));
+        figure.y.logarithmic = true;
+        let signs = areas(&figure);
+        // Each of ours, each of theirs with its inside, and as much in the legend.
+        assert_eq!(signs.len(), 3 + 2 * 2 + 3);
+        assert!(signs.iter().all(small), "{signs:?}");
+        assert!(words(&figure).join("\n").contains("logarithmic"));
+    }
+}
+
+#[test]
+fn whiskers_are_of_rounds_only_where_something_was_measured() {
+    let mut figure = sample(Kind::Bars);
+    assert!(words(&figure).join(" ").contains("most of the rounds."));
+    figure.id = "model-balance".to_owned();
+    let words = words(&figure).join(" ");
+    assert!(words.contains("most of the simulated course."), "{words}");
+    assert!(!words.contains("rounds"), "{words}");
+}
+
 #[test]
 fn values_are_written_in_three_digits() {
     let rows = [

@@ -2,9 +2,9 @@
 //! measures it again.
 
 use super::figures::{GROUPS, group};
-use super::table;
+use super::{cell, table};
 use crate::experiments;
-use crate::figure::{Fact, Figure, Kind, Point, Series};
+use crate::figure::{Fact, Figure, Kind, Point, SHORT_RUN, Series};
 use crate::plot::short;
 use std::fmt::Write;
 
@@ -17,7 +17,7 @@ const MOST_ROWS: usize = 16;
 const HEAD: &str = "\
 # Experiments
 
-<!-- All of this page is written by `lockstep-perf report`, from perf/results/figures/*.json. -->
+<!-- All of this page is written by `lockstep-perf report`, from perf/results: compare.json and figures/*.json. -->
 
 What Lockstep follows was evaluated by its authors, and what it competes with is on everybody's machine. This page has both:
 the evaluations of three works repeated with Lockstep, each figure of theirs beside ours; Lockstep beside nftables, HAProxy, nginx
@@ -83,11 +83,11 @@ fn section(text: &mut String, figure: &Figure) {
     let _ = writeln!(text, "\n### {}: {title}\n", figure.id);
     let _ = writeln!(text, "![{title}](figures/{}.svg)\n", figure.id);
     if figure.quick {
-        text.push_str("**From a short run, to try the tool out: no result.**\n\n");
+        let _ = writeln!(text, "**{SHORT_RUN}**\n");
     }
     facts(text, figure);
     values(text, figure);
-    let is_model = figure.id.starts_with("model-");
+    let is_model = figure.is_model();
     if !figure.theirs_from.is_empty() && !is_model {
         let _ = writeln!(
             text,
@@ -238,7 +238,16 @@ fn points(text: &mut String, figure: &Figure) {
 }
 
 fn unit(text: &mut String, figure: &Figure) {
-    let _ = writeln!(text, "{}:\n", cell(&crate::plot::name_of(&figure.y)));
+    let name = cell(&crate::plot::name_of(&figure.y));
+    // The chapter says it of measured figures.
+    let spread = match figure.is_model() && crate::plot::has_spread(figure) {
+        true => format!(
+            "; in parentheses the least and the most of {}",
+            figure.spread_over()
+        ),
+        false => String::new(),
+    };
+    let _ = writeln!(text, "{name}{spread}:\n");
 }
 
 fn label(figure: &Figure, x: f64) -> String {
@@ -319,12 +328,6 @@ fn over_time(text: &mut String, figure: &Figure) {
     text.push('\n');
 }
 
-/// Text as it may stand in a table and in a link.
-fn cell(text: &str) -> String {
-    let kept = text.trim().replace(['\n', '\r'], " ");
-    kept.replace('|', "/").replace('[', "(").replace(']', ")")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -389,6 +392,16 @@ mod tests {
             ..sample(Kind::Bars)
         };
         assert!(page(&[figure]).contains("no result"));
+    }
+
+    #[test]
+    fn what_parentheses_are_of_is_said_where_it_is_not_rounds() {
+        let mut figure = sample(Kind::Bars);
+        assert!(page(std::slice::from_ref(&figure)).contains("\nthroughput (packets/s):\n"));
+        figure.id = "model-balance".to_owned();
+        let page = page(&[figure]);
+        let wanted = "\nthroughput (packets/s); in parentheses the least and the most of the simulated course:\n";
+        assert!(page.contains(wanted), "{page}");
     }
 
     #[test]

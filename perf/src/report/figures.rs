@@ -1,5 +1,6 @@
 //! The figures among the results, and their drawings.
 
+use crate::compare;
 use crate::figure::Figure;
 use crate::plot;
 use anyhow::{Context, Result, ensure};
@@ -37,18 +38,35 @@ impl Drawing<'_> {
         // FNV-1a: enough to see that two files are not of the same figure.
         let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
         let hash = self.svg.bytes().fold(0xcbf2_9ce4_8422_2325, step);
-        format!("perf/results/figures/{}.json, {hash:016x}", self.figure.id)
+        match self.figure.id.as_str() {
+            id if id.starts_with(OF_COMPARISON) => {
+                format!("perf/results/compare.json, {hash:016x}")
+            }
+            id => format!("perf/results/figures/{id}.json, {hash:016x}"),
+        }
     }
 }
 
+/// What the comparison's figures begin with: they are of its rows, and lie in no files of their own.
+const OF_COMPARISON: &str = "compare-";
+
 /// All figures of a directory of results, in the order of the chapters.
 pub fn load(results: &Path) -> Result<Vec<Figure>> {
-    let directory = results.join("figures");
+    let mut figures = files(&results.join("figures"))?;
+    if results.join(super::COMPARISON).exists() {
+        figures.extend(compare::figures(&super::read(results, super::COMPARISON)?));
+    }
+    figures.sort_by_cached_key(|figure| order(&figure.id));
+    Ok(figures)
+}
+
+/// Those that have files.
+fn files(directory: &Path) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     if !directory.exists() {
         return Ok(figures);
     }
-    for entry in fs::read_dir(&directory)? {
+    for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         if path.extension().is_none_or(|extension| extension != "json") {
             continue;
@@ -63,9 +81,11 @@ pub fn load(results: &Path) -> Result<Vec<Figure>> {
             path.display(),
             figure.id
         );
-        figures.push(figure);
+        // Runs of some time ago have left such.
+        if !name.starts_with(OF_COMPARISON) {
+            figures.push(figure);
+        }
     }
-    figures.sort_by_cached_key(|figure| order(&figure.id));
     Ok(figures)
 }
 
@@ -187,6 +207,24 @@ mod tests {
         assert_ne!(ids, wanted);
         ids.sort_by_cached_key(|id| order(id));
         assert_eq!(ids, wanted);
+    }
+
+    #[test]
+    fn the_comparison_s_figures_are_of_its_rows_not_of_files() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
+        let directory = tempfile::tempdir().unwrap();
+        let results = directory.path();
+        let old = Figure {
+            id: "compare-packets-64".to_owned(),
+            title: "of before".to_owned(),
+            ..crate::plot::tests::sample(crate::figure::Kind::Bars)
+        };
+        old.save(results).unwrap();
+        assert_eq!(load(results).unwrap(), []);
+        fs::copy(root.join("compare.json"), results.join("compare.json")).unwrap();
+        let figures = load(results).unwrap();
+        assert!(figures.iter().any(|figure| figure.id == old.id));
+        assert!(figures.iter().all(|figure| figure.title != old.title));
     }
 
     #[test]

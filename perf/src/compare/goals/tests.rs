@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use super::super::failed::{Failed, Part};
 use super::super::requests::Trial;
 use super::super::results::{LatencyRound, Measured, PacketRound, Share, note};
 use super::*;
@@ -27,13 +28,35 @@ fn packets(rows: &[(Case, PacketLoad, usize, f64)]) -> Measured {
     measured
 }
 
-fn of(measured: &Measured) -> Vec<Goal> {
+fn results(measured: &Measured) -> Results {
     let (packets, requests, latencies) = measured.rows();
-    goals(&packets, &requests, &latencies)
+    Results {
+        quick: false,
+        machine: Default::default(),
+        rounds: 3,
+        flows: 1,
+        connections: 64,
+        cases: Vec::new(),
+        packets,
+        requests,
+        latencies,
+        failed: Vec::new(),
+    }
+}
+
+/// The goals of which there are figures.
+fn of(measured: &Measured) -> Vec<Goal> {
+    let mut goals = goals(&results(measured));
+    goals.retain(|goal| goal.outcome != Outcome::NotMeasured);
+    goals
+}
+
+fn value(goal: &Goal) -> f64 {
+    goal.measured.unwrap().0
 }
 
 #[test]
-fn goals_are_of_what_was_measured_only() {
+fn a_goal_without_figures_is_told_as_not_measured() {
     use PacketLoad::{TcpStream, Udp};
     let measured = packets(&[
         (Case::LockstepTunnel, Udp, 64, 140.0),
@@ -44,39 +67,52 @@ fn goals_are_of_what_was_measured_only() {
         (Case::LockstepReplicate, TcpStream, 1_400, 3e8),
         (Case::Haproxy, TcpStream, 1_400, 6e8),
     ]);
-    let found: Vec<_> = (of(&measured).iter())
-        .map(|goal| (goal.measured, goal.wanted, goal.met))
+    let all = goals(&results(&measured));
+    let found: Vec<_> = (all.iter())
+        .map(|goal| (goal.figure(), goal.wanted, goal.outcome))
         .collect();
-    let expected = [(1.4, 1.5, false), (2.5, 2.0, true), (0.5, 0.9, false)];
+    let none = |wanted| ("-".to_owned(), wanted, Outcome::NotMeasured);
+    let expected = [
+        ("1.40".to_owned(), 1.5, Outcome::Missed),
+        none(1.5),
+        ("2.50".to_owned(), 2.0, Outcome::Met),
+        none(0.0),
+        none(0.0),
+        none(0.0),
+        none(0.9),
+        ("0.50".to_owned(), 0.9, Outcome::Missed),
+    ];
     assert_eq!(found, expected);
 }
 
-/// Whether a goal is reached by a figure of 2, and what is said of it.
-fn reached(bound: Bound, wanted: f64, at_least: bool) -> (bool, bool) {
+/// What comes of a goal with a figure of 2.
+fn reached(bound: Bound, wanted: f64, at_least: bool) -> Outcome {
     let figure = Figure {
         value: 2.0,
         bound,
         faults: Vec::new(),
+        doubts: Vec::new(),
     };
-    let goal = judged("a goal", figure, wanted, at_least);
-    (goal.met, goal.notes.is_empty())
+    let goal = judged("a goal", Some(figure), wanted, at_least);
+    assert_eq!(goal.notes.is_empty(), goal.outcome != Outcome::NotKnown);
+    goal.outcome
 }
 
 #[test]
 fn a_bound_reaches_only_what_lies_on_its_own_side() {
     for (bound, wanted, at_least, expected) in [
-        (Bound::Exact, 1.0, true, (true, true)),
-        (Bound::Exact, 3.0, true, (false, true)),
-        (Bound::Exact, 3.0, false, (true, true)),
-        (Bound::AtLeast, 1.0, true, (true, true)),
+        (Bound::Exact, 1.0, true, Outcome::Met),
+        (Bound::Exact, 3.0, true, Outcome::Missed),
+        (Bound::Exact, 3.0, false, Outcome::Met),
+        (Bound::AtLeast, 1.0, true, Outcome::Met),
         // It may be.
-        (Bound::AtLeast, 3.0, true, (false, false)),
-        (Bound::AtLeast, 3.0, false, (false, false)),
-        (Bound::AtLeast, 1.0, false, (false, true)),
-        (Bound::AtMost, 1.0, true, (false, false)),
-        (Bound::AtMost, 3.0, true, (false, true)),
-        (Bound::AtMost, 3.0, false, (true, true)),
-        (Bound::Neither, 1.0, true, (false, false)),
+        (Bound::AtLeast, 3.0, true, Outcome::NotKnown),
+        (Bound::AtLeast, 3.0, false, Outcome::NotKnown),
+        (Bound::AtLeast, 1.0, false, Outcome::Missed),
+        (Bound::AtMost, 1.0, true, Outcome::NotKnown),
+        (Bound::AtMost, 3.0, true, Outcome::Missed),
+        (Bound::AtMost, 3.0, false, Outcome::Met),
+        (Bound::Neither, 1.0, true, Outcome::NotKnown),
     ] {
         let found = reached(bound, wanted, at_least);
         assert_eq!(found, expected, "{bound:?}, {wanted}, {at_least}");
@@ -99,10 +135,15 @@ fn answered(rate: f64, errors: u64) -> Trial {
 
 #[test]
 fn requests_with_errors_reach_nothing_however_many_they_are() {
-    for (ours, theirs, met, notes) in [
-        (0, 0, true, vec![]),
-        (1, 0, false, vec!["1 of lockstep-replicate failed"]),
-        (0, 2, false, vec!["2 of haproxy failed"]),
+    for (ours, theirs, outcome, notes) in [
+        (0, 0, Outcome::Met, vec![]),
+        (
+            1,
+            0,
+            Outcome::Missed,
+            vec!["1 of lockstep-replicate failed"],
+        ),
+        (0, 2_000, Outcome::Missed, vec!["2,000 of haproxy failed"]),
     ] {
         let mut measured = Measured::default();
         for (case, rate, errors) in [
@@ -114,7 +155,7 @@ fn requests_with_errors_reach_nothing_however_many_they_are() {
             note(all, case, Load::KeepAlive, answered(rate, 0));
         }
         let goals = of(&measured);
-        assert_eq!((goals[0].measured, goals[0].met), (2.0, met));
+        assert_eq!((value(&goals[0]), goals[0].outcome), (2.0, outcome));
         assert_eq!(goals[0].notes, notes);
     }
 }
@@ -135,9 +176,9 @@ fn a_latency_with_losses_reaches_nothing_however_short_it_is() {
         of(&measured).remove(0)
     };
     let goal = with(0.0);
-    assert_eq!((goal.measured, goal.met), (-40.0, true));
+    assert_eq!((value(&goal), goal.outcome), (-40.0, Outcome::Met));
     let goal = with(0.000_003);
-    assert!(!goal.met);
+    assert_eq!(goal.outcome, Outcome::Missed);
     assert_eq!(goal.notes, ["lockstep-tunnel lost < 0.01 %"]);
 }
 
@@ -153,6 +194,65 @@ fn late(p99_us: f64, lost: f64) -> LatencyRound {
         connections: None,
         cpu_s_per_million: None,
     }
+}
+
+#[test]
+fn a_latency_in_whose_trials_something_mostly_stood_still_is_not_known() {
+    let with = |ours: [f64; 4], theirs: [f64; 4]| {
+        let mut measured = Measured::default();
+        for (case, trials) in [
+            (Case::LockstepTunnel, ours),
+            (Case::LinuxForwarding, theirs),
+        ] {
+            for max_us in trials {
+                let round = LatencyRound {
+                    max_us,
+                    ..late(50.0, 0.0)
+                };
+                let key = (LatencyLoad::Udp, Share(50));
+                note(&mut measured.latencies, case, key, round);
+            }
+        }
+        let goal = of(&measured).remove(0);
+        (goal.outcome, goal.notes)
+    };
+    let (quiet, once, half) = (
+        [100.0; 4],
+        [100.0, 45_000.0, 100.0, 100.0],
+        [45_000.0, 100.0, 45_000.0, 100.0],
+    );
+    assert_eq!(with(quiet, once), (Outcome::Met, vec![]));
+    let said =
+        |case: &str, count| format!("something stood still in {count} of 4 trials of {case}");
+    assert_eq!(
+        with(half, once),
+        (Outcome::NotKnown, vec![said("lockstep-tunnel", 2)])
+    );
+    assert_eq!(
+        with(half, [45_000.0; 4]),
+        (
+            Outcome::NotKnown,
+            vec![said("lockstep-tunnel", 2), said("linux-forwarding", 4)]
+        )
+    );
+}
+
+#[test]
+fn a_figure_that_lacks_a_round_on_either_side_is_not_known() {
+    let measured = packets(&[
+        (Case::LockstepTunnel, PacketLoad::Udp, 64, 200.0),
+        (Case::NftablesDnat, PacketLoad::Udp, 64, 100.0),
+    ]);
+    let mut results = results(&measured);
+    let failed = |case, part| Failed::new(case, part, 1, &anyhow::anyhow!("no answer"));
+    results.failed = vec![failed(Case::NftablesDnat, Part::Requests)];
+    assert_eq!(goals(&results)[0].outcome, Outcome::Met);
+    results
+        .failed
+        .push(failed(Case::NftablesDnat, Part::Packets));
+    let goal = goals(&results).remove(0);
+    assert_eq!(goal.outcome, Outcome::NotKnown);
+    assert_eq!(goal.notes, ["2 of 3 rounds of nftables-dnat"]);
 }
 
 #[test]
