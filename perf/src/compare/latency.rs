@@ -15,6 +15,7 @@ use super::results::{LatencyRound, Share};
 use crate::load::{self, Load, Mac, Mix, Outcome, Protocol, Scenario};
 use crate::measure::rounded;
 use crate::replicate::network::{CLIENT_DEVICE, PORT, VIP};
+use crate::written::grouped;
 use anyhow::{Context, Result, anyhow, ensure};
 
 /// Frames of datagrams whose latency is measured.
@@ -106,7 +107,7 @@ fn at_each(
         scenario.load.packets_per_second = rate;
         let made = trials(|| {
             let outcome = load::run_child(&scenario)?;
-            let round = round(&outcome).with_context(|| format!("{rate} a second"))?;
+            let round = round(&outcome).with_context(|| format!("{} a second", grouped(rate)))?;
             if settings.verbose {
                 eprintln!("{case:<24} {rate:>7} {}", serde_json::to_string(&round)?);
             }

@@ -6,6 +6,7 @@ use super::ratio::{Held, Ratio};
 use super::requests;
 use crate::machine::Machine;
 use crate::measure::{median, rounded};
+use crate::written::grouped;
 use serde::{Deserialize, Serialize};
 
 /// A share of the slowest case's maximum, in hundredths.
@@ -364,8 +365,10 @@ impl Results {
             .map(|(row, there)| {
                 let percent = row.share * 100.0;
                 format!(
-                    "{} at {percent:.0} %: {there} of {asked} connections",
-                    row.case
+                    "{} at {percent:.0} %: {} of {} connections",
+                    row.case,
+                    grouped(there),
+                    grouped(asked)
                 )
             })
             .collect()
