@@ -198,9 +198,9 @@ impl Arguments {
         );
         ensure!(
             udp || self.at.queue.len() == 1,
-            "TCP has one thread and one queue: its answers have to come to the queue that asked. Run \
-             one generator for each queue, with --source-ports of its own, and steer their answers by \
-             `ethtool -N`"
+            "TCP has one thread and one queue: its answers have to come to the queue that asked, so steer \
+             them there by `ethtool -N`. For more, run another generator on another interface or another \
+             host"
         );
         ensure!(
             !udp || !self.search || self.sink_interface.is_some(),

@@ -313,6 +313,46 @@ fn scenario_traffic_by_two_threads_on_two_queues() {
     }
 }
 
+#[test]
+fn scenario_traffic_an_interface_has_one_generator_at_a_time() {
+    let path = Path::routed().unwrap();
+    let long = format!("--to 198.19.0.2:{PORT} --packets-per-second 500 --seconds 4 --wait 2000");
+    let first = path.start(&long).unwrap();
+    let program = || -> Result<Option<u64>> {
+        let link = path
+            .sink
+            .ip_json(&format!("-details link show dev {DEVICE}"))?;
+        Ok(link[0]["xdp"]["prog"]["id"].as_u64())
+    };
+    let before = wait_until("the first has attached its program", SOON, program).unwrap();
+    let mut other = path.sink.command(find_binary("lockstep-perf").unwrap());
+    other.args(["respond", "--interface", DEVICE, "--ports", "80"]);
+    let output = other.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let who = format!(
+        "another lockstep-perf takes its packets (process {})",
+        first.id()
+    );
+    assert!(!output.status.success() && said.contains(&who), "{said}");
+    assert_eq!(program().unwrap(), Some(before), "it was replaced");
+    let outcome = finished(first).unwrap();
+    assert_eq!(number(&outcome, "lost"), 0, "{outcome}");
+    // What a killed one leaves does not keep others away.
+    let mut killed = path.start(&long).unwrap();
+    let left = wait_until("it has attached its program", SOON, program).unwrap();
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert_eq!(
+        program().unwrap(),
+        Some(left),
+        "killed, it detaches nothing"
+    );
+    let short = format!("--to 198.19.0.2:{PORT} --packets-per-second 100 --seconds 0.5");
+    let outcome = path.datagrams(&short).unwrap();
+    assert_eq!(number(&outcome, "lost"), 0, "{outcome}");
+    assert_eq!(program().unwrap(), None);
+}
+
 /// What the page says to try, on the network that it says it for.
 #[test]
 fn scenario_traffic_the_page_s_commands() {
