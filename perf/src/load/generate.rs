@@ -6,6 +6,7 @@ use super::datagrams::Datagrams;
 use super::flows::Flows;
 use super::packet::{Link, shortest};
 use super::place::Interface;
+use super::said::{heard, say};
 use super::search::{Goal, search};
 use super::show::{self, About, Progress};
 use super::socket::Line;
@@ -135,6 +136,10 @@ pub fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
 
 /// Runs the load and prints what came of it.
 pub fn run(arguments: &Arguments) -> Result<()> {
+    heard(load(arguments))
+}
+
+fn load(arguments: &Arguments) -> Result<()> {
     needs_root_for("AF_XDP sockets and XDP programs need root")?;
     arguments.check()?;
     let stop = Stop::at_signals()?;
@@ -146,11 +151,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut plan = arguments.plan(flows, links, &source);
     let json = arguments.output == Output::Json;
     if !json && let Some(mode) = bench.source.mode() {
-        println!(
+        say(format_args!(
             "{} from {}, {mode}",
             arguments.protocol.name(),
             at.interface
-        );
+        ))?;
     }
     let mut progress = Progress::new(json);
     let mut one = |rate| {
@@ -162,9 +167,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     let Trial { outcome, spread } = one(arguments.packets_per_second)?;
     if json {
-        println!("{}", serde_json::to_string(&outcome)?);
+        say(serde_json::to_string(&outcome)?)?;
     } else {
-        print!("{}", arguments.about().table(&outcome));
+        say(arguments.about().table(&outcome).trim_end())?;
     }
     arguments.write_histogram(&spread.percentiles())?;
     arguments.is_complete(&outcome, &stop)
@@ -412,7 +417,7 @@ impl Arguments {
             }
             let met = goal.is_met(&outcome);
             if !json {
-                println!("{}", show::trial(&outcome, met));
+                say(show::trial(&outcome, met))?;
             }
             if met {
                 percentiles = spread.percentiles();
@@ -420,7 +425,7 @@ impl Arguments {
             Ok(Some(outcome))
         })?;
         if json {
-            println!("{}", serde_json::to_string(&found)?);
+            say(serde_json::to_string(&found)?)?;
         }
         let (Some(rate), Some(outcome)) = (found.rate, &found.outcome) else {
             bail!(
@@ -430,17 +435,17 @@ impl Arguments {
             );
         };
         if !json {
-            println!(
+            say(format_args!(
                 "\nhighest rate   {}/s with {} % loss at most",
                 grouped(rate),
                 self.loss
-            );
+            ))?;
             if found.limited_by_the_generator {
-                println!(
-                    "               above it the generator cannot send: more --queues and --cores"
-                );
+                say(
+                    "               above it the generator cannot send: more --queues and --cores",
+                )?;
             }
-            print!("{}", self.about().table(outcome));
+            say(self.about().table(outcome).trim_end())?;
         }
         self.write_histogram(&percentiles)?;
         let mut trials = found.trials.iter();

@@ -353,6 +353,40 @@ fn scenario_traffic_an_interface_has_one_generator_at_a_time() {
     assert_eq!(program().unwrap(), None);
 }
 
+#[test]
+fn scenario_traffic_results_that_nobody_takes_leave_nothing_behind() {
+    let path = Path::routed().unwrap();
+    let (source, sink) = (path.source.name(), path.sink.name());
+    let run = |output: Stdio| {
+        let mut command = Command::new(find_binary("lockstep-perf").unwrap());
+        let words = format!(
+            "generate --netns {source} --interface {DEVICE} --sink-netns {sink} --sink-interface {DEVICE} \
+             --to 198.19.0.2:{PORT} --packets-per-second 100 --seconds 0.2"
+        );
+        command.args(words.split_whitespace()).stdin(Stdio::null());
+        let output = command.stdout(output).stderr(Stdio::piped());
+        let output = output.spawn().unwrap().wait_with_output().unwrap();
+        let link = path
+            .sink
+            .ip_json(&format!("-details link show dev {DEVICE}"))
+            .unwrap();
+        assert_eq!(link[0]["xdp"], Value::Null, "{link}");
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(run(writer.into()), (Some(0), String::new()));
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+    let (code, said) = run(full.unwrap().into());
+    assert!(
+        code == Some(1) && said.contains("No space left") && said.contains("standard output"),
+        "{code:?}: {said}"
+    );
+}
+
 /// What the page says to try, on the network that it says it for.
 #[test]
 fn scenario_traffic_the_page_s_commands() {
