@@ -4,6 +4,7 @@ use super::attached::Attached;
 use super::client::Manner;
 use super::datagrams::Datagrams;
 use super::flows::Flows;
+use super::pace;
 use super::packet::{Link, shortest};
 use super::place::Interface;
 use super::said::{heard, say};
@@ -17,6 +18,7 @@ use super::{Mac, Mix, Outcome, Protocol};
 use crate::measure::needs_root_for;
 use crate::written::{grouped, thousands};
 use anyhow::{Context, Result, bail, ensure};
+use clap::builder::RangedU64ValueParser;
 use lockstep_bpf::{TRAFFIC_RANGES, Wanted};
 use lockstep_wire::protocol;
 use std::collections::BTreeSet;
@@ -97,10 +99,10 @@ pub struct Arguments {
     #[arg(long, default_value = "/")]
     path: String,
     /// Milliseconds until something of TCP is sent again; twice as long each time, four times.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, value_parser = milliseconds(1))]
     patience: u64,
     /// Milliseconds to wait in the end for what is still on the way.
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 500, value_parser = milliseconds(0))]
     wait: u64,
     /// The link-layer address that frames are for; what the kernel's routes say, unless named.
     #[arg(long)]
@@ -123,6 +125,11 @@ pub enum Output {
     Human,
     /// For programs.
     Json,
+}
+
+/// An hour at most.
+fn milliseconds(least: u64) -> RangedU64ValueParser {
+    RangedU64ValueParser::new().range(least..=3_600_000)
 }
 
 /// FIRST-LAST, or one.
@@ -194,8 +201,9 @@ impl Arguments {
             "--seconds is above 0, and a day at most"
         );
         ensure!(
-            self.packets_per_second > 0,
-            "--packets-per-second is 1 at least"
+            (1..=pace::MOST).contains(&self.packets_per_second),
+            "--packets-per-second is 1 at least, and {} at most",
+            grouped(pace::MOST)
         );
         ensure!(
             (0.0..=100.0).contains(&self.loss) && (0.01..=50.0).contains(&self.resolution),
@@ -396,7 +404,7 @@ impl Arguments {
             manner: Manner {
                 protocol: self.protocol,
                 request: request.len() as u32,
-                patience: self.patience.max(1) * 1_000_000,
+                patience: self.patience * 1_000_000,
             },
             request: request.into_bytes(),
             mss: mss as u16,
