@@ -195,7 +195,7 @@ fn parts(
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             if stop.is_set() {
-                live.stop(false);
+                live.stop(stop.is_urgent());
             }
             progress.glance(live);
         }

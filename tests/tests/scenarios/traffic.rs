@@ -128,6 +128,22 @@ fn latency_ms(outcome: &Value, name: &str) -> f64 {
     outcome["latency"][name].as_f64().unwrap() / 1e3
 }
 
+/// Waits until so many more frames have come to the sink.
+fn arrived(path: &Path, frames: u64) -> Result<()> {
+    let count = || -> Result<u64> {
+        let links = path
+            .sink
+            .ip_json(&format!("-statistics link show dev {DEVICE}"))?;
+        links[0]["stats64"]["rx"]["packets"]
+            .as_u64()
+            .context("no statistics")
+    };
+    let before = count()?;
+    wait_until("packets arrive", SOON, || {
+        Ok((count()? >= before + frames).then_some(()))
+    })
+}
+
 /// Whether a frame is one of the load's.
 fn is_of_the_load(frame: &[u8]) -> bool {
     frame.get(12..14) == Some(&[0x08, 0x00]) && frame.get(36..38) == Some(&PORT.to_be_bytes())
@@ -265,18 +281,7 @@ fn scenario_traffic_what_the_generator_sends_late_counts_from_when_it_was_due() 
         ))
         .unwrap();
     let pid = Pid::from_raw(child.id().try_into().unwrap());
-    let arrived = || -> Result<u64> {
-        let links = path
-            .sink
-            .ip_json(&format!("-statistics link show dev {DEVICE}"))?;
-        links[0]["stats64"]["rx"]["packets"]
-            .as_u64()
-            .context("no statistics")
-    };
-    wait_until("packets arrive", SOON, || {
-        Ok((arrived()? > 300).then_some(()))
-    })
-    .unwrap();
+    arrived(&path, 300).unwrap();
     kill(pid, Signal::SIGSTOP).unwrap();
     let stopped = Instant::now();
     wait_until("it was stopped for a while", SOON, || {
@@ -385,6 +390,42 @@ fn scenario_traffic_results_that_nobody_takes_leave_nothing_behind() {
         code == Some(1) && said.contains("No space left") && said.contains("standard output"),
         "{code:?}: {said}"
     );
+}
+
+#[test]
+fn scenario_traffic_what_is_on_the_way_at_ctrl_c_is_not_lost() {
+    let (path, wire) = Path::wired().unwrap();
+    // It stalls for half a second again and again: some packets are always on the way.
+    let far = |frame: &[u8]| match is_of_the_load(frame) {
+        true => Fate::At(Instant::now() + 5 * STALL),
+        false => Fate::Pass,
+    };
+    let ended = |signals: usize| {
+        wire.while_carrying(far, || {
+            let child = path.start(&format!(
+                "--to 198.18.0.3:{PORT} --packets-per-second 300 --seconds 60 --wait 10000"
+            ))?;
+            let pid = Pid::from_raw(child.id().try_into()?);
+            arrived(&path, 300)?;
+            for _ in 0..signals {
+                kill(pid, Signal::SIGINT)?;
+                // Two of one kind that wait are one.
+                wait_until("the signal is taken", SOON, || {
+                    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+                    let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+                    let pending = pending.context("no signals")?.trim();
+                    Ok((u64::from_str_radix(pending, 16)? == 0).then_some(()))
+                })?;
+            }
+            finished(child)
+        })
+        .unwrap()
+    };
+    let outcome = ended(1);
+    assert!(number(&outcome, "sent") < 6_000, "{outcome}");
+    assert_eq!(number(&outcome, "lost"), 0, "{outcome}");
+    let outcome = ended(2);
+    assert!(number(&outcome, "lost") > 0, "{outcome}");
 }
 
 /// What the page says to try, on the network that it says it for.
