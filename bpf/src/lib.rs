@@ -30,6 +30,7 @@ mod interface;
 mod log;
 mod mirror;
 mod offer;
+mod owner;
 mod pins;
 mod program;
 mod ranges;

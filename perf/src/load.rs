@@ -25,6 +25,7 @@ mod place;
 mod prepared;
 mod respond;
 mod response;
+mod said;
 mod search;
 mod show;
 mod socket;

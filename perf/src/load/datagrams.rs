@@ -207,7 +207,7 @@ impl Thread<'_> {
             let stays = self.sockets.source().port.has_unsent();
             let all = !self.sockets.receives() || live.has_all(self.share.threads as usize);
             // Frames of somebody else's may never end.
-            if time >= until || live.is_stopped() || (received == 0 && all && !stays) {
+            if time >= until || live.is_urgent() || (received == 0 && all && !stays) {
                 return Ok(());
             }
             if received == 0 {

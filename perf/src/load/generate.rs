@@ -4,8 +4,10 @@ use super::attached::Attached;
 use super::client::Manner;
 use super::datagrams::Datagrams;
 use super::flows::Flows;
+use super::pace;
 use super::packet::{Link, shortest};
 use super::place::Interface;
+use super::said::{heard, say};
 use super::search::{Goal, search};
 use super::show::{self, About, Progress};
 use super::socket::Line;
@@ -16,6 +18,7 @@ use super::{Mac, Mix, Outcome, Protocol};
 use crate::measure::needs_root_for;
 use crate::written::{grouped, thousands};
 use anyhow::{Context, Result, bail, ensure};
+use clap::builder::RangedU64ValueParser;
 use lockstep_bpf::{TRAFFIC_RANGES, Wanted};
 use lockstep_wire::protocol;
 use std::collections::BTreeSet;
@@ -96,10 +99,10 @@ pub struct Arguments {
     #[arg(long, default_value = "/")]
     path: String,
     /// Milliseconds until something of TCP is sent again; twice as long each time, four times.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, value_parser = milliseconds(1))]
     patience: u64,
     /// Milliseconds to wait in the end for what is still on the way.
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 500, value_parser = milliseconds(0))]
     wait: u64,
     /// The link-layer address that frames are for; what the kernel's routes say, unless named.
     #[arg(long)]
@@ -124,6 +127,11 @@ pub enum Output {
     Json,
 }
 
+/// An hour at most.
+fn milliseconds(least: u64) -> RangedU64ValueParser {
+    RangedU64ValueParser::new().range(least..=3_600_000)
+}
+
 /// FIRST-LAST, or one.
 pub fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
@@ -135,6 +143,10 @@ pub fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
 
 /// Runs the load and prints what came of it.
 pub fn run(arguments: &Arguments) -> Result<()> {
+    heard(load(arguments))
+}
+
+fn load(arguments: &Arguments) -> Result<()> {
     needs_root_for("AF_XDP sockets and XDP programs need root")?;
     arguments.check()?;
     let stop = Stop::at_signals()?;
@@ -146,11 +158,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut plan = arguments.plan(flows, links, &source);
     let json = arguments.output == Output::Json;
     if !json && let Some(mode) = bench.source.mode() {
-        println!(
+        say(format_args!(
             "{} from {}, {mode}",
             arguments.protocol.name(),
             at.interface
-        );
+        ))?;
     }
     let mut progress = Progress::new(json);
     let mut one = |rate| {
@@ -162,9 +174,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     let Trial { outcome, spread } = one(arguments.packets_per_second)?;
     if json {
-        println!("{}", serde_json::to_string(&outcome)?);
+        say(serde_json::to_string(&outcome)?)?;
     } else {
-        print!("{}", arguments.about().table(&outcome));
+        say(arguments.about().table(&outcome).trim_end())?;
     }
     arguments.write_histogram(&spread.percentiles())?;
     arguments.is_complete(&outcome, &stop)
@@ -189,8 +201,9 @@ impl Arguments {
             "--seconds is above 0, and a day at most"
         );
         ensure!(
-            self.packets_per_second > 0,
-            "--packets-per-second is 1 at least"
+            (1..=pace::MOST).contains(&self.packets_per_second),
+            "--packets-per-second is 1 at least, and {} at most",
+            grouped(pace::MOST)
         );
         ensure!(
             (0.0..=100.0).contains(&self.loss) && (0.01..=50.0).contains(&self.resolution),
@@ -198,9 +211,9 @@ impl Arguments {
         );
         ensure!(
             udp || self.at.queue.len() == 1,
-            "TCP has one thread and one queue: its answers have to come to the queue that asked. Run \
-             one generator for each queue, with --source-ports of its own, and steer their answers by \
-             `ethtool -N`"
+            "TCP has one thread and one queue: its answers have to come to the queue that asked, so steer \
+             them there by `ethtool -N`. For more, run another generator on another interface or another \
+             host"
         );
         ensure!(
             !udp || !self.search || self.sink_interface.is_some(),
@@ -391,7 +404,7 @@ impl Arguments {
             manner: Manner {
                 protocol: self.protocol,
                 request: request.len() as u32,
-                patience: self.patience.max(1) * 1_000_000,
+                patience: self.patience * 1_000_000,
             },
             request: request.into_bytes(),
             mss: mss as u16,
@@ -412,7 +425,7 @@ impl Arguments {
             }
             let met = goal.is_met(&outcome);
             if !json {
-                println!("{}", show::trial(&outcome, met));
+                say(show::trial(&outcome, met))?;
             }
             if met {
                 percentiles = spread.percentiles();
@@ -420,7 +433,7 @@ impl Arguments {
             Ok(Some(outcome))
         })?;
         if json {
-            println!("{}", serde_json::to_string(&found)?);
+            say(serde_json::to_string(&found)?)?;
         }
         let (Some(rate), Some(outcome)) = (found.rate, &found.outcome) else {
             bail!(
@@ -430,17 +443,17 @@ impl Arguments {
             );
         };
         if !json {
-            println!(
+            say(format_args!(
                 "\nhighest rate   {}/s with {} % loss at most",
                 grouped(rate),
                 self.loss
-            );
+            ))?;
             if found.limited_by_the_generator {
-                println!(
-                    "               above it the generator cannot send: more --queues and --cores"
-                );
+                say(
+                    "               above it the generator cannot send: more --queues and --cores",
+                )?;
             }
-            print!("{}", self.about().table(outcome));
+            say(self.about().table(outcome).trim_end())?;
         }
         self.write_histogram(&percentiles)?;
         let mut trials = found.trials.iter();

@@ -10,6 +10,7 @@ use super::flows::Tuple;
 use super::generate::ports;
 use super::packet::{Link, read};
 use super::place::Interface;
+use super::said::{heard, say};
 use super::socket::{Sending, Socket};
 use super::stop::Stop;
 use crate::measure::needs_root_for;
@@ -73,6 +74,10 @@ struct Service {
 
 /// Answers until a signal comes.
 pub fn run(arguments: &Arguments) -> Result<()> {
+    heard(answer_all(arguments))
+}
+
+fn answer_all(arguments: &Arguments) -> Result<()> {
     needs_root_for("AF_XDP sockets and XDP programs need root")?;
     let attached = &arguments.attached;
     attached.check()?;
@@ -97,7 +102,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         dropped: AtomicU64::new(0),
     };
     if let Some(mode) = line.mode() {
-        println!("answering on {}, {mode}", attached.interface);
+        say(format_args!("answering on {}, {mode}", attached.interface))?;
     }
     let served = thread::scope(|scope| {
         let threads: Vec<_> = (line.sockets.iter_mut().enumerate())
@@ -114,12 +119,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 Err(panic) => std::panic::resume_unwind(panic),
             })
     });
-    println!(
+    let said = say(format_args!(
         "{} requests answered, {} answers did not fit the ring",
         grouped(service.requests.load(Ordering::Relaxed)),
         grouped(service.dropped.load(Ordering::Relaxed))
-    );
-    served
+    ));
+    served.and(said)
 }
 
 impl Arguments {

@@ -8,6 +8,7 @@ use lockstep_xsk::{
     BindMode, Burst, FramePool, FrameSize, Mode, Port, PortOptions, Umem, UmemConfig,
 };
 use nix::sys::socket::{setsockopt, sockopt};
+use std::io::{Write, stderr};
 
 /// How packets get between a driver and the generator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -230,7 +231,8 @@ impl Drop for Line {
         // Without its sockets it passes everything on, should this fail.
         let detached = within(self.netns.as_deref(), || Ok(program.detach()?));
         if let Err(error) = detached {
-            eprintln!("the generator's XDP program stays: {error:#}");
+            // Whoever does not hear it sees it in `ip link`.
+            let _ = writeln!(stderr(), "the generator's XDP program stays: {error:#}");
         }
     }
 }

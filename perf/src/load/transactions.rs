@@ -233,7 +233,7 @@ impl Thread<'_> {
 
     fn wait_for_all(&mut self, end: u64, patience: u64, live: &Live) -> Result<()> {
         let until = end.saturating_add(patience);
-        while self.clients.outstanding > 0 && !live.is_stopped() {
+        while self.clients.outstanding > 0 && !live.is_urgent() {
             let time = now();
             if time >= until {
                 break;

@@ -35,10 +35,11 @@ pub enum Plan {
 /// Where a load is sent and taken: a line of sockets each, with as many queues.
 #[derive(Debug)]
 pub struct Bench {
+    /// Where it arrives. It goes before the source, which keeps the interface from other processes where
+    /// both are on the same one.
+    pub sink: Arrival,
     /// Where it leaves.
     pub source: Line,
-    /// Where it arrives.
-    pub sink: Arrival,
     /// The CPU of each thread; none: wherever the kernel puts it.
     pub cpus: Vec<usize>,
     /// A CPU that is looked at while it is sent.
@@ -194,7 +195,7 @@ fn parts(
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             if stop.is_set() {
-                live.stop(false);
+                live.stop(stop.is_urgent());
             }
             progress.glance(live);
         }

@@ -128,6 +128,22 @@ fn latency_ms(outcome: &Value, name: &str) -> f64 {
     outcome["latency"][name].as_f64().unwrap() / 1e3
 }
 
+/// Waits until so many more frames have come to the sink.
+fn arrived(path: &Path, frames: u64) -> Result<()> {
+    let count = || -> Result<u64> {
+        let links = path
+            .sink
+            .ip_json(&format!("-statistics link show dev {DEVICE}"))?;
+        links[0]["stats64"]["rx"]["packets"]
+            .as_u64()
+            .context("no statistics")
+    };
+    let before = count()?;
+    wait_until("packets arrive", SOON, || {
+        Ok((count()? >= before + frames).then_some(()))
+    })
+}
+
 /// Whether a frame is one of the load's.
 fn is_of_the_load(frame: &[u8]) -> bool {
     frame.get(12..14) == Some(&[0x08, 0x00]) && frame.get(36..38) == Some(&PORT.to_be_bytes())
@@ -265,18 +281,7 @@ fn scenario_traffic_what_the_generator_sends_late_counts_from_when_it_was_due() 
         ))
         .unwrap();
     let pid = Pid::from_raw(child.id().try_into().unwrap());
-    let arrived = || -> Result<u64> {
-        let links = path
-            .sink
-            .ip_json(&format!("-statistics link show dev {DEVICE}"))?;
-        links[0]["stats64"]["rx"]["packets"]
-            .as_u64()
-            .context("no statistics")
-    };
-    wait_until("packets arrive", SOON, || {
-        Ok((arrived()? > 300).then_some(()))
-    })
-    .unwrap();
+    arrived(&path, 300).unwrap();
     kill(pid, Signal::SIGSTOP).unwrap();
     let stopped = Instant::now();
     wait_until("it was stopped for a while", SOON, || {
@@ -311,6 +316,116 @@ fn scenario_traffic_by_two_threads_on_two_queues() {
     for name in ["lost", "reordered", "duplicated", "foreign"] {
         assert_eq!(number(&outcome, name), 0, "{name}: {outcome}");
     }
+}
+
+#[test]
+fn scenario_traffic_an_interface_has_one_generator_at_a_time() {
+    let path = Path::routed().unwrap();
+    let long = format!("--to 198.19.0.2:{PORT} --packets-per-second 500 --seconds 4 --wait 2000");
+    let first = path.start(&long).unwrap();
+    let program = || -> Result<Option<u64>> {
+        let link = path
+            .sink
+            .ip_json(&format!("-details link show dev {DEVICE}"))?;
+        Ok(link[0]["xdp"]["prog"]["id"].as_u64())
+    };
+    let before = wait_until("the first has attached its program", SOON, program).unwrap();
+    let mut other = path.sink.command(find_binary("lockstep-perf").unwrap());
+    other.args(["respond", "--interface", DEVICE, "--ports", "80"]);
+    let output = other.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let who = format!(
+        "another lockstep-perf takes its packets (process {})",
+        first.id()
+    );
+    assert!(!output.status.success() && said.contains(&who), "{said}");
+    assert_eq!(program().unwrap(), Some(before), "it was replaced");
+    let outcome = finished(first).unwrap();
+    assert_eq!(number(&outcome, "lost"), 0, "{outcome}");
+    // What a killed one leaves does not keep others away.
+    let mut killed = path.start(&long).unwrap();
+    let left = wait_until("it has attached its program", SOON, program).unwrap();
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert_eq!(
+        program().unwrap(),
+        Some(left),
+        "killed, it detaches nothing"
+    );
+    let short = format!("--to 198.19.0.2:{PORT} --packets-per-second 100 --seconds 0.5");
+    let outcome = path.datagrams(&short).unwrap();
+    assert_eq!(number(&outcome, "lost"), 0, "{outcome}");
+    assert_eq!(program().unwrap(), None);
+}
+
+#[test]
+fn scenario_traffic_results_that_nobody_takes_leave_nothing_behind() {
+    let path = Path::routed().unwrap();
+    let (source, sink) = (path.source.name(), path.sink.name());
+    let run = |output: Stdio| {
+        let mut command = Command::new(find_binary("lockstep-perf").unwrap());
+        let words = format!(
+            "generate --netns {source} --interface {DEVICE} --sink-netns {sink} --sink-interface {DEVICE} \
+             --to 198.19.0.2:{PORT} --packets-per-second 100 --seconds 0.2"
+        );
+        command.args(words.split_whitespace()).stdin(Stdio::null());
+        let output = command.stdout(output).stderr(Stdio::piped());
+        let output = output.spawn().unwrap().wait_with_output().unwrap();
+        let link = path
+            .sink
+            .ip_json(&format!("-details link show dev {DEVICE}"))
+            .unwrap();
+        assert_eq!(link[0]["xdp"], Value::Null, "{link}");
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(run(writer.into()), (Some(0), String::new()));
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+    let (code, said) = run(full.unwrap().into());
+    assert!(
+        code == Some(1) && said.contains("No space left") && said.contains("standard output"),
+        "{code:?}: {said}"
+    );
+}
+
+#[test]
+fn scenario_traffic_what_is_on_the_way_at_ctrl_c_is_not_lost() {
+    let (path, wire) = Path::wired().unwrap();
+    // It stalls for half a second again and again: some packets are always on the way.
+    let far = |frame: &[u8]| match is_of_the_load(frame) {
+        true => Fate::At(Instant::now() + 5 * STALL),
+        false => Fate::Pass,
+    };
+    let ended = |signals: usize| {
+        wire.while_carrying(far, || {
+            let child = path.start(&format!(
+                "--to 198.18.0.3:{PORT} --packets-per-second 300 --seconds 60 --wait 10000"
+            ))?;
+            let pid = Pid::from_raw(child.id().try_into()?);
+            arrived(&path, 300)?;
+            for _ in 0..signals {
+                kill(pid, Signal::SIGINT)?;
+                // Two of one kind that wait are one.
+                wait_until("the signal is taken", SOON, || {
+                    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+                    let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+                    let pending = pending.context("no signals")?.trim();
+                    Ok((u64::from_str_radix(pending, 16)? == 0).then_some(()))
+                })?;
+            }
+            finished(child)
+        })
+        .unwrap()
+    };
+    let outcome = ended(1);
+    assert!(number(&outcome, "sent") < 6_000, "{outcome}");
+    assert_eq!(number(&outcome, "lost"), 0, "{outcome}");
+    let outcome = ended(2);
+    assert!(number(&outcome, "lost") > 0, "{outcome}");
 }
 
 /// What the page says to try, on the network that it says it for.

@@ -149,6 +149,7 @@ fn what_cannot_be_is_refused_with_what_to_do() {
     let base = "generate --interface eth0 --to 192.0.2.1:80 --packets-per-second 10";
     for (more, says) in [
         ("--packets-per-second 0", "1 at least"),
+        ("--packets-per-second 1000000001", "1,000,000,000 at most"),
         ("--seconds 0", "a day at most"),
         ("--queues 0,1 --cores 2", "one for each queue"),
         ("--queues 0,1 --protocol syn", "ethtool -N"),
@@ -174,6 +175,19 @@ fn what_cannot_be_is_refused_with_what_to_do() {
             .collect();
         let error = parse(&words).unwrap().check().unwrap_err().to_string();
         assert!(error.contains(says), "{more}: {error}");
+    }
+    for (more, limit) in [
+        ("--wait 3600001", "0..=3600000"),
+        ("--wait 18446744073709551615", "0..=3600000"),
+        ("--patience 0", "1..=3600000"),
+        ("--patience 18446744073710", "1..=3600000"),
+    ] {
+        let words: Vec<String> = format!("{base} {more}")
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect();
+        let error = parse(&words).unwrap_err().to_string();
+        assert!(error.contains(limit), "{more}: {error}");
     }
     for ports in ["0-5", "9-8", "x", "1-70000"] {
         assert!(super::ports(ports).is_err(), "{ports}");
