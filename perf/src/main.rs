@@ -13,6 +13,7 @@ mod machine;
 mod measure;
 mod model;
 mod plot;
+mod reading;
 mod replicate;
 mod report;
 mod session_bench;
