@@ -18,6 +18,7 @@ mod replicate;
 mod report;
 mod session_bench;
 mod site;
+mod turn;
 mod whole_cpus;
 mod written;
 
