@@ -33,6 +33,7 @@ pub use results::{Latency, PacketLoad, Packets, Requests, Results};
 use crate::machine::Machine;
 use crate::measure::{self, KernelAhead, needs_root, run_ahead_of_others, write};
 use crate::replicate;
+use crate::turn::Turn;
 use crate::whole_cpus::WholeCpus;
 use anyhow::{Context, Result, bail, ensure};
 use case::Case;
@@ -126,6 +127,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     let mut comparison = Comparison::new(arguments, cpus);
     comparison.has_something()?;
+    let _turn = Turn::take("compare")?;
     interrupted::take_down_labs()?;
     run_ahead_of_others()?;
     let _kernel = KernelAhead::on(&[cpus.generator, cpus.balancer])?;

@@ -1,6 +1,7 @@
 //! The dataplane alone: how long a packet takes on each of its paths, and how many instructions.
 
 use crate::handover_bench;
+use crate::turn::Turn;
 use crate::written::{grouped, thousands};
 use anyhow::{Context, bail};
 use lockstep_core::BURST;
@@ -26,6 +27,7 @@ const PACKETS: usize = 2_000_000;
 
 /// Measures every path with `only` in its name and writes the results.
 pub fn run(output: &Path, rounds: usize, instructions: bool, only: &str) -> anyhow::Result<()> {
+    let _turn = Turn::take("core")?;
     let mut rows = Vec::new();
     println!(
         "{:<20} {:>9} {:>12} {:>20}",

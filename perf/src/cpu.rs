@@ -5,7 +5,8 @@
 //! their CPU contains what the kernel does there for packets: all but what interrupts an idle CPU.
 //! What a CPU did altogether is what it was not idle ([`idle`]).
 
-use anyhow::{Context, Result, bail};
+use crate::reading::Reading;
+use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::Pid;
 use std::fs;
 
@@ -20,11 +21,6 @@ pub fn of_process(pid: Pid) -> Result<f64> {
 /// CPU seconds of a thread of this process.
 pub fn of_thread(thread: Pid) -> Result<f64> {
     nanoseconds(&format!("/proc/self/task/{thread}/schedstat")).map(|time| time as f64 / 1e9)
-}
-
-/// CPU seconds of the kernel's thread for software interrupts of a CPU.
-pub fn of_ksoftirqd(cpu: usize) -> Result<f64> {
-    of_process(ksoftirqd(cpu)?)
 }
 
 /// The kernel's thread for software interrupts of a CPU.
@@ -49,6 +45,50 @@ pub fn ksoftirqd(cpu: usize) -> Result<Pid> {
 pub fn idle(cpu: usize) -> Result<f64> {
     let text = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
     idle_of(&text, cpu).with_context(|| format!("/proc/stat has no CPU {cpu}"))
+}
+
+/// [`idle`], with its time.
+pub fn idle_now(cpu: usize) -> Result<Reading<f64>> {
+    Reading::make(|| idle(cpu))
+}
+
+/// What a CPU did between two readings of [`idle`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Busy {
+    /// Seconds from one to the other.
+    pub of: f64,
+    /// Seconds for which it was not idle.
+    pub seconds: f64,
+}
+
+/// What a difference of idle times may be wrong by: a step at either end of each of the three times that
+/// it is the sum of, and what two readings take.
+const STEPS: f64 = 0.03;
+
+impl Busy {
+    /// Between two readings.
+    ///
+    /// # Errors
+    ///
+    /// When the CPU was idle for longer than that, or for less than nothing: then these are not readings
+    /// of the same times, and nothing can be said.
+    pub fn between(before: Reading<f64>, after: Reading<f64>) -> Result<Self> {
+        let of = after.seconds_since(&before);
+        let idle = after.value - before.value;
+        ensure!(of > 0.0, "no time has passed between two readings of a CPU");
+        ensure!(
+            (-STEPS..=of + STEPS).contains(&idle),
+            "a CPU was idle for {idle:.3} s of {of:.3} s, which cannot be"
+        );
+        // What is left is the size of the steps.
+        let seconds = (of - idle).clamp(0.0, of);
+        Ok(Busy { of, seconds })
+    }
+
+    /// The share of the time, 0 to 1.
+    pub fn share(self) -> f64 {
+        self.seconds / self.of
+    }
 }
 
 /// The unit of `/proc/stat`: the kernel's interface has hundredths of a second on every platform
@@ -85,6 +125,23 @@ fn nanoseconds(path: &str) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cpu_is_busy_for_no_longer_than_the_time_and_nonsense_is_an_error() {
+        let begin = std::time::Instant::now();
+        let reading = |ms: u64, value| Reading {
+            at: begin + std::time::Duration::from_millis(ms),
+            value,
+        };
+        let busy = |ms, idle| Busy::between(reading(0, 5.0), reading(ms, 5.0 + idle));
+        let share = |ms, idle| busy(ms, idle).map(Busy::share).expect("it can be");
+        assert!((share(2_000, 0.5) - 0.75).abs() < 1e-9);
+        assert_eq!(share(2_000, 2.02), 0.0, "a step of the clock");
+        assert_eq!(share(2_000, 0.0), 1.0);
+        assert!(busy(2_000, 2.3).is_err(), "other times than these");
+        assert!(busy(2_000, -0.1).is_err());
+        assert!(busy(0, 0.0).is_err());
+    }
 
     #[test]
     fn idle_is_what_nobody_used_and_what_the_host_took() {

@@ -9,6 +9,7 @@ mod portable;
 
 use crate::figure::Figure;
 use crate::measure::{KernelAhead, Results, needs_root, run_ahead_of_others};
+use crate::turn::Turn;
 use anyhow::{Result, bail, ensure};
 use lockstep_tests::lab::interrupted;
 use std::time::Instant;
@@ -82,6 +83,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     needs_root()?;
+    let _turn = Turn::take("experiments")?;
     interrupted::take_down_labs()?;
     let cpus = core_affinity::get_core_ids().map_or(0, |cores| cores.len());
     ensure!(

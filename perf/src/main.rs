@@ -13,10 +13,12 @@ mod machine;
 mod measure;
 mod model;
 mod plot;
+mod reading;
 mod replicate;
 mod report;
 mod session_bench;
 mod site;
+mod turn;
 mod whole_cpus;
 mod written;
 

@@ -23,6 +23,7 @@ pub use client::{Direction, Transfer};
 pub use server::serve;
 
 use crate::measure::{KernelAhead, needs_root, run_ahead_of_others, write};
+use crate::turn::Turn;
 use anyhow::{Result, ensure};
 use balancer::Case;
 use clap::ValueEnum;
@@ -106,6 +107,7 @@ enum Row {
 /// Measures every case in every round, in turns, and writes the results.
 pub fn run(arguments: &Arguments) -> Result<()> {
     needs_root()?;
+    let _turn = Turn::take("replicate")?;
     interrupted::take_down_labs()?;
     let cpus = Cpus {
         endpoints: arguments.endpoints_cpu,

@@ -1,5 +1,6 @@
 //! The replicator alone: one session in memory, without a network, and what its packets cost.
 
+use crate::turn::Turn;
 use crate::written::grouped;
 use anyhow::{Context, Result};
 use lockstep_counts::session::{Bench, Direction};
@@ -37,6 +38,7 @@ struct Row {
 
 /// Measures and writes the results.
 pub fn run(arguments: &Arguments) -> Result<()> {
+    let _turn = Turn::take("session")?;
     let mut rows = Vec::new();
     println!(
         "{:<9} {:>8} {:>10} {:>9} {:>8}",

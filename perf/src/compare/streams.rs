@@ -9,8 +9,9 @@ use super::case::Case;
 use super::packets::packet_bytes;
 use super::requests::{self, CHECKSUM_SEQUENCE, Load, Network, Servers, Settings, start, trial};
 use super::results::PacketRound;
-use crate::cpu;
+use crate::cpu::{self, Busy};
 use crate::measure::rounded;
+use crate::reading::Reading;
 use crate::replicate::{Direction, Transfer};
 use anyhow::{Context, Result, ensure};
 use lockstep_tests::lab::wait_until;
@@ -73,26 +74,25 @@ fn upload(case: Case, bytes: usize, cpus: Cpus, settings: &Settings) -> Result<P
         let under_way = transfer.bytes() > 0 && begin.elapsed() >= WARM_UP;
         Ok((under_way || transfer.has_ended()).then_some(()))
     })?;
-    let (before, sent, idle, begin) = (
-        network.received()?,
-        transfer.bytes(),
-        cpu::idle(cpus.balancer)?,
-        Instant::now(),
-    );
+    let read = || Reading::make(|| Ok((network.received()?, transfer.bytes())));
+    let (before, idle) = (read()?, cpu::idle_now(cpus.balancer)?);
     let duration = Duration::from_secs(settings.seconds);
     wait_until("the trial is over", duration + SOON, || {
-        let over = begin.elapsed() >= duration || transfer.has_ended();
+        let over = before.at.elapsed() >= duration || transfer.has_ended();
         Ok(over.then_some(()))
     })?;
-    let after = network.received()?;
-    let payload = transfer.bytes().saturating_sub(sent);
-    let seconds = begin.elapsed().as_secs_f64();
-    let busy = (seconds - (cpu::idle(cpus.balancer)? - idle)).max(0.0);
+    let after = read()?;
+    let busy = Busy::between(idle, cpu::idle_now(cpus.balancer)?)?;
     transfer.stop()?;
+    let seconds = after.seconds_since(&before);
+    let ((before, sent_before), (after, sent)) = (before.value, after.value);
+    let payload = sent.saturating_sub(sent_before);
     let packets = after.packets.saturating_sub(before.packets);
     ensure!(packets > 0, "no packet was passed on");
     let packets = packets as f64;
     let bytes = (after.bytes - before.bytes) as f64;
+    // Of the time in which packets were counted.
+    let busy_seconds = busy.share() * seconds;
     Ok(PacketRound {
         packets_per_second: (packets / seconds).round(),
         frame_bytes: (bytes / packets + CHECKSUM_SEQUENCE).round(),
@@ -100,7 +100,7 @@ fn upload(case: Case, bytes: usize, cpus: Cpus, settings: &Settings) -> Result<P
         calm: None,
         loss: None,
         bound_by_generator: false,
-        cpu_s_per_million: Some(rounded(busy / packets * 1e6, 2)),
-        balancer_cpu: rounded(busy / seconds, 2),
+        cpu_s_per_million: Some(rounded(busy_seconds / packets * 1e6, 2)),
+        balancer_cpu: rounded(busy.share(), 2),
     })
 }

@@ -1,6 +1,7 @@
 //! What a machine and a program on it do meanwhile: CPU and context switches, as vmstat has them.
 
-use crate::cpu;
+use crate::cpu::{self, Busy};
+use crate::reading::Reading;
 use anyhow::{Context, Result};
 use lockstep_tests::lab::wait_until;
 use nix::unistd::Pid;
@@ -13,7 +14,6 @@ const LATE: Duration = Duration::from_secs(10);
 /// What was counted up to one time.
 #[derive(Debug, Clone, Copy)]
 struct Counts {
-    at: Instant,
     /// Seconds for which each of the two CPUs was idle.
     idle: [f64; 2],
     switches: u64,
@@ -52,7 +52,7 @@ pub struct Sampler {
     cpus: crate::replicate::Cpus,
     program: Option<Pid>,
     begin: Instant,
-    last: Counts,
+    last: Reading<Counts>,
     samples: Vec<Sample>,
 }
 
@@ -85,7 +85,7 @@ impl Sampler {
         })?;
         if over {
             let now = count(self.cpus, self.program)?;
-            self.samples.push(sample(self.begin, self.last, now));
+            self.samples.push(sample(self.begin, self.last, now)?);
             self.last = now;
         }
         Ok(over)
@@ -97,40 +97,48 @@ impl Sampler {
     }
 }
 
-fn count(cpus: crate::replicate::Cpus, program: Option<Pid>) -> Result<Counts> {
-    let stat = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
-    let program = program.map(|pid| -> Result<Program> {
-        Ok(Program {
-            cpu_seconds: cpu::of_process(pid)?,
-            switches: switches_of_process(pid)?,
+fn count(cpus: crate::replicate::Cpus, program: Option<Pid>) -> Result<Reading<Counts>> {
+    Reading::make(|| {
+        let program = program.map(|pid| -> Result<Program> {
+            Ok(Program {
+                cpu_seconds: cpu::of_process(pid)?,
+                switches: switches_of_process(pid)?,
+            })
+        });
+        let stat = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+        Ok(Counts {
+            idle: [cpu::idle(cpus.endpoints)?, cpu::idle(cpus.balancer)?],
+            switches: switches_in(&stat).context("/proc/stat has no context switches")?,
+            program: program.transpose()?,
         })
-    });
-    Ok(Counts {
-        at: Instant::now(),
-        idle: [cpu::idle(cpus.endpoints)?, cpu::idle(cpus.balancer)?],
-        switches: switches_in(&stat).context("/proc/stat has no context switches")?,
-        program: program.transpose()?,
     })
 }
 
-fn sample(begin: Instant, before: Counts, now: Counts) -> Sample {
-    let seconds = (now.at - before.at).as_secs_f64();
-    // Idle time comes in steps of 10 ms, so a busy CPU may seem to be more than that.
-    let busy = |idle: f64| (100.0 * (1.0 - idle / seconds)).clamp(0.0, 100.0);
-    let idle: Vec<f64> = (0..2).map(|cpu| now.idle[cpu] - before.idle[cpu]).collect();
+fn sample(begin: Instant, before: Reading<Counts>, now: Reading<Counts>) -> Result<Sample> {
+    let seconds = now.seconds_since(&before);
+    let busy = |cpu: usize| -> Result<f64> {
+        let idle = |counts: Reading<Counts>| Reading {
+            at: counts.at,
+            value: counts.value.idle[cpu],
+        };
+        Ok(100.0 * Busy::between(idle(before), idle(now))?.share())
+    };
+    let at = (before.at - begin).as_secs_f64() + seconds / 2.0;
+    let busy = [busy(0)?, busy(1)?];
+    let (before, now) = (before.value, now.value);
     let program = now.program.zip(before.program);
     let cpu = |(now, before): (Program, Program)| now.cpu_seconds - before.cpu_seconds;
     // A thread that has ended takes its count along.
     let switches = |(now, before): (Program, Program)| now.switches.saturating_sub(before.switches);
-    Sample {
-        at: (before.at - begin).as_secs_f64() + seconds / 2.0,
+    Ok(Sample {
+        at,
         seconds,
-        cpu: (busy(idle[0]) + busy(idle[1])) / 2.0,
-        balancer_cpu: busy(idle[1]),
+        cpu: (busy[0] + busy[1]) / 2.0,
+        balancer_cpu: busy[1],
         switches: (now.switches - before.switches) as f64 / seconds,
         program_cpu: program.map(|pair| 100.0 * cpu(pair) / seconds),
         program_switches: program.map(|pair| switches(pair) as f64 / seconds),
-    }
+    })
 }
 
 /// proc_stat(5): `ctxt`, of the whole machine since it was started.
@@ -179,11 +187,13 @@ mod tests {
     fn a_sample_is_what_was_counted_between_two_times() {
         let begin = Instant::now();
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
-        let counts = |seconds, idle, switches, program| Counts {
+        let counts = |seconds, idle, switches, program| Reading {
             at: at(seconds),
-            idle,
-            switches,
-            program,
+            value: Counts {
+                idle,
+                switches,
+                program,
+            },
         };
         let program = |cpu_seconds, switches| {
             Some(Program {
@@ -195,7 +205,8 @@ mod tests {
             begin,
             counts(1, [5.0, 7.0], 1_000, program(3.0, 10)),
             counts(3, [5.0, 8.0], 1_500, program(4.0, 30)),
-        );
+        )
+        .expect("it can be");
         let expected = Sample {
             at: 2.0,
             seconds: 2.0,
@@ -209,8 +220,15 @@ mod tests {
         let kernel = sample(
             begin,
             counts(0, [0.0; 2], 0, None),
+            counts(1, [1.01; 2], 1, None),
+        )
+        .expect("a step of the clock more than all of it");
+        assert_eq!((kernel.cpu, kernel.program_cpu), (0.0, None));
+        let never = sample(
+            begin,
+            counts(0, [0.0; 2], 0, None),
             counts(1, [2.0; 2], 1, None),
         );
-        assert_eq!((kernel.cpu, kernel.program_cpu), (0.0, None));
+        assert!(never.is_err(), "idle for two seconds of one");
     }
 }

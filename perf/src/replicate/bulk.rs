@@ -6,8 +6,10 @@ use super::network::Network;
 use super::{Arguments, Cpus};
 use crate::cpu;
 use crate::measure::{median, rounded};
+use crate::reading::Reading;
 use anyhow::{Context, Result};
 use lockstep_tests::lab::{Process, wait_until};
+use nix::unistd::Pid;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -148,6 +150,10 @@ fn round(case: Case, replicas: usize, cpus: Cpus, arguments: &Arguments) -> Resu
         balancer: &balancer,
         replicas,
         cpus,
+        threads: [
+            cpu::ksoftirqd(cpus.balancer)?,
+            cpu::ksoftirqd(cpus.endpoints)?,
+        ],
         duration: Duration::from_millis(arguments.milliseconds),
     };
     Ok([
@@ -164,6 +170,9 @@ struct Bench<'a> {
     balancer: &'a Balancer,
     replicas: usize,
     cpus: Cpus,
+    /// The kernel's for software interrupts, of the balancer's CPU and of the endpoints': to look for them
+    /// takes longer than a reading may.
+    threads: [Pid; 2],
     duration: Duration,
 }
 
@@ -183,43 +192,43 @@ impl Bench<'_> {
         let after = self.read(&transfer);
         let in_sync = self.balancer.in_sync(self.network, self.replicas);
         transfer.stop()?;
-        Ok(after?.since(&before, in_sync?))
+        Ok(since(&before, &after?, in_sync?))
     }
 
-    fn read(&self, transfer: &Transfer) -> Result<Reading> {
+    fn read(&self, transfer: &Transfer) -> Result<Reading<Counts>> {
         let client = transfer.thread().context("the client does not run")?;
-        let balancer = self.balancer.cpu_seconds()? + cpu::of_ksoftirqd(self.cpus.balancer)?;
-        let endpoints = cpu::of_process(self.server.pid())?
-            + cpu::of_thread(client)?
-            + cpu::of_ksoftirqd(self.cpus.endpoints)?;
-        Ok(Reading {
-            at: Instant::now(),
-            bytes: transfer.bytes(),
-            balancer,
-            everybody: balancer + endpoints,
+        let [of_balancer, of_endpoints] = &self.threads;
+        Reading::make(|| {
+            let balancer = self.balancer.cpu_seconds()? + cpu::of_process(*of_balancer)?;
+            let endpoints = cpu::of_process(self.server.pid())?
+                + cpu::of_thread(client)?
+                + cpu::of_process(*of_endpoints)?;
+            Ok(Counts {
+                bytes: transfer.bytes(),
+                balancer,
+                everybody: balancer + endpoints,
+            })
         })
     }
 }
 
 /// What was counted at one time.
 #[derive(Debug, Clone, Copy)]
-struct Reading {
-    at: Instant,
+struct Counts {
     bytes: u64,
     balancer: f64,
     everybody: f64,
 }
 
-impl Reading {
-    fn since(&self, before: &Reading, in_sync: usize) -> Trial {
-        let seconds = (self.at - before.at).as_secs_f64();
-        let bytes = (self.bytes - before.bytes) as f64;
-        let gigabytes = (bytes / 1e9).max(1e-9);
-        Trial {
-            gbit_s: bytes * 8.0 / 1e9 / seconds,
-            cpu_s_per_gb: (self.balancer - before.balancer) / gigabytes,
-            machine_cpu_s_per_gb: (self.everybody - before.everybody) / gigabytes,
-            in_sync,
-        }
+fn since(before: &Reading<Counts>, after: &Reading<Counts>, in_sync: usize) -> Trial {
+    let seconds = after.seconds_since(before);
+    let (before, after) = (before.value, after.value);
+    let bytes = (after.bytes - before.bytes) as f64;
+    let gigabytes = (bytes / 1e9).max(1e-9);
+    Trial {
+        gbit_s: bytes * 8.0 / 1e9 / seconds,
+        cpu_s_per_gb: (after.balancer - before.balancer) / gigabytes,
+        machine_cpu_s_per_gb: (after.everybody - before.everybody) / gigabytes,
+        in_sync,
     }
 }

@@ -4,13 +4,12 @@ use super::super::Cpus;
 use super::super::engine::Balancer;
 use super::balancer::EngineCounts;
 use super::network::Network;
-use crate::cpu;
+use crate::cpu::{self, Busy};
 use crate::measure::rounded;
 use anyhow::{Result, ensure};
 use lockstep_bpf::{Offer, OfferProgram, Offered};
 use nix::sys::prctl;
 use serde::Serialize;
-use std::time::Instant;
 
 /// The outcome of a trial.
 #[derive(Debug, Clone, Serialize)]
@@ -56,13 +55,12 @@ fn send(network: &Network, cpus: Cpus, offer: &Offer<'_>) -> Result<(Offered, f6
         let on_core = core_affinity::set_for_current(core_affinity::CoreId { id });
         ensure!(on_core, "cannot run on CPU {id}");
         let program = OfferProgram::load(offer.clone())?;
-        let (idle, begin) = (cpu::idle(cpus.balancer)?, Instant::now());
+        let before = cpu::idle_now(cpus.balancer)?;
         let offered = program.send()?;
-        let seconds = begin.elapsed().as_secs_f64();
-        let idle = cpu::idle(cpus.balancer)? - idle;
+        let busy = Busy::between(before, cpu::idle_now(cpus.balancer)?)?;
         ensure!(offered.seconds > 0.0, "nothing was sent");
         // A worker that polls is busy for a moment longer than packets are sent.
-        Ok((offered, (seconds - idle).clamp(0.0, offered.seconds)))
+        Ok((offered, busy.seconds.min(offered.seconds)))
     })
 }
 

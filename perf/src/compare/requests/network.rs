@@ -3,6 +3,7 @@
 
 use super::super::Cpus;
 use super::super::engine::{IN, OUT};
+use crate::reading::{self, NetFile};
 use crate::replicate::network::{self as base, CLIENT_DEVICE, PORT, SERVERS_DEVICE, VIP, server};
 use crate::site::{START, Site, nginx};
 use anyhow::{Context, Result};
@@ -35,6 +36,8 @@ pub struct Network {
     #[expect(dead_code, reason = "it runs until it is dropped")]
     server: Process,
     base: base::Network,
+    /// Of the balancer: what its devices count.
+    devices: NetFile,
     mtu: u16,
 }
 
@@ -72,7 +75,13 @@ impl Network {
             Servers::Http => start_server(&base, cpus)?,
             Servers::Stream => base.start_server(None, cpus.generator)?,
         };
-        Ok(Network { server, base, mtu })
+        let devices = NetFile::open(&base.balancer, "dev")?;
+        Ok(Network {
+            server,
+            base,
+            devices,
+            mtu,
+        })
     }
 
     /// Where requests come from.
@@ -103,15 +112,12 @@ impl Network {
     /// What the balancer's devices have received so far, from either side.
     pub fn received(&self) -> Result<Received> {
         let mut sum = Received::default();
+        let text = self.devices.read()?;
         for device in [IN, OUT] {
-            let links = (self.balancer()).ip_json(&format!("-s link show dev {device}"))?;
-            let counters = &links[0]["stats64"]["rx"];
-            let of = |name: &str| {
-                let value = counters[name].as_u64();
-                value.with_context(|| format!("{device} counts nothing: {links}"))
-            };
-            sum.packets += of("packets")?;
-            sum.bytes += of("bytes")?;
+            let (bytes, packets) = reading::received(&text, device)
+                .with_context(|| format!("{device} counts nothing: {text}"))?;
+            sum.packets += packets;
+            sum.bytes += bytes;
         }
         Ok(sum)
     }

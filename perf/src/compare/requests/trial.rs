@@ -3,12 +3,12 @@
 use super::super::Cpus;
 use super::Settings;
 use super::network::Network;
-use crate::cpu;
+use crate::cpu::{self, Busy};
 use crate::measure::rounded;
 use anyhow::Result;
 use lockstep_tests::lab::Wrk;
 use serde::Serialize;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How requests come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,10 +71,9 @@ pub fn run(network: &Network, load: Load, settings: &Settings, cpus: Cpus) -> Re
         wrk = wrk.connection_per_request();
     }
     let received = network.received()?;
-    let (idle, begin) = (cpu::idle(cpus.balancer)?, Instant::now());
+    let before = cpu::idle_now(cpus.balancer)?;
     let report = wrk.run(network.client())?;
-    let seconds = begin.elapsed().as_secs_f64();
-    let busy = (seconds - (cpu::idle(cpus.balancer)? - idle)).max(0.0);
+    let busy = Busy::between(before, cpu::idle_now(cpus.balancer)?)?;
     let now = network.received()?;
     let packets = (now.packets - received.packets).max(1) as f64;
     let bytes = (now.bytes - received.bytes) as f64;
@@ -87,9 +86,9 @@ pub fn run(network: &Network, load: Load, settings: &Settings, cpus: Cpus) -> Re
         frame_bytes: (bytes / packets + CHECKSUM_SEQUENCE).round(),
         p50_us: us(report.latency[0]),
         p99_us: us(report.latency[3]),
-        cpu_s_per_million_requests: rounded(busy / report.requests as f64 * 1e6, 1),
-        cpu_s_per_million_packets: rounded(busy / packets * 1e6, 2),
-        balancer_cpu: rounded(busy / seconds, 2),
+        cpu_s_per_million_requests: rounded(busy.seconds / report.requests as f64 * 1e6, 1),
+        cpu_s_per_million_packets: rounded(busy.seconds / packets * 1e6, 2),
+        balancer_cpu: rounded(busy.share(), 2),
         errors: report.errors(),
     })
 }

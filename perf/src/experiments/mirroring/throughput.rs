@@ -6,13 +6,14 @@ use crate::experiments::Settings;
 use crate::experiments::engine::{Mode, cpus, start_engine};
 use crate::figure::{Axis, Fact, Figure, Kind, Point, Series};
 use crate::measure::{median, percentile, rounded};
+use crate::reading::Reading;
 use crate::replicate::Cpus;
 use crate::replicate::balancer::sessions;
 use crate::replicate::network::Network;
 use anyhow::{Context, Result, ensure};
 use lockstep_tests::lab::{Process, wait_until};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Connections with a request under way each.
 const CONNECTIONS: usize = 8;
@@ -142,9 +143,11 @@ fn saturated(network: &Network, case: Case, work: u64, time: Duration, cpus: Cpu
     let pace = Pace::AnswerByAnswer;
     let clients = Clients::start(network, CONNECTIONS, pace, work, cpus.endpoints)?;
     until(&clients, time / 4)?;
-    let (before, begin) = (clients.answered(), Instant::now());
+    let answered = || Reading::make(|| Ok(clients.answered()));
+    let before = answered()?;
     until(&clients, time / 4 + time)?;
-    let rate = (clients.answered() - before) as f64 / begin.elapsed().as_secs_f64();
+    let after = answered()?;
+    let rate = (after.value - before.value) as f64 / after.seconds_since(&before);
     if case != Case::Nat {
         let sessions = sessions(network)?;
         let replicas = sessions

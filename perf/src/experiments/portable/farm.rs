@@ -1,6 +1,7 @@
 //! The web servers: an nginx in each of the lab's servers that answers so many requests a second and
 //! no more, as a machine does that has other pods as well.
 
+use crate::reading::{NetFile, Reading, data_segments};
 use crate::site::START;
 use anyhow::{Context, Result};
 use lockstep_tests::lab::{Lab, Netns, Process, Server, wait_until};
@@ -21,7 +22,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// The servers' programs.
 #[derive(Debug)]
 pub struct Farm {
-    servers: Vec<(PathBuf, Process)>,
+    servers: Vec<(NetFile, Process)>,
 }
 
 impl Farm {
@@ -41,12 +42,15 @@ impl Farm {
         Ok(farm)
     }
 
-    /// The requests that all of them have answered since they started.
-    pub fn requests(&self) -> Result<u64> {
-        self.servers
-            .iter()
-            .map(|(status, _)| requests(status))
-            .sum()
+    /// The requests that all of them have answered since they started, and when that was so.
+    ///
+    /// An answer is one segment, and the kernel counts these in each server's namespace. To ask nginx
+    /// itself would mean to wait for each of them on a CPU that is full.
+    pub fn requests(&self) -> Result<Reading<u64>> {
+        let of = |(netstat, _): &(NetFile, Process)| {
+            data_segments(&netstat.read()?).context("the kernel does not count segments with data")
+        };
+        Reading::make(|| self.servers.iter().map(of).sum())
     }
 }
 
@@ -75,25 +79,25 @@ pub fn answers(from: &Netns, at: SocketAddr) -> bool {
     ask().is_ok_and(|text| text.contains(" 200 OK"))
 }
 
-fn start(dir: &Path, server: &Server, requests_per_second: u32) -> Result<(PathBuf, Process)> {
+fn start(dir: &Path, server: &Server, requests_per_second: u32) -> Result<(NetFile, Process)> {
     let name = server.name();
-    let status = dir.join(format!("{name}-web.sock"));
     let address = server.v4().to_string();
-    let text = config(dir, &name, &address, &status, requests_per_second);
+    let text = config(dir, &name, &address, requests_per_second);
     let file = dir.join(format!("{name}-web.conf"));
     fs::write(&file, text)?;
     let mut command = server.netns().command("nginx");
     command.arg("-e").arg(dir.join(format!("{name}-web.err")));
     command.arg("-c").arg(&file);
-    Ok((status, server.netns().spawn("web", command)?))
+    let netstat = NetFile::open(server.netns(), "netstat")?;
+    Ok((netstat, server.netns().spawn("web", command)?))
 }
 
 /// A connection ends after 100 requests, and the answer is the server's address: both as in the seed.
 /// What is more than the limit waits.
 ///
 /// `return` alone would answer before the limit is looked at; `try_files` comes after it.
-fn config(dir: &Path, name: &str, address: &str, status: &Path, limit: u32) -> String {
-    let (dir, status) = (dir.display(), status.display());
+fn config(dir: &Path, name: &str, address: &str, limit: u32) -> String {
+    let dir = dir.display();
     let padding = "x".repeat(PADDING.1);
     format!(
         "daemon off;\nuser root;\nworker_processes 1;\npid {dir}/{name}-web.pid;\n\
@@ -107,23 +111,6 @@ fn config(dir: &Path, name: &str, address: &str, status: &Path, limit: u32) -> S
          limit_req_zone $server_port zone=all:1m rate={limit}r/s;\n  limit_req_log_level info;\n  \
          server {{\n    listen {PORT} backlog=4096;\n    limit_req zone=all burst=10000;\n    \
          location / {{ try_files /none @answer; }}\n    \
-         location @answer {{ add_header X-Padding {padding}; return 200 {address}; }}\n  }}\n  \
-         server {{ listen unix:{status}; location / {{ stub_status; }} }}\n}}\n"
+         location @answer {{ add_header X-Padding {padding}; return 200 {address}; }}\n  }}\n}}\n"
     )
-}
-
-fn requests(status: &Path) -> Result<u64> {
-    let mut stream = std::os::unix::net::UnixStream::connect(status)?;
-    stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    of_status(&text).with_context(|| format!("nginx tells no requests: {text}"))
-}
-
-/// ngx_http_stub_status_module: below " accepts handled requests", these numbers.
-pub fn of_status(text: &str) -> Option<u64> {
-    let mut lines = text
-        .lines()
-        .skip_while(|line| !line.starts_with("server accepts"));
-    lines.nth(1)?.split_whitespace().nth(2)?.parse().ok()
 }

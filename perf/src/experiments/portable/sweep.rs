@@ -4,9 +4,10 @@ use super::balanced::{Balanced, Size};
 use super::case::Case;
 use super::farm::{self, Farm, PORT};
 use super::{BALANCER, SEED};
-use crate::cpu;
+use crate::cpu::{self, Busy};
 use crate::experiments::Settings;
 use crate::figure::{Axis, Figure, Kind, Point, Series};
+use crate::reading::Reading;
 use anyhow::{Context, Result, ensure};
 use lockstep_tests::lab::{Lab, VIP_V4, Wrk, wait_until};
 use std::time::{Duration, Instant};
@@ -74,12 +75,12 @@ pub fn seconds(settings: &Settings) -> u64 {
 /// wrk for a while, of which the first part, in which connections are made, does not count.
 pub fn trial(lab: &Lab, farm: &Farm, seconds: u64) -> Result<Trial> {
     let load = wrk(lab, seconds + WARM_UP.as_secs() + 5)?;
+    let nothing = farm.requests()?;
     let load = lab.client.start_wrk(&load)?;
-    let start = Instant::now();
-    wait_for(start + WARM_UP)?;
-    let before = (Instant::now(), farm.requests()?, cpu::idle(BALANCER)?);
-    wait_for(before.0 + Duration::from_secs(seconds))?;
-    let after = (Instant::now(), farm.requests()?, cpu::idle(BALANCER)?);
+    wait_for(Instant::now() + WARM_UP)?;
+    let before = (farm.requests()?, cpu::idle_now(BALANCER)?);
+    wait_for(before.0.at + Duration::from_secs(seconds))?;
+    let after = (farm.requests()?, cpu::idle_now(BALANCER)?);
     let report = load.finish()?;
     let bad = report.errors() as f64 / report.requests as f64;
     ensure!(
@@ -87,13 +88,33 @@ pub fn trial(lab: &Lab, farm: &Farm, seconds: u64) -> Result<Trial> {
         "{:.0} % of the requests failed: {report:?}",
         bad * 100.0
     );
-    let seconds = (after.0 - before.0).as_secs_f64();
-    let requests = after.1.saturating_sub(before.1) as f64;
-    ensure!(requests > 0.0, "no request was answered");
+    agree(
+        farm.requests()?.value.saturating_sub(nothing.value),
+        report.requests,
+    )?;
+    let requests_per_second = rate(before.0, after.0);
+    ensure!(requests_per_second > 0.0, "no request was answered");
     Ok(Trial {
-        requests_per_second: (requests / seconds).round(),
-        balancer_cpu: (1.0 - (after.2 - before.2) / seconds).clamp(0.0, 1.0),
+        requests_per_second: requests_per_second.round(),
+        balancer_cpu: Busy::between(before.1, after.1)?.share(),
     })
+}
+
+/// Requests a second between two counts of them.
+pub fn rate(before: Reading<u64>, after: Reading<u64>) -> f64 {
+    let seconds = after.seconds_since(&before);
+    after.value.saturating_sub(before.value) as f64 / seconds.max(1e-9)
+}
+
+/// The servers and wrk count the same requests, but for those under way when wrk ends: else one of
+/// them counts something else, and there is no result.
+pub fn agree(servers: u64, wrk: u64) -> Result<()> {
+    let apart = servers.abs_diff(wrk);
+    ensure!(
+        apart <= 2 * u64::from(CONNECTIONS) + wrk / 50,
+        "the servers have answered {servers} requests, and wrk counted {wrk}"
+    );
+    Ok(())
 }
 
 /// Waits for a time.

@@ -3,9 +3,10 @@
 #![allow(clippy::unwrap_used)]
 
 use super::balanced::polling;
-use super::farm::of_status;
 use super::paced::whole;
-use super::sweep::{Curve, Trial, cpu_figure, throughput_figure};
+use super::sweep::{Curve, Trial, agree, cpu_figure, rate, throughput_figure};
+use crate::reading::Reading;
+use std::time::{Duration, Instant};
 
 fn trial(requests_per_second: f64, balancer_cpu: f64) -> Trial {
     Trial {
@@ -41,11 +42,24 @@ fn cpu_is_in_percent_and_its_cost_is_where_most_is_answered() {
 }
 
 #[test]
-fn nginx_tells_its_requests_below_their_name() {
-    let text = "HTTP/1.1 200 OK\r\n\r\nActive connections: 3 \n\
-                server accepts handled requests\n 7 7 4211 \nReading: 0 Writing: 1 Waiting: 2 \n";
-    assert_eq!(of_status(text), Some(4211));
-    assert_eq!(of_status("HTTP/1.1 404 Not Found\r\n\r\n"), None);
+fn a_rate_is_of_the_times_at_which_requests_were_counted() {
+    let begin = Instant::now();
+    let look = |ms, value| Reading {
+        at: begin + Duration::from_millis(ms),
+        value,
+    };
+    assert_eq!(rate(look(500, 1_000), look(1_000, 3_500)), 5_000.0);
+    // Whenever the second count was due.
+    assert_eq!(rate(look(500, 1_000), look(1_500, 6_000)), 5_000.0);
+    assert_eq!(rate(look(500, 1_000), look(1_000, 1_000)), 0.0);
+}
+
+#[test]
+fn a_count_that_is_not_of_the_requests_is_no_result() {
+    agree(100_800, 100_000).unwrap();
+    let error = agree(200_000, 100_000).unwrap_err().to_string();
+    assert!(error.contains("200000 requests"), "{error}");
+    assert!(agree(0, 100_000).is_err());
 }
 
 #[test]

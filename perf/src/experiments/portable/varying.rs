@@ -2,14 +2,14 @@
 
 use super::balanced::on_endpoints;
 use super::ecmp::{BALANCERS, Rack};
-use super::sweep::{seconds, trial, wait_for, wrk};
+use super::sweep::{agree, rate, seconds, trial, wait_for, wrk};
 use super::throughput::EACH;
 use crate::experiments::Settings;
 use crate::figure::{Axis, Fact, Figure, Kind, Point, Series};
 use crate::measure::rounded;
 use anyhow::{Result, ensure};
 use lockstep_tests::lab::Forwarding;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What a balancer is sent at most. Answers do not pass it, so a request is less than with NAT.
 const MEGABITS: u32 = 8;
@@ -140,9 +140,12 @@ fn measure(settings: &Settings) -> Result<Course> {
     rack.routes_follow()?;
     let total = period(settings) * numbers.len() as u32;
     let load = wrk(&rack.lab, total.as_secs() + 1)?;
+    let nothing = rack.farm.requests()?.value;
     let load = rack.lab.client.start_wrk(&load)?;
     let samples = follow(&mut rack, numbers, period(settings))?;
     let report = load.report()?;
+    let answered = rack.farm.requests()?.value.saturating_sub(nothing);
+    agree(answered, report.requests)?;
     Ok(Course {
         samples,
         one,
@@ -153,9 +156,9 @@ fn measure(settings: &Settings) -> Result<Course> {
 
 /// Changes the number of balancers at every period's beginning, and samples throughput meanwhile.
 fn follow(rack: &mut Rack, numbers: &[usize], period: Duration) -> Result<Vec<Sample>> {
-    let begin = Instant::now();
     let mut samples = Vec::new();
-    let mut last = (Duration::ZERO, rack.farm.requests()?);
+    let mut last = rack.farm.requests()?;
+    let begin = last.at;
     let mut due = SAMPLE;
     for (index, &number) in numbers.iter().enumerate() {
         ensure!(
@@ -166,9 +169,9 @@ fn follow(rack: &mut Rack, numbers: &[usize], period: Duration) -> Result<Vec<Sa
         let end = period * (index as u32 + 1);
         while due <= end {
             wait_for(begin + due)?;
-            let now = (begin.elapsed(), rack.farm.requests()?);
+            let now = rack.farm.requests()?;
             samples.push(Sample {
-                seconds: now.0.as_secs_f64(),
+                seconds: (now.at - begin).as_secs_f64(),
                 requests_per_second: rate(last, now),
                 balancers: number,
             });
@@ -179,22 +182,9 @@ fn follow(rack: &mut Rack, numbers: &[usize], period: Duration) -> Result<Vec<Sa
     Ok(samples)
 }
 
-/// Requests a second between two looks, of which each is a time and the requests until then.
-fn rate(before: (Duration, u64), after: (Duration, u64)) -> f64 {
-    let seconds = after.0.saturating_sub(before.0).as_secs_f64();
-    after.1.saturating_sub(before.1) as f64 / seconds.max(1e-9)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_rate_is_of_the_time_between_two_looks() {
-        let look = |ms, requests| (Duration::from_millis(ms), requests);
-        assert_eq!(rate(look(500, 1_000), look(1_000, 3_500)), 5_000.0);
-        assert_eq!(rate(look(500, 1_000), look(1_000, 1_000)), 0.0);
-    }
 
     #[test]
     fn the_numbers_of_balancers_change_every_time_and_have_them_all() {
