@@ -436,6 +436,11 @@ impl Arguments {
             say(serde_json::to_string(&found)?)?;
         }
         let (Some(rate), Some(outcome)) = (found.rate, &found.outcome) else {
+            ensure!(
+                !found.interrupted,
+                "the search was interrupted before a rate was carried: {} trials came to their end",
+                found.trials.len()
+            );
             bail!(
                 "no rate was carried with {} % loss at most: does anything arrive at all? Try one rate \
                  without --search",
@@ -448,6 +453,9 @@ impl Arguments {
                 grouped(rate),
                 self.loss
             ))?;
+            if found.interrupted {
+                say("               so far: the search was interrupted")?;
+            }
             if found.limited_by_the_generator {
                 say(
                     "               above it the generator cannot send: more --queues and --cores",
