@@ -1,6 +1,6 @@
 //! `lockstep-perf generate`: from what the user asked for to what came of it.
 
-use super::attached::Attached;
+use super::attached::{Attached, each_once};
 use super::client::Manner;
 use super::datagrams::Datagrams;
 use super::flows::Flows;
@@ -229,6 +229,8 @@ impl Arguments {
             self.sink_queue.is_empty() || self.sink_queue.len() == self.at.queue.len(),
             "a thread has one queue to send and one to receive: --sink-queues names as many as --queues"
         );
+        each_once(&self.sink_queue, "--sink-queues")?;
+        self.check_due()?;
         ensure!(
             self.path.starts_with('/')
                 && self.path.len() <= REQUEST / 2
@@ -239,9 +241,28 @@ impl Arguments {
             let least = shortest(to.is_ipv4());
             ensure!(
                 self.size.shortest() >= least,
-                "a frame to {to} has {least} bytes at least, or its stamp does not fit: --size"
+                "a frame to {to} has {least} bytes at least, or its stamp does not fit: --size {least}, or, \
+                 instead of imix, --size {least}:7,570:4,1518:1"
             );
         }
+        Ok(())
+    }
+
+    /// A load of nothing has no result.
+    fn check_due(&self) -> Result<()> {
+        let threads = self.at.queue.len().max(1);
+        let each = self.packets_per_second / threads as u64;
+        let due = each as f64 * self.seconds;
+        ensure!(
+            due >= 1.0,
+            "at {}/s{} nothing is due in {} s: more --seconds or --packets-per-second",
+            self.packets_per_second,
+            match threads {
+                1 => String::new(),
+                _ => format!(" of {threads} threads"),
+            },
+            self.seconds
+        );
         Ok(())
     }
 
@@ -338,7 +359,7 @@ impl Arguments {
                 };
                 let netns = self.sink_netns.as_deref();
                 let line = Line::open(netns, interface, queues, Some(&wanted), self.at.mode);
-                let line = line.with_context(|| format!("cannot open the sink on {interface}"))?;
+                let line = line.with_context(|| self.no_sink(interface))?;
                 Arrival::Line(Box::new(line))
             }
         };
@@ -349,6 +370,17 @@ impl Arguments {
             observed_cpu: self.observe_core,
             patience: self.wait * 1_000_000,
         })
+    }
+
+    fn no_sink(&self, interface: &str) -> String {
+        let hint = match (&self.at.netns, &self.sink_netns) {
+            (Some(_), None) => {
+                " in the namespace that this was started in (--netns is for --interface alone: name the \
+                 sink's with --sink-netns)"
+            }
+            _ => "",
+        };
+        format!("cannot open the sink on {interface}{hint}")
     }
 
     /// What comes to the sink: to whichever address the balancer chose, in whichever tunnel.

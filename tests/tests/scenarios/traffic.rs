@@ -664,6 +664,13 @@ fn scenario_traffic_errors_say_what_to_do() {
             "--next-hop",
         ),
         (
+            format!(
+                "--netns {source} --interface {DEVICE} --to {to}:1 --sink-interface eth7 \
+                 --next-hop 02:00:00:00:00:01"
+            ),
+            "--sink-netns",
+        ),
+        (
             format!("--netns {source} --interface {DEVICE} --to {to}:1 --size 3600"),
             "MTU of 3506",
         ),
@@ -682,7 +689,7 @@ fn scenario_traffic_errors_say_what_to_do() {
             "ethtool -N",
         ),
     ] {
-        let child = generate(&format!("{words} --packets-per-second 10 --seconds 0.1")).unwrap();
+        let child = generate(&format!("{words} --packets-per-second 10 --seconds 0.2")).unwrap();
         let output = child.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(
