@@ -13,6 +13,7 @@ mod child;
 mod client;
 mod clock;
 mod datagrams;
+mod file;
 mod flows;
 mod generate;
 mod ledger;

@@ -3,6 +3,7 @@
 use super::attached::{Attached, each_once};
 use super::client::Manner;
 use super::datagrams::Datagrams;
+use super::file::Pending;
 use super::flows::Flows;
 use super::pace;
 use super::packet::{Link, shortest};
@@ -149,6 +150,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 fn load(arguments: &Arguments) -> Result<()> {
     needs_root_for("AF_XDP sockets and XDP programs need root")?;
     arguments.check()?;
+    let histogram = arguments.histogram.as_deref();
+    let histogram = histogram.map(Pending::new).transpose()?;
     let stop = Stop::at_signals()?;
     let at = &arguments.at;
     let source = at.within(|| Interface::find(&at.interface))?;
@@ -170,7 +173,7 @@ fn load(arguments: &Arguments) -> Result<()> {
         trial::run(&mut bench, &mut plan, rate, seconds, &mut progress, &stop)
     };
     if arguments.search {
-        return arguments.search(&mut one, &stop);
+        return arguments.search(&mut one, histogram, &stop);
     }
     let Trial { outcome, spread } = one(arguments.packets_per_second)?;
     if json {
@@ -178,7 +181,9 @@ fn load(arguments: &Arguments) -> Result<()> {
     } else {
         say(arguments.about().table(&outcome).trim_end())?;
     }
-    arguments.write_histogram(&spread.percentiles())?;
+    if let Some(file) = histogram {
+        file.write(&spread.percentiles())?;
+    }
     arguments.is_complete(&outcome, &stop)
 }
 
@@ -443,7 +448,12 @@ impl Arguments {
         }))
     }
 
-    fn search(&self, one: &mut dyn FnMut(u64) -> Result<Trial>, stop: &Stop) -> Result<()> {
+    fn search(
+        &self,
+        one: &mut dyn FnMut(u64) -> Result<Trial>,
+        histogram: Option<Pending>,
+        stop: &Stop,
+    ) -> Result<()> {
         let json = self.output == Output::Json;
         let goal = Goal {
             loss: self.loss / 100.0,
@@ -495,7 +505,9 @@ impl Arguments {
             }
             say(self.about().table(outcome).trim_end())?;
         }
-        self.write_histogram(&percentiles)?;
+        if let Some(file) = histogram {
+            file.write(&percentiles)?;
+        }
         let mut trials = found.trials.iter();
         trials.try_for_each(|outcome| self.is_complete(outcome, stop))
     }
@@ -513,14 +525,6 @@ impl Arguments {
             self.flows
         );
         Ok(())
-    }
-
-    fn write_histogram(&self, percentiles: &str) -> Result<()> {
-        let Some(file) = &self.histogram else {
-            return Ok(());
-        };
-        std::fs::write(file, percentiles)
-            .with_context(|| format!("cannot write {}", file.display()))
     }
 }
 
