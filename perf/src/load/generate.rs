@@ -465,6 +465,8 @@ impl Arguments {
             if stop.is_set() {
                 return Ok(None);
             }
+            // It would go on, lower and lower.
+            has_links(&outcome)?;
             let met = goal.is_met(&outcome);
             if !json {
                 say(show::trial(&outcome, met))?;
@@ -515,6 +517,7 @@ impl Arguments {
     /// Fewer connections than were asked for are another load: whoever reads only the exit code is to
     /// know, too. A user who ended it early does.
     fn is_complete(&self, outcome: &Outcome, stop: &Stop) -> Result<()> {
+        has_links(outcome)?;
         let Some(connections) = outcome.connections.filter(|_| !stop.is_set()) else {
             return Ok(());
         };
@@ -526,6 +529,17 @@ impl Arguments {
         );
         Ok(())
     }
+}
+
+/// What is sent on a link that is not there is no load, either.
+fn has_links(outcome: &Outcome) -> Result<()> {
+    ensure!(
+        outcome.down.is_empty(),
+        "{} went down while it was sent, so this is no result of what is tested: see `ip link` and the \
+         kernel's log, and measure again",
+        outcome.down.join(" and ")
+    );
+    Ok(())
 }
 
 #[cfg(test)]

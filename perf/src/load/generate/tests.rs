@@ -110,6 +110,7 @@ fn every_line_of_the_table_and_every_field_of_the_json_stands_on_the_page() {
     let outcome = Outcome {
         sent: 2,
         unsent: 1,
+        down: vec!["eth0".to_owned()],
         connections: Some(1),
         disconnected: 1,
         foreign: 1,
