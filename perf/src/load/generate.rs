@@ -1,8 +1,9 @@
 //! `lockstep-perf generate`: from what the user asked for to what came of it.
 
-use super::attached::Attached;
+use super::attached::{Attached, each_once};
 use super::client::Manner;
 use super::datagrams::Datagrams;
+use super::file::Pending;
 use super::flows::Flows;
 use super::pace;
 use super::packet::{Link, shortest};
@@ -149,6 +150,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 fn load(arguments: &Arguments) -> Result<()> {
     needs_root_for("AF_XDP sockets and XDP programs need root")?;
     arguments.check()?;
+    let histogram = arguments.histogram.as_deref();
+    let histogram = histogram.map(Pending::new).transpose()?;
     let stop = Stop::at_signals()?;
     let at = &arguments.at;
     let source = at.within(|| Interface::find(&at.interface))?;
@@ -170,7 +173,7 @@ fn load(arguments: &Arguments) -> Result<()> {
         trial::run(&mut bench, &mut plan, rate, seconds, &mut progress, &stop)
     };
     if arguments.search {
-        return arguments.search(&mut one, &stop);
+        return arguments.search(&mut one, histogram, &stop);
     }
     let Trial { outcome, spread } = one(arguments.packets_per_second)?;
     if json {
@@ -178,7 +181,9 @@ fn load(arguments: &Arguments) -> Result<()> {
     } else {
         say(arguments.about().table(&outcome).trim_end())?;
     }
-    arguments.write_histogram(&spread.percentiles())?;
+    if let Some(file) = histogram {
+        file.write(&spread.percentiles())?;
+    }
     arguments.is_complete(&outcome, &stop)
 }
 
@@ -229,6 +234,8 @@ impl Arguments {
             self.sink_queue.is_empty() || self.sink_queue.len() == self.at.queue.len(),
             "a thread has one queue to send and one to receive: --sink-queues names as many as --queues"
         );
+        each_once(&self.sink_queue, "--sink-queues")?;
+        self.check_due()?;
         ensure!(
             self.path.starts_with('/')
                 && self.path.len() <= REQUEST / 2
@@ -239,9 +246,28 @@ impl Arguments {
             let least = shortest(to.is_ipv4());
             ensure!(
                 self.size.shortest() >= least,
-                "a frame to {to} has {least} bytes at least, or its stamp does not fit: --size"
+                "a frame to {to} has {least} bytes at least, or its stamp does not fit: --size {least}, or, \
+                 instead of imix, --size {least}:7,570:4,1518:1"
             );
         }
+        Ok(())
+    }
+
+    /// A load of nothing has no result.
+    fn check_due(&self) -> Result<()> {
+        let threads = self.at.queue.len().max(1);
+        let each = self.packets_per_second / threads as u64;
+        let due = each as f64 * self.seconds;
+        ensure!(
+            due >= 1.0,
+            "at {}/s{} nothing is due in {} s: more --seconds or --packets-per-second",
+            self.packets_per_second,
+            match threads {
+                1 => String::new(),
+                _ => format!(" of {threads} threads"),
+            },
+            self.seconds
+        );
         Ok(())
     }
 
@@ -338,7 +364,7 @@ impl Arguments {
                 };
                 let netns = self.sink_netns.as_deref();
                 let line = Line::open(netns, interface, queues, Some(&wanted), self.at.mode);
-                let line = line.with_context(|| format!("cannot open the sink on {interface}"))?;
+                let line = line.with_context(|| self.no_sink(interface))?;
                 Arrival::Line(Box::new(line))
             }
         };
@@ -349,6 +375,17 @@ impl Arguments {
             observed_cpu: self.observe_core,
             patience: self.wait * 1_000_000,
         })
+    }
+
+    fn no_sink(&self, interface: &str) -> String {
+        let hint = match (&self.at.netns, &self.sink_netns) {
+            (Some(_), None) => {
+                " in the namespace that this was started in (--netns is for --interface alone: name the \
+                 sink's with --sink-netns)"
+            }
+            _ => "",
+        };
+        format!("cannot open the sink on {interface}{hint}")
     }
 
     /// What comes to the sink: to whichever address the balancer chose, in whichever tunnel.
@@ -411,7 +448,12 @@ impl Arguments {
         }))
     }
 
-    fn search(&self, one: &mut dyn FnMut(u64) -> Result<Trial>, stop: &Stop) -> Result<()> {
+    fn search(
+        &self,
+        one: &mut dyn FnMut(u64) -> Result<Trial>,
+        histogram: Option<Pending>,
+        stop: &Stop,
+    ) -> Result<()> {
         let json = self.output == Output::Json;
         let goal = Goal {
             loss: self.loss / 100.0,
@@ -423,6 +465,8 @@ impl Arguments {
             if stop.is_set() {
                 return Ok(None);
             }
+            // It would go on, lower and lower.
+            has_links(&outcome)?;
             let met = goal.is_met(&outcome);
             if !json {
                 say(show::trial(&outcome, met))?;
@@ -436,6 +480,11 @@ impl Arguments {
             say(serde_json::to_string(&found)?)?;
         }
         let (Some(rate), Some(outcome)) = (found.rate, &found.outcome) else {
+            ensure!(
+                !found.interrupted,
+                "the search was interrupted before a rate was carried: {} trials came to their end",
+                found.trials.len()
+            );
             bail!(
                 "no rate was carried with {} % loss at most: does anything arrive at all? Try one rate \
                  without --search",
@@ -448,6 +497,9 @@ impl Arguments {
                 grouped(rate),
                 self.loss
             ))?;
+            if found.interrupted {
+                say("               so far: the search was interrupted")?;
+            }
             if found.limited_by_the_generator {
                 say(
                     "               above it the generator cannot send: more --queues and --cores",
@@ -455,7 +507,9 @@ impl Arguments {
             }
             say(self.about().table(outcome).trim_end())?;
         }
-        self.write_histogram(&percentiles)?;
+        if let Some(file) = histogram {
+            file.write(&percentiles)?;
+        }
         let mut trials = found.trials.iter();
         trials.try_for_each(|outcome| self.is_complete(outcome, stop))
     }
@@ -463,6 +517,7 @@ impl Arguments {
     /// Fewer connections than were asked for are another load: whoever reads only the exit code is to
     /// know, too. A user who ended it early does.
     fn is_complete(&self, outcome: &Outcome, stop: &Stop) -> Result<()> {
+        has_links(outcome)?;
         let Some(connections) = outcome.connections.filter(|_| !stop.is_set()) else {
             return Ok(());
         };
@@ -474,14 +529,17 @@ impl Arguments {
         );
         Ok(())
     }
+}
 
-    fn write_histogram(&self, percentiles: &str) -> Result<()> {
-        let Some(file) = &self.histogram else {
-            return Ok(());
-        };
-        std::fs::write(file, percentiles)
-            .with_context(|| format!("cannot write {}", file.display()))
-    }
+/// What is sent on a link that is not there is no load, either.
+fn has_links(outcome: &Outcome) -> Result<()> {
+    ensure!(
+        outcome.down.is_empty(),
+        "{} went down while it was sent, so this is no result of what is tested: see `ip link` and the \
+         kernel's log, and measure again",
+        outcome.down.join(" and ")
+    );
+    Ok(())
 }
 
 #[cfg(test)]

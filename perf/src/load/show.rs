@@ -124,6 +124,13 @@ impl About {
                 format!("{}: due, and not sent in time", grouped(*unsent)),
             );
         }
+        if !outcome.down.is_empty() {
+            let text = format!(
+                "{}: the link was not there all the time",
+                outcome.down.join(", ")
+            );
+            table.line("down", text);
+        }
         if let Some(seconds) = outcome.observed_cpu_seconds {
             let busy = format!("{seconds:.2} s not idle while it was sent");
             table.line("observed CPU", busy);

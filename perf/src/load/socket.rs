@@ -1,6 +1,6 @@
 //! AF_XDP sockets on the queues of an interface, and the program that brings packets to them.
 
-use super::place::within;
+use super::place::{Carrier, within};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use lockstep_bpf::{AttachMode, ModeChoice, Traffic, Wanted};
@@ -161,6 +161,7 @@ pub struct Line {
     pub sockets: Vec<Socket>,
     program: Option<Traffic>,
     netns: Option<String>,
+    interface: String,
 }
 
 impl Line {
@@ -176,6 +177,7 @@ impl Line {
             sockets: Vec::new(),
             program: None,
             netns: netns.map(str::to_owned),
+            interface: interface.to_owned(),
         };
         within(netns, || {
             if let Some(wanted) = wanted {
@@ -215,6 +217,16 @@ impl Line {
             self.sockets.push(socket);
         }
         Ok(())
+    }
+
+    /// The interface's name.
+    pub fn interface(&self) -> &str {
+        &self.interface
+    }
+
+    /// How the interface's link is.
+    pub fn carrier(&self) -> Result<Carrier> {
+        within(self.netns.as_deref(), || Ok(Carrier::of(&self.interface)))
     }
 
     /// How its sockets are bound.

@@ -7,6 +7,7 @@ use super::datagrams::{self, Datagrams, Part, Share, Sockets};
 use super::live::Live;
 use super::observer::{Observed, observe};
 use super::pace::Pace;
+use super::place::Carrier;
 use super::prepared::Prepared;
 use super::show::Progress;
 use super::socket::Line;
@@ -59,6 +60,31 @@ pub enum Arrival {
     Elsewhere,
 }
 
+impl Bench {
+    fn lines(&self) -> impl Iterator<Item = &Line> {
+        let sink = match &self.sink {
+            Arrival::Line(line) => Some(&**line),
+            Arrival::Source | Arrival::Elsewhere => None,
+        };
+        std::iter::once(&self.source).chain(sink)
+    }
+
+    fn carriers(&self) -> Result<Vec<Carrier>> {
+        self.lines().map(Line::carrier).collect()
+    }
+
+    /// The interfaces whose link is down, or was since `before`.
+    fn went_down(&self, before: &[Carrier]) -> Result<Vec<String>> {
+        let mut down = Vec::new();
+        for (line, before) in self.lines().zip(before) {
+            if !line.carrier()?.stayed(*before) {
+                down.push(line.interface().to_owned());
+            }
+        }
+        Ok(down)
+    }
+}
+
 impl Arrival {
     fn counts(&self) -> bool {
         !matches!(self, Arrival::Elsewhere)
@@ -105,6 +131,7 @@ pub fn run(
             false => Prepared::new(datagrams),
         };
     }
+    let before = bench.carriers()?;
     let offered = Rate {
         rate,
         start: now() + RUN_UP,
@@ -112,6 +139,7 @@ pub fn run(
         patience: bench.patience,
     };
     let (parts, observed) = observed(bench, plan, offered, progress, stop)?;
+    let down = bench.went_down(&before)?;
     let mut spread = Spread::new();
     parts.iter().for_each(|part| spread.merge(&part.spread));
     let mut outcome = sum(&parts, rate as f64, matches!(plan, Plan::Tcp(_)));
@@ -121,6 +149,7 @@ pub fn run(
     }
     outcome.observed_cpu_seconds = observed.and_then(|observed| observed.of(outcome.seconds));
     outcome.latency = spread.latency()?;
+    outcome.down = down;
     Ok(Trial { outcome, spread })
 }
 
@@ -263,6 +292,7 @@ fn sum(parts: &[Part], rate: f64, tcp: bool) -> Outcome {
         disconnected: of(|part| part.transactions.dropped),
         errors: of(|part| part.transactions.errors),
         foreign: of(|part| part.foreign),
+        down: Vec::new(),
         observed_cpu_seconds: None,
         latency: None,
     }

@@ -428,6 +428,29 @@ fn scenario_traffic_what_is_on_the_way_at_ctrl_c_is_not_lost() {
     assert!(number(&outcome, "lost") > 0, "{outcome}");
 }
 
+#[test]
+fn scenario_traffic_a_link_that_goes_down_is_told() {
+    let path = Path::routed().unwrap();
+    for (netns, device) in [(&path.source, DEVICE), (&path.between, "far")] {
+        let child = path.start(&format!(
+            "--to 198.19.0.2:{PORT} --packets-per-second 200 --seconds 2 --wait 100"
+        ));
+        arrived(&path, 100).unwrap();
+        netns.ip(&format!("link set {device} down")).unwrap();
+        let output = child.unwrap().wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("eth0 went down while"), "{said}");
+        // What was measured is told all the same.
+        let outcome: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(outcome["down"], serde_json::json!([DEVICE]), "{outcome}");
+        netns.ip(&format!("link set {device} up")).unwrap();
+        path.source
+            .ip("route replace default via 198.18.0.1")
+            .unwrap();
+    }
+}
+
 /// What the page says to try, on the network that it says it for.
 #[test]
 fn scenario_traffic_the_page_s_commands() {
@@ -664,6 +687,13 @@ fn scenario_traffic_errors_say_what_to_do() {
             "--next-hop",
         ),
         (
+            format!(
+                "--netns {source} --interface {DEVICE} --to {to}:1 --sink-interface eth7 \
+                 --next-hop 02:00:00:00:00:01"
+            ),
+            "--sink-netns",
+        ),
+        (
             format!("--netns {source} --interface {DEVICE} --to {to}:1 --size 3600"),
             "MTU of 3506",
         ),
@@ -682,7 +712,7 @@ fn scenario_traffic_errors_say_what_to_do() {
             "ethtool -N",
         ),
     ] {
-        let child = generate(&format!("{words} --packets-per-second 10 --seconds 0.1")).unwrap();
+        let child = generate(&format!("{words} --packets-per-second 10 --seconds 0.2")).unwrap();
         let output = child.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(

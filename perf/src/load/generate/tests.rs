@@ -110,6 +110,7 @@ fn every_line_of_the_table_and_every_field_of_the_json_stands_on_the_page() {
     let outcome = Outcome {
         sent: 2,
         unsent: 1,
+        down: vec!["eth0".to_owned()],
         connections: Some(1),
         disconnected: 1,
         foreign: 1,
@@ -152,6 +153,17 @@ fn what_cannot_be_is_refused_with_what_to_do() {
         ("--packets-per-second 1000000001", "1,000,000,000 at most"),
         ("--seconds 0", "a day at most"),
         ("--queues 0,1 --cores 2", "one for each queue"),
+        ("--queues 0,1,0", "queue 0 is named twice"),
+        (
+            "--queues 0,1 --sink-interface eth1 --sink-queues 3,3",
+            "--sink-queues names each queue once",
+        ),
+        ("--seconds 0.09", "nothing is due in 0.09 s"),
+        ("--seconds 0.19 --queues 0,1", "of 2 threads"),
+        (
+            "--to [2001:db8::1]:80 --size imix",
+            "--size 84:7,570:4,1518:1",
+        ),
         ("--queues 0,1 --protocol syn", "ethtool -N"),
         ("--search", "--sink-interface"),
         ("--path x", "begins with /"),
