@@ -31,7 +31,8 @@ pub use ratio::held;
 pub use results::{Latency, PacketLoad, Packets, Requests, Results};
 
 use crate::machine::Machine;
-use crate::measure::{self, KernelAhead, needs_root, run_ahead_of_others, write};
+use crate::measure::{self, KernelAhead, needs_root, run_ahead_of_others};
+use crate::output;
 use crate::replicate;
 use crate::turn::Turn;
 use crate::whole_cpus::WholeCpus;
@@ -125,6 +126,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             packets::LARGE
         );
     }
+    let directory = arguments.results.directory();
+    output::must_be_writable(&directory)?;
     let _turn = Turn::take("compare")?;
     interrupted::take_down_labs()?;
     run_ahead_of_others()?;
@@ -141,9 +144,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     interrupted::end_if_begun();
     measured?;
     let results = comparison.results(machine);
+    // Written before anything is printed: the terminal may be gone.
+    output::write(&directory.join("compare.json"), &results)?;
     table::print(&results);
-    let directory = arguments.results.directory();
-    write(&directory.join("compare.json"), &results)?;
     println!("It took {:.0} s", begin.elapsed().as_secs_f64());
     if !comparison.failed.is_empty() {
         let lines: Vec<String> = comparison.failed.iter().map(Failed::to_string).collect();

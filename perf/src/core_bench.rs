@@ -1,9 +1,10 @@
 //! The dataplane alone: how long a packet takes on each of its paths, and how many instructions.
 
 use crate::handover_bench;
+use crate::output;
 use crate::turn::Turn;
 use crate::written::{grouped, thousands};
-use anyhow::{Context, bail};
+use anyhow::bail;
 use lockstep_core::BURST;
 use lockstep_counts::callgrind;
 use lockstep_counts::packets::{Bench, Case, MEASURED, PATHS};
@@ -26,7 +27,8 @@ const HANDOVER: &str = "handover";
 const PACKETS: usize = 2_000_000;
 
 /// Measures every path with `only` in its name and writes the results.
-pub fn run(output: &Path, rounds: usize, instructions: bool, only: &str) -> anyhow::Result<()> {
+pub fn run(to: &Path, rounds: usize, instructions: bool, only: &str) -> anyhow::Result<()> {
+    output::file_must_be_writable(to)?;
     let _turn = Turn::take("core")?;
     let mut rows = Vec::new();
     println!(
@@ -81,13 +83,7 @@ pub fn run(output: &Path, rounds: usize, instructions: bool, only: &str) -> anyh
             instructions_per_packet: counted,
         });
     }
-    if let Some(parent) = output.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    std::fs::write(output, serde_json::to_string_pretty(&rows)? + "\n")
-        .with_context(|| format!("cannot write {}", output.display()))?;
-    println!("written to {}", output.display());
-    Ok(())
+    output::write(to, &rows)
 }
 
 /// Under callgrind, opening flows takes fifty times as long, and the number of them hardly changes what

@@ -9,9 +9,11 @@ mod portable;
 
 use crate::figure::Figure;
 use crate::measure::{KernelAhead, Results, needs_root, run_ahead_of_others};
+use crate::output;
 use crate::turn::Turn;
 use anyhow::{Result, bail, ensure};
 use lockstep_tests::lab::interrupted;
+use std::path::Path;
 use std::time::Instant;
 
 /// What `lockstep-perf experiments` is told.
@@ -83,6 +85,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     needs_root()?;
+    let results = arguments.results.directory();
+    output::must_be_writable(&results.join("figures"))?;
     let _turn = Turn::take("experiments")?;
     interrupted::take_down_labs()?;
     let cpus = core_affinity::get_core_ids().map_or(0, |cores| cores.len());
@@ -97,7 +101,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         quick,
         rounds: if quick { 1 } else { arguments.rounds.max(1) },
     };
-    let results = arguments.results.directory();
     let mut failed = Vec::new();
     let count = chosen.len();
     for (index, experiment) in chosen.into_iter().enumerate() {
@@ -111,14 +114,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let outcome = (experiment.run)(&settings);
         // What has failed of that is not to be told, and no other one to be begun.
         interrupted::end_if_begun();
-        match outcome {
-            Ok(figures) => {
-                for mut figure in figures {
-                    figure.quick = settings.quick;
-                    figure.save(&results)?;
-                }
-                eprintln!("  {:.0} s", start.elapsed().as_secs_f64());
-            }
+        let saved = outcome.and_then(|figures| save(figures, &settings, &results));
+        match saved {
+            Ok(()) => eprintln!("  {:.0} s", start.elapsed().as_secs_f64()),
             Err(error) => {
                 eprintln!("  failed: {error:#}");
                 failed.push(experiment.id);
@@ -135,6 +133,16 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// Writes the figures of an experiment, as many of them as can be.
+fn save(figures: Vec<Figure>, settings: &Settings, results: &Path) -> Result<()> {
+    let mut saved = Ok(());
+    for mut figure in figures {
+        figure.quick = settings.quick;
+        saved = saved.and(figure.save(results));
+    }
+    saved
+}
+
 fn list(experiments: &[&Experiment]) -> String {
     let line = |e: &&Experiment| format!("{:<10} {}\n", e.id, e.about);
     experiments.iter().map(line).collect()
@@ -143,7 +151,39 @@ fn list(experiments: &[&Experiment]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::figure::{Axis, Kind};
     use std::collections::BTreeSet;
+
+    #[test]
+    fn a_figure_that_cannot_be_saved_is_an_error_and_the_others_are_saved() {
+        let figure = |id: &str| Figure {
+            id: id.to_owned(),
+            title: "Title".to_owned(),
+            kind: Kind::Lines,
+            x: Axis::new("x", ""),
+            y: Axis::new("y", ""),
+            labels: Vec::new(),
+            ours: Vec::new(),
+            theirs: Vec::new(),
+            theirs_from: String::new(),
+            differs: Vec::new(),
+            facts: Vec::new(),
+            quick: false,
+        };
+        let results = tempfile::tempdir().expect("a directory");
+        let figures = results.path().join("figures");
+        // A directory is where the first one's file should be.
+        std::fs::create_dir_all(figures.join("1.json/in-the-way")).expect("a directory");
+        let settings = Settings {
+            quick: true,
+            rounds: 1,
+        };
+        let saved = save(vec![figure("1"), figure("2")], &settings, results.path());
+        let error = saved.expect_err("the first cannot be saved");
+        assert!(format!("{error:#}").contains("1.json"), "{error:#}");
+        let text = std::fs::read_to_string(figures.join("2.json")).expect("the second is there");
+        assert!(text.contains("\"quick\": true"));
+    }
 
     #[test]
     fn every_experiment_has_an_id_of_its_own_and_is_listed() {

@@ -2,6 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+// First: its macros are everybody's.
+#[macro_use]
+mod output;
+
 mod compare;
 mod core_bench;
 mod cpu;

@@ -22,7 +22,8 @@ pub mod switchover;
 pub use client::{Direction, Transfer};
 pub use server::serve;
 
-use crate::measure::{KernelAhead, needs_root, run_ahead_of_others, write};
+use crate::measure::{KernelAhead, needs_root, run_ahead_of_others};
+use crate::output;
 use crate::turn::Turn;
 use anyhow::{Result, ensure};
 use balancer::Case;
@@ -107,6 +108,7 @@ enum Row {
 /// Measures every case in every round, in turns, and writes the results.
 pub fn run(arguments: &Arguments) -> Result<()> {
     needs_root()?;
+    output::file_must_be_writable(&arguments.output)?;
     let _turn = Turn::take("replicate")?;
     interrupted::take_down_labs()?;
     let cpus = Cpus {
@@ -123,8 +125,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     // What a signal has cut short is not told.
     interrupted::end_if_begun();
     let rows = rows?;
+    output::write(&arguments.output, &rows)?;
     println!("{}", serde_json::to_string_pretty(&rows)?);
-    write(&arguments.output, &rows)
+    Ok(())
 }
 
 fn rows(cpus: Cpus, arguments: &Arguments) -> Result<Vec<Row>> {

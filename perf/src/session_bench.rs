@@ -1,5 +1,6 @@
 //! The replicator alone: one session in memory, without a network, and what its packets cost.
 
+use crate::output;
 use crate::turn::Turn;
 use crate::written::grouped;
 use anyhow::{Context, Result};
@@ -38,6 +39,7 @@ struct Row {
 
 /// Measures and writes the results.
 pub fn run(arguments: &Arguments) -> Result<()> {
+    output::file_must_be_writable(&arguments.output)?;
     let _turn = Turn::take("session")?;
     let mut rows = Vec::new();
     println!(
@@ -72,5 +74,5 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             rows.push(row);
         }
     }
-    crate::measure::write(&arguments.output, &rows)
+    output::write(&arguments.output, &rows)
 }
