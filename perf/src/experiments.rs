@@ -16,14 +16,17 @@ use lockstep_tests::lab::interrupted;
 use std::path::Path;
 use std::time::Instant;
 
+/// As usual: figures of fewer rounds do not take the place of whole ones.
+const ROUNDS: usize = 3;
+
 /// What `lockstep-perf experiments` is told.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Where the figures go.
+    /// Where the figures go; those of fewer rounds than usual go into its directory `partial`.
     #[command(flatten)]
     results: Results,
     /// Rounds of each point; the median is reported.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = ROUNDS)]
     rounds: usize,
     /// The experiments to run: all, unless said otherwise.
     #[arg(long, value_delimiter = ',')]
@@ -85,7 +88,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     needs_root()?;
-    let results = arguments.results.directory();
+    let mut results = arguments.results.directory();
+    if arguments.rounds < ROUNDS && !arguments.results.quick {
+        results = output::partial(&results);
+        output::say_where("fewer rounds than usual", &results);
+    }
     output::must_be_writable(&results.join("figures"))?;
     let _turn = Turn::take("experiments")?;
     interrupted::take_down_labs()?;

@@ -6,7 +6,7 @@ use std::fmt::Arguments;
 use std::fs::{self, Permissions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 /// As the standard library's, but what cannot be printed ends nothing: a measurement of an hour does
@@ -43,6 +43,41 @@ pub fn print(text: Arguments<'_>) {
 pub fn tell(text: Arguments<'_>) {
     // There is nowhere else to say it.
     let _ = std::io::stderr().lock().write_fmt(text);
+}
+
+/// The directory, beside whole results, of those that are not.
+const PARTIAL: &str = "partial";
+
+/// Where the results of a run go that was not of everything: they do not take the place of whole ones.
+pub fn partial(results: &Path) -> PathBuf {
+    results.join(PARTIAL)
+}
+
+/// The file for the results of a run: the one that was named, else the usual one; beside that, and it is said,
+/// where the run `lacks` something.
+pub fn place(named: Option<&PathBuf>, usual: &str, lacks: Option<&str>) -> PathBuf {
+    match (named, lacks) {
+        (Some(named), _) => named.clone(),
+        (None, None) => usual.into(),
+        (None, Some(lacks)) => {
+            let file = partial_file(Path::new(usual));
+            say_where(lacks, &file);
+            file
+        }
+    }
+}
+
+/// Says that results do not go where whole ones go.
+pub fn say_where(lacks: &str, to: &Path) {
+    eprintln!(
+        "A run with {lacks} does not take the place of a whole one: its results go to {}",
+        to.display()
+    );
+}
+
+fn partial_file(output: &Path) -> PathBuf {
+    let directory = output.parent().unwrap_or(Path::new(""));
+    partial(directory).join(output.file_name().unwrap_or_default())
 }
 
 /// Whether results can be written there, tried before anything is measured.
@@ -177,5 +212,21 @@ mod tests {
         assert_eq!(fs::read_to_string(&file).expect("a file"), "whole");
         assert!(file_must_be_writable(directory.path()).is_err());
         file_must_be_writable(&file).expect("it can be replaced");
+    }
+
+    #[test]
+    fn what_is_not_whole_has_a_place_of_its_own() {
+        let usual = "perf/results/core.json";
+        assert_eq!(place(None, usual, None), Path::new(usual));
+        assert_eq!(
+            place(None, usual, Some("few rounds")),
+            Path::new("perf/results/partial/core.json")
+        );
+        let named = PathBuf::from("mine.json");
+        assert_eq!(place(Some(&named), usual, Some("few rounds")), named);
+        assert_eq!(
+            partial_file(Path::new("a.json")),
+            Path::new("partial/a.json")
+        );
     }
 }
