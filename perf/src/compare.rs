@@ -23,6 +23,7 @@ mod requests;
 mod results;
 mod streams;
 mod table;
+mod whole;
 
 pub use failed::Row;
 pub use figures::figures;
@@ -31,7 +32,8 @@ pub use ratio::held;
 pub use results::{Latency, PacketLoad, Packets, Requests, Results};
 
 use crate::machine::Machine;
-use crate::measure::{self, KernelAhead, needs_root, run_ahead_of_others, write};
+use crate::measure::{self, KernelAhead, needs_root, run_ahead_of_others};
+use crate::output;
 use crate::replicate;
 use crate::turn::Turn;
 use crate::whole_cpus::WholeCpus;
@@ -63,14 +65,20 @@ impl From<Cpus> for replicate::Cpus {
     }
 }
 
+/// As usual: what all whole results are of.
+const ROUNDS: usize = 3;
+const BYTES: [usize; 3] = [64, 1_400, packets::LARGE];
+const FLOWS: u32 = 1_000;
+const CONNECTIONS: u32 = 64;
+
 /// What `lockstep-perf compare` is told.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Where they go.
+    /// Where they go; those of a run of not everything go into its directory `partial`.
     #[command(flatten)]
     results: measure::Results,
     /// Rounds, each with every case; the median is reported.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = ROUNDS)]
     rounds: usize,
     /// The cases to measure: the usual ones, unless said otherwise.
     #[arg(long, value_enum, value_delimiter = ',')]
@@ -79,13 +87,13 @@ pub struct Arguments {
     #[arg(long, value_enum, value_delimiter = ',')]
     parts: Vec<Part>,
     /// Sizes of frames in bytes, their checksum sequences included.
-    #[arg(long, value_delimiter = ',', default_values_t = [64, 1_400, packets::LARGE])]
+    #[arg(long, value_delimiter = ',', default_values_t = BYTES)]
     bytes: Vec<usize>,
     /// Flows of datagrams.
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value_t = FLOWS)]
     flows: u32,
     /// Connections of requests.
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = CONNECTIONS)]
     connections: u32,
     /// Milliseconds of each trial of a ramp; 500, or 200 of a quick run, unless said otherwise.
     #[arg(long)]
@@ -127,6 +135,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     let mut comparison = Comparison::new(arguments, cpus);
     comparison.has_something()?;
+    let mut directory = arguments.results.directory();
+    output::must_be_writable(&directory)?;
+    let mut lacks = whole::lacks(arguments).map(str::to_owned);
+    if let Some(lacks) = lacks.as_deref().filter(|_| !arguments.results.quick) {
+        output::say_where(lacks, &output::partial(&directory));
+    }
     let _turn = Turn::take("compare")?;
     interrupted::take_down_labs()?;
     run_ahead_of_others()?;
@@ -143,9 +157,18 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     interrupted::end_if_begun();
     measured?;
     let results = comparison.results(machine);
-    println!("{}", table::text(&results));
-    let directory = arguments.results.directory();
-    write(&directory.join("compare.json"), &results)?;
+    if lacks.is_none() {
+        lacks = whole::lost(&comparison.failed, comparison.rounds());
+        if let Some(lost) = &lacks {
+            output::say_where(lost, &output::partial(&directory));
+        }
+    }
+    if lacks.is_some() && !arguments.results.quick {
+        directory = output::partial(&directory);
+    }
+    // Written before anything is printed: the terminal may be gone.
+    output::write(&directory.join("compare.json"), &results)?;
+    output::print(format_args!("{}", table::text(&results)));
     println!("It took {:.0} s", begin.elapsed().as_secs_f64());
     if !comparison.failed.is_empty() {
         let lines: Vec<String> = comparison.failed.iter().map(Failed::to_string).collect();

@@ -1,14 +1,15 @@
 //! The dataplane alone: how long a packet takes on each of its paths, and how many instructions.
 
 use crate::handover_bench;
+use crate::output;
 use crate::turn::Turn;
 use crate::written::{grouped, thousands};
-use anyhow::{Context, bail};
+use anyhow::{bail, ensure};
 use lockstep_core::BURST;
 use lockstep_counts::callgrind;
 use lockstep_counts::packets::{Bench, Case, MEASURED, PATHS};
 use serde::Serialize;
-use std::path::Path;
+use std::path::PathBuf;
 
 /// A row of `perf/results/core.json`.
 #[derive(Debug, Serialize)]
@@ -22,11 +23,32 @@ struct Row {
 /// The path that [`handover_bench`] counts.
 const HANDOVER: &str = "handover";
 
+/// As usual; results of fewer rounds are no whole ones.
+pub const ROUNDS: usize = 7;
+const FILE: &str = "perf/results/core.json";
+
 /// Packets per round: enough that 1,000,000 flows each see two.
 const PACKETS: usize = 2_000_000;
 
 /// Measures every path with `only` in its name and writes the results.
-pub fn run(output: &Path, rounds: usize, instructions: bool, only: &str) -> anyhow::Result<()> {
+///
+/// # Errors
+///
+/// When there is no such path, or something cannot be measured or written.
+pub fn run(
+    named: Option<&PathBuf>,
+    rounds: usize,
+    instructions: bool,
+    only: &str,
+) -> anyhow::Result<()> {
+    let known = || PATHS.iter().map(|case| case.name).chain([HANDOVER]);
+    ensure!(
+        known().any(|name| name.contains(only)),
+        "no path has {only:?} in its name; there are {}",
+        known().collect::<Vec<_>>().join(", ")
+    );
+    let to = &output::place(named, FILE, lacks(rounds, instructions, only));
+    output::file_must_be_writable(to)?;
     let _turn = Turn::take("core")?;
     let mut rows = Vec::new();
     println!(
@@ -81,13 +103,20 @@ pub fn run(output: &Path, rounds: usize, instructions: bool, only: &str) -> anyh
             instructions_per_packet: counted,
         });
     }
-    if let Some(parent) = output.parent() {
-        std::fs::create_dir_all(parent)?;
+    output::write(to, &rows)
+}
+
+/// What keeps a run from taking the place of a whole one.
+fn lacks(rounds: usize, instructions: bool, only: &str) -> Option<&'static str> {
+    if !only.is_empty() {
+        Some("not all paths")
+    } else if rounds < ROUNDS {
+        Some("fewer rounds than usual")
+    } else if !instructions {
+        Some("no instruction counts")
+    } else {
+        None
     }
-    std::fs::write(output, serde_json::to_string_pretty(&rows)? + "\n")
-        .with_context(|| format!("cannot write {}", output.display()))?;
-    println!("written to {}", output.display());
-    Ok(())
 }
 
 /// Under callgrind, opening flows takes fifty times as long, and the number of them hardly changes what
@@ -128,4 +157,28 @@ fn count_handover(flows: u32) -> anyhow::Result<f64> {
 /// A dataplane with room for a busy service's flows.
 fn bench(case: &Case, flows: u32) -> Bench {
     Bench::new(case.traffic, flows, flows.max(1_000_000) as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_is_not_there_is_an_error_that_names_those_that_are() {
+        let named = PathBuf::from("/dev/null");
+        let error = run(Some(&named), 1, false, "nothing").expect_err("no such path");
+        let text = error.to_string();
+        assert!(
+            text.contains("nothing") && text.contains("tunnel-v4"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn only_a_run_of_everything_is_whole() {
+        assert_eq!(lacks(ROUNDS, true, ""), None);
+        assert!(lacks(ROUNDS - 1, true, "").is_some());
+        assert!(lacks(ROUNDS, false, "").is_some());
+        assert!(lacks(ROUNDS, true, "tunnel").is_some());
+    }
 }

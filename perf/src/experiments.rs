@@ -9,19 +9,24 @@ mod portable;
 
 use crate::figure::Figure;
 use crate::measure::{KernelAhead, Results, needs_root, run_ahead_of_others};
+use crate::output;
 use crate::turn::Turn;
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use lockstep_tests::lab::interrupted;
+use std::path::Path;
 use std::time::Instant;
+
+/// As usual: figures of fewer rounds do not take the place of whole ones.
+const ROUNDS: usize = 3;
 
 /// What `lockstep-perf experiments` is told.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Where the figures go.
+    /// Where the figures go; those of fewer rounds than usual go into its directory `partial`.
     #[command(flatten)]
     results: Results,
     /// Rounds of each point; the median is reported.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = ROUNDS)]
     rounds: usize,
     /// The experiments to run: all, unless said otherwise.
     #[arg(long, value_delimiter = ',')]
@@ -56,8 +61,19 @@ fn all() -> impl Iterator<Item = &'static Experiment> {
     portable::ALL.iter().chain(dire::ALL).chain(mirroring::ALL)
 }
 
-/// The experiment that gives a figure: they begin with the same name.
+/// Figures that an experiment gives besides the one that it is named after.
+const BESIDES: &[(&str, &str)] = &[
+    ("003-4.3", "003-4.2"),
+    ("003-5.3", "003-5.2"),
+    ("003-5.4", "003-5.2"),
+    ("003-5.5", "003-5.2"),
+    ("003-5.8", "003-5.7"),
+];
+
+/// The experiment that gives a figure: they begin with the same name, or it gives both.
 pub fn of_figure(figure: &str) -> Option<&'static Experiment> {
+    let besides = BESIDES.iter().find(|(name, _)| *name == figure);
+    let figure = besides.map_or(figure, |(_, experiment)| experiment);
     let gives = |experiment: &&Experiment| {
         let rest = figure.strip_prefix(experiment.id);
         rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit() || c == '.'))
@@ -69,20 +85,18 @@ pub fn of_figure(figure: &str) -> Option<&'static Experiment> {
 
 /// Runs what was asked for; an experiment that fails does not keep the others from theirs.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    for id in &arguments.only {
-        ensure!(
-            all().any(|experiment| experiment.id == id),
-            "there is no experiment {id}; see --list"
-        );
-    }
-    let wanted =
-        |e: &&Experiment| arguments.only.is_empty() || arguments.only.iter().any(|id| id == e.id);
-    let chosen: Vec<&Experiment> = all().filter(wanted).collect();
+    let chosen = chosen(&arguments.only)?;
     if arguments.list {
         print!("{}", list(&chosen));
         return Ok(());
     }
     needs_root()?;
+    let mut results = arguments.results.directory();
+    if arguments.rounds < ROUNDS && !arguments.results.quick {
+        results = output::partial(&results);
+        output::say_where("fewer rounds than usual", &results);
+    }
+    output::must_be_writable(&results.join("figures"))?;
     let _turn = Turn::take("experiments")?;
     interrupted::take_down_labs()?;
     let cpus = core_affinity::get_core_ids().map_or(0, |cores| cores.len());
@@ -97,7 +111,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         quick,
         rounds: if quick { 1 } else { arguments.rounds.max(1) },
     };
-    let results = arguments.results.directory();
     let mut failed = Vec::new();
     let count = chosen.len();
     if quick {
@@ -114,14 +127,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let outcome = (experiment.run)(&settings);
         // What has failed of that is not to be told, and no other one to be begun.
         interrupted::end_if_begun();
-        match outcome {
-            Ok(figures) => {
-                for mut figure in figures {
-                    figure.quick = settings.quick;
-                    figure.save(&results)?;
-                }
-                eprintln!("  {:.0} s", start.elapsed().as_secs_f64());
-            }
+        let saved = outcome.and_then(|figures| save(figures, &settings, &results));
+        match saved {
+            Ok(()) => eprintln!("  {:.0} s", start.elapsed().as_secs_f64()),
             Err(error) => {
                 eprintln!("  failed: {error:#}");
                 failed.push(format!("{}: {error:#}", experiment.id));
@@ -139,6 +147,26 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// The experiments with these names, or that give figures with these names; all, where there are none.
+fn chosen(only: &[String]) -> Result<Vec<&'static Experiment>> {
+    let named = only.iter().map(|name| {
+        of_figure(name).with_context(|| format!("there is no experiment {name}; see --list"))
+    });
+    let named = named.collect::<Result<Vec<_>>>()?;
+    let wanted = |e: &&Experiment| only.is_empty() || named.iter().any(|named| named.id == e.id);
+    Ok(all().filter(wanted).collect())
+}
+
+/// Writes the figures of an experiment, as many of them as can be.
+fn save(figures: Vec<Figure>, settings: &Settings, results: &Path) -> Result<()> {
+    let mut saved = Ok(());
+    for mut figure in figures {
+        figure.quick = settings.quick;
+        saved = saved.and(figure.save(results));
+    }
+    saved
+}
+
 fn list(experiments: &[&Experiment]) -> String {
     let line = |e: &&Experiment| format!("{:<10} {}\n", e.id, e.about);
     experiments.iter().map(line).collect()
@@ -147,7 +175,80 @@ fn list(experiments: &[&Experiment]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::figure::{Axis, Kind};
     use std::collections::BTreeSet;
+
+    #[test]
+    fn a_figure_that_cannot_be_saved_is_an_error_and_the_others_are_saved() {
+        let figure = |id: &str| Figure {
+            id: id.to_owned(),
+            title: "Title".to_owned(),
+            kind: Kind::Lines,
+            x: Axis::new("x", ""),
+            y: Axis::new("y", ""),
+            labels: Vec::new(),
+            ours: Vec::new(),
+            theirs: Vec::new(),
+            theirs_from: String::new(),
+            differs: Vec::new(),
+            facts: Vec::new(),
+            quick: false,
+        };
+        let results = tempfile::tempdir().expect("a directory");
+        let figures = results.path().join("figures");
+        // A directory is where the first one's file should be.
+        std::fs::create_dir_all(figures.join("1.json/in-the-way")).expect("a directory");
+        let settings = Settings {
+            quick: true,
+            rounds: 1,
+        };
+        let saved = save(vec![figure("1"), figure("2")], &settings, results.path());
+        let error = saved.expect_err("the first cannot be saved");
+        assert!(format!("{error:#}").contains("1.json"), "{error:#}");
+        let text = std::fs::read_to_string(figures.join("2.json")).expect("the second is there");
+        assert!(text.contains("\"quick\": true"));
+    }
+
+    #[test]
+    fn an_experiment_is_chosen_by_each_of_its_figures() {
+        let ids = |only: &[&str]| -> Vec<&str> {
+            let only: Vec<String> = only.iter().map(|name| (*name).to_owned()).collect();
+            let chosen = chosen(&only).expect("they are there");
+            chosen.iter().map(|experiment| experiment.id).collect()
+        };
+        assert_eq!(ids(&["003-4.3"]), ["003-4.2"]);
+        assert_eq!(
+            ids(&["003-5.8", "003-5.3", "003-5.2"]),
+            ["003-5.2", "003-5.7"]
+        );
+        assert_eq!(ids(&[]).len(), all().count());
+        for name in ["003-4", "003-4.33", "", "nothing"] {
+            assert!(chosen(&[name.to_owned()]).is_err(), "{name}");
+        }
+        for (figure, experiment) in BESIDES {
+            assert!(all().any(|e| e.id == *experiment), "{experiment}");
+            assert!(!all().any(|e| e.id == *figure), "{figure}");
+        }
+    }
+
+    #[test]
+    fn every_figure_that_is_there_is_of_an_experiment() {
+        let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("results/figures");
+        let figures = std::fs::read_dir(results).expect("they are in the repository");
+        let mut count = 0;
+        for figure in figures {
+            let path = figure.expect("an entry").path();
+            let id = path
+                .file_stem()
+                .and_then(|stem| stem.to_str())
+                .expect("a name");
+            if id.starts_with("00") {
+                count += 1;
+                assert!(of_figure(id).is_some(), "{id}");
+            }
+        }
+        assert!(count > 20, "{count}");
+    }
 
     #[test]
     fn every_experiment_has_an_id_of_its_own_and_is_listed() {

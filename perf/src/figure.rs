@@ -2,10 +2,9 @@
 //! by the report.
 
 use crate::measure::rounded;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::Path;
 
 /// What stands on a terminal, a page and a picture of a short run.
@@ -203,10 +202,8 @@ impl Figure {
     ///
     /// When nothing can be written there.
     pub fn save(&self, results: &Path) -> Result<()> {
-        let directory = results.join("figures");
-        fs::create_dir_all(&directory)
-            .with_context(|| format!("cannot make {}", directory.display()))?;
-        crate::measure::write(&directory.join(format!("{}.json", self.id)), self)
+        let file = format!("figures/{}.json", self.id);
+        crate::output::write(&results.join(file), self)
     }
 }
 

@@ -2,6 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+// First: its macros are everybody's.
+#[macro_use]
+mod output;
+
 mod compare;
 mod core_bench;
 mod cpu;
@@ -41,11 +45,12 @@ struct Arguments {
 enum Command {
     /// The dataplane alone, in memory: nanoseconds and instructions per packet.
     Core {
-        /// Where the results go.
-        #[arg(long, default_value = "perf/results/core.json")]
-        output: PathBuf,
+        /// Where the results go: perf/results/core.json, unless said otherwise; those of a run of not
+        /// everything to perf/results/partial.
+        #[arg(long)]
+        output: Option<PathBuf>,
         /// Rounds per path; the median is reported.
-        #[arg(long, default_value_t = 7)]
+        #[arg(long, default_value_t = core_bench::ROUNDS)]
         rounds: usize,
         /// Leave the instruction counts out (they need valgrind and some minutes).
         #[arg(long)]
@@ -108,7 +113,7 @@ fn main() -> anyhow::Result<()> {
             rounds,
             no_instructions,
             only,
-        } => core_bench::run(&output, rounds, !no_instructions, &only),
+        } => core_bench::run(output.as_ref(), rounds, !no_instructions, &only),
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Session(arguments) => session_bench::run(&arguments),
         Command::Replicate(arguments) => replicate::run(&arguments),

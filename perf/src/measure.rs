@@ -4,8 +4,7 @@ use crate::{cpu, whole_cpus};
 use anyhow::{Context, Result, ensure};
 use lockstep_tests::lab::interrupted;
 use nix::unistd::Pid;
-use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, Once, PoisonError};
 
@@ -128,20 +127,10 @@ pub fn rounded(value: f64, digits: i32) -> f64 {
     (value * scale).round() / scale
 }
 
-/// Writes results as JSON.
-pub fn write(output: &Path, rows: &impl Serialize) -> Result<()> {
-    if let Some(parent) = output.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    std::fs::write(output, serde_json::to_string_pretty(rows)? + "\n")
-        .with_context(|| format!("cannot write {}", output.display()))?;
-    println!("written to {}", output.display());
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     #[test]
     fn percentiles_are_values_that_were_measured() {

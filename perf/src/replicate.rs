@@ -22,7 +22,8 @@ pub mod switchover;
 pub use client::{Direction, Transfer};
 pub use server::serve;
 
-use crate::measure::{KernelAhead, needs_root, run_ahead_of_others, write};
+use crate::measure::{KernelAhead, needs_root, run_ahead_of_others};
+use crate::output;
 use crate::turn::Turn;
 use anyhow::{Result, ensure};
 use balancer::Case;
@@ -41,26 +42,35 @@ pub struct Cpus {
     pub balancer: usize,
 }
 
+/// As usual: what whole results are of.
+const ROUNDS: usize = 3;
+const MILLISECONDS: u64 = 1_200;
+const REPLICAS: [usize; 5] = [1, 3, 10, 30, 100];
+const SWITCHES: usize = 120;
+const SESSIONS: usize = 10_000;
+const FILE: &str = "perf/results/replicate.json";
+
 /// What `lockstep-perf replicate` is told.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Where the results go.
-    #[arg(long, default_value = "perf/results/replicate.json")]
-    output: PathBuf,
+    /// Where the results go: perf/results/replicate.json, unless said otherwise; those of a run of not
+    /// everything to perf/results/partial.
+    #[arg(long)]
+    output: Option<PathBuf>,
     /// Rounds, each with every case; the median is reported.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = ROUNDS)]
     rounds: usize,
     /// Milliseconds of each transfer, after those in which it gets up to speed.
-    #[arg(long, default_value_t = 1_200)]
+    #[arg(long, default_value_t = MILLISECONDS)]
     milliseconds: u64,
     /// Numbers of replicas.
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 3, 10, 30, 100])]
+    #[arg(long, value_delimiter = ',', default_values_t = REPLICAS)]
     replicas: Vec<usize>,
     /// Switchovers of each kind.
-    #[arg(long, default_value_t = 120)]
+    #[arg(long, default_value_t = SWITCHES)]
     switches: usize,
     /// Sessions that are open at once.
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = SESSIONS)]
     sessions: usize,
     /// What stands between in bulk transfers: all of them, unless said otherwise.
     #[arg(long, value_enum, value_delimiter = ',')]
@@ -92,6 +102,26 @@ impl Arguments {
     fn has(&self, part: Part) -> bool {
         self.parts.is_empty() || self.parts.contains(&part)
     }
+
+    /// What keeps a run from taking the place of a whole one.
+    fn lacks(&self) -> Option<&'static str> {
+        let has_case = |case: &Case| self.cases.is_empty() || self.cases.contains(case);
+        if !Part::value_variants().iter().all(|&part| self.has(part)) {
+            Some("not all parts")
+        } else if !Case::value_variants().iter().all(has_case) {
+            Some("not all cases")
+        } else if !REPLICAS.iter().all(|count| self.replicas.contains(count)) {
+            Some("not all numbers of replicas")
+        } else if self.rounds < ROUNDS
+            || self.milliseconds < MILLISECONDS
+            || self.switches < SWITCHES
+            || self.sessions < SESSIONS
+        {
+            Some("less than is usually measured")
+        } else {
+            None
+        }
+    }
 }
 
 /// A row of `perf/results/replicate.json`.
@@ -107,6 +137,8 @@ enum Row {
 /// Measures every case in every round, in turns, and writes the results.
 pub fn run(arguments: &Arguments) -> Result<()> {
     needs_root()?;
+    let to = output::place(arguments.output.as_ref(), FILE, arguments.lacks());
+    output::file_must_be_writable(&to)?;
     let _turn = Turn::take("replicate")?;
     interrupted::take_down_labs()?;
     let cpus = Cpus {
@@ -123,8 +155,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     // What a signal has cut short is not told.
     interrupted::end_if_begun();
     let rows = rows?;
+    output::write(&to, &rows)?;
     println!("{}", serde_json::to_string_pretty(&rows)?);
-    write(&arguments.output, &rows)
+    Ok(())
 }
 
 fn rows(cpus: Cpus, arguments: &Arguments) -> Result<Vec<Row>> {

@@ -1,5 +1,6 @@
 //! The replicator alone: one session in memory, without a network, and what its packets cost.
 
+use crate::output;
 use crate::turn::Turn;
 use crate::written::grouped;
 use anyhow::{Context, Result};
@@ -7,20 +8,27 @@ use lockstep_counts::session::{Bench, Direction};
 use serde::Serialize;
 use std::path::PathBuf;
 
+/// As usual: what whole results are of.
+const REPLICAS: [usize; 3] = [1, 3, 10];
+const MEGABYTES: u64 = 250;
+const ROUNDS: usize = 3;
+const FILE: &str = "perf/results/session.json";
+
 /// What `lockstep-perf session` is told.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Where the results go.
-    #[arg(long, default_value = "perf/results/session.json")]
-    output: PathBuf,
+    /// Where the results go: perf/results/session.json, unless said otherwise; those of a run of not
+    /// everything to perf/results/partial.
+    #[arg(long)]
+    output: Option<PathBuf>,
     /// Numbers of replicas.
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 3, 10])]
+    #[arg(long, value_delimiter = ',', default_values_t = REPLICAS)]
     replicas: Vec<usize>,
     /// Megabytes that the client gets, or sends, in each round.
-    #[arg(long, default_value_t = 250)]
+    #[arg(long, default_value_t = MEGABYTES)]
     megabytes: u64,
     /// Rounds; the median is reported.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = ROUNDS)]
     rounds: usize,
 }
 
@@ -36,8 +44,22 @@ struct Row {
     s_per_gb: f64,
 }
 
+/// What keeps a run from taking the place of a whole one.
+fn lacks(arguments: &Arguments) -> Option<&'static str> {
+    let has = |count: &usize| arguments.replicas.contains(count);
+    if !REPLICAS.iter().all(has) {
+        Some("not all numbers of replicas")
+    } else if arguments.rounds < ROUNDS || arguments.megabytes < MEGABYTES {
+        Some("less than is usually measured")
+    } else {
+        None
+    }
+}
+
 /// Measures and writes the results.
 pub fn run(arguments: &Arguments) -> Result<()> {
+    let to = output::place(arguments.output.as_ref(), FILE, lacks(arguments));
+    output::file_must_be_writable(&to)?;
     let _turn = Turn::take("session")?;
     let mut rows = Vec::new();
     println!(
@@ -72,5 +94,5 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             rows.push(row);
         }
     }
-    crate::measure::write(&arguments.output, &rows)
+    output::write(&to, &rows)
 }
