@@ -2,7 +2,7 @@
 
 use crate::handover_bench;
 use crate::written::{grouped, thousands};
-use anyhow::{Context, bail};
+use anyhow::bail;
 use lockstep_core::BURST;
 use lockstep_counts::callgrind;
 use lockstep_counts::packets::{Bench, Case, MEASURED, PATHS};
@@ -79,13 +79,7 @@ pub fn run(output: &Path, rounds: usize, instructions: bool, only: &str) -> anyh
             instructions_per_packet: counted,
         });
     }
-    if let Some(parent) = output.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    std::fs::write(output, serde_json::to_string_pretty(&rows)? + "\n")
-        .with_context(|| format!("cannot write {}", output.display()))?;
-    println!("written to {}", output.display());
-    Ok(())
+    crate::origin::write(output, &rows)
 }
 
 /// Under callgrind, opening flows takes fifty times as long, and the number of them hardly changes what

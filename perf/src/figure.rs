@@ -2,6 +2,7 @@
 //! by the report.
 
 use crate::measure::rounded;
+use crate::origin::{Origin, Saved};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -197,7 +198,7 @@ impl Figure {
         self.id.starts_with("model-")
     }
 
-    /// Writes it below the directory of results, as `figures/ID.json`.
+    /// Writes it below the directory of results, as `figures/ID.json`, with its origin.
     ///
     /// # Errors
     ///
@@ -206,7 +207,11 @@ impl Figure {
         let directory = results.join("figures");
         fs::create_dir_all(&directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
-        crate::measure::write(&directory.join(format!("{}.json", self.id)), self)
+        let saved = Saved {
+            origin: Some(Origin::look()),
+            what: self,
+        };
+        crate::measure::write(&directory.join(format!("{}.json", self.id)), &saved)
     }
 }
 

@@ -12,6 +12,7 @@ mod load;
 mod machine;
 mod measure;
 mod model;
+mod origin;
 mod plot;
 mod replicate;
 mod report;

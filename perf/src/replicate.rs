@@ -22,7 +22,8 @@ pub mod switchover;
 pub use client::{Direction, Transfer};
 pub use server::serve;
 
-use crate::measure::{KernelAhead, needs_root, run_ahead_of_others, write};
+use crate::measure::{KernelAhead, needs_root, run_ahead_of_others};
+use crate::origin;
 use anyhow::{Result, ensure};
 use balancer::Case;
 use clap::ValueEnum;
@@ -122,7 +123,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     interrupted::end_if_begun();
     let rows = rows?;
     println!("{}", serde_json::to_string_pretty(&rows)?);
-    write(&arguments.output, &rows)
+    origin::write(&arguments.output, &rows)
 }
 
 fn rows(cpus: Cpus, arguments: &Arguments) -> Result<Vec<Row>> {

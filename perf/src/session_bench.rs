@@ -70,5 +70,5 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             rows.push(row);
         }
     }
-    crate::measure::write(&arguments.output, &rows)
+    crate::origin::write(&arguments.output, &rows)
 }
