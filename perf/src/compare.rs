@@ -12,6 +12,7 @@
 //! from case to case is said in the results ([`case::Case::differs`]).
 
 mod case;
+mod caveats;
 mod engine;
 mod failed;
 mod figures;
@@ -29,7 +30,7 @@ pub use failed::Row;
 pub use figures::figures;
 pub use goals::{Goal, Outcome, goals, in_percent};
 pub use ratio::held;
-pub use results::{Latency, PacketLoad, Packets, Requests, Results};
+pub use results::{Latency, LatencyLoad, PacketLoad, Packets, Requests, Results};
 
 use crate::machine::Machine;
 use crate::measure::{self, KernelAhead, needs_root, run_ahead_of_others};
@@ -44,7 +45,7 @@ use failed::Failed;
 use lockstep_tests::lab::interrupted;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-use results::{About, LatencyLoad, Measured, Share, note};
+use results::{About, Measured, Share, note};
 use std::time::Instant;
 
 /// The CPUs of a measurement.
@@ -405,7 +406,7 @@ impl<'a> Comparison<'a> {
     fn rates(&self, load: LatencyLoad) -> Vec<(Share, u64)> {
         let slowest = self.measured.slowest(load).into_iter();
         slowest
-            .flat_map(|rate| Share::ALL.map(|share| (share, share.of(rate))))
+            .flat_map(|slowest| Share::ALL.map(|share| (share, share.of(slowest.per_second))))
             .filter(|(_, rate)| *rate > 0)
             .collect()
     }
@@ -444,6 +445,10 @@ impl<'a> Comparison<'a> {
             cases: self.cases.iter().map(about).collect(),
             packets,
             requests,
+            slowest: [LatencyLoad::Udp, LatencyLoad::Rr]
+                .into_iter()
+                .filter_map(|load| self.measured.slowest(load))
+                .collect(),
             latencies,
             failed: self.failed.clone(),
         }

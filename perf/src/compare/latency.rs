@@ -3,8 +3,8 @@
 //!
 //! Datagrams go one way, from the generator to the sink. Requests go over connections that are open
 //! already, and come back as responses of 1,000 bytes: all cases have them in common. Rates are shares
-//! of what the slowest case carried in the same run (packets: with 1 % loss at most), so that none of
-//! them is beyond its limit.
+//! of what the slowest case carried in the same run; of packets, with a loss of 1 % at most. A case that
+//! loses more of them at every rate has no say in that, and what it loses is told beside its latency.
 
 use super::Cpus;
 use super::case::Case;

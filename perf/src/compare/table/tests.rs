@@ -49,6 +49,7 @@ fn results(rounds: usize, bound: bool, latency: bool) -> Results {
         cases: Vec::new(),
         packets,
         requests,
+        slowest: Vec::new(),
         latencies,
         failed: Vec::new(),
     }
