@@ -37,7 +37,6 @@ use crate::measure::{self, KernelAhead, needs_root, run_ahead_of_others};
 use crate::output;
 use crate::replicate;
 use crate::turn::Turn;
-use crate::whole_cpus::WholeCpus;
 use anyhow::{Context, Result, bail, ensure};
 use case::Case;
 use clap::ValueEnum;
@@ -146,7 +145,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     interrupted::take_down_labs()?;
     run_ahead_of_others()?;
     let _kernel = KernelAhead::on(&[cpus.generator, cpus.balancer])?;
-    let _whole = WholeCpus::on(&[cpus.generator, cpus.balancer]);
     let machine = Machine::look();
     if let Some(warning) = machine.warning() {
         eprintln!("Warning: {warning}.");
