@@ -150,6 +150,9 @@ pub struct Outcome {
     pub errors: u64,
     /// Frames that came to the generator's sockets and were not its own.
     pub foreign: u64,
+    /// With `--verify`: packets that arrived with a wrong checksum, which are not among `received`.
+    #[serde(default)]
+    pub corrupt: Option<u64>,
     /// The generator's own interfaces whose link was down meanwhile, or is: what they were given is
     /// among `sent`, and went nowhere.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -105,6 +105,10 @@ pub struct Arguments {
     /// Milliseconds to wait in the end for what is still on the way.
     #[arg(long, default_value_t = 500, value_parser = milliseconds(0))]
     wait: u64,
+    /// Looks at the checksums of UDP and TCP of what arrives; what is wrong is `corrupt`, and not
+    /// received. Datagrams over IPv4 have checksums then, which they have not otherwise.
+    #[arg(long)]
+    verify: bool,
     /// The link-layer address that frames are for; what the kernel's routes say, unless named.
     #[arg(long)]
     next_hop: Option<Mac>,
@@ -223,6 +227,10 @@ impl Arguments {
         ensure!(
             !udp || !self.search || self.sink_interface.is_some(),
             "a search has to know what arrived: name --sink-interface"
+        );
+        ensure!(
+            !udp || !self.verify || self.sink_interface.is_some(),
+            "--verify looks at what arrives: name --sink-interface"
         );
         let most = FLOWS[usize::from(!udp)];
         ensure!(
@@ -417,6 +425,7 @@ impl Arguments {
                 links,
                 gue_port: self.gue_port,
                 run: 0,
+                verify: self.verify,
                 prepared: None,
             }));
         }
@@ -445,6 +454,7 @@ impl Arguments {
             },
             request: request.into_bytes(),
             mss: mss as u16,
+            verify: self.verify,
         }))
     }
 

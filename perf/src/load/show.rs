@@ -149,6 +149,9 @@ impl About {
         );
         let share = *lost as f64 / outcome.sent.max(1) as f64 * 100.0;
         table.line("lost", format!("{} ({share:.4} %)", grouped(*lost)));
+        if let Some(corrupt) = outcome.corrupt {
+            table.line("corrupt", grouped(corrupt));
+        }
         if self.protocol == Protocol::Udp {
             table.line("reordered", grouped(outcome.reordered));
             table.line("duplicated", grouped(outcome.duplicated));

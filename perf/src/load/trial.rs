@@ -33,6 +33,15 @@ pub enum Plan {
     Tcp(Box<Transactions>),
 }
 
+impl Plan {
+    fn verifies(&self) -> bool {
+        match self {
+            Plan::Udp(datagrams) => datagrams.verify,
+            Plan::Tcp(transactions) => transactions.verify,
+        }
+    }
+}
+
 /// Where a load is sent and taken: a line of sockets each, with as many queues.
 #[derive(Debug)]
 pub struct Bench {
@@ -150,6 +159,8 @@ pub fn run(
     outcome.observed_cpu_seconds = observed.and_then(|observed| observed.of(outcome.seconds));
     outcome.latency = spread.latency()?;
     outcome.down = down;
+    let corrupt = parts.iter().map(|part| part.corrupt).sum();
+    outcome.corrupt = plan.verifies().then_some(corrupt);
     Ok(Trial { outcome, spread })
 }
 
@@ -292,6 +303,7 @@ fn sum(parts: &[Part], rate: f64, tcp: bool) -> Outcome {
         disconnected: of(|part| part.transactions.dropped),
         errors: of(|part| part.transactions.errors),
         foreign: of(|part| part.foreign),
+        corrupt: None,
         down: Vec::new(),
         observed_cpu_seconds: None,
         latency: None,

@@ -451,6 +451,64 @@ fn scenario_traffic_a_link_that_goes_down_is_told() {
     }
 }
 
+#[test]
+fn scenario_traffic_a_checksum_that_is_wrong_is_seen_if_it_is_looked_for() {
+    let path = Path::routed().unwrap();
+    // Every tenth packet gets other bytes behind its stamp, and keeps its checksum.
+    let spoil = format!(
+        "table inet spoil {{ chain forward {{ type filter hook forward priority 0; \
+         udp dport {PORT} numgen inc mod 10 == 0 @th,800,16 set 0x1234\n}}\n}}"
+    );
+    path.between.output("nft", &[&spoil]).unwrap();
+    let load = format!("--to 198.19.0.2:{PORT} --size 200 --packets-per-second 500 --seconds 1");
+    let outcome = path.datagrams(&load).unwrap();
+    assert_eq!(outcome["corrupt"], Value::Null, "{outcome}");
+    assert_eq!(number(&outcome, "lost"), 0, "{outcome}");
+    let outcome = path.datagrams(&format!("{load} --verify")).unwrap();
+    let (sent, corrupt) = (number(&outcome, "sent"), number(&outcome, "corrupt"));
+    // The rule goes on counting where it was.
+    let tenth = sent / 10..=sent.div_ceil(10);
+    assert!(sent > 400 && tenth.contains(&corrupt), "{outcome}");
+    assert_eq!(number(&outcome, "lost"), corrupt, "{outcome}");
+    assert_eq!(number(&outcome, "foreign"), 0, "{outcome}");
+}
+
+#[test]
+fn scenario_traffic_the_responder_does_not_answer_what_is_wrong() {
+    let path = Path::routed().unwrap();
+    // Every fifth segment to it gets another window, and keeps its checksum.
+    let spoil = "table inet spoil { chain forward { type filter hook forward priority 0; \
+                 tcp dport 80 numgen inc mod 5 == 0 @th,112,16 set 0x1234\n}\n}";
+    path.between.output("nft", &[spoil]).unwrap();
+    let mut command = path.sink.command(find_binary("lockstep-perf").unwrap());
+    command.args([
+        "respond",
+        "--interface",
+        DEVICE,
+        "--ports",
+        "80",
+        "--verify",
+    ]);
+    let mut responder = answering(path.sink.spawn("respond", command).unwrap()).unwrap();
+    let outcome = finished(
+        generate(&format!(
+            "--protocol crr --netns {} --interface {DEVICE} --to 198.19.0.2:80 --verify --patience 50 \
+             --flows 200 --packets-per-second 50 --seconds 1 --wait 5000",
+            path.source.name()
+        ))
+        .unwrap(),
+    )
+    .unwrap();
+    assert!(number(&outcome, "retransmitted") > 5, "{outcome}");
+    assert_eq!(number(&outcome, "corrupt"), 0, "{outcome}");
+    responder.signal(Signal::SIGINT).unwrap();
+    responder.wait(SOON).unwrap();
+    let log = responder.log();
+    let (_, count) = log.rsplit_once("ring, ").unwrap();
+    let (count, _) = count.split_once(" packets had a wrong checksum").unwrap();
+    assert!(count.parse::<u64>().unwrap() > 5, "{log}");
+}
+
 /// What the page says to try, on the network that it says it for.
 #[test]
 fn scenario_traffic_the_page_s_commands() {

@@ -110,6 +110,7 @@ fn every_line_of_the_table_and_every_field_of_the_json_stands_on_the_page() {
     let outcome = Outcome {
         sent: 2,
         unsent: 1,
+        corrupt: Some(1),
         down: vec!["eth0".to_owned()],
         connections: Some(1),
         disconnected: 1,
@@ -166,6 +167,7 @@ fn what_cannot_be_is_refused_with_what_to_do() {
         ),
         ("--queues 0,1 --protocol syn", "ethtool -N"),
         ("--search", "--sink-interface"),
+        ("--verify", "--sink-interface"),
         ("--path x", "begins with /"),
         ("--flows 2000000 --protocol rr", "1048576 flows at most"),
         (
