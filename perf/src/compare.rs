@@ -34,6 +34,7 @@ pub use results::{Latency, PacketLoad, Packets, Requests, Results};
 use crate::machine::Machine;
 use crate::measure::{self, KernelAhead, needs_root, run_ahead_of_others};
 use crate::output;
+use crate::programs;
 use crate::replicate;
 use crate::turn::Turn;
 use crate::whole_cpus::WholeCpus;
@@ -45,6 +46,7 @@ use lockstep_tests::lab::interrupted;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use results::{About, LatencyLoad, Measured, Share, note};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 /// The CPUs of a measurement.
@@ -133,6 +135,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             packets::LARGE
         );
     }
+    programs::must_be_there(&Comparison::new(arguments, cpus).programs())?;
     let mut directory = arguments.results.directory();
     output::must_be_writable(&directory)?;
     let mut lacks = whole::lacks(arguments).map(str::to_owned);
@@ -225,6 +228,24 @@ impl<'a> Comparison<'a> {
             measured: Measured::default(),
             failed: Vec::new(),
         }
+    }
+
+    /// What it starts.
+    fn programs(&self) -> BTreeSet<&'static str> {
+        let mut programs: BTreeSet<_> = programs::LAB.iter().copied().collect();
+        let tcp = self.arguments.parts != [Part::Packets];
+        for case in &self.cases {
+            match case {
+                Case::Haproxy => drop(programs.insert("haproxy")),
+                Case::NginxStream => programs.extend(["nginx", programs::STREAM_MODULE]),
+                case if case.name().starts_with("lockstep") => programs.extend(programs::OURS),
+                _ => {}
+            }
+            if tcp && case.has_tcp() {
+                programs.extend(["nginx", "wrk"]);
+            }
+        }
+        programs
     }
 
     fn has(&self, part: Part) -> bool {
@@ -476,6 +497,27 @@ mod tests {
         let comparison = Comparison::new(&arguments, cpus);
         assert_eq!((comparison.rounds(), comparison.cases.len()), (3, 1));
         assert!(!comparison.has(Part::Latency));
+    }
+
+    #[test]
+    fn what_the_cases_need_is_known_before_they_are_measured() {
+        let cpus = Cpus {
+            generator: 0,
+            balancer: 1,
+        };
+        let of = |words: &str| {
+            let arguments = parsed(words).expect("it parses");
+            Comparison::new(&arguments, cpus).programs()
+        };
+        let all = of("");
+        assert!(
+            ["haproxy", "nginx", "wrk", "lockstep-engine", "ip"].map(|p| all.contains(p))
+                == [true; 5]
+        );
+        let one = of("--only haproxy --parts requests");
+        assert!(one.contains("haproxy") && one.contains("wrk") && !one.contains("lockstep"));
+        let packets = of("--only lockstep-tunnel --parts packets");
+        assert!(packets.contains("lockstep") && !packets.contains("wrk"));
     }
 
     #[test]

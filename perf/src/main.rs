@@ -17,6 +17,7 @@ mod machine;
 mod measure;
 mod model;
 mod plot;
+mod programs;
 mod reading;
 mod replicate;
 mod report;
