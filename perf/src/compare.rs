@@ -35,6 +35,7 @@ pub use results::{Latency, LatencyLoad, PacketLoad, Packets, Requests, Results};
 use crate::machine::Machine;
 use crate::measure::{self, KernelAhead, needs_root, run_ahead_of_others};
 use crate::output;
+use crate::programs;
 use crate::replicate;
 use crate::turn::Turn;
 use anyhow::{Context, Result, bail, ensure};
@@ -45,6 +46,7 @@ use lockstep_tests::lab::interrupted;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use results::{About, Measured, Share, note};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 /// The CPUs of a measurement.
@@ -135,6 +137,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     let mut comparison = Comparison::new(arguments, cpus);
     comparison.has_something()?;
+    programs::must_be_there(&comparison.programs())?;
     let mut directory = arguments.results.directory();
     output::must_be_writable(&directory)?;
     let mut lacks = whole::lacks(arguments).map(str::to_owned);
@@ -226,6 +229,24 @@ impl<'a> Comparison<'a> {
             measured: Measured::default(),
             failed: Vec::new(),
         }
+    }
+
+    /// What it starts.
+    fn programs(&self) -> BTreeSet<&'static str> {
+        let mut programs: BTreeSet<_> = programs::LAB.iter().copied().collect();
+        let tcp = self.arguments.parts != [Part::Packets];
+        for case in &self.cases {
+            match case {
+                Case::Haproxy => drop(programs.insert("haproxy")),
+                Case::NginxStream => programs.extend(["nginx", programs::STREAM_MODULE]),
+                case if case.name().starts_with("lockstep") => programs.extend(programs::OURS),
+                _ => {}
+            }
+            if tcp && case.has_tcp() {
+                programs.extend(["nginx", "wrk"]);
+            }
+        }
+        programs
     }
 
     fn has(&self, part: Part) -> bool {

@@ -2,6 +2,7 @@
 
 use crate::handover_bench;
 use crate::output;
+use crate::programs;
 use crate::turn::Turn;
 use crate::written::{grouped, thousands};
 use anyhow::{bail, ensure};
@@ -9,6 +10,7 @@ use lockstep_core::BURST;
 use lockstep_counts::callgrind;
 use lockstep_counts::packets::{Bench, Case, MEASURED, PATHS};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// A row of `perf/results/core.json`.
@@ -47,6 +49,9 @@ pub fn run(
         "no path has {only:?} in its name; there are {}",
         known().collect::<Vec<_>>().join(", ")
     );
+    if instructions {
+        programs::must_be_there(&BTreeSet::from(["valgrind"]))?;
+    }
     let to = &output::place(named, FILE, lacks(rounds, instructions, only));
     output::file_must_be_writable(to)?;
     let _turn = Turn::take("core")?;

@@ -10,9 +10,11 @@ mod portable;
 use crate::figure::Figure;
 use crate::measure::{KernelAhead, Results, needs_root, run_ahead_of_others};
 use crate::output;
+use crate::programs;
 use crate::turn::Turn;
 use anyhow::{Context, Result, bail, ensure};
 use lockstep_tests::lab::interrupted;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Instant;
 
@@ -91,6 +93,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     needs_root()?;
+    programs::must_be_there(&needed(&chosen))?;
     let mut results = arguments.results.directory();
     if arguments.rounds < ROUNDS && !arguments.results.quick {
         results = output::partial(&results);
@@ -157,6 +160,23 @@ fn chosen(only: &[String]) -> Result<Vec<&'static Experiment>> {
     Ok(all().filter(wanted).collect())
 }
 
+/// The programs that experiments start.
+fn needed(experiments: &[&Experiment]) -> BTreeSet<&'static str> {
+    let of_lab = programs::LAB.iter().chain(programs::OURS).copied();
+    let of = |experiment: &&Experiment| -> &'static [&'static str] {
+        match experiment.id {
+            "003-4.6" => &["nginx", "wrk", programs::STREAM_MODULE],
+            "003-4.13" | "003-4.14" | "003-4.15" => &["nginx", "wrk", "bird", "gobgp", "gobgpd"],
+            id if id.starts_with("003-") => &["nginx", "wrk"],
+            id if id.starts_with("000-") => &["iperf3"],
+            _ => &[],
+        }
+    };
+    of_lab
+        .chain(experiments.iter().flat_map(of).copied())
+        .collect()
+}
+
 /// Writes the figures of an experiment, as many of them as can be.
 fn save(figures: Vec<Figure>, settings: &Settings, results: &Path) -> Result<()> {
     let mut saved = Ok(());
@@ -176,7 +196,6 @@ fn list(experiments: &[&Experiment]) -> String {
 mod tests {
     use super::*;
     use crate::figure::{Axis, Kind};
-    use std::collections::BTreeSet;
 
     #[test]
     fn a_figure_that_cannot_be_saved_is_an_error_and_the_others_are_saved() {
@@ -207,6 +226,16 @@ mod tests {
         assert!(format!("{error:#}").contains("1.json"), "{error:#}");
         let text = std::fs::read_to_string(figures.join("2.json")).expect("the second is there");
         assert!(text.contains("\"quick\": true"));
+    }
+
+    #[test]
+    fn what_experiments_start_is_known_before_they_do() {
+        let of = |id: &str| needed(&chosen(&[id.to_owned()]).expect("it is there"));
+        assert!(of("003-4.13").contains("gobgpd") && !of("003-4.2").contains("gobgpd"));
+        assert!(of("000-4").contains("iperf3") && !of("000-4").contains("wrk"));
+        assert!(of("002-7").contains("lockstep-engine"));
+        let all: Vec<&Experiment> = all().collect();
+        assert!(needed(&all).is_superset(&of("003-4.6")));
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod measure;
 mod model;
 mod origin;
 mod plot;
+mod programs;
 mod reading;
 mod replicate;
 mod report;

@@ -25,12 +25,14 @@ pub use server::serve;
 use crate::measure::{KernelAhead, needs_root, run_ahead_of_others};
 use crate::origin;
 use crate::output;
+use crate::programs;
 use crate::turn::Turn;
 use anyhow::{Result, ensure};
 use balancer::Case;
 use clap::ValueEnum;
 use lockstep_tests::lab::interrupted;
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use switchover::Fault;
 
@@ -104,6 +106,14 @@ impl Arguments {
         self.parts.is_empty() || self.parts.contains(&part)
     }
 
+    /// What it starts.
+    fn programs(&self) -> BTreeSet<&'static str> {
+        let ours = programs::LAB.iter().chain(programs::OURS).copied();
+        let haproxy = self.cases.is_empty() || self.cases.contains(&Case::Haproxy);
+        let haproxy = self.has(Part::Bulk) && haproxy;
+        ours.chain(haproxy.then_some("haproxy")).collect()
+    }
+
     /// What keeps a run from taking the place of a whole one.
     fn lacks(&self) -> Option<&'static str> {
         let has_case = |case: &Case| self.cases.is_empty() || self.cases.contains(case);
@@ -138,6 +148,7 @@ enum Row {
 /// Measures every case in every round, in turns, and writes the results.
 pub fn run(arguments: &Arguments) -> Result<()> {
     needs_root()?;
+    programs::must_be_there(&arguments.programs())?;
     let to = output::place(arguments.output.as_ref(), FILE, arguments.lacks());
     output::file_must_be_writable(&to)?;
     let _turn = Turn::take("replicate")?;

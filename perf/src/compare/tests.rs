@@ -105,6 +105,26 @@ fn what_is_about_to_happen_is_told() {
 }
 
 #[test]
+fn what_the_cases_need_is_known_before_they_are_measured() {
+    let cpus = Cpus {
+        generator: 0,
+        balancer: 1,
+    };
+    let of = |words: &str| {
+        let arguments = parsed(words).expect("it parses");
+        Comparison::new(&arguments, cpus).programs()
+    };
+    let all = of("");
+    assert!(
+        ["haproxy", "nginx", "wrk", "lockstep-engine", "ip"].map(|p| all.contains(p)) == [true; 5]
+    );
+    let one = of("--only haproxy --parts requests");
+    assert!(one.contains("haproxy") && one.contains("wrk") && !one.contains("lockstep"));
+    let packets = of("--only lockstep-tunnel --parts packets");
+    assert!(packets.contains("lockstep") && !packets.contains("wrk"));
+}
+
+#[test]
 fn a_round_that_fails_is_in_the_results_and_the_others_count() {
     let arguments = parsed("--rounds 3").expect("it parses");
     let cpus = Cpus {
