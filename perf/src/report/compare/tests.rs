@@ -43,7 +43,11 @@ fn results() -> Value {
 
 fn written(results: Value) -> String {
     let mut text = String::new();
-    tables(&mut text, &serde_json::from_value(results).unwrap());
+    tables(
+        &mut text,
+        &serde_json::from_value(results).unwrap(),
+        Vec::new(),
+    );
     text
 }
 
