@@ -4,7 +4,7 @@
 
 use super::super::failed::{Failed, Part};
 use super::super::requests::Trial;
-use super::super::results::{LatencyRound, Measured, PacketRound, Share, note};
+use super::super::results::{About, LatencyRound, Measured, PacketRound, Share, note};
 use super::*;
 
 fn carried(rate: f64) -> PacketRound {
@@ -290,6 +290,28 @@ fn a_figure_that_lacks_a_round_on_either_side_is_not_known() {
     let goal = goals(&results).remove(0);
     assert_eq!(goal.outcome, Outcome::NotKnown);
     assert_eq!(goal.notes, ["2 of 3 rounds of nftables-dnat"]);
+}
+
+#[test]
+fn a_case_that_was_something_else_in_that_run_is_not_judged() {
+    let measured = packets(&[
+        (Case::LockstepTunnelOneCpu, PacketLoad::Udp, 64, 200.0),
+        (Case::NftablesDnatOneCpu, PacketLoad::Udp, 64, 100.0),
+    ]);
+    let mut results = results(&measured);
+    let with = |results: &Results| goals(results).remove(1);
+    let about = |about: &str| About {
+        case: Case::LockstepTunnelOneCpu.name().to_owned(),
+        about: about.to_owned(),
+        differs: String::new(),
+    };
+    results.cases = vec![about(Case::LockstepTunnelOneCpu.about())];
+    assert_eq!(with(&results).outcome, Outcome::Met);
+    results.cases = vec![about("Its worker takes packets in.")];
+    let goal = with(&results);
+    assert_eq!(goal.outcome, Outcome::NotKnown);
+    let said = "lockstep-tunnel-one-cpu was another case in this run (Its worker takes packets in)";
+    assert_eq!(goal.notes, [said]);
 }
 
 #[test]
