@@ -10,6 +10,8 @@ use std::net::Ipv6Addr;
 pub enum How {
     /// Inside of another IP packet.
     Tunnel,
+    /// Inside of another UDP packet.
+    Gue,
     /// With the backend's address.
     Nat,
     /// With the backend's address, from one of the engine's.
@@ -69,6 +71,8 @@ const ETHERNET: usize = 14;
 /// An IPv4 header, and the tunnel's.
 const IPV4: usize = 20;
 const IPV6: usize = 40;
+/// A UDP header.
+const UDP: usize = 8;
 /// The packet of a 64-byte frame.
 const PACKET: usize = 46;
 
@@ -89,7 +93,7 @@ impl Frames {
     /// Those of so many flows.
     pub fn new(traffic: Traffic, flows: u32) -> Self {
         let inside = match traffic.mode {
-            How::Tunnel => 0,
+            How::Tunnel | How::Gue => 0,
             How::Nat | How::FullNat => flows as usize,
         };
         let (template, ip) = template(traffic);
@@ -154,7 +158,8 @@ impl Frames {
         // In a table full of flows that stay, one in many thousand new ones finds no place.
         let full = is_new && verdict == Verdict::Drop(DropReason::FlowsFull);
         assert!(forwarded || full, "a packet was dropped: {verdict:?}");
-        if self.traffic.which == Which::Known && self.traffic.mode != How::Tunnel {
+        let is_rewritten = matches!(self.traffic.mode, How::Nat | How::FullNat);
+        if self.traffic.which == Which::Known && is_rewritten {
             let (at, size) = addresses(self.traffic.v6);
             let (at, length) = (ETHERNET + at, 2 * size + 4);
             let ends = &frame.bytes[at..at + length];
@@ -174,11 +179,8 @@ fn template(traffic: Traffic) -> (Cursor, usize) {
     let mut bytes = [0; 128];
     bytes[..12].copy_from_slice(&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 3]);
     let ip = match traffic.mode {
-        How::Tunnel => {
-            bytes[12..14].copy_from_slice(&STEER_ETHERTYPE.to_be_bytes());
-            bytes[14..16].copy_from_slice(&(IPV4 as u16).to_be_bytes());
-            ETHERNET + IPV4
-        }
+        How::Tunnel => steered(&mut bytes, IPV4),
+        How::Gue => steered(&mut bytes, IPV4 + UDP),
         How::Nat | How::FullNat => {
             let ethertype: u16 = if traffic.v6 { 0x86dd } else { 0x0800 };
             bytes[12..14].copy_from_slice(&ethertype.to_be_bytes());
@@ -195,6 +197,13 @@ fn template(traffic: Traffic) -> (Cursor, usize) {
     };
     let length = ip + length;
     (Cursor { bytes, length }, ip)
+}
+
+/// As the XDP program hands over what goes into a tunnel: with room for its header. Where the IP header is.
+fn steered(frame: &mut [u8], room: usize) -> usize {
+    frame[12..14].copy_from_slice(&STEER_ETHERTYPE.to_be_bytes());
+    frame[14..16].copy_from_slice(&(room as u16).to_be_bytes());
+    ETHERNET + room
 }
 
 fn v6(packet: &mut [u8]) {

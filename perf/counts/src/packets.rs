@@ -1,4 +1,4 @@
-//! The dataplane's paths: 64-byte UDP, bursts of 64, flows in random order; in tunnels (IPIP), and
+//! The dataplane's paths: 64-byte UDP, bursts of 64, flows in random order; in tunnels (IPIP, GUE), and
 //! rewritten, both ways.
 
 use crate::frames::{Cursor, Frames, How, Traffic, Which};
@@ -6,8 +6,8 @@ use lockstep_core::dataplane::NatConfig;
 use lockstep_core::tables::{NextHop, PortId, Route};
 use lockstep_core::{BURST, Dataplane, DataplaneConfig, EngineAddresses, Micros, Tables, Verdict};
 use lockstep_plan::{
-    Backend, BackendState, DropReason, Guard, Health, IdleTimeouts, Mode, Scheduler, Service,
-    ServiceName, Snapshot, TableSize, Unserved, Weight,
+    Backend, BackendState, DropReason, Encapsulation, Guard, Health, IdleTimeouts, Mode, Scheduler,
+    Service, ServiceName, Snapshot, TableSize, Unserved, Weight,
 };
 use lockstep_wire::LinkHeader;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -57,6 +57,14 @@ pub const PATHS: &[Case] = &[
         Which::Known,
         &[1, 10_000, 1_000_000],
     ),
+    case(
+        "gue-v4",
+        How::Gue,
+        false,
+        Which::Known,
+        &[10_000, 1_000_000],
+    ),
+    case("gue-v6", How::Gue, true, Which::Known, &[10_000, 1_000_000]),
     case("nat-v4", How::Nat, false, Which::Known, SIZES),
     case("nat-v4-answers", How::Nat, false, Which::Answers, SIZES),
     case("nat-v6", How::Nat, true, Which::Known, &[1_000_000]),
@@ -90,11 +98,20 @@ pub const PATHS: &[Case] = &[
         &[1_000_000],
     ),
     case("new-flows-v4", How::Tunnel, false, Which::New, &[1_000_000]),
+    case("new-flows-v6", How::Tunnel, true, Which::New, &[1_000_000]),
     case("new-nat-v4", How::Nat, false, Which::New, &[1_000_000]),
     case(
         "new-full-nat-v4",
         How::FullNat,
         false,
+        Which::New,
+        &[1_000_000],
+    ),
+    case("new-nat-v6", How::Nat, true, Which::New, &[1_000_000]),
+    case(
+        "new-full-nat-v6",
+        How::FullNat,
+        true,
         Which::New,
         &[1_000_000],
     ),
@@ -234,13 +251,10 @@ pub fn tunnels() -> Tables {
 fn tables(mode: How) -> Tables {
     let v4 = |n| IpAddr::from(Ipv4Addr::new(10, 0, 0, n));
     let v6 = |n| IpAddr::from(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, u16::from(n)));
+    let both = [VIPS_V4, VIPS_V6].concat();
     let services = match mode {
-        How::Tunnel => vec![service(
-            "bench",
-            &[VIPS_V4, VIPS_V6].concat(),
-            Mode::TUNNEL,
-            v4,
-        )],
+        How::Tunnel => vec![service("bench", &both, Mode::TUNNEL, v4)],
+        How::Gue => vec![service("bench", &both, GUE, v4)],
         How::Nat => vec![
             service("four", VIPS_V4, Mode::Nat, v4),
             service("six", VIPS_V6, Mode::Nat, v6),
@@ -271,6 +285,9 @@ fn tables(mode: How) -> Tables {
     .expect("an engine address per IP version")
 }
 
+const GUE: Mode = Mode::Tunnel(Encapsulation::Gue {
+    port: Encapsulation::GUE_PORT,
+});
 const VIPS_V4: &[&str] = &["203.0.113.10:53/udp", "203.0.113.10:80/tcp"];
 const VIPS_V6: &[&str] = &["[2001:db8::10]:53/udp"];
 
