@@ -51,9 +51,10 @@ test-long: deps ## every test and the ignored ones, with 10,000 cases of each pr
 	cargo build --locked --release --package lockstep-ctl --bins
 	LOCKSTEP_PROGRAMS=$(CURDIR)/target/release PROPTEST_CASES=10000 cargo nextest run --locked --workspace --profile long --run-ignored all
 
-gate: deps ## count the packet paths' instructions, and fail where one grew (UPDATE=1: accept it)
+gate: deps ## count the packet paths' instructions, and fail where one grew, or shrank (UPDATE=1: accept it)
 	cargo build --locked --profile gate -p lockstep-counts
-	target/gate/lockstep-counts $(if $(UPDATE),update,gate) perf/baseline.json
+	target/gate/lockstep-counts $(if $(UPDATE),update,gate) perf/baseline.json \
+		$(if $(UPDATE),,$(if $(SKIP_OTHER_ARCHITECTURES),--skip-other-architectures))
 
 lint: deps ## formatting, clippy, documentation, and the crates that know no operating system
 	cargo fmt --all --check

@@ -45,6 +45,18 @@ pub enum BpfError {
         /// The directory it has locked.
         path: PathBuf,
     },
+    /// Another process takes packets from it.
+    #[error(
+        "interface {interface}: another lockstep-perf takes its packets{}; wait until it has ended, give \
+         this one an interface of its own, or, where both are for UDP, let one have all queues: --queue 0,1",
+        process(*.pid)
+    )]
+    Taken {
+        /// The interface.
+        interface: String,
+        /// The process; none where it is not to be seen from here.
+        pid: Option<i32>,
+    },
     /// The interface takes no XDP program in this mode.
     #[error("interface {interface}: takes no {mode} XDP program: {reason}; {}", advice(*.mode))]
     NoXdp {
@@ -163,6 +175,10 @@ pub enum BpfError {
 }
 
 const MOUNT: &str = "mount it with `mount -t bpf bpf /sys/fs/bpf`, or name another directory";
+
+fn process(pid: Option<i32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" (process {pid})"))
+}
 
 fn advice(mode: AttachMode) -> &'static str {
     match mode {

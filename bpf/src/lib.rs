@@ -30,6 +30,7 @@ mod interface;
 mod log;
 mod mirror;
 mod offer;
+mod owner;
 mod pins;
 mod program;
 mod ranges;
@@ -41,7 +42,7 @@ pub use abi::{
     BACKENDS, DESTINATIONS, DecapCounters, Destination, LOCALS, PINNED, QUEUES, RANGES, Room,
     SERVICES, SOURCES, STEER_ETHERTYPE, ServiceNumber, SteerCounters, Steered, TrafficCounters,
 };
-pub use arrivals::Arrivals;
+pub use arrivals::{Arrivals, Arriving};
 pub use carry::{CARRY_MEMORY, CarriedFlow, CarriedService, Carrier, Numbers, Tunnel, Way};
 pub use decap::{DECAP_ADDRESSES, Decap, DecapProgram};
 pub use error::BpfError;

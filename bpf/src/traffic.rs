@@ -3,6 +3,7 @@
 use crate::BpfError;
 use crate::abi::{TrafficCounters, mapped};
 use crate::interface::{AttachMode, Attached, Attachment, Interface, ModeChoice};
+use crate::owner::Owner;
 use crate::program::{TestRun, load, sum_over_cpus, test_run};
 use crate::skeleton::traffic::{TrafficSkel, TrafficSkelBuilder};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
@@ -43,13 +44,20 @@ pub struct Traffic {
     interface: Interface,
     attachment: Attachment,
     id: u32,
+    _owner: Owner,
 }
 
 impl Traffic {
     /// Loads the program and attaches it to `interface` of the calling thread's network namespace. One
     /// that an earlier generator left there is replaced in one step.
+    ///
+    /// # Errors
+    ///
+    /// [`BpfError::Taken`] while another process has one there: it would get no packets any more, and
+    /// take that for loss.
     pub fn attach(interface: &str, wanted: &Wanted, mode: ModeChoice) -> Result<Self, BpfError> {
         let interface = Interface::find(interface)?;
+        let owner = Owner::of(&interface)?;
         let program = TrafficProgram::load(wanted)?;
         let fd = program.skeleton.progs.lockstep_load.as_fd();
         let id = Program::id_from_fd(fd)
@@ -60,6 +68,7 @@ impl Traffic {
             interface,
             attachment,
             id,
+            _owner: owner,
         })
     }
 

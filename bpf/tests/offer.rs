@@ -7,7 +7,7 @@
 mod support;
 
 use lockstep_bpf::{
-    Arrivals, BpfError, Forward, ModeChoice, OFFER_BATCH, Offer, OfferProgram, Offered,
+    Arrivals, Arriving, BpfError, Forward, ModeChoice, OFFER_BATCH, Offer, OfferProgram, Offered,
 };
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -141,46 +141,60 @@ fn what_has_no_headers_or_no_room_in_a_page_is_refused() {
     });
 }
 
+/// A packet of the first flow's to another address.
+fn to(packet: &[u8], address: Ipv4Addr) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    let header = &mut packet[14..34];
+    header[10..12].copy_from_slice(&[0, 0]);
+    // Not from itself.
+    header[12..16].copy_from_slice(&[198, 18, 0, 3]);
+    header[16..20].copy_from_slice(&address.octets());
+    let sum = checksum(header);
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet
+}
+
 /// Those to the last address of the network and to the first one behind it; and all of them, where the
 /// network is everything.
 #[test]
 fn what_arrives_for_a_network_is_counted_and_dropped() {
-    isolated(|_| {
-        let packet = link();
-        let arrivals = Arrivals::attach("of1", (Ipv4Addr::new(198, 18, 0, 0), 31)).unwrap();
-        let beyond = Ipv4Addr::new(198, 18, 0, 2);
-        ip(&format!("addr add {beyond}/16 dev of1"));
-        let socket = UdpSocket::bind((beyond, PORT)).unwrap();
-        socket.set_nonblocking(true).unwrap();
-        let mut other = packet.clone();
-        let header = &mut other[14..34];
-        header[10..12].copy_from_slice(&[0, 0]);
-        header[12..16].copy_from_slice(&[198, 18, 0, 3]);
-        header[16..20].copy_from_slice(&beyond.octets());
-        let sum = checksum(header);
-        header[10..12].copy_from_slice(&sum.to_be_bytes());
+    for arriving in [Arriving::Frames, Arriving::Skbs] {
+        isolated(move |_| {
+            let packet = link();
+            if arriving == Arriving::Skbs {
+                // The offered frames become skbs in front of it.
+                Forward::attach("of1", None, ModeChoice::Native).unwrap();
+            }
+            let attach = |network| Arrivals::attach("of1", arriving, network).unwrap();
+            let arrivals = attach((Ipv4Addr::new(198, 18, 0, 0), 31));
+            let beyond = Ipv4Addr::new(198, 18, 0, 2);
+            ip(&format!("addr add {beyond}/16 dev of1"));
+            let socket = UdpSocket::bind((beyond, PORT)).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let other = to(&packet, beyond);
 
-        assert_eq!(arrivals.count().unwrap(), 0);
-        // Not so many at once that the veth has no room.
-        let sent = offer(&packet, 10, 128).unwrap().packets;
-        assert!(sent > 0);
-        assert_eq!(arrivals.count().unwrap(), sent);
-        offer(&other, 1, 128).unwrap();
-        assert_eq!(arrivals.count().unwrap(), sent, "not of the network");
-        assert!(socket.recv(&mut [0; 64]).is_ok(), "the kernel has it");
+            assert_eq!(arrivals.count().unwrap(), 0);
+            // Not so many at once that the veth has no room.
+            let sent = offer(&packet, 10, 128).unwrap().packets;
+            assert!(sent > 0);
+            assert_eq!(arrivals.count().unwrap(), sent, "{arriving:?}");
+            offer(&other, 1, 128).unwrap();
+            assert_eq!(arrivals.count().unwrap(), sent, "not of the network");
+            assert!(socket.recv(&mut [0; 64]).is_ok(), "the kernel has it");
 
-        // In place of the first.
-        let all = Arrivals::attach("of1", (TO, 0)).unwrap();
-        let sent = offer(&other, 1, 128).unwrap().packets;
-        assert_eq!(all.count().unwrap(), sent);
-    });
+            // In place of the first.
+            let all = attach((TO, 0));
+            let sent = offer(&other, 1, 128).unwrap().packets;
+            assert_eq!(all.count().unwrap(), sent, "{arriving:?}");
+        });
+    }
 }
 
 #[test]
 fn another_program_is_not_pushed_aside_by_the_counting_one() {
     isolated(|_| {
         path();
-        let error = Arrivals::attach("of1", (TO, 32)).unwrap_err();
+        let error = Arrivals::attach("of1", Arriving::Frames, (TO, 32)).unwrap_err();
         assert!(matches!(error, BpfError::Busy { .. }), "{error}");
     });
 }

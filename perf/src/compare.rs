@@ -12,6 +12,7 @@
 //! from case to case is said in the results ([`case::Case::differs`]).
 
 mod case;
+mod caveats;
 mod engine;
 mod failed;
 mod figures;
@@ -29,7 +30,7 @@ pub use failed::Row;
 pub use figures::figures;
 pub use goals::{Goal, Outcome, goals, in_percent};
 pub use ratio::held;
-pub use results::{Latency, PacketLoad, Packets, Requests, Results};
+pub use results::{Latency, LatencyLoad, PacketLoad, Packets, Requests, Results};
 
 use crate::machine::Machine;
 use crate::measure::{self, KernelAhead, needs_root, run_ahead_of_others};
@@ -37,7 +38,6 @@ use crate::output;
 use crate::programs;
 use crate::replicate;
 use crate::turn::Turn;
-use crate::whole_cpus::WholeCpus;
 use anyhow::{Context, Result, bail, ensure};
 use case::Case;
 use clap::ValueEnum;
@@ -45,7 +45,7 @@ use failed::Failed;
 use lockstep_tests::lab::interrupted;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-use results::{About, LatencyLoad, Measured, Share, note};
+use results::{About, Measured, Share, note};
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -131,11 +131,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     for bytes in &arguments.bytes {
         ensure!(
             (64..=packets::LARGE).contains(bytes),
-            "no frame here has {bytes} bytes: 64 to {}",
+            "--bytes {bytes}: frames here have 64 to {} bytes",
             packets::LARGE
         );
     }
-    programs::must_be_there(&Comparison::new(arguments, cpus).programs())?;
+    let mut comparison = Comparison::new(arguments, cpus);
+    comparison.has_something()?;
+    programs::must_be_there(&comparison.programs())?;
     let mut directory = arguments.results.directory();
     output::must_be_writable(&directory)?;
     let mut lacks = whole::lacks(arguments).map(str::to_owned);
@@ -146,13 +148,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     interrupted::take_down_labs()?;
     run_ahead_of_others()?;
     let _kernel = KernelAhead::on(&[cpus.generator, cpus.balancer])?;
-    let _whole = WholeCpus::on(&[cpus.generator, cpus.balancer]);
     let machine = Machine::look();
     if let Some(warning) = machine.warning() {
-        eprintln!("{warning}");
+        eprintln!("Warning: {warning}.");
     }
     let begin = Instant::now();
-    let mut comparison = Comparison::new(arguments, cpus);
+    eprintln!("{}", comparison.plan());
     let measured = comparison.measure();
     // What is half measured is not written.
     interrupted::end_if_begun();
@@ -169,7 +170,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     // Written before anything is printed: the terminal may be gone.
     output::write(&directory.join("compare.json"), &results)?;
-    table::print(&results);
+    output::print(format_args!("{}", table::text(&results)));
     println!("It took {:.0} s", begin.elapsed().as_secs_f64());
     if !comparison.failed.is_empty() {
         let lines: Vec<String> = comparison.failed.iter().map(Failed::to_string).collect();
@@ -252,6 +253,47 @@ impl<'a> Comparison<'a> {
         self.arguments.parts.is_empty() || self.arguments.parts.contains(&part)
     }
 
+    /// What is about to happen, in a line.
+    fn plan(&self) -> String {
+        let (cases, rounds) = (self.cases.len(), self.rounds());
+        let plural = |count: usize| if count == 1 { "" } else { "s" };
+        let short = if self.arguments.results.quick {
+            " (a short run)"
+        } else {
+            ""
+        };
+        let latency = match self.has(Part::Latency) {
+            true => ", and then their latency as often",
+            false => "",
+        };
+        format!(
+            "{cases} case{}, {rounds} round{}{short}: what each carries at most{latency}",
+            plural(cases),
+            plural(rounds)
+        )
+    }
+
+    /// Refuses what would measure nothing, and take the place of results that do.
+    fn has_something(&self) -> Result<()> {
+        let packets = |case: &&Case| self.has(Part::Packets) && case.has_udp();
+        let requests = |case: &&Case| self.has(Part::Requests) && case.has_tcp();
+        let streams = |case: &&Case| self.has(Part::Streams) && case.streams();
+        let mut cases = self.cases.iter();
+        let some = cases.any(|case| packets(&case) || requests(&case) || streams(&case));
+        if !some && self.arguments.parts == [Part::Latency] {
+            bail!(
+                "latency is measured at shares of what is carried at most in the same run: --parts packets,latency \
+                 for datagrams, requests,latency for requests"
+            );
+        }
+        ensure!(
+            some,
+            "none of these cases has any of these parts: HAProxy and replicated sessions pass no datagrams on, and cases \
+             named …-one-cpu have nothing else"
+        );
+        Ok(())
+    }
+
     fn rounds(&self) -> usize {
         match self.arguments.results.quick {
             true => 1,
@@ -263,7 +305,7 @@ impl<'a> Comparison<'a> {
         let rounds = self.rounds();
         for round in 0..rounds {
             for case in in_turns(&self.cases, round) {
-                eprintln!("round {} of {rounds}: {case}", round + 1);
+                eprintln!("at most, round {} of {rounds}: {case}", round + 1);
                 self.maxima(case, round + 1)?;
             }
         }
@@ -383,7 +425,7 @@ impl<'a> Comparison<'a> {
     fn rates(&self, load: LatencyLoad) -> Vec<(Share, u64)> {
         let slowest = self.measured.slowest(load).into_iter();
         slowest
-            .flat_map(|rate| Share::ALL.map(|share| (share, share.of(rate))))
+            .flat_map(|slowest| Share::ALL.map(|share| (share, share.of(slowest.per_second))))
             .filter(|(_, rate)| *rate > 0)
             .collect()
     }
@@ -422,6 +464,10 @@ impl<'a> Comparison<'a> {
             cases: self.cases.iter().map(about).collect(),
             packets,
             requests,
+            slowest: [LatencyLoad::Udp, LatencyLoad::Rr]
+                .into_iter()
+                .filter_map(|load| self.measured.slowest(load))
+                .collect(),
             latencies,
             failed: self.failed.clone(),
         }
@@ -447,123 +493,4 @@ fn run_on(cpus: &[usize]) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::Parser;
-
-    #[derive(Debug, Parser)]
-    struct Command {
-        #[command(flatten)]
-        arguments: Arguments,
-    }
-
-    fn parsed(words: &str) -> Result<Arguments, clap::Error> {
-        let words = ["compare"].into_iter().chain(words.split_whitespace());
-        Command::try_parse_from(words).map(|command| command.arguments)
-    }
-
-    #[test]
-    fn a_case_that_is_not_there_is_refused_with_those_that_are() {
-        let error = parsed("--only lockstep-tunel").expect_err("no such case");
-        let text = error.to_string();
-        assert!(text.contains("lockstep-tunnel"), "{text}");
-        assert!(parsed("--parts nothing").is_err());
-    }
-
-    #[test]
-    fn one_cpu_for_both_is_refused() {
-        let same = parsed("--generator-cpu 0 --balancer-cpu 0").expect("it parses");
-        assert!(cpus(&same).is_err());
-        let nowhere = parsed("--balancer-cpu 5000").expect("it parses");
-        let error = cpus(&nowhere).expect_err("no such CPU").to_string();
-        assert!(
-            error.contains("5000") || error.contains("two CPUs"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn a_quick_run_is_one_round_of_all_parts() {
-        let arguments = parsed("--quick --rounds 5").expect("it parses");
-        let cpus = Cpus {
-            generator: 0,
-            balancer: 1,
-        };
-        let comparison = Comparison::new(&arguments, cpus);
-        assert_eq!(comparison.rounds(), 1);
-        assert_eq!(comparison.cases, Case::USUAL);
-        assert!(comparison.has(Part::Latency) && comparison.has(Part::Streams));
-        let arguments = parsed("--parts packets --only haproxy").expect("it parses");
-        let comparison = Comparison::new(&arguments, cpus);
-        assert_eq!((comparison.rounds(), comparison.cases.len()), (3, 1));
-        assert!(!comparison.has(Part::Latency));
-    }
-
-    #[test]
-    fn what_the_cases_need_is_known_before_they_are_measured() {
-        let cpus = Cpus {
-            generator: 0,
-            balancer: 1,
-        };
-        let of = |words: &str| {
-            let arguments = parsed(words).expect("it parses");
-            Comparison::new(&arguments, cpus).programs()
-        };
-        let all = of("");
-        assert!(
-            ["haproxy", "nginx", "wrk", "lockstep-engine", "ip"].map(|p| all.contains(p))
-                == [true; 5]
-        );
-        let one = of("--only haproxy --parts requests");
-        assert!(one.contains("haproxy") && one.contains("wrk") && !one.contains("lockstep"));
-        let packets = of("--only lockstep-tunnel --parts packets");
-        assert!(packets.contains("lockstep") && !packets.contains("wrk"));
-    }
-
-    #[test]
-    fn a_round_that_fails_is_in_the_results_and_the_others_count() {
-        let arguments = parsed("--rounds 3").expect("it parses");
-        let cpus = Cpus {
-            generator: 0,
-            balancer: 1,
-        };
-        let mut comparison = Comparison::new(&arguments, cpus);
-        let part = failed::Part::Requests;
-        let kept = comparison.heeded(Case::Haproxy, part, 1, Ok(vec![7]));
-        assert_eq!(kept, [7]);
-        let error = anyhow::anyhow!("connection refused").context("no request is answered");
-        let none: Vec<u8> = comparison.heeded(Case::Haproxy, part, 2, Err(error));
-        assert!(none.is_empty());
-        let json = serde_json::to_value(comparison.results(Machine::default())).expect("JSON");
-        let expected = serde_json::json!([{"case": "haproxy", "part": "requests", "round": 2,
-            "error": "no request is answered: connection refused"}]);
-        assert_eq!(json["failed"], expected);
-    }
-
-    #[test]
-    fn every_other_round_goes_backwards() {
-        let cases = [Case::Haproxy, Case::NginxStream, Case::LockstepNat];
-        assert_eq!(in_turns(&cases, 0), cases);
-        let mut backwards = cases;
-        backwards.reverse();
-        assert_eq!(in_turns(&cases, 1), backwards);
-        assert_eq!(in_turns(&cases, 2), cases);
-    }
-
-    #[test]
-    fn usual_cases_are_named_once_and_say_what_is_not_the_same() {
-        let mut names: Vec<&str> = Case::USUAL.map(Case::name).to_vec();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), Case::USUAL.len());
-        for case in Case::value_variants() {
-            let value = case.to_possible_value();
-            assert_eq!(
-                value.as_ref().map(|value| value.get_name()),
-                Some(case.name())
-            );
-            assert!(case.differs().ends_with('.'), "{case}");
-            assert!(case.has_udp() || case.has_tcp(), "{case}");
-        }
-    }
-}
+mod tests;

@@ -108,7 +108,7 @@ pub fn run(
             instructions_per_packet: counted,
         });
     }
-    output::write(to, &rows)
+    crate::origin::write(to, &rows)
 }
 
 /// What keeps a run from taking the place of a whole one.

@@ -116,6 +116,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     };
     let mut failed = Vec::new();
     let count = chosen.len();
+    if quick {
+        eprintln!("A short run of each, to try them out: no result.");
+    }
     for (index, experiment) in chosen.into_iter().enumerate() {
         eprintln!(
             "{} of {count}: {}, {}",
@@ -132,15 +135,16 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             Ok(()) => eprintln!("  {:.0} s", start.elapsed().as_secs_f64()),
             Err(error) => {
                 eprintln!("  failed: {error:#}");
-                failed.push(experiment.id);
+                failed.push(format!("{}: {error:#}", experiment.id));
             }
         }
     }
     if !failed.is_empty() {
         bail!(
-            "{} of {count} experiments failed: {}",
+            "{} of {count} experiments failed; the others' figures are in {}:\n  {}",
             failed.len(),
-            failed.join(", ")
+            results.display(),
+            failed.join("\n  ")
         );
     }
     Ok(())

@@ -2,6 +2,7 @@
 //! by the report.
 
 use crate::measure::rounded;
+use crate::origin::{Origin, Saved};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -196,14 +197,18 @@ impl Figure {
         self.id.starts_with("model-")
     }
 
-    /// Writes it below the directory of results, as `figures/ID.json`.
+    /// Writes it below the directory of results, as `figures/ID.json`, with its origin.
     ///
     /// # Errors
     ///
     /// When nothing can be written there.
     pub fn save(&self, results: &Path) -> Result<()> {
+        let saved = Saved {
+            origin: Some(Origin::look()),
+            what: self,
+        };
         let file = format!("figures/{}.json", self.id);
-        crate::output::write(&results.join(file), self)
+        crate::output::write(&results.join(file), &saved)
     }
 }
 

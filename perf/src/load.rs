@@ -13,6 +13,7 @@ mod child;
 mod client;
 mod clock;
 mod datagrams;
+mod file;
 mod flows;
 mod generate;
 mod ledger;
@@ -25,6 +26,7 @@ mod place;
 mod prepared;
 mod respond;
 mod response;
+mod said;
 mod search;
 mod show;
 mod socket;
@@ -148,6 +150,13 @@ pub struct Outcome {
     pub errors: u64,
     /// Frames that came to the generator's sockets and were not its own.
     pub foreign: u64,
+    /// With `--verify`: packets that arrived with a wrong checksum, which are not among `received`.
+    #[serde(default)]
+    pub corrupt: Option<u64>,
+    /// The generator's own interfaces whose link was down meanwhile, or is: what they were given is
+    /// among `sent`, and went nowhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub down: Vec<String>,
     /// The time for which the observed CPU was not idle while it was sent: without the set-up of
     /// connections before, and without the wait for what was on the way in the end.
     pub observed_cpu_seconds: Option<f64>,

@@ -2,6 +2,7 @@
 
 use crate::cpu;
 use crate::measure::rounded;
+use crate::origin::Origin;
 use lockstep_tests::lab::wait_until;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -13,7 +14,8 @@ use std::time::{Duration, Instant};
 pub struct Machine {
     /// The day, as ISO 8601 has it.
     pub date: String,
-    /// The commit of the checkout, `-dirty` where files differ from it; empty outside of one.
+    /// The commit of the checkout that the programs were built in, `-dirty` where what programs are made of differs from it; empty
+    /// where there is none.
     pub commit: String,
     /// The kernel's release.
     pub kernel: String,
@@ -35,22 +37,15 @@ const MOMENT: Duration = Duration::from_secs(1);
 impl Machine {
     /// This one, now. What it does not tell stays empty.
     pub fn look() -> Self {
-        let file = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let processors = file("/proc/cpuinfo");
-        let names = || {
-            processors
-                .lines()
-                .filter(|line| line.starts_with("model name"))
-        };
-        let name = names().next().and_then(|line| line.split_once(':'));
+        let cpus = names(&processors()).count();
         let programs: [&[&str]; 3] = [&["haproxy", "-v"], &["nginx", "-v"], &["nft", "--version"]];
         Machine {
-            date: said(&["date", "--utc", "+%F"]),
-            commit: said(&["git", "describe", "--always", "--dirty", "--exclude", "*"]),
-            kernel: file("/proc/sys/kernel/osrelease").trim().to_owned(),
-            processor: name.map_or(String::new(), |(_, name)| name.trim().to_owned()),
-            cpus: names().count(),
-            busy: busy(names().count()),
+            date: date(),
+            commit: commit(),
+            kernel: kernel(),
+            processor: processor(),
+            cpus,
+            busy: busy(cpus),
             programs: programs
                 .map(said)
                 .into_iter()
@@ -70,6 +65,16 @@ impl Machine {
         })
     }
 
+    /// What every file of results has.
+    pub fn origin(&self) -> Origin {
+        Origin {
+            date: self.date.clone(),
+            commit: self.commit.clone(),
+            kernel: self.kernel.clone(),
+            processor: self.processor.clone(),
+        }
+    }
+
     /// In a line.
     pub fn line(&self) -> String {
         let Machine {
@@ -86,6 +91,64 @@ impl Machine {
             "{date}, commit {commit}, Linux {kernel}, {cpus} CPUs ({processor}), {busy:.1} of them busy before; {programs}"
         )
     }
+}
+
+/// The day in UTC, as ISO 8601 has it.
+pub fn date() -> String {
+    said(&["date", "--utc", "+%F"])
+}
+
+/// That of the checkout in which this program was built, wherever it is started; the others are built in the same.
+pub fn commit() -> String {
+    // Who measures is root, the checkout mostly somebody else's.
+    let git = |arguments: &[&str]| {
+        let here = [
+            "git",
+            "-c",
+            "safe.directory=*",
+            "-C",
+            env!("CARGO_MANIFEST_DIR"),
+        ];
+        said(&[&here, arguments].concat())
+    };
+    let commit = git(&["describe", "--always", "--exclude", "*"]);
+    // Results and pages are of no program, and a run writes one after the other.
+    let programs = [
+        ":/",
+        ":(top,exclude)perf/results",
+        ":(top,exclude)docs",
+        ":(top,exclude)README.md",
+    ];
+    let status = ["status", "--porcelain", "--untracked-files=no", "--"];
+    match git(&[&status[..], &programs].concat()).is_empty() {
+        true => commit,
+        false => format!("{commit}-dirty"),
+    }
+}
+
+/// The kernel's release.
+pub fn kernel() -> String {
+    file("/proc/sys/kernel/osrelease").trim().to_owned()
+}
+
+/// The processor's name.
+pub fn processor() -> String {
+    let processors = processors();
+    let name = names(&processors).next();
+    let name = name.and_then(|line| line.split_once(':'));
+    name.map_or(String::new(), |(_, name)| name.trim().to_owned())
+}
+
+fn processors() -> String {
+    file("/proc/cpuinfo")
+}
+
+fn names(processors: &str) -> impl Iterator<Item = &str> {
+    (processors.lines()).filter(|line| line.starts_with("model name"))
+}
+
+fn file(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
 }
 
 /// How many of the CPUs were busy in a moment that is waited for.
@@ -132,6 +195,10 @@ mod tests {
             machine.cpus > 0 && !machine.kernel.is_empty(),
             "{machine:?}"
         );
+        // Tests run in the package's directory, measurements anywhere.
+        let here = said(&["git", "describe", "--always", "--exclude", "*"]);
+        let built = commit();
+        assert_eq!(built.strip_suffix("-dirty").unwrap_or(&built), here);
         assert_eq!(said(&["no-such-program"]), "");
         assert_eq!(said(&["false"]), "");
     }

@@ -16,6 +16,7 @@ mod load;
 mod machine;
 mod measure;
 mod model;
+mod origin;
 mod plot;
 mod programs;
 mod reading;

@@ -1,6 +1,7 @@
 //! What every measurement needs: figures of figures, and the CPU before other programs.
 
-use crate::{cpu, whole_cpus};
+use crate::cpu;
+use crate::whole_cpus::{self, WholeCpus};
 use anyhow::{Context, Result, ensure};
 use lockstep_tests::lab::interrupted;
 use nix::unistd::Pid;
@@ -54,9 +55,11 @@ pub fn run_ahead_of_others() -> Result<()> {
 
 /// What the kernel puts off to its threads for software interrupts has the same priority as what
 /// [`run_ahead_of_others`] gives, until this is dropped: else other programs on the machine cost what
-/// the kernel forwards more than what programs do.
+/// the kernel forwards more than what programs do. And these have their CPUs for all of the time.
 #[derive(Debug)]
-pub struct KernelAhead(());
+pub struct KernelAhead {
+    _whole: WholeCpus,
+}
 
 /// The threads that have it.
 static AHEAD: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
@@ -75,7 +78,9 @@ impl KernelAhead {
                 whole_cpus::put_back();
             }));
         });
-        let ahead = KernelAhead(());
+        let ahead = KernelAhead {
+            _whole: WholeCpus::on(cpus),
+        };
         for &cpu in cpus {
             let thread = cpu::ksoftirqd(cpu)?;
             (AHEAD.lock().unwrap_or_else(PoisonError::into_inner)).push(thread);

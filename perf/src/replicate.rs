@@ -23,6 +23,7 @@ pub use client::{Direction, Transfer};
 pub use server::serve;
 
 use crate::measure::{KernelAhead, needs_root, run_ahead_of_others};
+use crate::origin;
 use crate::output;
 use crate::programs;
 use crate::turn::Turn;
@@ -166,7 +167,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     // What a signal has cut short is not told.
     interrupted::end_if_begun();
     let rows = rows?;
-    output::write(&to, &rows)?;
+    origin::write(&to, &rows)?;
     println!("{}", serde_json::to_string_pretty(&rows)?);
     Ok(())
 }

@@ -9,6 +9,7 @@ mod figures;
 mod readme;
 mod replicate;
 
+use crate::origin;
 use anyhow::{Context, bail};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -67,7 +68,7 @@ fn quick(results: &Path) -> anyhow::Result<()> {
     let directory = results.join("report");
     figures::write(&figures::draw(&figures)?, &directory.join("figures"))?;
     let page = directory.join("experiments.md");
-    let mut text = chapter::page(&figures);
+    let mut text = chapter::page(&figures, &figures::origins(results)?);
     if results.join(COMPARISON).exists() {
         compare::tables(&mut text, &read(results, COMPARISON)?);
     }
@@ -85,6 +86,7 @@ fn pages(
         let path = root.join(page);
         std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     };
+    let origins = figures::origins(&root.join(RESULTS))?;
     let marks = (readme::BEGIN, readme::END);
     let performance = between(PAGE, &read(PAGE)?, (BEGIN, END), &tables(root)?)?;
     let front = between(
@@ -95,7 +97,7 @@ fn pages(
     )?;
     Ok(vec![
         (PAGE, performance),
-        (chapter::PAGE, chapter::page(figures)),
+        (chapter::PAGE, chapter::page(figures, &origins)),
         (readme::INDEX, readme::index(figures)),
         (readme::PAGE, front),
     ])
@@ -117,8 +119,8 @@ fn between(
 
 fn tables(root: &Path) -> anyhow::Result<String> {
     let mut text = String::new();
-    let core = rows(root, "core.json")?;
-    text.push_str("The dataplane alone (`perf/results/core.json`):\n\n");
+    let (file, core) = rows(root, "core.json")?;
+    text.push_str(&format!("The dataplane alone ({file}):\n\n"));
     table(
         &mut text,
         &[
@@ -142,8 +144,10 @@ fn tables(root: &Path) -> anyhow::Result<String> {
         }),
     );
     compare::tables(&mut text, &read(&root.join(RESULTS), COMPARISON)?);
-    replicate::alone(&mut text, &rows(root, "session.json")?);
-    replicate::tables(&mut text, &rows(root, "replicate.json")?);
+    let (file, session) = rows(root, "session.json")?;
+    replicate::alone(&mut text, &file, &session);
+    let (file, replicated) = rows(root, "replicate.json")?;
+    replicate::tables(&mut text, &file, &replicated);
     text.push('\n');
     Ok(text)
 }
@@ -172,8 +176,11 @@ fn goal(row: &Value, rows: &[Value]) -> Option<f64> {
     }
 }
 
-fn rows(root: &Path, file: &str) -> anyhow::Result<Vec<Value>> {
-    read(&root.join(RESULTS), file)
+/// The rows of a file, and what it is called with when it was measured.
+fn rows(root: &Path, file: &str) -> anyhow::Result<(String, Vec<Value>)> {
+    let (origin, rows) = origin::rows(read(&root.join(RESULTS), file)?);
+    let measured = origin::in_words(origin.as_ref());
+    Ok((format!("`{RESULTS}/{file}`, measured {measured}"), rows))
 }
 
 fn read<T: DeserializeOwned>(results: &Path, file: &str) -> anyhow::Result<T> {

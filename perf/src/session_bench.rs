@@ -94,5 +94,5 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             rows.push(row);
         }
     }
-    output::write(&to, &rows)
+    crate::origin::write(&to, &rows)
 }

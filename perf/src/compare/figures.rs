@@ -202,6 +202,8 @@ fn latency(results: &Results, load: LatencyLoad, share: Share) -> Figure {
     });
     figure.facts = added.collect();
     figure.differs = differs(results, &rows);
+    figure.differs.extend(results.rates_in_words(load));
+    figure.differs.extend(results.losses_in_words(&rows));
     figure
 }
 

@@ -65,49 +65,49 @@ struct Figure {
 pub fn goals(results: &Results) -> Vec<Goal> {
     let rows = [
         (
-            "packets/s of the engine (tunnel, 64 bytes) to nftables'",
+            "packets/s of the engine (tunnel, 64 bytes), times nftables'",
             smallest(results, Case::LockstepTunnel),
             1.5,
             true,
         ),
         (
-            "the same with packets taken in on the balancer's CPU",
+            "packets/s of the engine (tunnel, 64 bytes) that takes packets in on its own CPU, times those of nftables that does so, too",
             smallest(results, Case::LockstepTunnelOneCpu),
             1.5,
             true,
         ),
         (
-            "packets/s of the in-kernel fallback (64 bytes) to those of nftables whose packets are taken in on the same CPU",
+            "packets/s of the in-kernel fallback (64 bytes), times those of nftables whose packets are taken in on its own CPU, too",
             smallest(results, Case::LockstepFallback),
             2.0,
             true,
         ),
         (
-            "p99 at half load (tunnel, datagrams) over Linux forwarding's, µs",
+            "p99 at half load that the engine (tunnel, datagrams) adds to Linux forwarding's, µs",
             half_load(results, Case::LockstepTunnel, LatencyLoad::Udp),
             0.0,
             false,
         ),
         (
-            "the same with packets taken in on the balancer's CPU, µs",
+            "p99 at half load that the engine (tunnel, datagrams) adds to Linux forwarding's, both taking packets in on their own CPU, µs",
             half_load(results, Case::LockstepTunnelOneCpu, LatencyLoad::Udp),
             0.0,
             false,
         ),
         (
-            "p99 at half load (tunnel, requests) over Linux forwarding's, µs",
+            "p99 at half load that the engine (tunnel, requests) adds to Linux forwarding's, µs",
             half_load(results, Case::LockstepTunnel, LatencyLoad::Rr),
             0.0,
             false,
         ),
         (
-            "requests/s of replication with one replica to HAProxy's",
+            "requests/s of replication with one replica, times HAProxy's",
             replication(results),
             0.9,
             true,
         ),
         (
-            "Gbit/s of an upload that is replicated to one replica to HAProxy's",
+            "Gbit/s of an upload that is replicated to one replica, times HAProxy's",
             upload(results),
             0.9,
             true,

@@ -3,8 +3,8 @@
 //!
 //! Datagrams go one way, from the generator to the sink. Requests go over connections that are open
 //! already, and come back as responses of 1,000 bytes: all cases have them in common. Rates are shares
-//! of what the slowest case carried in the same run (packets: with 1 % loss at most), so that none of
-//! them is beyond its limit.
+//! of what the slowest case carried in the same run; of packets, with a loss of 1 % at most. A case that
+//! loses more of them at every rate has no say in that, and what it loses is told beside its latency.
 
 use super::Cpus;
 use super::case::Case;
@@ -15,6 +15,7 @@ use super::results::{LatencyRound, Share};
 use crate::load::{self, Load, Mac, Mix, Outcome, Protocol, Scenario};
 use crate::measure::rounded;
 use crate::replicate::network::{CLIENT_DEVICE, PORT, VIP};
+use crate::written::grouped;
 use anyhow::{Context, Result, anyhow, ensure};
 
 /// Frames of datagrams whose latency is measured.
@@ -106,7 +107,7 @@ fn at_each(
         scenario.load.packets_per_second = rate;
         let made = trials(|| {
             let outcome = load::run_child(&scenario)?;
-            let round = round(&outcome).with_context(|| format!("{rate} a second"))?;
+            let round = round(&outcome).with_context(|| format!("{} a second", grouped(rate)))?;
             if settings.verbose {
                 eprintln!("{case:<24} {rate:>7} {}", serde_json::to_string(&round)?);
             }

@@ -214,11 +214,25 @@ pub struct Results {
     pub packets: Vec<Packets>,
     /// Requests a second.
     pub requests: Vec<Requests>,
-    /// Latency at shares of the slowest's maximum.
+    /// What the rates of latency are shares of; none in results of some time ago.
+    #[serde(default)]
+    pub slowest: Vec<Slowest>,
+    /// Latency at shares of that.
     pub latencies: Vec<Latency>,
     /// Rounds that failed and are in no figure.
     #[serde(default)]
     pub failed: Vec<Failed>,
+}
+
+/// What the rates of latency are shares of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Slowest {
+    /// The load.
+    pub load: LatencyLoad,
+    /// The case that carries least.
+    pub case: String,
+    /// How much that is.
+    pub per_second: f64,
 }
 
 /// A case in words.
@@ -355,21 +369,6 @@ impl Results {
     pub fn rounds_of(&self, row: &impl Row) -> Option<String> {
         rounds_left(&self.failed, self.rounds, row.case(), row.part())
     }
-
-    /// Requests that had fewer connections than were asked for, in words.
-    pub fn fewer_connections(&self) -> Vec<String> {
-        let asked = u64::from(self.connections);
-        (self.latencies.iter())
-            .filter_map(|row| Some((row, row.connections.filter(|there| *there < asked)?)))
-            .map(|(row, there)| {
-                let percent = row.share * 100.0;
-                format!(
-                    "{} at {percent:.0} %: {there} of {asked} connections",
-                    row.case
-                )
-            })
-            .collect()
-    }
 }
 
 impl Measured {
@@ -390,24 +389,33 @@ impl Measured {
 
     /// What the slowest case carries: of datagrams of the smallest size with no more than
     /// [`CALM`](super::packets::CALM) lost, or requests over open connections. The most packets that come through of
-    /// a load that is far too high are no rate at which latency says anything.
-    pub fn slowest(&self, load: LatencyLoad) -> Option<f64> {
+    /// a load that is far too high are no rate at which latency says anything: a case that carries none
+    /// without such losses decides nothing.
+    pub fn slowest(&self, load: LatencyLoad) -> Option<Slowest> {
         let (packets, requests, _) = self.rows();
-        let rates: Vec<f64> = match load {
-            LatencyLoad::Udp => {
-                let udp = packets.iter().filter(|row| row.load == PacketLoad::Udp);
-                let least = udp.clone().map(|row| row.bytes).min();
-                udp.filter(|row| Some(row.bytes) == least)
-                    .map(|row| (row.calm_packets_per_second).unwrap_or(row.packets_per_second))
-                    .collect()
-            }
-            LatencyLoad::Rr => (requests.iter())
+        let rates: Vec<(String, f64)> = match load {
+            LatencyLoad::Udp => of_smallest(&packets)
+                .filter_map(|row| Some((row.case.clone(), row.calm_packets_per_second?)))
+                .collect(),
+            LatencyLoad::Rr => (requests.into_iter())
                 .filter(|row| row.load == requests::Load::KeepAlive.name())
-                .map(|row| row.requests_per_second)
+                .map(|row| (row.case, row.requests_per_second))
                 .collect(),
         };
-        rates.into_iter().min_by(f64::total_cmp)
+        let slowest = rates.into_iter().min_by(|(_, a), (_, b)| a.total_cmp(b));
+        slowest.map(|(case, per_second)| Slowest {
+            load,
+            case,
+            per_second,
+        })
     }
+}
+
+/// Datagrams of the smallest size.
+pub fn of_smallest(packets: &[Packets]) -> impl Iterator<Item = &Packets> {
+    let udp = packets.iter().filter(|row| row.load == PacketLoad::Udp);
+    let least = udp.clone().map(|row| row.bytes).min();
+    udp.filter(move |row| Some(row.bytes) == least)
 }
 
 fn packet_row(series: &Series<(PacketLoad, usize), PacketRound>) -> (Case, Packets) {

@@ -9,58 +9,99 @@ use crate::written::{grouped, thousands};
 use comfy_table::{CellAlignment, Table, presets};
 use std::collections::BTreeSet;
 
-/// All tables.
-pub fn print(results: &Results) {
+/// All tables, and what their columns mean.
+pub fn text(results: &Results) -> String {
+    let mut lines = Vec::new();
     if results.quick {
-        println!("\n{SHORT_RUN}");
+        lines.push(format!("\n{SHORT_RUN}"));
     }
-    println!(
-        "\nPackets a second at most (median of {}, and spread)",
-        results.rounds
+    maxima(results, &mut lines);
+    latency(results, &mut lines);
+    if !results.failed.is_empty() {
+        lines.push("\nRounds that failed, and are in none of these figures".to_owned());
+        lines.extend(results.failed.iter().map(|failed| format!("  {failed}")));
+    }
+    lines.push("\nWhat is not the same from case to case".to_owned());
+    let differs = results.cases.iter();
+    lines.extend(differs.map(|about| format!("  {}: {}", about.case, about.differs)));
+    lines.push(match results.quick {
+        true => "\nWhat the project has set itself (of a short run: no result)".to_owned(),
+        false => "\nWhat the project has set itself".to_owned(),
+    });
+    lines.extend(
+        goals(results)
+            .iter()
+            .map(|goal| format!("  {}", told(goal))),
     );
-    println!("{}", packets(results));
-    println!(
-        "≥: as much as the generator could offer. A ratio to or of that is a bound, ≥ or ≤; of two such, it \
-         says nothing (?)."
-    );
-    println!("\nRequests a second at most");
-    println!("{}", requests(results));
+    lines.join("\n")
+}
+
+/// What each carries at most.
+fn maxima(results: &Results, lines: &mut Vec<String>) {
+    let rounds = match results.rounds {
+        1 => "one round".to_owned(),
+        rounds => {
+            format!("medians of {rounds} rounds; low and high: the least and the most of them")
+        }
+    };
+    if !results.packets.is_empty() {
+        lines.push(format!(
+            "\nPackets a second that each carries at most ({rounds})"
+        ));
+        lines.push(packets(results).to_string());
+        lines.push(
+            "lost then: of what was offered at that rate. at ≤ 1 % loss: the most packets a second at which no more \
+             was lost."
+                .to_owned(),
+        );
+        if results.packets.iter().any(|row| row.bound_by_generator) {
+            lines.push(
+                "≥: the generator could offer no more, and the case may carry more. A ratio of or to that is a bound, ≥ \
+                 or ≤; of two such, it says nothing (?)."
+                    .to_owned(),
+            );
+        }
+    }
+    if !results.requests.is_empty() {
+        lines.push(format!(
+            "\nHTTP requests a second that each carries at most ({rounds})"
+        ));
+        lines.push(requests(results).to_string());
+    }
+    if !(results.packets.is_empty() && results.requests.is_empty()) {
+        lines.push(
+            "CPU s/M: seconds of the balancer's CPU for a million of them. CPU: the share of the time for which it was \
+             not idle."
+                .to_owned(),
+        );
+    }
+}
+
+fn latency(results: &Results, lines: &mut Vec<String>) {
     for load in [LatencyLoad::Rr, LatencyLoad::Udp] {
         if results.latencies.iter().any(|row| row.load == load) {
             let what = match load {
                 LatencyLoad::Rr => "requests over open connections, there and back",
                 LatencyLoad::Udp => "datagrams of 64 bytes, one way",
             };
-            println!("\nLatency of {what}: p50 / p99 in µs");
-            println!("{}", latencies(results, load));
-            println!(
-                "lost: of the worst trial. stalled: trials in which something, be it the case itself, stood still \
-                 for 20 ms or longer; each is followed by another one, two at most, and all are in the medians."
-            );
+            lines.push(format!(
+                "\nLatency of {what}, at shares of what the slowest of them carries: p50 / p99 in µs"
+            ));
+            lines.push(latencies(results, load).to_string());
         }
     }
-    for line in results.fewer_connections() {
-        println!("{line} could be made: another load than that of the others");
+    if !results.latencies.is_empty() {
+        lines.push(
+            "p99 added: on top of the p99 that the case named there has. lost: in the trial in which it was most. stalled: \
+             trials in which something, be it the case itself, stood still for 20 ms or longer; each is followed by \
+             another one, two at most, and medians are of all of them."
+                .to_owned(),
+        );
     }
-    if !results.failed.is_empty() {
-        println!("\nRounds that failed, and are in none of these figures");
-        for failed in &results.failed {
-            println!("  {failed}");
-        }
-    }
-    println!("\nWhat is not the same");
-    for about in &results.cases {
-        println!("  {}: {}", about.case, about.differs);
-    }
-    let quick = if results.quick {
-        " (of a short run: no result)"
-    } else {
-        ""
-    };
-    println!("\nGoals{quick}");
-    for goal in goals(results) {
-        println!("  {}", told(&goal));
-    }
+    let fewer = results.fewer_connections().into_iter();
+    lines.extend(
+        fewer.map(|line| format!("{line} could be made: another load than that of the others.")),
+    );
 }
 
 /// A goal in a line.
@@ -73,10 +114,13 @@ fn told(goal: &Goal) -> String {
     };
     let side = if goal.at_least { "at least" } else { "at most" };
     let notes: Vec<String> = goal.notes.iter().map(|note| format!("; {note}")).collect();
+    let figure = match goal.measured {
+        Some(_) => format!("{}, ", goal.figure()),
+        None => String::new(),
+    };
     format!(
-        "{outcome:<12} {}: {} (wanted: {side} {}){}",
+        "{outcome:<12}  {}: {figure}wanted {side} {}{}",
         goal.goal,
-        goal.figure(),
         goal.wanted,
         notes.concat()
     )
@@ -94,7 +138,7 @@ fn packets(results: &Results) -> Table {
         "Gbit/s",
         "lost then",
         "at ≤ 1 % loss",
-        "CPU s/M packets",
+        "CPU s/M",
         "CPU",
     ]);
     for row in &results.packets {
@@ -115,8 +159,8 @@ fn packets(results: &Results) -> Table {
                 if row.bound_by_generator { "≥ " } else { "" },
                 thousands(row.packets_per_second),
             ),
-            thousands(row.spread.low),
-            thousands(row.spread.high),
+            of_rounds(results, row.spread.low),
+            of_rounds(results, row.spread.high),
             held(row.to_nftables.as_ref(), &row.case),
             held(row.to_forwarding.as_ref(), &row.case),
             format!("{:.2}", row.gbit_per_second),
@@ -138,7 +182,7 @@ fn requests(results: &Results) -> Table {
         "high",
         "to HAProxy",
         "to forwarding",
-        "CPU s/M requests",
+        "CPU s/M",
         "CPU",
         "errors",
     ]);
@@ -147,8 +191,8 @@ fn requests(results: &Results) -> Table {
             named(results, row),
             row.load.clone(),
             thousands(row.requests_per_second),
-            thousands(row.spread.low),
-            thousands(row.spread.high),
+            of_rounds(results, row.spread.low),
+            of_rounds(results, row.spread.high),
             held(row.to_haproxy.as_ref(), &row.case),
             held(row.to_forwarding.as_ref(), &row.case),
             format!("{:.1}", row.cpu_s_per_million_requests),
@@ -227,6 +271,14 @@ fn table(head: &[&str]) -> Table {
     table
 }
 
+/// The least or the most of the rounds: of one round both are the figure itself.
+fn of_rounds(results: &Results, value: f64) -> String {
+    match results.rounds {
+        1 => "-".to_owned(),
+        _ => thousands(value),
+    }
+}
+
 fn two_digits(value: Option<f64>) -> String {
     value.map_or("-".to_owned(), |value| format!("{value:.2}"))
 }
@@ -236,13 +288,4 @@ fn percent(share: f64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_written_for_people() {
-        assert_eq!(two_digits(None), "-");
-        assert_eq!(two_digits(Some(1.5)), "1.50");
-        assert_eq!(percent(0.876), "88 %");
-    }
-}
+mod tests;

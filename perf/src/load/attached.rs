@@ -3,7 +3,7 @@
 
 use super::place::within;
 use super::socket::{Binding, Line};
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use lockstep_bpf::Wanted;
 
 /// The options that both have.
@@ -35,7 +35,7 @@ impl Attached {
             self.queue.len(),
             self.core.len()
         );
-        Ok(())
+        each_once(&self.queue, "--queues")
     }
 
     /// Runs `task` in the interface's namespace.
@@ -48,6 +48,15 @@ impl Attached {
         let netns = self.netns.as_deref();
         Line::open(netns, &self.interface, &self.queue, wanted, self.mode)
     }
+}
+
+/// Whether no queue is named twice.
+pub fn each_once(queues: &[u32], option: &str) -> Result<()> {
+    let twice = (queues.iter().enumerate()).find(|(at, queue)| queues[..*at].contains(queue));
+    if let Some((_, queue)) = twice {
+        bail!("queue {queue} is named twice, and has one socket: {option} names each queue once");
+    }
+    Ok(())
 }
 
 /// Puts this thread on a CPU, where one is named.

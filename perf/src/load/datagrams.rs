@@ -6,7 +6,7 @@ use super::ledger::{Counts, Ledger};
 use super::live::{Live, PERIOD};
 use super::mix::Mix;
 use super::pace::Pace;
-use super::packet::{CHECKSUM_SEQUENCE, Content, Link, read, write_stamped};
+use super::packet::{CHECKSUM_SEQUENCE, Content, Link, read, write_checksum, write_stamped};
 use super::prepared::Prepared;
 use super::socket::Socket;
 use super::spread::Spread;
@@ -30,6 +30,8 @@ pub struct Datagrams {
     pub gue_port: u16,
     /// Tells this trial's packets from those of others.
     pub run: u16,
+    /// Whether each has a checksum, and is looked at whether it is right where it arrives.
+    pub verify: bool,
     /// Sent as they are; where there are none, each packet is written with its own stamp.
     pub prepared: Option<Prepared>,
 }
@@ -65,6 +67,8 @@ pub struct Part {
     pub spread: Spread,
     /// What arrived and was not of this trial.
     pub foreign: u64,
+    /// What arrived with a wrong checksum, where they are looked at.
+    pub corrupt: u64,
     /// Nanoseconds from the start until nothing more was to be sent.
     pub elapsed: u64,
     /// Only of TCP.
@@ -84,6 +88,7 @@ struct Thread<'a> {
     recent: Spread,
     watched: bool,
     foreign: u64,
+    corrupt: u64,
 }
 
 impl Datagrams {
@@ -107,6 +112,9 @@ impl Datagrams {
         let link = &self.links[flow as usize % self.links.len()];
         let ends = self.flows.tuple(flow);
         write_stamped(&mut frame[..length], link, &ends, &stamp.bytes());
+        if self.verify {
+            write_checksum(&mut frame[..length], &ends);
+        }
         length
     }
 }
@@ -134,6 +142,7 @@ pub fn run(
         recent: Spread::new(),
         watched: live.is_watched(),
         foreign: 0,
+        corrupt: 0,
     };
     let (start, end) = thread.send_all(live)?;
     let unsent = thread.pace.total() - thread.pace.sent();
@@ -149,6 +158,7 @@ pub fn run(
         counts: thread.ledger.counts(),
         spread: thread.spread,
         foreign: thread.foreign,
+        corrupt: thread.corrupt,
         elapsed: end - start,
         transactions: super::transactions::Counts::default(),
     })
@@ -207,7 +217,7 @@ impl Thread<'_> {
             let stays = self.sockets.source().port.has_unsent();
             let all = !self.sockets.receives() || live.has_all(self.share.threads as usize);
             // Frames of somebody else's may never end.
-            if time >= until || live.is_stopped() || (received == 0 && all && !stays) {
+            if time >= until || live.is_urgent() || (received == 0 && all && !stays) {
                 return Ok(());
             }
             if received == 0 {
@@ -265,6 +275,7 @@ impl Thread<'_> {
             recent,
             watched,
             foreign,
+            corrupt,
             ..
         } = self;
         let Some(sink) = sockets.sink() else { return 0 };
@@ -274,7 +285,12 @@ impl Thread<'_> {
             if time == 0 {
                 time = now();
             }
-            let stamp = match read(frame, plan.gue_port).map(|arrived| arrived.content) {
+            let arrived = read(frame, plan.gue_port);
+            if plan.verify && arrived.is_some_and(|arrived| !arrived.is_sound()) {
+                *corrupt += 1;
+                return;
+            }
+            let stamp = match arrived.map(|arrived| arrived.content) {
                 Some(Content::Udp(payload)) => Stamp::read(payload, plan.run),
                 Some(Content::Tcp(..)) | None => None,
             };

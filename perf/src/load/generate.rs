@@ -1,11 +1,14 @@
 //! `lockstep-perf generate`: from what the user asked for to what came of it.
 
-use super::attached::Attached;
+use super::attached::{Attached, each_once};
 use super::client::Manner;
 use super::datagrams::Datagrams;
+use super::file::Pending;
 use super::flows::Flows;
+use super::pace;
 use super::packet::{Link, shortest};
 use super::place::Interface;
+use super::said::{heard, say};
 use super::search::{Goal, search};
 use super::show::{self, About, Progress};
 use super::socket::Line;
@@ -16,6 +19,7 @@ use super::{Mac, Mix, Outcome, Protocol};
 use crate::measure::needs_root_for;
 use crate::written::{grouped, thousands};
 use anyhow::{Context, Result, bail, ensure};
+use clap::builder::RangedU64ValueParser;
 use lockstep_bpf::{TRAFFIC_RANGES, Wanted};
 use lockstep_wire::protocol;
 use std::collections::BTreeSet;
@@ -96,11 +100,15 @@ pub struct Arguments {
     #[arg(long, default_value = "/")]
     path: String,
     /// Milliseconds until something of TCP is sent again; twice as long each time, four times.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, value_parser = milliseconds(1))]
     patience: u64,
     /// Milliseconds to wait in the end for what is still on the way.
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 500, value_parser = milliseconds(0))]
     wait: u64,
+    /// Looks at the checksums of UDP and TCP of what arrives; what is wrong is `corrupt`, and not
+    /// received. Datagrams over IPv4 have checksums then, which they have not otherwise.
+    #[arg(long)]
+    verify: bool,
     /// The link-layer address that frames are for; what the kernel's routes say, unless named.
     #[arg(long)]
     next_hop: Option<Mac>,
@@ -124,6 +132,11 @@ pub enum Output {
     Json,
 }
 
+/// An hour at most.
+fn milliseconds(least: u64) -> RangedU64ValueParser {
+    RangedU64ValueParser::new().range(least..=3_600_000)
+}
+
 /// FIRST-LAST, or one.
 pub fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
@@ -135,8 +148,14 @@ pub fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
 
 /// Runs the load and prints what came of it.
 pub fn run(arguments: &Arguments) -> Result<()> {
+    heard(load(arguments))
+}
+
+fn load(arguments: &Arguments) -> Result<()> {
     needs_root_for("AF_XDP sockets and XDP programs need root")?;
     arguments.check()?;
+    let histogram = arguments.histogram.as_deref();
+    let histogram = histogram.map(Pending::new).transpose()?;
     let stop = Stop::at_signals()?;
     let at = &arguments.at;
     let source = at.within(|| Interface::find(&at.interface))?;
@@ -146,11 +165,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut plan = arguments.plan(flows, links, &source);
     let json = arguments.output == Output::Json;
     if !json && let Some(mode) = bench.source.mode() {
-        println!(
+        say(format_args!(
             "{} from {}, {mode}",
             arguments.protocol.name(),
             at.interface
-        );
+        ))?;
     }
     let mut progress = Progress::new(json);
     let mut one = |rate| {
@@ -158,15 +177,17 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         trial::run(&mut bench, &mut plan, rate, seconds, &mut progress, &stop)
     };
     if arguments.search {
-        return arguments.search(&mut one, &stop);
+        return arguments.search(&mut one, histogram, &stop);
     }
     let Trial { outcome, spread } = one(arguments.packets_per_second)?;
     if json {
-        println!("{}", serde_json::to_string(&outcome)?);
+        say(serde_json::to_string(&outcome)?)?;
     } else {
-        print!("{}", arguments.about().table(&outcome));
+        say(arguments.about().table(&outcome).trim_end())?;
     }
-    arguments.write_histogram(&spread.percentiles())?;
+    if let Some(file) = histogram {
+        file.write(&spread.percentiles())?;
+    }
     arguments.is_complete(&outcome, &stop)
 }
 
@@ -189,8 +210,9 @@ impl Arguments {
             "--seconds is above 0, and a day at most"
         );
         ensure!(
-            self.packets_per_second > 0,
-            "--packets-per-second is 1 at least"
+            (1..=pace::MOST).contains(&self.packets_per_second),
+            "--packets-per-second is 1 at least, and {} at most",
+            grouped(pace::MOST)
         );
         ensure!(
             (0.0..=100.0).contains(&self.loss) && (0.01..=50.0).contains(&self.resolution),
@@ -198,13 +220,17 @@ impl Arguments {
         );
         ensure!(
             udp || self.at.queue.len() == 1,
-            "TCP has one thread and one queue: its answers have to come to the queue that asked. Run \
-             one generator for each queue, with --source-ports of its own, and steer their answers by \
-             `ethtool -N`"
+            "TCP has one thread and one queue: its answers have to come to the queue that asked, so steer \
+             them there by `ethtool -N`. For more, run another generator on another interface or another \
+             host"
         );
         ensure!(
             !udp || !self.search || self.sink_interface.is_some(),
             "a search has to know what arrived: name --sink-interface"
+        );
+        ensure!(
+            !udp || !self.verify || self.sink_interface.is_some(),
+            "--verify looks at what arrives: name --sink-interface"
         );
         let most = FLOWS[usize::from(!udp)];
         ensure!(
@@ -216,6 +242,8 @@ impl Arguments {
             self.sink_queue.is_empty() || self.sink_queue.len() == self.at.queue.len(),
             "a thread has one queue to send and one to receive: --sink-queues names as many as --queues"
         );
+        each_once(&self.sink_queue, "--sink-queues")?;
+        self.check_due()?;
         ensure!(
             self.path.starts_with('/')
                 && self.path.len() <= REQUEST / 2
@@ -226,9 +254,28 @@ impl Arguments {
             let least = shortest(to.is_ipv4());
             ensure!(
                 self.size.shortest() >= least,
-                "a frame to {to} has {least} bytes at least, or its stamp does not fit: --size"
+                "a frame to {to} has {least} bytes at least, or its stamp does not fit: --size {least}, or, \
+                 instead of imix, --size {least}:7,570:4,1518:1"
             );
         }
+        Ok(())
+    }
+
+    /// A load of nothing has no result.
+    fn check_due(&self) -> Result<()> {
+        let threads = self.at.queue.len().max(1);
+        let each = self.packets_per_second / threads as u64;
+        let due = each as f64 * self.seconds;
+        ensure!(
+            due >= 1.0,
+            "at {}/s{} nothing is due in {} s: more --seconds or --packets-per-second",
+            self.packets_per_second,
+            match threads {
+                1 => String::new(),
+                _ => format!(" of {threads} threads"),
+            },
+            self.seconds
+        );
         Ok(())
     }
 
@@ -325,7 +372,7 @@ impl Arguments {
                 };
                 let netns = self.sink_netns.as_deref();
                 let line = Line::open(netns, interface, queues, Some(&wanted), self.at.mode);
-                let line = line.with_context(|| format!("cannot open the sink on {interface}"))?;
+                let line = line.with_context(|| self.no_sink(interface))?;
                 Arrival::Line(Box::new(line))
             }
         };
@@ -336,6 +383,17 @@ impl Arguments {
             observed_cpu: self.observe_core,
             patience: self.wait * 1_000_000,
         })
+    }
+
+    fn no_sink(&self, interface: &str) -> String {
+        let hint = match (&self.at.netns, &self.sink_netns) {
+            (Some(_), None) => {
+                " in the namespace that this was started in (--netns is for --interface alone: name the \
+                 sink's with --sink-netns)"
+            }
+            _ => "",
+        };
+        format!("cannot open the sink on {interface}{hint}")
     }
 
     /// What comes to the sink: to whichever address the balancer chose, in whichever tunnel.
@@ -367,6 +425,7 @@ impl Arguments {
                 links,
                 gue_port: self.gue_port,
                 run: 0,
+                verify: self.verify,
                 prepared: None,
             }));
         }
@@ -391,14 +450,20 @@ impl Arguments {
             manner: Manner {
                 protocol: self.protocol,
                 request: request.len() as u32,
-                patience: self.patience.max(1) * 1_000_000,
+                patience: self.patience * 1_000_000,
             },
             request: request.into_bytes(),
             mss: mss as u16,
+            verify: self.verify,
         }))
     }
 
-    fn search(&self, one: &mut dyn FnMut(u64) -> Result<Trial>, stop: &Stop) -> Result<()> {
+    fn search(
+        &self,
+        one: &mut dyn FnMut(u64) -> Result<Trial>,
+        histogram: Option<Pending>,
+        stop: &Stop,
+    ) -> Result<()> {
         let json = self.output == Output::Json;
         let goal = Goal {
             loss: self.loss / 100.0,
@@ -410,9 +475,11 @@ impl Arguments {
             if stop.is_set() {
                 return Ok(None);
             }
+            // It would go on, lower and lower.
+            has_links(&outcome)?;
             let met = goal.is_met(&outcome);
             if !json {
-                println!("{}", show::trial(&outcome, met));
+                say(show::trial(&outcome, met))?;
             }
             if met {
                 percentiles = spread.percentiles();
@@ -420,9 +487,14 @@ impl Arguments {
             Ok(Some(outcome))
         })?;
         if json {
-            println!("{}", serde_json::to_string(&found)?);
+            say(serde_json::to_string(&found)?)?;
         }
         let (Some(rate), Some(outcome)) = (found.rate, &found.outcome) else {
+            ensure!(
+                !found.interrupted,
+                "the search was interrupted before a rate was carried: {} trials came to their end",
+                found.trials.len()
+            );
             bail!(
                 "no rate was carried with {} % loss at most: does anything arrive at all? Try one rate \
                  without --search",
@@ -430,19 +502,24 @@ impl Arguments {
             );
         };
         if !json {
-            println!(
+            say(format_args!(
                 "\nhighest rate   {}/s with {} % loss at most",
                 grouped(rate),
                 self.loss
-            );
-            if found.limited_by_the_generator {
-                println!(
-                    "               above it the generator cannot send: more --queues and --cores"
-                );
+            ))?;
+            if found.interrupted {
+                say("               so far: the search was interrupted")?;
             }
-            print!("{}", self.about().table(outcome));
+            if found.limited_by_the_generator {
+                say(
+                    "               above it the generator cannot send: more --queues and --cores",
+                )?;
+            }
+            say(self.about().table(outcome).trim_end())?;
         }
-        self.write_histogram(&percentiles)?;
+        if let Some(file) = histogram {
+            file.write(&percentiles)?;
+        }
         let mut trials = found.trials.iter();
         trials.try_for_each(|outcome| self.is_complete(outcome, stop))
     }
@@ -450,6 +527,7 @@ impl Arguments {
     /// Fewer connections than were asked for are another load: whoever reads only the exit code is to
     /// know, too. A user who ended it early does.
     fn is_complete(&self, outcome: &Outcome, stop: &Stop) -> Result<()> {
+        has_links(outcome)?;
         let Some(connections) = outcome.connections.filter(|_| !stop.is_set()) else {
             return Ok(());
         };
@@ -461,14 +539,17 @@ impl Arguments {
         );
         Ok(())
     }
+}
 
-    fn write_histogram(&self, percentiles: &str) -> Result<()> {
-        let Some(file) = &self.histogram else {
-            return Ok(());
-        };
-        std::fs::write(file, percentiles)
-            .with_context(|| format!("cannot write {}", file.display()))
-    }
+/// What is sent on a link that is not there is no load, either.
+fn has_links(outcome: &Outcome) -> Result<()> {
+    ensure!(
+        outcome.down.is_empty(),
+        "{} went down while it was sent, so this is no result of what is tested: see `ip link` and the \
+         kernel's log, and measure again",
+        outcome.down.join(" and ")
+    );
+    Ok(())
 }
 
 #[cfg(test)]

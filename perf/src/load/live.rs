@@ -20,8 +20,9 @@ pub const LEAD: u64 = 500_000;
 pub struct Live {
     /// Set from outside to end the trial early.
     stop: AtomicBool,
-    /// One of the threads has failed, so that the others need not go on.
-    failed: AtomicBool,
+    /// Nor is to be waited for what is on the way: one of the threads has failed, or the user does not
+    /// want to.
+    urgent: AtomicBool,
     /// Threads that have sent all they had to.
     over: AtomicUsize,
     sent: AtomicU64,
@@ -47,15 +48,20 @@ impl Live {
         self.spread.is_some()
     }
 
-    /// Ends the trial, or tells the others that a thread has failed.
-    pub fn stop(&self, failed: bool) {
+    /// Ends the sending; and the wait for what is on the way, if it is urgent.
+    pub fn stop(&self, urgent: bool) {
         self.stop.store(true, Ordering::Relaxed);
-        self.failed.fetch_or(failed, Ordering::Relaxed);
+        self.urgent.fetch_or(urgent, Ordering::Relaxed);
     }
 
-    /// Whether to end.
+    /// Whether to send no more.
     pub fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Whether to wait for nothing, either.
+    pub fn is_urgent(&self) -> bool {
+        self.urgent.load(Ordering::Relaxed)
     }
 
     /// So many more were sent and received, with these latencies, which are taken out.

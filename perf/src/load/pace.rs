@@ -24,7 +24,7 @@ pub struct Pace {
 
 const SECOND: u64 = 1_000_000_000;
 /// No rate is above this: a packet each nanosecond.
-const MOST: u64 = SECOND;
+pub const MOST: u64 = SECOND;
 /// Fractions of a packet that the allowance is counted in.
 const UNIT: u64 = 1 << 20;
 

@@ -3,7 +3,7 @@
 
 use super::flows::Tuple;
 use super::stamp;
-use lockstep_wire::checksum::Sum;
+use lockstep_wire::checksum::{Sum, segment_v4_is_valid, segment_v6_is_valid};
 use lockstep_wire::ipv4::Ipv4Header;
 use lockstep_wire::ipv6::Ipv6Header;
 use lockstep_wire::tcp::TcpHeader;
@@ -60,6 +60,29 @@ pub struct Arrived<'a> {
     pub ends: Tuple,
     /// What it carries.
     pub content: Content<'a>,
+    /// The same with its header.
+    pub segment: &'a [u8],
+}
+
+impl Arrived<'_> {
+    /// Whether the checksum of TCP or UDP is right. Over IPv4 a datagram may have none (RFC 768).
+    pub fn is_sound(&self) -> bool {
+        let protocol = match self.content {
+            Content::Udp(_) => protocol::UDP,
+            Content::Tcp(..) => protocol::TCP,
+        };
+        match (self.ends.source.ip(), self.ends.destination.ip()) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let none = protocol == protocol::UDP && self.segment.get(6..8) == Some(&[0, 0]);
+                let (source, destination) = (source.to_bits(), destination.to_bits());
+                none || segment_v4_is_valid(source, destination, protocol, self.segment)
+            }
+            (source, destination) => {
+                let (source, destination) = (octets(source), octets(destination));
+                segment_v6_is_valid(&source, &destination, protocol, self.segment)
+            }
+        }
+    }
 }
 
 /// Bytes of all headers in front of what UDP carries.
@@ -83,7 +106,7 @@ const fn ip_header(v4: bool) -> usize {
 /// Writes a datagram with a stamp that fills the whole frame.
 ///
 /// Over IPv4 it has no checksum (RFC 768 allows that), so that nobody has to verify it: a NIC has done
-/// so before a kernel sees a packet. Over IPv6 there has to be one (RFC 8200, section 8.1).
+/// so before a kernel sees a packet; [`write_checksum`] makes one. Over IPv6 there has to be one (RFC 8200, section 8.1).
 ///
 /// # Panics
 ///
@@ -97,12 +120,19 @@ pub fn write_stamped(frame: &mut [u8], link: &Link, ends: &Tuple, stamp: &[u8; s
     let length = frame.len() - payload + udp::HEADER_LENGTH;
     write_udp_headers(frame, link, ends, length);
     if !v4 {
-        let segment = &mut frame[payload - udp::HEADER_LENGTH..];
-        // All behind the stamp is zero, and adds nothing.
-        let summed = &segment[..udp::HEADER_LENGTH + stamp::LENGTH];
-        let sum = pseudo(ends, protocol::UDP, length).add_bytes(summed);
-        segment[6..8].copy_from_slice(&udp::on_the_wire(sum.checksum()).to_be_bytes());
+        write_checksum(frame, ends);
     }
+}
+
+/// Writes the checksum of a datagram that [`write_stamped`] made.
+#[inline]
+pub fn write_checksum(frame: &mut [u8], ends: &Tuple) {
+    let segment = &mut frame[udp_headers(ends.destination.is_ipv4()) - udp::HEADER_LENGTH..];
+    segment[6..8].fill(0);
+    // All behind the stamp is zero, and adds nothing.
+    let summed = &segment[..udp::HEADER_LENGTH + stamp::LENGTH];
+    let sum = pseudo(ends, protocol::UDP, segment.len()).add_bytes(summed);
+    segment[6..8].copy_from_slice(&udp::on_the_wire(sum.checksum()).to_be_bytes());
 }
 
 /// Writes a datagram, and returns the frame's length. One that does not fit is cut.
@@ -233,7 +263,7 @@ fn pseudo(ends: &Tuple, protocol: u8, length: usize) -> Sum {
 /// `gue_port`. None of what is not UDP or TCP, or is cut off.
 ///
 /// Checksums of UDP and TCP are not looked at: a NIC, or the kernel of a host whose packets never left
-/// it, may not have written them.
+/// it, may not have written them. [`Arrived::is_sound`] does.
 #[inline]
 pub fn read(frame: &[u8], gue_port: u16) -> Option<Arrived<'_>> {
     let mut packet = network(frame)?;
@@ -255,6 +285,7 @@ pub fn read(frame: &[u8], gue_port: u16) -> Option<Arrived<'_>> {
                         destination,
                     },
                     content: Content::Udp(body),
+                    segment: payload.get(..usize::from(header.length()))?,
                 });
             }
             protocol::TCP => {
@@ -272,6 +303,7 @@ pub fn read(frame: &[u8], gue_port: u16) -> Option<Arrived<'_>> {
                         destination,
                     },
                     content: Content::Tcp(segment, body),
+                    segment: payload,
                 });
             }
             _ => return None,

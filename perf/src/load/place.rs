@@ -36,6 +36,44 @@ pub fn within<T>(netns: Option<&str>, task: impl FnOnce() -> Result<T>) -> Resul
     result
 }
 
+/// How an interface's link is: looked at before and after, it says whether it was there all the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Carrier {
+    /// Whether it is up, and has a link.
+    pub up: bool,
+    /// How often it came and went.
+    pub changes: u64,
+}
+
+impl Carrier {
+    /// Of an interface of this thread's namespace; one that is gone is down.
+    pub fn of(name: &str) -> Self {
+        let link = ip(&["-statistics", "-statistics", "link", "show", "dev", name]);
+        link.map_or(
+            Carrier {
+                up: false,
+                changes: 0,
+            },
+            |link| Self::read(&link[0]),
+        )
+    }
+
+    fn read(link: &Value) -> Self {
+        let flags: Vec<&str> = (link["flags"].as_array().into_iter().flatten())
+            .filter_map(Value::as_str)
+            .collect();
+        Carrier {
+            up: flags.contains(&"UP") && flags.contains(&"LOWER_UP"),
+            changes: (link["stats64"]["tx"]["carrier_changes"].as_u64()).unwrap_or_default(),
+        }
+    }
+
+    /// Whether the link was there from `before` until now.
+    pub fn stayed(self, before: Carrier) -> bool {
+        self.up && self.changes == before.changes
+    }
+}
+
 /// What an interface has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
@@ -122,4 +160,29 @@ fn ip(words: &[&str]) -> Result<Value> {
     }
     serde_json::from_slice(&output.stdout)
         .with_context(|| format!("ip {} wrote no JSON", words.join(" ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_link_stayed_if_it_is_up_and_did_not_change() {
+        let link = |flags: &[&str], changes: u64| {
+            Carrier::read(&json!({
+                "flags": flags, "stats64": {"tx": {"carrier_changes": changes}}
+            }))
+        };
+        let before = link(&["BROADCAST", "UP", "LOWER_UP"], 2);
+        for (says, flags, changes, stayed) in [
+            ("as it was", &["UP", "LOWER_UP"][..], 2, true),
+            ("went and came back", &["UP", "LOWER_UP"], 4, false),
+            ("was taken down", &["BROADCAST"], 2, false),
+            ("has lost its carrier", &["NO-CARRIER", "UP"], 3, false),
+        ] {
+            assert_eq!(link(flags, changes).stayed(before), stayed, "{says}");
+        }
+        assert!(!Carrier::of("no-such-link").up);
+    }
 }

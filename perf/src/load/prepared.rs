@@ -70,6 +70,7 @@ mod tests {
             }],
             gue_port: 6_080,
             run: 7,
+            verify: false,
             prepared: None,
         }
     }

@@ -10,6 +10,7 @@ use super::flows::Tuple;
 use super::generate::ports;
 use super::packet::{Link, read};
 use super::place::Interface;
+use super::said::{heard, say};
 use super::socket::{Sending, Socket};
 use super::stop::Stop;
 use crate::measure::needs_root_for;
@@ -49,6 +50,9 @@ pub struct Arguments {
     /// The UDP port of GUE tunnels that end here.
     #[arg(long, default_value_t = 6_080)]
     gue_port: u16,
+    /// Looks at the checksums of UDP and TCP, and does not answer what has a wrong one.
+    #[arg(long)]
+    verify: bool,
     /// Bytes of the body of a response.
     #[arg(long, default_value_t = 100)]
     body: usize,
@@ -69,10 +73,16 @@ struct Service {
     next_hop: Option<Mac>,
     requests: AtomicU64,
     dropped: AtomicU64,
+    /// Packets with a wrong checksum; none: nobody looks.
+    corrupt: Option<AtomicU64>,
 }
 
 /// Answers until a signal comes.
 pub fn run(arguments: &Arguments) -> Result<()> {
+    heard(answer_all(arguments))
+}
+
+fn answer_all(arguments: &Arguments) -> Result<()> {
     needs_root_for("AF_XDP sockets and XDP programs need root")?;
     let attached = &arguments.attached;
     attached.check()?;
@@ -95,9 +105,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         next_hop,
         requests: AtomicU64::new(0),
         dropped: AtomicU64::new(0),
+        corrupt: arguments.verify.then(AtomicU64::default),
     };
     if let Some(mode) = line.mode() {
-        println!("answering on {}, {mode}", attached.interface);
+        say(format_args!("answering on {}, {mode}", attached.interface))?;
     }
     let served = thread::scope(|scope| {
         let threads: Vec<_> = (line.sockets.iter_mut().enumerate())
@@ -114,12 +125,16 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 Err(panic) => std::panic::resume_unwind(panic),
             })
     });
-    println!(
-        "{} requests answered, {} answers did not fit the ring",
+    let corrupt = service.corrupt.map_or_else(String::new, |count| {
+        let count = grouped(count.into_inner());
+        format!(", {count} packets had a wrong checksum")
+    });
+    let said = say(format_args!(
+        "{} requests answered, {} answers did not fit the ring{corrupt}",
         grouped(service.requests.load(Ordering::Relaxed)),
         grouped(service.dropped.load(Ordering::Relaxed))
-    );
-    served
+    ));
+    served.and(said)
 }
 
 impl Arguments {
@@ -196,6 +211,12 @@ impl Service {
         };
         let to = arrived.ends.destination;
         if !self.ports.contains(&to.port()) || !(self.at.is_empty() || self.at.contains(&to.ip())) {
+            return Ok(());
+        }
+        if let Some(corrupt) = &self.corrupt
+            && !arrived.is_sound()
+        {
+            corrupt.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         }
         let Some(back) = frame.get(6..12).and_then(|mac| mac.first_chunk()) else {

@@ -27,6 +27,8 @@ pub struct Found {
     /// Whether the first rate that was not carried is one that the generator could not send: the
     /// result is its limit then, and not that of what is tested.
     pub limited_by_the_generator: bool,
+    /// Whether the user ended it before it was over: the result is what was found until then.
+    pub interrupted: bool,
     /// The trial of that rate.
     pub outcome: Option<Outcome>,
     /// Every trial, in order.
@@ -38,6 +40,12 @@ impl Goal {
         outcome.unsent as f64 <= UNSENT * (outcome.sent + outcome.unsent) as f64
     }
 
+    /// Whether too little was sent, and all of it was carried: a moment in which the generator did not
+    /// get to run looks like that, as well as a rate that it cannot send.
+    fn stalled(&self, outcome: &Outcome) -> bool {
+        !self.could_send(outcome) && outcome.received > 0 && outcome.loss() <= self.loss
+    }
+
     /// Whether the rate was carried.
     pub fn is_met(&self, outcome: &Outcome) -> bool {
         self.could_send(outcome) && outcome.received > 0 && outcome.loss() <= self.loss
@@ -45,7 +53,8 @@ impl Goal {
 }
 
 /// Tries `highest` first and then halves the range in which the highest rate lies that is carried.
-/// `trial` runs a rate, or says that it is enough: none.
+/// `trial` runs a rate, or says that the user has ended it: none. A rate that the generator could not
+/// send is tried once more.
 ///
 /// As with every search of this kind, a rate counts for all below it: that losses grow with the rate
 /// is taken for granted.
@@ -57,14 +66,23 @@ pub fn search(
     let mut found = Found {
         rate: None,
         limited_by_the_generator: false,
+        interrupted: false,
         outcome: None,
         trials: Vec::new(),
     };
     let (mut carried, mut beyond) = (0, highest.max(1));
     let mut rate = beyond;
+    let mut stalled_at = None;
     while found.trials.len() < TRIALS {
-        let Some(outcome) = trial(rate)? else { break };
+        let Some(outcome) = trial(rate)? else {
+            found.interrupted = true;
+            break;
+        };
         found.trials.push(outcome.clone());
+        if goal.stalled(&outcome) && stalled_at != Some(rate) {
+            stalled_at = Some(rate);
+            continue;
+        }
         if goal.is_met(&outcome) {
             carried = rate;
             found.rate = Some(rate);
@@ -142,13 +160,38 @@ mod tests {
     }
 
     #[test]
-    fn it_ends_when_it_is_told_to() {
+    fn it_ends_when_it_is_told_to_and_says_so() {
         let mut left = 3;
         let found = search(1_000_000, GOAL, |rate| {
             left -= 1;
             Ok((left > 0).then(|| outcome(rate, 10, u64::MAX)))
         });
-        assert_eq!(found.unwrap().trials.len(), 2);
+        let found = found.unwrap();
+        assert_eq!((found.trials.len(), found.interrupted), (2, true));
+        assert!(!self::found(1_000, 10, u64::MAX).interrupted);
+    }
+
+    #[test]
+    fn one_stall_of_the_generator_is_no_limit_and_two_are() {
+        for (stalls, rate, limited, trials) in [(1, 1_000, false, 2), (2, 990, true, 2)] {
+            let mut seen = 0;
+            let found = search(1_000, GOAL, |rate| {
+                seen += 1;
+                let most = if rate == 1_000 && seen <= stalls {
+                    900
+                } else {
+                    u64::MAX
+                };
+                Ok(Some(outcome(rate, u64::MAX, most)))
+            });
+            let found = found.unwrap();
+            assert!(found.rate.unwrap() >= rate && found.trials.len() >= trials);
+            assert_eq!(found.rate == Some(1_000), !limited, "{stalls}");
+            assert_eq!(found.limited_by_the_generator, limited, "{stalls}");
+        }
+        // Where something is lost as well, it is not tried again.
+        let found = found(1_000_000, 100, 300_000);
+        assert_ne!(found.trials[0].unsent, found.trials[1].unsent);
     }
 
     proptest! {

@@ -124,6 +124,13 @@ impl About {
                 format!("{}: due, and not sent in time", grouped(*unsent)),
             );
         }
+        if !outcome.down.is_empty() {
+            let text = format!(
+                "{}: the link was not there all the time",
+                outcome.down.join(", ")
+            );
+            table.line("down", text);
+        }
         if let Some(seconds) = outcome.observed_cpu_seconds {
             let busy = format!("{seconds:.2} s not idle while it was sent");
             table.line("observed CPU", busy);
@@ -142,6 +149,9 @@ impl About {
         );
         let share = *lost as f64 / outcome.sent.max(1) as f64 * 100.0;
         table.line("lost", format!("{} ({share:.4} %)", grouped(*lost)));
+        if let Some(corrupt) = outcome.corrupt {
+            table.line("corrupt", grouped(corrupt));
+        }
         if self.protocol == Protocol::Udp {
             table.line("reordered", grouped(outcome.reordered));
             table.line("duplicated", grouped(outcome.duplicated));

@@ -1,6 +1,6 @@
 //! AF_XDP sockets on the queues of an interface, and the program that brings packets to them.
 
-use super::place::within;
+use super::place::{Carrier, within};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use lockstep_bpf::{AttachMode, ModeChoice, Traffic, Wanted};
@@ -8,6 +8,7 @@ use lockstep_xsk::{
     BindMode, Burst, FramePool, FrameSize, Mode, Port, PortOptions, Umem, UmemConfig,
 };
 use nix::sys::socket::{setsockopt, sockopt};
+use std::io::{Write, stderr};
 
 /// How packets get between a driver and the generator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -160,6 +161,7 @@ pub struct Line {
     pub sockets: Vec<Socket>,
     program: Option<Traffic>,
     netns: Option<String>,
+    interface: String,
 }
 
 impl Line {
@@ -175,6 +177,7 @@ impl Line {
             sockets: Vec::new(),
             program: None,
             netns: netns.map(str::to_owned),
+            interface: interface.to_owned(),
         };
         within(netns, || {
             if let Some(wanted) = wanted {
@@ -216,6 +219,16 @@ impl Line {
         Ok(())
     }
 
+    /// The interface's name.
+    pub fn interface(&self) -> &str {
+        &self.interface
+    }
+
+    /// How the interface's link is.
+    pub fn carrier(&self) -> Result<Carrier> {
+        within(self.netns.as_deref(), || Ok(Carrier::of(&self.interface)))
+    }
+
     /// How its sockets are bound.
     pub fn mode(&self) -> Option<Mode> {
         self.sockets.first().map(|socket| socket.port.mode())
@@ -230,7 +243,8 @@ impl Drop for Line {
         // Without its sockets it passes everything on, should this fail.
         let detached = within(self.netns.as_deref(), || Ok(program.detach()?));
         if let Err(error) = detached {
-            eprintln!("the generator's XDP program stays: {error:#}");
+            // Whoever does not hear it sees it in `ip link`.
+            let _ = writeln!(stderr(), "the generator's XDP program stays: {error:#}");
         }
     }
 }

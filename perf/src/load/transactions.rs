@@ -34,6 +34,8 @@ pub struct Transactions {
     pub request: Vec<u8>,
     /// The largest segment that they take.
     pub mss: u16,
+    /// Whether it is looked at the checksums of what arrives.
+    pub verify: bool,
 }
 
 /// What is counted of TCP beside latency.
@@ -84,6 +86,7 @@ struct Clients {
     recent: Spread,
     watched: bool,
     foreign: u64,
+    corrupt: u64,
 }
 
 /// Runs transactions at a pace that begins once all connections of RR are there: `pace` is told when.
@@ -126,6 +129,7 @@ pub fn run(
         counts,
         spread,
         foreign,
+        corrupt,
         ..
     } = thread.clients;
     Ok(Part {
@@ -137,6 +141,7 @@ pub fn run(
         },
         spread,
         foreign,
+        corrupt,
         elapsed: end - start,
         transactions: counts,
     })
@@ -233,7 +238,7 @@ impl Thread<'_> {
 
     fn wait_for_all(&mut self, end: u64, patience: u64, live: &Live) -> Result<()> {
         let until = end.saturating_add(patience);
-        while self.clients.outstanding > 0 && !live.is_stopped() {
+        while self.clients.outstanding > 0 && !live.is_urgent() {
             let time = now();
             if time >= until {
                 break;
@@ -323,6 +328,7 @@ impl Clients {
             recent: Spread::new(),
             watched,
             foreign: 0,
+            corrupt: 0,
         }
     }
 
@@ -381,6 +387,11 @@ impl Clients {
             self.foreign += 1;
             return Ok(());
         };
+        // As a kernel does: what is thrown away is sent again.
+        if plan.verify && !arrived.is_sound() {
+            self.corrupt += 1;
+            return Ok(());
+        }
         let Content::Tcp(segment, payload) = arrived.content else {
             self.foreign += 1;
             return Ok(());

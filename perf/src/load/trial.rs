@@ -7,6 +7,7 @@ use super::datagrams::{self, Datagrams, Part, Share, Sockets};
 use super::live::Live;
 use super::observer::{Observed, observe};
 use super::pace::Pace;
+use super::place::Carrier;
 use super::prepared::Prepared;
 use super::show::Progress;
 use super::socket::Line;
@@ -32,13 +33,23 @@ pub enum Plan {
     Tcp(Box<Transactions>),
 }
 
+impl Plan {
+    fn verifies(&self) -> bool {
+        match self {
+            Plan::Udp(datagrams) => datagrams.verify,
+            Plan::Tcp(transactions) => transactions.verify,
+        }
+    }
+}
+
 /// Where a load is sent and taken: a line of sockets each, with as many queues.
 #[derive(Debug)]
 pub struct Bench {
+    /// Where it arrives. It goes before the source, which keeps the interface from other processes where
+    /// both are on the same one.
+    pub sink: Arrival,
     /// Where it leaves.
     pub source: Line,
-    /// Where it arrives.
-    pub sink: Arrival,
     /// The CPU of each thread; none: wherever the kernel puts it.
     pub cpus: Vec<usize>,
     /// A CPU that is looked at while it is sent.
@@ -56,6 +67,31 @@ pub enum Arrival {
     Line(Box<Line>),
     /// Somebody else counts them.
     Elsewhere,
+}
+
+impl Bench {
+    fn lines(&self) -> impl Iterator<Item = &Line> {
+        let sink = match &self.sink {
+            Arrival::Line(line) => Some(&**line),
+            Arrival::Source | Arrival::Elsewhere => None,
+        };
+        std::iter::once(&self.source).chain(sink)
+    }
+
+    fn carriers(&self) -> Result<Vec<Carrier>> {
+        self.lines().map(Line::carrier).collect()
+    }
+
+    /// The interfaces whose link is down, or was since `before`.
+    fn went_down(&self, before: &[Carrier]) -> Result<Vec<String>> {
+        let mut down = Vec::new();
+        for (line, before) in self.lines().zip(before) {
+            if !line.carrier()?.stayed(*before) {
+                down.push(line.interface().to_owned());
+            }
+        }
+        Ok(down)
+    }
 }
 
 impl Arrival {
@@ -104,6 +140,7 @@ pub fn run(
             false => Prepared::new(datagrams),
         };
     }
+    let before = bench.carriers()?;
     let offered = Rate {
         rate,
         start: now() + RUN_UP,
@@ -111,6 +148,7 @@ pub fn run(
         patience: bench.patience,
     };
     let (parts, observed) = observed(bench, plan, offered, progress, stop)?;
+    let down = bench.went_down(&before)?;
     let mut spread = Spread::new();
     parts.iter().for_each(|part| spread.merge(&part.spread));
     let mut outcome = sum(&parts, rate as f64, matches!(plan, Plan::Tcp(_)));
@@ -120,6 +158,9 @@ pub fn run(
     }
     outcome.observed_cpu_seconds = observed.and_then(|observed| observed.of(outcome.seconds));
     outcome.latency = spread.latency()?;
+    outcome.down = down;
+    let corrupt = parts.iter().map(|part| part.corrupt).sum();
+    outcome.corrupt = plan.verifies().then_some(corrupt);
     Ok(Trial { outcome, spread })
 }
 
@@ -194,7 +235,7 @@ fn parts(
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             if stop.is_set() {
-                live.stop(false);
+                live.stop(stop.is_urgent());
             }
             progress.glance(live);
         }
@@ -262,6 +303,8 @@ fn sum(parts: &[Part], rate: f64, tcp: bool) -> Outcome {
         disconnected: of(|part| part.transactions.dropped),
         errors: of(|part| part.transactions.errors),
         foreign: of(|part| part.foreign),
+        corrupt: None,
+        down: Vec::new(),
         observed_cpu_seconds: None,
         latency: None,
     }

@@ -1,5 +1,6 @@
 //! What a packet, a flow and a session cost, as measured: read from the results.
 
+use crate::origin;
 use anyhow::{Context, Result};
 use lockstep_core::flows::FlowTable;
 use lockstep_wire::FlowKey4;
@@ -113,15 +114,15 @@ pub struct Costs {
 impl Costs {
     /// Reads the results in a directory.
     pub fn read(results: &Path) -> Result<Self> {
-        let core = read(&results.join("core.json"))?;
+        let core = rows(&results.join("core.json"))?;
         let path = |name: &str| {
             let wanted = |row: &&Value| row["path"] == name && row["flows"] == FLOWS;
-            number(core.as_array(), wanted, "ns_per_packet")
+            number(&core, wanted, "ns_per_packet")
                 .with_context(|| format!("core.json has no {name} with {FLOWS} flows"))
         };
-        let session = read(&results.join("session.json"))?;
+        let session = rows(&results.join("session.json"))?;
         let replicas = |row: &&Value| row["direction"] == "download" && row["replicas"] == REPLICAS;
-        let lab = read(&results.join("replicate.json"))?;
+        let lab = rows(&results.join("replicate.json"))?;
         let bulk = |row: &&Value| {
             row["case"] == "bulk-download"
                 && row["balancer"] == "lockstep"
@@ -132,18 +133,18 @@ impl Costs {
         Ok(Costs {
             tunnel: path("tunnel-v4")?,
             nat: f64::midpoint(path("nat-v4")?, path("nat-v4-answers")?),
-            replicate: number(session.as_array(), replicas, "ns_per_packet")
+            replicate: number(&session, replicas, "ns_per_packet")
                 .context("session.json has no downloads to 3 replicas")?,
             opening: path("new-flows-v4")?,
             opening_nat: path("new-nat-v4")?,
             copied: copied(results)? * 1_000.0,
             // Seconds for a gigabyte are nanoseconds for a byte.
             copied_segment: SEGMENT
-                * number(lab.as_array(), bulk, "cpu_s_per_gb")
+                * number(&lab, bulk, "cpu_s_per_gb")
                     .context("replicate.json has no downloads to 3 replicas")?,
             flow_bytes: table.memory() as f64 / FLOWS as f64,
             session_bytes: 1_024.0
-                * number(lab.as_array(), idle, "kib_per_session")
+                * number(&lab, idle, "kib_per_session")
                     .context("replicate.json has no idle sessions")?,
         })
     }
@@ -183,15 +184,19 @@ fn copied(results: &Path) -> Result<f64> {
     let compare = read(&results.join("compare.json"))?;
     let wanted = |row: &&Value| row["case"] == CASE && row["bytes"] == 64 && row["load"] == "udp";
     number(
-        compare["packets"].as_array(),
+        compare["packets"].as_array().map_or(&[], Vec::as_slice),
         wanted,
         "cpu_s_per_million_packets",
     )
     .with_context(|| format!("there is no {CASE} with 64 bytes: `make compare` measures it"))
 }
 
-fn number(rows: Option<&Vec<Value>>, wanted: impl Fn(&&Value) -> bool, key: &str) -> Option<f64> {
-    rows?.iter().find(wanted)?[key].as_f64()
+fn number(rows: &[Value], wanted: impl Fn(&&Value) -> bool, key: &str) -> Option<f64> {
+    rows.iter().find(wanted)?[key].as_f64()
+}
+
+fn rows(path: &Path) -> Result<Vec<Value>> {
+    Ok(origin::rows(read(path)?).1)
 }
 
 fn read(path: &Path) -> Result<Value> {

@@ -1,10 +1,11 @@
 //! The chapter of figures: each as a picture and a table, with what differs and the command that
 //! measures it again.
 
-use super::figures::{GROUPS, group};
+use super::figures::{GROUPS, Origins, group};
 use super::{cell, table};
 use crate::experiments;
 use crate::figure::{Fact, Figure, Kind, Point, SHORT_RUN, Series};
+use crate::origin::{Origin, in_words};
 use crate::plot::short;
 use std::fmt::Write;
 
@@ -58,7 +59,7 @@ const CHAPTERS: [(&str, &str); GROUPS.len() + 1] = [
 ];
 
 /// The whole page.
-pub fn page(figures: &[Figure]) -> String {
+pub fn page(figures: &[Figure], origins: &Origins) -> String {
     let mut text = HEAD.to_owned();
     for (index, (title, about)) in CHAPTERS.iter().enumerate() {
         let mut of_group = figures.iter().filter(|f| group(&f.id) == index).peekable();
@@ -70,7 +71,7 @@ pub fn page(figures: &[Figure]) -> String {
         if !about.is_empty() {
             let _ = writeln!(text, "\n{about}");
         }
-        of_group.for_each(|figure| section(&mut text, figure));
+        of_group.for_each(|figure| section(&mut text, figure, origins.get(&figure.id)));
     }
     if figures.is_empty() {
         text.push_str("\nNothing is measured yet: `make compare` and `make experiments` do it.\n");
@@ -78,7 +79,7 @@ pub fn page(figures: &[Figure]) -> String {
     text
 }
 
-fn section(text: &mut String, figure: &Figure) {
+fn section(text: &mut String, figure: &Figure, origin: Option<&Origin>) {
     let title = cell(&figure.title);
     let _ = writeln!(text, "\n### {}: {title}\n", figure.id);
     let _ = writeln!(text, "![{title}](figures/{}.svg)\n", figure.id);
@@ -105,7 +106,9 @@ fn section(text: &mut String, figure: &Figure) {
         }
         text.push('\n');
     }
-    let _ = writeln!(text, "Again: `{}`", command(&figure.id));
+    let made = if is_model { "Reckoned" } else { "Measured" };
+    let origin = in_words(origin);
+    let _ = writeln!(text, "{made} {origin}. Again: `{}`", command(&figure.id));
 }
 
 /// What measures a figure again.
@@ -334,13 +337,33 @@ mod tests {
     use crate::plot::tests::sample;
 
     #[test]
+    fn a_figure_says_when_it_was_measured_or_that_nobody_knows() {
+        let figure = sample(Kind::Bars);
+        let text = page(std::slice::from_ref(&figure), &Origins::new());
+        assert!(
+            text.contains("Measured on an unknown date. Again: `"),
+            "{text}"
+        );
+        let origin = Origin {
+            date: "2026-01-31".to_owned(),
+            commit: "abc".to_owned(),
+            kernel: "6.1".to_owned(),
+            processor: "a processor".to_owned(),
+        };
+        let origins = Origins::from([(figure.id.clone(), origin)]);
+        let text = page(&[figure], &origins);
+        let wanted = "Measured 2026-01-31, commit abc, Linux 6.1, a processor. Again: `";
+        assert!(text.contains(wanted), "{text}");
+    }
+
+    #[test]
     fn a_figure_has_picture_table_ratio_and_the_command_that_measures_it_again() {
         let mut figure = sample(Kind::Lines);
         figure.id = "003-4.2".to_owned();
         figure
             .facts
             .push(Fact::new("most", 4.1e6, Some(2.05e6), "packets/s"));
-        let page = page(&[figure]);
+        let page = page(&[figure], &Origins::new());
         for wanted in [
             "## Seed 003",
             "](figures/003-4.2.svg)",
@@ -359,7 +382,7 @@ mod tests {
     fn a_distribution_is_told_by_its_percentiles_and_a_course_by_its_extremes() {
         let mut course = sample(Kind::Time);
         course.ours[0].points[199].y = 0.5;
-        let page = page(&[sample(Kind::Distribution), course]);
+        let page = page(&[sample(Kind::Distribution), course], &Origins::new());
         assert!(
             page.contains("| half load | 990 | 1.79k | 1.97k | 1.99k |"),
             "{page}"
@@ -376,7 +399,7 @@ mod tests {
 
     #[test]
     fn what_is_added_up_is_told_by_what_it_comes_to() {
-        let page = page(&[sample(Kind::Time)]);
+        let page = page(&[sample(Kind::Time)], &Origins::new());
         assert!(
             page.contains("|  | after half the time | in the end |"),
             "{page}"
@@ -391,15 +414,18 @@ mod tests {
             quick: true,
             ..sample(Kind::Bars)
         };
-        assert!(page(&[figure]).contains("no result"));
+        assert!(page(&[figure], &Origins::new()).contains("no result"));
     }
 
     #[test]
     fn what_parentheses_are_of_is_said_where_it_is_not_rounds() {
         let mut figure = sample(Kind::Bars);
-        assert!(page(std::slice::from_ref(&figure)).contains("\nthroughput (packets/s):\n"));
+        assert!(
+            page(std::slice::from_ref(&figure), &Origins::new())
+                .contains("\nthroughput (packets/s):\n")
+        );
         figure.id = "model-balance".to_owned();
-        let page = page(&[figure]);
+        let page = page(&[figure], &Origins::new());
         let wanted = "\nthroughput (packets/s); in parentheses the least and the most of the simulated course:\n";
         assert!(page.contains(wanted), "{page}");
     }

@@ -2,7 +2,8 @@
 
 use super::{cell, table};
 use crate::compare::{
-    Goal, Latency, Outcome, PacketLoad, Packets, Requests, Results, Row, goals, held, in_percent,
+    Goal, Latency, LatencyLoad, Outcome, PacketLoad, Packets, Requests, Results, Row, goals, held,
+    in_percent,
 };
 use crate::figure::SHORT_RUN;
 use crate::written::{grouped, thousands};
@@ -25,10 +26,14 @@ pub fn tables(text: &mut String, results: &Results) {
     packets(text, results);
     text.push_str("\nHTTP requests a second that each carries at most:\n\n");
     requests(text, results);
-    text.push_str(
-        "\nLatency at shares of what the slowest carries (packets: with 1 % loss at most), µs:\n\n",
-    );
+    text.push_str("\nLatency at shares of what the slowest carries, µs:\n\n");
     latencies(text, results);
+    for (load, of) in [(LatencyLoad::Udp, "udp"), (LatencyLoad::Rr, "rr")] {
+        let told = results.rates_in_words(load);
+        if !told.is_empty() {
+            text.push_str(&format!("\n{of}: {}\n", told.join(" ")));
+        }
+    }
     for line in results.fewer_connections() {
         text.push_str(&format!(
             "\n{line} could be made: another load than that of the others.\n"
@@ -210,7 +215,9 @@ fn failed(text: &mut String, results: &Results) {
 }
 
 fn goals_of(text: &mut String, goals: &[Goal]) {
-    let row = |goal: &Goal| {
+    // Words to the left, as of the cases.
+    text.push_str("| goal | measured | wanted | met | notes |\n|---|---:|---:|---|---|\n");
+    for goal in goals {
         let side = if goal.at_least { "≥" } else { "≤" };
         let met = match goal.outcome {
             Outcome::Met => "yes",
@@ -218,19 +225,14 @@ fn goals_of(text: &mut String, goals: &[Goal]) {
             Outcome::NotKnown => "not known",
             Outcome::NotMeasured => "not measured",
         };
-        vec![
-            goal.goal.to_owned(),
+        text.push_str(&format!(
+            "| {} | {} | {side} {:.2} | {met} | {} |\n",
+            goal.goal,
             goal.figure(),
-            format!("{side} {:.2}", goal.wanted),
-            met.to_owned(),
-            goal.notes.join("; "),
-        ]
-    };
-    table(
-        text,
-        &["goal", "measured", "wanted", "met", "notes"],
-        goals.iter().map(row),
-    );
+            goal.wanted,
+            goal.notes.join("; ")
+        ));
+    }
 }
 
 #[cfg(test)]

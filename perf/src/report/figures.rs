@@ -2,9 +2,10 @@
 
 use crate::compare;
 use crate::figure::Figure;
+use crate::origin::{Origin, Saved};
 use crate::plot;
 use anyhow::{Context, Result, ensure};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -52,7 +53,8 @@ const OF_COMPARISON: &str = "compare-";
 
 /// All figures of a directory of results, in the order of the chapters.
 pub fn load(results: &Path) -> Result<Vec<Figure>> {
-    let mut figures = files(&results.join("figures"))?;
+    let files = files(&results.join("figures"))?.into_iter();
+    let mut figures: Vec<Figure> = files.map(|saved| saved.what).collect();
     if results.join(super::COMPARISON).exists() {
         figures.extend(compare::figures(&super::read(results, super::COMPARISON)?));
     }
@@ -60,8 +62,26 @@ pub fn load(results: &Path) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
+/// Where the figures come from, by their ids: those of the comparison all from the same run.
+pub type Origins = BTreeMap<String, Origin>;
+
+/// Of those that say it.
+pub fn origins(results: &Path) -> Result<Origins> {
+    let files = files(&results.join("figures"))?.into_iter();
+    let mut origins: Origins = files
+        .filter_map(|saved| Some((saved.what.id, saved.origin?)))
+        .collect();
+    if results.join(super::COMPARISON).exists() {
+        let comparison: compare::Results = super::read(results, super::COMPARISON)?;
+        let origin = comparison.machine.origin();
+        let figures = compare::figures(&comparison).into_iter();
+        origins.extend(figures.map(|figure| (figure.id, origin.clone())));
+    }
+    Ok(origins)
+}
+
 /// Those that have files.
-fn files(directory: &Path) -> Result<Vec<Figure>> {
+fn files(directory: &Path) -> Result<Vec<Saved<Figure>>> {
     let mut figures = Vec::new();
     if !directory.exists() {
         return Ok(figures);
@@ -72,8 +92,9 @@ fn files(directory: &Path) -> Result<Vec<Figure>> {
             continue;
         }
         let text = fs::read_to_string(&path)?;
-        let figure: Figure = serde_json::from_str(&text)
+        let saved: Saved<Figure> = serde_json::from_str(&text)
             .with_context(|| format!("{} is no figure", path.display()))?;
+        let figure = &saved.what;
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
         ensure!(
             figure.id == name && is_plain(&name),
@@ -83,7 +104,7 @@ fn files(directory: &Path) -> Result<Vec<Figure>> {
         );
         // Runs of some time ago have left such.
         if !name.starts_with(OF_COMPARISON) {
-            figures.push(figure);
+            figures.push(saved);
         }
     }
     Ok(figures)
@@ -233,6 +254,8 @@ mod tests {
         let figure = crate::plot::tests::sample(crate::figure::Kind::Bars);
         figure.save(directory.path()).unwrap();
         assert_eq!(load(directory.path()).unwrap(), [figure]);
+        let origins = origins(directory.path()).unwrap();
+        assert!(origins["sample"].date.starts_with("20"), "{origins:?}");
         let folder = directory.path().join("figures");
         fs::rename(folder.join("sample.json"), folder.join("other.json")).unwrap();
         assert!(

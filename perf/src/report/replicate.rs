@@ -4,8 +4,8 @@ use super::{name, number, table, thousands};
 use serde_json::Value;
 
 /// The replicator without a network.
-pub fn alone(text: &mut String, rows: &[Value]) {
-    text.push_str("\nThe replicator alone (`perf/results/session.json`):\n\n");
+pub fn alone(text: &mut String, file: &str, rows: &[Value]) {
+    text.push_str(&format!("\nThe replicator alone ({file}):\n\n"));
     table(
         text,
         &["direction", "replicas", "ns a packet", "CPU s/GB"],
@@ -21,8 +21,10 @@ pub fn alone(text: &mut String, rows: &[Value]) {
 }
 
 /// The engine in the lab.
-pub fn tables(text: &mut String, rows: &[Value]) {
-    text.push_str("\nReplicated sessions beside HAProxy (`perf/results/replicate.json`):\n\n");
+pub fn tables(text: &mut String, file: &str, rows: &[Value]) {
+    text.push_str(&format!(
+        "\nReplicated sessions beside HAProxy ({file}):\n\n"
+    ));
     bulk(text, rows);
     text.push_str("\nThe longest time without a byte at the client, around a switchover:\n\n");
     switchovers(text, rows);

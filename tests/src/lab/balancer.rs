@@ -228,6 +228,12 @@ impl Balancer {
         self.status().is_ok()
     }
 
+    /// What the engine that runs has logged.
+    pub fn engine_log(&self) -> Result<String> {
+        let engine = self.engine.as_ref();
+        Ok(engine.context("there is no engine")?.log())
+    }
+
     /// `kill -9` of the engine.
     pub fn kill_engine(&mut self) -> Result<()> {
         self.engine

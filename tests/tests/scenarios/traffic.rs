@@ -128,6 +128,22 @@ fn latency_ms(outcome: &Value, name: &str) -> f64 {
     outcome["latency"][name].as_f64().unwrap() / 1e3
 }
 
+/// Waits until so many more frames have come to the sink.
+fn arrived(path: &Path, frames: u64) -> Result<()> {
+    let count = || -> Result<u64> {
+        let links = path
+            .sink
+            .ip_json(&format!("-statistics link show dev {DEVICE}"))?;
+        links[0]["stats64"]["rx"]["packets"]
+            .as_u64()
+            .context("no statistics")
+    };
+    let before = count()?;
+    wait_until("packets arrive", SOON, || {
+        Ok((count()? >= before + frames).then_some(()))
+    })
+}
+
 /// Whether a frame is one of the load's.
 fn is_of_the_load(frame: &[u8]) -> bool {
     frame.get(12..14) == Some(&[0x08, 0x00]) && frame.get(36..38) == Some(&PORT.to_be_bytes())
@@ -265,18 +281,7 @@ fn scenario_traffic_what_the_generator_sends_late_counts_from_when_it_was_due() 
         ))
         .unwrap();
     let pid = Pid::from_raw(child.id().try_into().unwrap());
-    let arrived = || -> Result<u64> {
-        let links = path
-            .sink
-            .ip_json(&format!("-statistics link show dev {DEVICE}"))?;
-        links[0]["stats64"]["rx"]["packets"]
-            .as_u64()
-            .context("no statistics")
-    };
-    wait_until("packets arrive", SOON, || {
-        Ok((arrived()? > 300).then_some(()))
-    })
-    .unwrap();
+    arrived(&path, 300).unwrap();
     kill(pid, Signal::SIGSTOP).unwrap();
     let stopped = Instant::now();
     wait_until("it was stopped for a while", SOON, || {
@@ -311,6 +316,197 @@ fn scenario_traffic_by_two_threads_on_two_queues() {
     for name in ["lost", "reordered", "duplicated", "foreign"] {
         assert_eq!(number(&outcome, name), 0, "{name}: {outcome}");
     }
+}
+
+#[test]
+fn scenario_traffic_an_interface_has_one_generator_at_a_time() {
+    let path = Path::routed().unwrap();
+    let long = format!("--to 198.19.0.2:{PORT} --packets-per-second 500 --seconds 4 --wait 2000");
+    let first = path.start(&long).unwrap();
+    let program = || -> Result<Option<u64>> {
+        let link = path
+            .sink
+            .ip_json(&format!("-details link show dev {DEVICE}"))?;
+        Ok(link[0]["xdp"]["prog"]["id"].as_u64())
+    };
+    let before = wait_until("the first has attached its program", SOON, program).unwrap();
+    let mut other = path.sink.command(find_binary("lockstep-perf").unwrap());
+    other.args(["respond", "--interface", DEVICE, "--ports", "80"]);
+    let output = other.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let who = format!(
+        "another lockstep-perf takes its packets (process {})",
+        first.id()
+    );
+    assert!(!output.status.success() && said.contains(&who), "{said}");
+    assert_eq!(program().unwrap(), Some(before), "it was replaced");
+    let outcome = finished(first).unwrap();
+    assert_eq!(number(&outcome, "lost"), 0, "{outcome}");
+    // What a killed one leaves does not keep others away.
+    let mut killed = path.start(&long).unwrap();
+    let left = wait_until("it has attached its program", SOON, program).unwrap();
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert_eq!(
+        program().unwrap(),
+        Some(left),
+        "killed, it detaches nothing"
+    );
+    let short = format!("--to 198.19.0.2:{PORT} --packets-per-second 100 --seconds 0.5");
+    let outcome = path.datagrams(&short).unwrap();
+    assert_eq!(number(&outcome, "lost"), 0, "{outcome}");
+    assert_eq!(program().unwrap(), None);
+}
+
+#[test]
+fn scenario_traffic_results_that_nobody_takes_leave_nothing_behind() {
+    let path = Path::routed().unwrap();
+    let (source, sink) = (path.source.name(), path.sink.name());
+    let run = |output: Stdio| {
+        let mut command = Command::new(find_binary("lockstep-perf").unwrap());
+        let words = format!(
+            "generate --netns {source} --interface {DEVICE} --sink-netns {sink} --sink-interface {DEVICE} \
+             --to 198.19.0.2:{PORT} --packets-per-second 100 --seconds 0.2"
+        );
+        command.args(words.split_whitespace()).stdin(Stdio::null());
+        let output = command.stdout(output).stderr(Stdio::piped());
+        let output = output.spawn().unwrap().wait_with_output().unwrap();
+        let link = path
+            .sink
+            .ip_json(&format!("-details link show dev {DEVICE}"))
+            .unwrap();
+        assert_eq!(link[0]["xdp"], Value::Null, "{link}");
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(run(writer.into()), (Some(0), String::new()));
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+    let (code, said) = run(full.unwrap().into());
+    assert!(
+        code == Some(1) && said.contains("No space left") && said.contains("standard output"),
+        "{code:?}: {said}"
+    );
+}
+
+#[test]
+fn scenario_traffic_what_is_on_the_way_at_ctrl_c_is_not_lost() {
+    let (path, wire) = Path::wired().unwrap();
+    // It stalls for half a second again and again: some packets are always on the way.
+    let far = |frame: &[u8]| match is_of_the_load(frame) {
+        true => Fate::At(Instant::now() + 5 * STALL),
+        false => Fate::Pass,
+    };
+    let ended = |signals: usize| {
+        wire.while_carrying(far, || {
+            let child = path.start(&format!(
+                "--to 198.18.0.3:{PORT} --packets-per-second 300 --seconds 60 --wait 10000"
+            ))?;
+            let pid = Pid::from_raw(child.id().try_into()?);
+            arrived(&path, 300)?;
+            for _ in 0..signals {
+                kill(pid, Signal::SIGINT)?;
+                // Two of one kind that wait are one.
+                wait_until("the signal is taken", SOON, || {
+                    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+                    let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+                    let pending = pending.context("no signals")?.trim();
+                    Ok((u64::from_str_radix(pending, 16)? == 0).then_some(()))
+                })?;
+            }
+            finished(child)
+        })
+        .unwrap()
+    };
+    let outcome = ended(1);
+    assert!(number(&outcome, "sent") < 6_000, "{outcome}");
+    assert_eq!(number(&outcome, "lost"), 0, "{outcome}");
+    let outcome = ended(2);
+    assert!(number(&outcome, "lost") > 0, "{outcome}");
+}
+
+#[test]
+fn scenario_traffic_a_link_that_goes_down_is_told() {
+    let path = Path::routed().unwrap();
+    for (netns, device) in [(&path.source, DEVICE), (&path.between, "far")] {
+        let child = path.start(&format!(
+            "--to 198.19.0.2:{PORT} --packets-per-second 200 --seconds 2 --wait 100"
+        ));
+        arrived(&path, 100).unwrap();
+        netns.ip(&format!("link set {device} down")).unwrap();
+        let output = child.unwrap().wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("eth0 went down while"), "{said}");
+        // What was measured is told all the same.
+        let outcome: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(outcome["down"], serde_json::json!([DEVICE]), "{outcome}");
+        netns.ip(&format!("link set {device} up")).unwrap();
+        path.source
+            .ip("route replace default via 198.18.0.1")
+            .unwrap();
+    }
+}
+
+#[test]
+fn scenario_traffic_a_checksum_that_is_wrong_is_seen_if_it_is_looked_for() {
+    let path = Path::routed().unwrap();
+    // Every tenth packet gets other bytes behind its stamp, and keeps its checksum.
+    let spoil = format!(
+        "table inet spoil {{ chain forward {{ type filter hook forward priority 0; \
+         udp dport {PORT} numgen inc mod 10 == 0 @th,800,16 set 0x1234\n}}\n}}"
+    );
+    path.between.output("nft", &[&spoil]).unwrap();
+    let load = format!("--to 198.19.0.2:{PORT} --size 200 --packets-per-second 500 --seconds 1");
+    let outcome = path.datagrams(&load).unwrap();
+    assert_eq!(outcome["corrupt"], Value::Null, "{outcome}");
+    assert_eq!(number(&outcome, "lost"), 0, "{outcome}");
+    let outcome = path.datagrams(&format!("{load} --verify")).unwrap();
+    let (sent, corrupt) = (number(&outcome, "sent"), number(&outcome, "corrupt"));
+    // The rule goes on counting where it was.
+    let tenth = sent / 10..=sent.div_ceil(10);
+    assert!(sent > 400 && tenth.contains(&corrupt), "{outcome}");
+    assert_eq!(number(&outcome, "lost"), corrupt, "{outcome}");
+    assert_eq!(number(&outcome, "foreign"), 0, "{outcome}");
+}
+
+#[test]
+fn scenario_traffic_the_responder_does_not_answer_what_is_wrong() {
+    let path = Path::routed().unwrap();
+    // Every fifth segment to it gets another window, and keeps its checksum.
+    let spoil = "table inet spoil { chain forward { type filter hook forward priority 0; \
+                 tcp dport 80 numgen inc mod 5 == 0 @th,112,16 set 0x1234\n}\n}";
+    path.between.output("nft", &[spoil]).unwrap();
+    let mut command = path.sink.command(find_binary("lockstep-perf").unwrap());
+    command.args([
+        "respond",
+        "--interface",
+        DEVICE,
+        "--ports",
+        "80",
+        "--verify",
+    ]);
+    let mut responder = answering(path.sink.spawn("respond", command).unwrap()).unwrap();
+    let outcome = finished(
+        generate(&format!(
+            "--protocol crr --netns {} --interface {DEVICE} --to 198.19.0.2:80 --verify --patience 50 \
+             --flows 200 --packets-per-second 50 --seconds 1 --wait 5000",
+            path.source.name()
+        ))
+        .unwrap(),
+    )
+    .unwrap();
+    assert!(number(&outcome, "retransmitted") > 5, "{outcome}");
+    assert_eq!(number(&outcome, "corrupt"), 0, "{outcome}");
+    responder.signal(Signal::SIGINT).unwrap();
+    responder.wait(SOON).unwrap();
+    let log = responder.log();
+    let (_, count) = log.rsplit_once("ring, ").unwrap();
+    let (count, _) = count.split_once(" packets had a wrong checksum").unwrap();
+    assert!(count.parse::<u64>().unwrap() > 5, "{log}");
 }
 
 /// What the page says to try, on the network that it says it for.
@@ -549,6 +745,13 @@ fn scenario_traffic_errors_say_what_to_do() {
             "--next-hop",
         ),
         (
+            format!(
+                "--netns {source} --interface {DEVICE} --to {to}:1 --sink-interface eth7 \
+                 --next-hop 02:00:00:00:00:01"
+            ),
+            "--sink-netns",
+        ),
+        (
             format!("--netns {source} --interface {DEVICE} --to {to}:1 --size 3600"),
             "MTU of 3506",
         ),
@@ -567,7 +770,7 @@ fn scenario_traffic_errors_say_what_to_do() {
             "ethtool -N",
         ),
     ] {
-        let child = generate(&format!("{words} --packets-per-second 10 --seconds 0.1")).unwrap();
+        let child = generate(&format!("{words} --packets-per-second 10 --seconds 0.2")).unwrap();
         let output = child.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(

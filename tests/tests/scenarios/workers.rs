@@ -144,7 +144,15 @@ fn scenario_workers_take_packets_in_themselves_where_the_topology_says_so() {
         load(lab, Version::V4)?;
         let balancer = &lab.balancers[0];
         let polls = balancer.metric("lockstep_worker_rx_polls_total")?;
-        ensure!(polls > 100, "it has asked {polls} times");
+        // A veth can be polled before Linux 6.13 only, and is served by interrupts otherwise: whichever it
+        // is, the engine says it.
+        let cannot = balancer
+            .engine_log()?
+            .contains("receive = \"worker\" does nothing");
+        match cannot {
+            true => ensure!(polls == 0, "it has asked {polls} times, though it cannot"),
+            false => ensure!(polls > 100, "it has asked {polls} times"),
+        }
         Ok(())
     });
 }

@@ -1,10 +1,10 @@
-//! What has grown.
+//! What has grown, and what has shrunk: a baseline that keeps the length of before lets a path grow back to it unseen.
 
 use super::Counts;
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// By how much a path may grow, or shrink without being said: 5 %.
+/// By how much a path may grow or shrink: 5 %.
 const TOLERANCE: f64 = 0.05;
 
 /// All paths, of the baseline and of now.
@@ -42,15 +42,14 @@ pub fn compare(baseline: &Counts, now: &Counts) -> Comparison {
 }
 
 impl Comparison {
-    /// Whether nothing has grown, and the baseline has exactly the paths that there are.
+    /// Whether each path needs as much as in the baseline, and the baseline has exactly the paths that there are.
     pub fn is_passed(&self) -> bool {
-        let fine = [Outcome::Same, Outcome::Shrunk];
-        self.0.iter().all(|row| fine.contains(&row.outcome()))
+        self.0.iter().all(|row| row.outcome() == Outcome::Same)
     }
 
-    /// Whether a path needs less than before.
-    pub fn has_shrunk(&self) -> bool {
-        self.0.iter().any(|row| row.outcome() == Outcome::Shrunk)
+    /// Whether a path needs more than before.
+    pub fn has_grown(&self) -> bool {
+        self.0.iter().any(|row| row.outcome() == Outcome::Grown)
     }
 
     /// A sentence for each path that does not pass.
@@ -83,7 +82,13 @@ impl Row {
     fn complaint(&self) -> Option<String> {
         let path = &self.path;
         match self.outcome() {
-            Outcome::Same | Outcome::Shrunk => None,
+            Outcome::Same => None,
+            Outcome::Shrunk => Some(format!(
+                "{path} needs {} instructions, {} on the baseline's {}: it stays so short once that is the baseline.",
+                number(self.now),
+                percent(self.change()),
+                number(self.baseline),
+            )),
             Outcome::Grown => Some(format!(
                 "{path} needs {} instructions, {} on the baseline's {}: over {:.0} %.",
                 number(self.now),
@@ -112,7 +117,7 @@ impl fmt::Display for Comparison {
             let change = percent(row.change());
             let mark = match row.outcome() {
                 Outcome::Same => "",
-                Outcome::Shrunk => "  shorter",
+                Outcome::Shrunk => "  SHORTER",
                 Outcome::Grown => "  GROWN",
                 Outcome::Unknown => "  NOT IN THE BASELINE",
                 Outcome::Gone => "  NO SUCH PATH",

@@ -23,7 +23,7 @@ fn a_path_that_grew_by_more_than_a_twentieth_is_refused() {
     for (now, is_passed) in [(200.0, true), (209.9, true), (210.1, false), (400.0, false)] {
         let comparison = compare(&baseline, &counts(&[("tunnel-v4", now), ("nat-v4", 300.0)]));
         assert_eq!(comparison.is_passed(), is_passed, "{comparison}");
-        assert!(!comparison.has_shrunk(), "{comparison}");
+        assert_eq!(comparison.has_grown(), !is_passed, "{comparison}");
     }
 }
 
@@ -52,17 +52,42 @@ fn a_refusal_names_what_grew_and_how_it_is_accepted() {
 }
 
 #[test]
-fn a_shorter_path_passes_and_is_said() {
-    let comparison = compare(
-        &counts(&[("tunnel-v4", 200.0)]),
-        &counts(&[("tunnel-v4", 180.0)]),
-    );
-    assert!(comparison.is_passed());
-    assert!(comparison.has_shrunk());
+fn a_much_shorter_path_has_to_go_into_the_baseline_too() {
+    let baseline = counts(&[("tunnel-v4", 200.0)]);
+    let comparison = compare(&baseline, &counts(&[("tunnel-v4", 191.0)]));
+    assert!(comparison.is_passed(), "{comparison}");
+    let comparison = compare(&baseline, &counts(&[("tunnel-v4", 180.0)]));
+    assert!(!comparison.is_passed());
     assert!(
-        comparison.to_string().contains("-10.0 %  shorter"),
+        comparison.to_string().contains("-10.0 %  SHORTER"),
         "{comparison}"
     );
+    let text = refusal(&comparison, false, Path::new("perf/baseline.json"));
+    assert!(text.contains("tunnel-v4 needs 180.0"), "{text}");
+    assert!(text.contains("make gate UPDATE=1"), "{text}");
+    assert!(!text.contains("what grew"), "{text}");
+}
+
+#[test]
+fn another_architecture_fails_unless_it_is_told_to_pass() {
+    let arm = Origin {
+        host: "aarch64-linux".into(),
+        ..origin()
+    };
+    assert!(not_comparable(&origin(), &origin(), Elsewhere::Fail).is_none());
+    let (said, code) = not_comparable(&arm, &origin(), Elsewhere::Fail).unwrap();
+    assert_eq!(code, ExitCode::FAILURE);
+    for part in [
+        "Nothing was counted",
+        "x86_64-linux",
+        "aarch64-linux",
+        "SKIP_OTHER_ARCHITECTURES=1",
+    ] {
+        assert!(said.contains(part), "no {part} in: {said}");
+    }
+    let (said, code) = not_comparable(&arm, &origin(), Elsewhere::Skip).unwrap();
+    assert_eq!(code, ExitCode::SUCCESS);
+    assert!(said.contains("Nothing was counted"), "{said}");
 }
 
 #[test]

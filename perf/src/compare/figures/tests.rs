@@ -59,6 +59,7 @@ fn results() -> Results {
         cases: Vec::new(),
         packets,
         requests,
+        slowest: Vec::new(),
         latencies,
         failed: Vec::new(),
     }

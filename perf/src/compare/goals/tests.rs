@@ -39,6 +39,7 @@ fn results(measured: &Measured) -> Results {
         cases: Vec::new(),
         packets,
         requests,
+        slowest: Vec::new(),
         latencies,
         failed: Vec::new(),
     }

@@ -3,9 +3,8 @@
 use super::super::engine::{IN, OUT};
 use crate::site::Site;
 use anyhow::{Context, Result};
-use lockstep_bpf::Arrivals;
+use lockstep_bpf::{Arrivals, Arriving};
 use lockstep_tests::lab::{Bpffs, End, Netns, Run, connect, wait_until};
-use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,12 +87,12 @@ impl Network {
             .balancer
             .output("ethtool", &["-K", IN, "gro", "on"])?;
         network.address_sink()?;
-        match frames {
-            true => {
-                network.arrivals = Some(network.sink.within(|| Ok(Arrivals::attach(DEVICE, AT)?))?)
-            }
-            false => network.count_by_rule()?,
-        }
+        let arriving = match frames {
+            true => Arriving::Frames,
+            false => Arriving::Skbs,
+        };
+        let attached = (network.sink).within(|| Ok(Arrivals::attach(DEVICE, arriving, AT)?))?;
+        network.arrivals = Some(attached);
         Ok(network)
     }
 
@@ -109,20 +108,6 @@ impl Network {
             ))?;
         }
         Ok(())
-    }
-
-    /// The sink drops what it counts where its kernel first sees it, so that no answer comes back, and the
-    /// balancer's CPU, on which that runs, has little to do with it: of a machine, the NIC would. An skb is
-    /// first seen by a rule at the ingress hook; a program would have it copied before. A driver's
-    /// frame is first seen by a program; there would be no skb of it otherwise.
-    fn count_by_rule(&self) -> Result<()> {
-        let (address, prefix) = AT;
-        let script = format!(
-            "table netdev sink {{\ncounter arrived {{\n}}\nchain arrivals {{\n\
-             type filter hook ingress device \"{DEVICE}\" priority 0\n\
-             ip daddr {address}/{prefix} counter name arrived drop\n}}\n}}\n"
-        );
-        self.sink.output("nft", &[&script]).map(drop)
     }
 
     /// The balancer, to run programs.
@@ -143,15 +128,10 @@ impl Network {
         })
     }
 
+    /// The sink drops what it counts where its kernel first sees it, so that no answer comes back, and the
+    /// balancer's CPU, on which that runs, has little to do with it: of a machine, the NIC would.
     fn count(&self) -> Result<u64> {
-        if let Some(arrivals) = &self.arrivals {
-            return Ok(arrivals.count()?);
-        }
-        let args = ["-j", "list", "counter", "netdev", "sink", "arrived"];
-        let text = self.sink.output("nft", &args)?;
-        let list: Value = serde_json::from_str(&text).context("nft wrote no JSON")?;
-        (list["nftables"].as_array().into_iter().flatten())
-            .find_map(|entry| entry["counter"]["packets"].as_u64())
-            .with_context(|| format!("nft does not count: {text}"))
+        let arrivals = self.arrivals.as_ref();
+        Ok(arrivals.context("nothing counts at the sink")?.count()?)
     }
 }

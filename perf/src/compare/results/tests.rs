@@ -198,9 +198,84 @@ fn latency_is_measured_at_shares_of_the_slowest_of_the_smallest_frames() {
     ]);
     // Half of it without more than a little loss.
     let slowest = measured.slowest(LatencyLoad::Udp).unwrap();
-    assert_eq!(slowest, 500.0);
-    assert_eq!(Share::ALL.map(|share| share.of(slowest)), [50, 250, 400]);
+    assert_eq!(
+        (slowest.case.as_str(), slowest.per_second),
+        ("nginx-stream", 500.0)
+    );
+    let rates = Share::ALL.map(|share| share.of(slowest.per_second));
+    assert_eq!(rates, [50, 250, 400]);
     assert_eq!(measured.slowest(LatencyLoad::Rr), None);
+}
+
+#[test]
+fn a_case_that_loses_much_at_every_rate_does_not_set_those_of_latency() {
+    // What carries 100 or less has no rate without losses.
+    let [slow, fast] = [[100.0; 3], [5000.0; 3]];
+    let measured = packets(&[
+        (Case::NginxStream, PacketLoad::Udp, 64, slow),
+        (Case::LockstepNat, PacketLoad::Udp, 64, fast),
+    ]);
+    let slowest = measured.slowest(LatencyLoad::Udp).unwrap();
+    assert_eq!(
+        (slowest.case.as_str(), slowest.per_second),
+        ("lockstep-nat", 2500.0)
+    );
+    let measured = packets(&[(Case::NginxStream, PacketLoad::Udp, 64, slow)]);
+    assert_eq!(measured.slowest(LatencyLoad::Udp), None);
+}
+
+#[test]
+fn what_rates_are_shares_of_is_told_and_whose_latency_is_that_of_a_part() {
+    let [slow, fast] = [[100.0; 3], [5000.0; 3]];
+    let mut measured = packets(&[
+        (Case::NginxStream, PacketLoad::Udp, 64, slow),
+        (Case::LockstepNat, PacketLoad::Udp, 64, fast),
+    ]);
+    for case in [Case::NginxStream, Case::LockstepNat] {
+        let mut round = late(90.0);
+        if case == Case::NginxStream {
+            (round.lost, round.max_us) = (0.275, 30_000.0);
+        }
+        note(
+            &mut measured.latencies,
+            case,
+            (LatencyLoad::Udp, Share(80)),
+            round,
+        );
+    }
+    let slowest: Vec<Slowest> = measured.slowest(LatencyLoad::Udp).into_iter().collect();
+    let (packets, requests, latencies) = measured.rows();
+    let mut results = Results {
+        quick: false,
+        machine: Default::default(),
+        rounds: 3,
+        flows: 1,
+        connections: 64,
+        cases: Vec::new(),
+        packets,
+        requests,
+        slowest,
+        latencies,
+        failed: Vec::new(),
+    };
+    let told = results.rates_in_words(LatencyLoad::Udp);
+    assert!(told[0].starts_with("Shares of 2,500 datagrams a second, the most that lockstep-nat"));
+    assert!(told[1].starts_with("nginx-stream: at no rate"), "{told:?}");
+    assert_eq!(results.rates_in_words(LatencyLoad::Rr), [""; 0]);
+    let rows: Vec<&Latency> = results.latencies.iter().collect();
+    let lost = results.losses_in_words(&rows).join(" ");
+    assert!(lost.contains("most: nginx-stream 27.50 %."), "{lost}");
+    assert!(lost.contains("longer: nginx-stream in 1 of 1."), "{lost}");
+    // Of a run that does not say it.
+    results.slowest.clear();
+    let told = results.rates_in_words(LatencyLoad::Udp);
+    assert_eq!(
+        told,
+        [
+            "Shares of 100 datagrams a second, what came through nginx-stream of a load of which it lost 10.00 %: no rate \
+          that it carries."
+        ]
+    );
 }
 
 #[test]
@@ -263,6 +338,7 @@ fn fewer_connections_than_were_asked_for_are_told() {
         cases: Vec::new(),
         packets,
         requests,
+        slowest: Vec::new(),
         latencies,
         failed: Vec::new(),
     };

@@ -8,6 +8,7 @@ use super::throughput::slow_link;
 use crate::experiments::Settings;
 use crate::figure::{Axis, Fact, Figure, Kind, Series};
 use crate::measure::{percentile, rounded};
+use crate::written::thousands;
 use anyhow::{Context, Result};
 
 /// The loads, as shares of what the slowest of the cases carries: the seed's 160,000 and 180,000 were such
@@ -43,7 +44,11 @@ fn figure(measured: &Measured) -> Figure {
         ));
     }
     for ((case, load), values) in &measured.latencies {
-        let name = format!("{}, {:.0}/s", CASES[*case].name(), measured.loads[*load]);
+        let name = format!(
+            "{}, {}/s",
+            CASES[*case].name(),
+            thousands(measured.loads[*load])
+        );
         facts.push(Fact::new(
             format!("{name}: median"),
             rounded(percentile(values, 0.5), 3),
@@ -134,7 +139,8 @@ fn measure(settings: &Settings) -> Result<Measured> {
             lab.serve(case, size.servers)?;
             let latencies = again(|| paced::run(lab.lab.client.netns(), load, seconds));
             values.extend(
-                latencies.with_context(|| format!("{}, {load:.0} requests/s", case.name()))?,
+                latencies
+                    .with_context(|| format!("{}, {} requests/s", case.name(), thousands(load)))?,
             );
         }
     }
@@ -203,7 +209,7 @@ mod tests {
         let names: Vec<&str> = figure.ours.iter().map(|s| s.name.as_str()).collect();
         assert_eq!(
             names[..2],
-            ["Lockstep, NAT, 15900/s", "Lockstep, NAT, 18000/s"]
+            ["Lockstep, NAT, 15,900/s", "Lockstep, NAT, 18,000/s"]
         );
         assert_eq!(names.len(), 6);
         let theirs = |name: &str| {
@@ -211,9 +217,9 @@ mod tests {
             facts.find(|fact| fact.name == name).unwrap().theirs
         };
         assert_eq!(theirs("nftables DNAT: carried at most"), Some(190_000.0));
-        assert_eq!(theirs("Lockstep, NAT, 18000/s: median"), Some(1.39));
-        assert_eq!(theirs("nftables DNAT, 15900/s: median"), Some(1.24));
-        assert_eq!(theirs("Lockstep, tunnel, 18000/s: median"), None);
+        assert_eq!(theirs("Lockstep, NAT, 18,000/s: median"), Some(1.39));
+        assert_eq!(theirs("nftables DNAT, 15,900/s: median"), Some(1.24));
+        assert_eq!(theirs("Lockstep, tunnel, 18,000/s: median"), None);
         assert!(
             figure.differs[0].contains("84 and 95 %"),
             "{}",

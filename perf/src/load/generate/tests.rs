@@ -110,6 +110,8 @@ fn every_line_of_the_table_and_every_field_of_the_json_stands_on_the_page() {
     let outcome = Outcome {
         sent: 2,
         unsent: 1,
+        corrupt: Some(1),
+        down: vec!["eth0".to_owned()],
         connections: Some(1),
         disconnected: 1,
         foreign: 1,
@@ -149,10 +151,23 @@ fn what_cannot_be_is_refused_with_what_to_do() {
     let base = "generate --interface eth0 --to 192.0.2.1:80 --packets-per-second 10";
     for (more, says) in [
         ("--packets-per-second 0", "1 at least"),
+        ("--packets-per-second 1000000001", "1,000,000,000 at most"),
         ("--seconds 0", "a day at most"),
         ("--queues 0,1 --cores 2", "one for each queue"),
+        ("--queues 0,1,0", "queue 0 is named twice"),
+        (
+            "--queues 0,1 --sink-interface eth1 --sink-queues 3,3",
+            "--sink-queues names each queue once",
+        ),
+        ("--seconds 0.09", "nothing is due in 0.09 s"),
+        ("--seconds 0.19 --queues 0,1", "of 2 threads"),
+        (
+            "--to [2001:db8::1]:80 --size imix",
+            "--size 84:7,570:4,1518:1",
+        ),
         ("--queues 0,1 --protocol syn", "ethtool -N"),
         ("--search", "--sink-interface"),
+        ("--verify", "--sink-interface"),
         ("--path x", "begins with /"),
         ("--flows 2000000 --protocol rr", "1048576 flows at most"),
         (
@@ -174,6 +189,19 @@ fn what_cannot_be_is_refused_with_what_to_do() {
             .collect();
         let error = parse(&words).unwrap().check().unwrap_err().to_string();
         assert!(error.contains(says), "{more}: {error}");
+    }
+    for (more, limit) in [
+        ("--wait 3600001", "0..=3600000"),
+        ("--wait 18446744073709551615", "0..=3600000"),
+        ("--patience 0", "1..=3600000"),
+        ("--patience 18446744073710", "1..=3600000"),
+    ] {
+        let words: Vec<String> = format!("{base} {more}")
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect();
+        let error = parse(&words).unwrap_err().to_string();
+        assert!(error.contains(limit), "{more}: {error}");
     }
     for ports in ["0-5", "9-8", "x", "1-70000"] {
         assert!(super::ports(ports).is_err(), "{ports}");

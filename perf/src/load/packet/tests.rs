@@ -241,3 +241,42 @@ proptest! {
         read(&packet[..frame.len()], GUE);
     }
 }
+
+#[test]
+fn a_checksum_that_is_wrong_is_found_wherever_it_is() {
+    for v4 in [true, false] {
+        let mut udp = vec![0; 200];
+        write_stamped(&mut udp, &LINK, &ends(v4), &stamp().bytes());
+        write_checksum(&mut udp, &ends(v4));
+        independent(&udp);
+        let mut tcp = vec![0; 200];
+        let segment = Segment {
+            sequence: 1,
+            acknowledgment: 2,
+            flags: TcpFlags::ACK,
+        };
+        let length = write_tcp(&mut tcp, &LINK, &ends(v4), &segment, 1_460, &[7; 31]);
+        tcp.truncate(length);
+        for (says, frame) in [("UDP", udp), ("TCP", tcp)] {
+            assert!(read(&frame, GUE).unwrap().is_sound(), "{says} {v4}");
+            // The sum, the payload's first byte, and its last.
+            let header = ethernet::HEADER_LENGTH + ip_header(v4);
+            let sum = header + if says == "UDP" { 6 } else { 16 };
+            for at in [sum, header + 20, frame.len() - 1] {
+                let mut wrong = frame.clone();
+                wrong[at] ^= 0x10;
+                assert!(!read(&wrong, GUE).unwrap().is_sound(), "{says} {v4} {at}");
+            }
+        }
+        let mut none = vec![0; 200];
+        write_stamped(&mut none, &LINK, &ends(v4), &stamp().bytes());
+        assert!(read(&none, GUE).unwrap().is_sound());
+        let sum = ethernet::HEADER_LENGTH + ip_header(v4) + 6;
+        none[sum..sum + 2].fill(0);
+        assert_eq!(
+            read(&none, GUE).unwrap().is_sound(),
+            v4,
+            "RFC 8200, section 8.1"
+        );
+    }
+}

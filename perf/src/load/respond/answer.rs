@@ -104,6 +104,7 @@ mod tests {
                 destination: at,
             },
             content: Content::Tcp(segment, payload),
+            segment: b"",
         }
     }
 
@@ -187,6 +188,7 @@ mod tests {
                         destination: at,
                     },
                     content: Content::Tcp(send.segment, payload),
+                    segment: b"",
                 };
                 for answer in answer(&packet, &response) {
                     let (segment, data) = match answer {

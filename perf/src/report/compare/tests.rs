@@ -57,10 +57,10 @@ fn every_part_of_the_comparison_has_its_table() {
         "| haproxy | keep-alive | 61,836 | 60,000–62,000 | - | 0.90 linux-forwarding | 3.4 | 21 % | 0 |",
         "| haproxy | rr | 50 % | 10,000 | 90 | 100 | 120 | 110–130 | 200 | 40,000 | 20 to linux-forwarding | 0 % | 1 of 4 |",
         "\nhaproxy at 50 %: 37 of 64 connections could be made",
-        "| packets/s of the engine (tunnel, 64 bytes) to nftables' | ? 1.50 | ≥ 1.50 | not known | the generator could offer no more |",
-        "| p99 at half load (tunnel, requests) over Linux forwarding's, µs | -1,234.50 | ≤ 0.00 | not known | \
+        "| packets/s of the engine (tunnel, 64 bytes), times nftables' | ? 1.50 | ≥ 1.50 | not known | the generator could offer no more |",
+        "| p99 at half load that the engine (tunnel, requests) adds to Linux forwarding's, µs | -1,234.50 | ≤ 0.00 | not known | \
          something stood still in 3 of 4 trials of lockstep-tunnel |",
-        "| the same with packets taken in on the balancer's CPU | - | ≥ 1.50 | not measured |  |",
+        "both taking packets in on their own CPU, µs | - | ≤ 0.00 | not measured |  |",
     ] {
         assert!(text.contains(wanted), "no {wanted} in\n{text}");
     }

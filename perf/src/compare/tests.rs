@@ -1,0 +1,172 @@
+//! What is asked for, and what becomes of it.
+
+use super::*;
+use clap::Parser;
+
+#[derive(Debug, Parser)]
+struct Command {
+    #[command(flatten)]
+    arguments: Arguments,
+}
+
+fn parsed(words: &str) -> Result<Arguments, clap::Error> {
+    let words = ["compare"].into_iter().chain(words.split_whitespace());
+    Command::try_parse_from(words).map(|command| command.arguments)
+}
+
+#[test]
+fn a_case_that_is_not_there_is_refused_with_those_that_are() {
+    let error = parsed("--only lockstep-tunel").expect_err("no such case");
+    let text = error.to_string();
+    assert!(text.contains("lockstep-tunnel"), "{text}");
+    assert!(parsed("--parts nothing").is_err());
+}
+
+#[test]
+fn one_cpu_for_both_is_refused() {
+    let same = parsed("--generator-cpu 0 --balancer-cpu 0").expect("it parses");
+    assert!(cpus(&same).is_err());
+    let nowhere = parsed("--balancer-cpu 5000").expect("it parses");
+    let error = cpus(&nowhere).expect_err("no such CPU").to_string();
+    assert!(
+        error.contains("5000") || error.contains("two CPUs"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_quick_run_is_one_round_of_all_parts() {
+    let arguments = parsed("--quick --rounds 5").expect("it parses");
+    let cpus = Cpus {
+        generator: 0,
+        balancer: 1,
+    };
+    let comparison = Comparison::new(&arguments, cpus);
+    assert_eq!(comparison.rounds(), 1);
+    assert_eq!(comparison.cases, Case::USUAL);
+    assert!(comparison.has(Part::Latency) && comparison.has(Part::Streams));
+    let arguments = parsed("--parts packets --only haproxy").expect("it parses");
+    let comparison = Comparison::new(&arguments, cpus);
+    assert_eq!((comparison.rounds(), comparison.cases.len()), (3, 1));
+    assert!(!comparison.has(Part::Latency));
+}
+
+#[test]
+fn a_run_that_would_measure_nothing_is_refused() {
+    let cpus = Cpus {
+        generator: 0,
+        balancer: 1,
+    };
+    for (words, refused) in [
+        ("", None),
+        ("--parts packets,latency", None),
+        ("--only haproxy --parts streams", None),
+        ("--parts latency", Some("--parts packets,latency")),
+        (
+            "--only haproxy --parts packets",
+            Some("none of these cases"),
+        ),
+        (
+            "--only nftables-dnat-one-cpu --parts requests,streams,latency",
+            Some("none of these cases"),
+        ),
+    ] {
+        let arguments = parsed(words).expect("it parses");
+        let outcome = Comparison::new(&arguments, cpus).has_something();
+        match (outcome, refused) {
+            (Ok(()), None) => (),
+            (Err(error), Some(wanted)) => {
+                assert!(error.to_string().contains(wanted), "{words}: {error}");
+            }
+            (outcome, _) => panic!("{words}: {outcome:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_about_to_happen_is_told() {
+    let cpus = Cpus {
+        generator: 0,
+        balancer: 1,
+    };
+    for (words, plan) in [
+        (
+            "",
+            "12 cases, 3 rounds: what each carries at most, and then their latency as often",
+        ),
+        (
+            "--quick --only haproxy --parts requests",
+            "1 case, 1 round (a short run): what each carries at most",
+        ),
+    ] {
+        let arguments = parsed(words).expect("it parses");
+        assert_eq!(Comparison::new(&arguments, cpus).plan(), plan);
+    }
+}
+
+#[test]
+fn what_the_cases_need_is_known_before_they_are_measured() {
+    let cpus = Cpus {
+        generator: 0,
+        balancer: 1,
+    };
+    let of = |words: &str| {
+        let arguments = parsed(words).expect("it parses");
+        Comparison::new(&arguments, cpus).programs()
+    };
+    let all = of("");
+    assert!(
+        ["haproxy", "nginx", "wrk", "lockstep-engine", "ip"].map(|p| all.contains(p)) == [true; 5]
+    );
+    let one = of("--only haproxy --parts requests");
+    assert!(one.contains("haproxy") && one.contains("wrk") && !one.contains("lockstep"));
+    let packets = of("--only lockstep-tunnel --parts packets");
+    assert!(packets.contains("lockstep") && !packets.contains("wrk"));
+}
+
+#[test]
+fn a_round_that_fails_is_in_the_results_and_the_others_count() {
+    let arguments = parsed("--rounds 3").expect("it parses");
+    let cpus = Cpus {
+        generator: 0,
+        balancer: 1,
+    };
+    let mut comparison = Comparison::new(&arguments, cpus);
+    let part = failed::Part::Requests;
+    let kept = comparison.heeded(Case::Haproxy, part, 1, Ok(vec![7]));
+    assert_eq!(kept, [7]);
+    let error = anyhow::anyhow!("connection refused").context("no request is answered");
+    let none: Vec<u8> = comparison.heeded(Case::Haproxy, part, 2, Err(error));
+    assert!(none.is_empty());
+    let json = serde_json::to_value(comparison.results(Machine::default())).expect("JSON");
+    let expected = serde_json::json!([{"case": "haproxy", "part": "requests", "round": 2,
+        "error": "no request is answered: connection refused"}]);
+    assert_eq!(json["failed"], expected);
+}
+
+#[test]
+fn every_other_round_goes_backwards() {
+    let cases = [Case::Haproxy, Case::NginxStream, Case::LockstepNat];
+    assert_eq!(in_turns(&cases, 0), cases);
+    let mut backwards = cases;
+    backwards.reverse();
+    assert_eq!(in_turns(&cases, 1), backwards);
+    assert_eq!(in_turns(&cases, 2), cases);
+}
+
+#[test]
+fn usual_cases_are_named_once_and_say_what_is_not_the_same() {
+    let mut names: Vec<&str> = Case::USUAL.map(Case::name).to_vec();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), Case::USUAL.len());
+    for case in Case::value_variants() {
+        let value = case.to_possible_value();
+        assert_eq!(
+            value.as_ref().map(|value| value.get_name()),
+            Some(case.name())
+        );
+        assert!(case.differs().ends_with('.'), "{case}");
+        assert!(case.has_udp() || case.has_tcp(), "{case}");
+    }
+}
