@@ -28,7 +28,7 @@ mod whole;
 
 pub use failed::Row;
 pub use figures::figures;
-pub use goals::{Goal, Outcome, goals, in_percent};
+pub use goals::{Goal, Outcome, Side, download, goals, in_percent};
 pub use ratio::held;
 pub use results::{Latency, LatencyLoad, PacketLoad, Packets, Requests, Results};
 

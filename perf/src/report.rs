@@ -70,7 +70,7 @@ fn quick(results: &Path) -> anyhow::Result<()> {
     let page = directory.join("experiments.md");
     let mut text = chapter::page(&figures, &figures::origins(results)?);
     if results.join(COMPARISON).exists() {
-        compare::tables(&mut text, &read(results, COMPARISON)?);
+        compare::tables(&mut text, &read(results, COMPARISON)?, Vec::new());
     }
     std::fs::write(&page, text)?;
     println!("written to {}", page.display());
@@ -143,11 +143,12 @@ fn tables(root: &Path) -> anyhow::Result<String> {
             ]
         }),
     );
-    compare::tables(&mut text, &read(&root.join(RESULTS), COMPARISON)?);
+    let (lab, replicated) = rows(root, "replicate.json")?;
+    let goals = vec![replicate::download(&replicated)];
+    compare::tables(&mut text, &read(&root.join(RESULTS), COMPARISON)?, goals);
     let (file, session) = rows(root, "session.json")?;
     replicate::alone(&mut text, &file, &session);
-    let (file, replicated) = rows(root, "replicate.json")?;
-    replicate::tables(&mut text, &file, &replicated);
+    replicate::tables(&mut text, &lab, &replicated);
     text.push('\n');
     Ok(text)
 }

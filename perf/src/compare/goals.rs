@@ -21,7 +21,9 @@ pub struct Goal {
     pub at_least: bool,
     /// What came of it.
     pub outcome: Outcome,
-    /// What keeps it from counting, or from being known. Empty where there is no such thing.
+    /// How far that says something of the peer: it may not have been at its limit.
+    pub qualified: Option<String>,
+    /// What both took for it. Also what keeps it from counting, or from being known. Empty where there is no such thing.
     pub notes: Vec<String>,
 }
 
@@ -59,6 +61,54 @@ struct Figure {
     faults: Vec<String>,
     /// What makes it say nothing.
     doubts: Vec<String>,
+    /// What of it is not the peer's doing.
+    qualified: Option<String>,
+    /// What is to be held beside it.
+    beside: Vec<String>,
+}
+
+/// A peer whose CPU is less busy than this carries what the endpoints do, and says nothing of how much it could.
+const AT_ITS_LIMIT: f64 = 0.95;
+
+/// A side of a goal about two balancers.
+#[derive(Debug, Clone, Copy)]
+pub struct Side {
+    /// What it carried.
+    pub rate: f64,
+    /// The share of the time for which its CPU was not idle.
+    pub busy: f64,
+    /// The CPU time that it took for what is counted.
+    pub cpu: Option<f64>,
+}
+
+/// What both sides took, in seconds for such a unit, and whether the peer was at its limit.
+fn held_beside(ours: Side, peer: Side, name: &str, unit: &str) -> (Option<String>, Vec<String>) {
+    let qualified = (peer.busy < AT_ITS_LIMIT).then(|| {
+        let percent = peer.busy * 100.0;
+        format!("{name}'s CPU was {percent:.0} % busy: what the endpoints carry")
+    });
+    let both = ours.cpu.zip(peer.cpu).map(|(ours, theirs)| {
+        let [ours, theirs] = [ours, theirs].map(|cpu| decimals(cpu, 2));
+        format!("CPU s/{unit}: {ours}, {name}'s {theirs}")
+    });
+    (qualified, both.into_iter().collect())
+}
+
+/// Bytes of a download, to HAProxy's: they are measured apart from the comparison.
+pub fn download(sides: Option<(Side, Side)>) -> Goal {
+    let figure = sides.map(|(ours, theirs)| {
+        let (qualified, beside) = held_beside(ours, theirs, "haproxy", "GB");
+        Figure {
+            value: rounded(ours.rate / theirs.rate, 2),
+            bound: Bound::Exact,
+            faults: Vec::new(),
+            doubts: Vec::new(),
+            qualified,
+            beside,
+        }
+    });
+    let goal = "Gbit/s of a download that is replicated to one replica, times HAProxy's";
+    judged(goal, figure, 0.9, true)
 }
 
 /// All goals.
@@ -71,7 +121,7 @@ pub fn goals(results: &Results) -> Vec<Goal> {
             true,
         ),
         (
-            "packets/s of the engine (tunnel, 64 bytes) that takes packets in on its own CPU, times those of nftables that does so, too",
+            "packets/s of the engine (tunnel, 64 bytes) whose packets are taken in on its own CPU, times those of nftables whose are, too",
             smallest(results, Case::LockstepTunnelOneCpu),
             1.5,
             true,
@@ -89,7 +139,7 @@ pub fn goals(results: &Results) -> Vec<Goal> {
             false,
         ),
         (
-            "p99 at half load that the engine (tunnel, datagrams) adds to Linux forwarding's, both taking packets in on their own CPU, µs",
+            "p99 at half load that the engine (tunnel, datagrams) adds to Linux forwarding's, packets of both taken in on their own CPU, µs",
             half_load(results, Case::LockstepTunnelOneCpu, LatencyLoad::Udp),
             0.0,
             false,
@@ -119,12 +169,14 @@ pub fn goals(results: &Results) -> Vec<Goal> {
 }
 
 fn judged(goal: &'static str, figure: Option<Figure>, wanted: f64, at_least: bool) -> Goal {
-    let (measured, outcome, notes) = match figure {
-        None => (None, Outcome::NotMeasured, Vec::new()),
-        Some(figure) => {
+    let (measured, outcome, qualified, notes) = match figure {
+        None => (None, Outcome::NotMeasured, None, Vec::new()),
+        Some(mut figure) => {
             let measured = Some((figure.value, figure.bound));
+            let qualified = figure.qualified.take();
+            let beside = std::mem::take(&mut figure.beside);
             let (outcome, notes) = came_of(figure, wanted, at_least);
-            (measured, outcome, notes)
+            (measured, outcome, qualified, [beside, notes].concat())
         }
     };
     Goal {
@@ -133,6 +185,7 @@ fn judged(goal: &'static str, figure: Option<Figure>, wanted: f64, at_least: boo
         wanted,
         at_least,
         outcome,
+        qualified,
         notes,
     }
 }
@@ -143,6 +196,7 @@ fn came_of(figure: Figure, wanted: f64, at_least: bool) -> (Outcome, Vec<String>
         bound,
         faults,
         mut doubts,
+        ..
     } = figure;
     let reaches = match at_least {
         true => value >= wanted,
@@ -172,6 +226,18 @@ fn lacking<R: Row>(results: &Results, rows: &[&R]) -> Vec<String> {
     rows.iter().filter_map(lacks).collect()
 }
 
+/// Cases that were something else in that run than they are now: what is asked for was not measured.
+fn redefined(results: &Results, case: Case) -> Option<String> {
+    let told = results
+        .cases
+        .iter()
+        .find(|about| about.case == case.name())?;
+    (told.about != case.about()).then(|| {
+        let then = told.about.trim_end_matches('.');
+        format!("{case} was another case in this run ({then})")
+    })
+}
+
 /// Packets of the smallest size, to nftables'.
 fn smallest(results: &Results, case: Case) -> Option<Figure> {
     let of = |case: &str| {
@@ -181,7 +247,9 @@ fn smallest(results: &Results, case: Case) -> Option<Figure> {
     let ours = of(case.name())?;
     let ratio = ours.to_nftables.as_ref()?;
     let both: Vec<&Packets> = [Some(ours), of(&ratio.to)].into_iter().flatten().collect();
-    Some(of_ratio(ratio, Vec::new(), lacking(results, &both)))
+    let doubts = redefined(results, case).into_iter();
+    let doubts = doubts.chain(lacking(results, &both)).collect();
+    Some(of_ratio(ratio, Vec::new(), doubts))
 }
 
 fn of_ratio(ratio: &Ratio, faults: Vec<String>, doubts: Vec<String>) -> Figure {
@@ -190,6 +258,8 @@ fn of_ratio(ratio: &Ratio, faults: Vec<String>, doubts: Vec<String>) -> Figure {
         bound: ratio.bound,
         faults,
         doubts,
+        qualified: None,
+        beside: Vec::new(),
     }
 }
 
@@ -220,7 +290,12 @@ fn half_load(results: &Results, case: Case, load: LatencyLoad) -> Option<Figure>
         faults: lost
             .map(|row| format!("{} lost {}", row.case, in_percent(row.lost)))
             .collect(),
-        doubts: stood_still.chain(lacking(results, &both)).collect(),
+        doubts: (redefined(results, case).into_iter())
+            .chain(stood_still)
+            .chain(lacking(results, &both))
+            .collect(),
+        qualified: None,
+        beside: Vec::new(),
     })
 }
 
@@ -234,7 +309,17 @@ fn replication(results: &Results) -> Option<Figure> {
     let failed = both.into_iter().filter(|row| row.errors > 0);
     let faults = failed.map(|row| format!("{} of {} failed", grouped(row.errors), row.case));
     let ratio = both[0].to_haproxy.as_ref()?;
-    Some(of_ratio(ratio, faults.collect(), lacking(results, &both)))
+    let [ours, theirs] = both.map(|row| Side {
+        rate: row.requests_per_second,
+        busy: row.balancer_cpu,
+        cpu: Some(row.cpu_s_per_million_requests),
+    });
+    let (qualified, beside) = held_beside(ours, theirs, Case::Haproxy.name(), "million requests");
+    Some(Figure {
+        qualified,
+        beside,
+        ..of_ratio(ratio, faults.collect(), lacking(results, &both))
+    })
 }
 
 /// Bytes of an upload, to HAProxy's.
@@ -246,12 +331,22 @@ fn upload(results: &Results) -> Option<Figure> {
             .find(|r| r.case == case.name() && r.load == PacketLoad::TcpStream && r.bytes == UPLOAD)
     };
     let both = [of(Case::LockstepReplicate)?, of(Case::Haproxy)?];
-    let [ours, theirs] = both.map(|row| row.payload_gbit_per_second);
+    let side = |row: &Packets| {
+        Some(Side {
+            rate: row.payload_gbit_per_second?,
+            busy: row.balancer_cpu,
+            cpu: row.cpu_s_per_million_packets,
+        })
+    };
+    let (ours, theirs) = (side(both[0])?, side(both[1])?);
+    let (qualified, beside) = held_beside(ours, theirs, Case::Haproxy.name(), "million packets");
     Some(Figure {
-        value: rounded(ours? / theirs?, 2),
+        value: rounded(ours.rate / theirs.rate, 2),
         bound: Bound::Exact,
         faults: Vec::new(),
         doubts: lacking(results, &both),
+        qualified,
+        beside,
     })
 }
 

@@ -113,7 +113,8 @@ fn told(goal: &Goal) -> String {
         Outcome::NotMeasured => "not measured",
     };
     let side = if goal.at_least { "at least" } else { "at most" };
-    let notes: Vec<String> = goal.notes.iter().map(|note| format!("; {note}")).collect();
+    let notes = goal.qualified.iter().chain(&goal.notes);
+    let notes: Vec<String> = notes.map(|note| format!("; {note}")).collect();
     let figure = match goal.measured {
         Some(_) => format!("{}, ", goal.figure()),
         None => String::new(),

@@ -8,8 +8,8 @@ use crate::compare::{
 use crate::figure::SHORT_RUN;
 use crate::written::{grouped, thousands};
 
-/// All of them.
-pub fn tables(text: &mut String, results: &Results) {
+/// All of them, and goals of what is measured apart.
+pub fn tables(text: &mut String, results: &Results, more: Vec<Goal>) {
     text.push_str(
         "\nBeside nftables, HAProxy, nginx and the kernel (`perf/results/compare.json`):\n\n",
     );
@@ -44,7 +44,7 @@ pub fn tables(text: &mut String, results: &Results) {
     if results.quick {
         text.push_str("**Of a short run: nothing is judged by it.**\n\n");
     }
-    goals_of(text, &goals(results));
+    goals_of(text, &[goals(results), more].concat());
 }
 
 fn cases(text: &mut String, results: &Results) {
@@ -224,6 +224,10 @@ fn goals_of(text: &mut String, goals: &[Goal]) {
             Outcome::Missed => "no",
             Outcome::NotKnown => "not known",
             Outcome::NotMeasured => "not measured",
+        };
+        let met = match &goal.qualified {
+            Some(how) => format!("{met}; {how}"),
+            None => met.to_owned(),
         };
         text.push_str(&format!(
             "| {} | {} | {side} {:.2} | {met} | {} |\n",

@@ -30,7 +30,8 @@ const SHOWN: [&[&str]; 3] = [
     ],
 ];
 
-/// The pictures of the front page.
+/// The pictures of the front page, each with the first of what differs from theirs: rates that were made small to fit a
+/// machine would be taken for the most that it carries.
 pub fn plots(figures: &[Figure]) -> String {
     let find = |id: &&str| {
         figures
@@ -46,11 +47,19 @@ pub fn plots(figures: &[Figure]) -> String {
             text,
             "[![{title}](docs/src/figures/{file})](docs/src/experiments.md)\n"
         );
+        // Cases of the comparison differ from one another, not from somebody's hardware.
+        if let Some(sentence) = (figure.differs.first()).filter(|_| !is_of_comparison(figure)) {
+            let _ = writeln!(text, "{}\n", sentence.trim());
+        }
     }
     if text.is_empty() {
         text.push_str("Nothing is measured yet: `make compare` and `make experiments` do it.\n\n");
     }
     text
+}
+
+fn is_of_comparison(figure: &Figure) -> bool {
+    figure.id.starts_with("compare-")
 }
 
 /// The page that leads to all of them.
@@ -95,7 +104,7 @@ mod tests {
         let mut figures: Vec<Figure> = ids.map(|id| figure(id, false)).into();
         figures.push(figure("003-4.13", true));
         let text = plots(&figures);
-        let shown: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
+        let shown: Vec<&str> = text.lines().filter(|line| line.contains("![")).collect();
         assert_eq!(shown.len(), 3, "{text}");
         for (line, id) in shown.iter().zip(ids) {
             assert!(
@@ -104,5 +113,18 @@ mod tests {
             );
         }
         assert!(plots(&[]).contains("make compare"));
+    }
+
+    #[test]
+    fn what_differs_most_stands_under_the_picture_but_for_those_of_the_comparison() {
+        let figure = |id: &str| Figure {
+            id: id.to_owned(),
+            differs: vec!["Each is sent little.".to_owned(), "More.".to_owned()],
+            ..sample(Kind::Bars)
+        };
+        let text = plots(&[figure("003-4.13")]);
+        assert!(text.ends_with(")\n\nEach is sent little.\n\n"), "{text}");
+        let text = plots(&[figure("compare-packets-64")]);
+        assert!(!text.contains("Each is sent"), "{text}");
     }
 }

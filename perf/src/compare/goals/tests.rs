@@ -4,7 +4,7 @@
 
 use super::super::failed::{Failed, Part};
 use super::super::requests::Trial;
-use super::super::results::{LatencyRound, Measured, PacketRound, Share, note};
+use super::super::results::{About, LatencyRound, Measured, PacketRound, Share, note};
 use super::*;
 
 fn carried(rate: f64) -> PacketRound {
@@ -93,6 +93,8 @@ fn reached(bound: Bound, wanted: f64, at_least: bool) -> Outcome {
         bound,
         faults: Vec::new(),
         doubts: Vec::new(),
+        qualified: None,
+        beside: Vec::new(),
     };
     let goal = judged("a goal", Some(figure), wanted, at_least);
     assert_eq!(goal.notes.is_empty(), goal.outcome != Outcome::NotKnown);
@@ -157,8 +159,42 @@ fn requests_with_errors_reach_nothing_however_many_they_are() {
         }
         let goals = of(&measured);
         assert_eq!((value(&goals[0]), goals[0].outcome), (2.0, outcome));
-        assert_eq!(goals[0].notes, notes);
+        assert_eq!(
+            goals[0].notes[0],
+            "CPU s/million requests: 1.00, haproxy's 1.00"
+        );
+        assert_eq!(goals[0].notes[1..], notes);
+        assert_eq!(goals[0].qualified, None);
     }
+}
+
+#[test]
+fn a_rate_of_a_peer_that_is_not_at_its_limit_is_said_to_be_the_endpoints() {
+    let mut measured = Measured::default();
+    for (case, rate, busy, cpu) in [
+        (Case::LockstepReplicate, 91.0, 0.92, 19.5),
+        (Case::Haproxy, 100.0, 0.24, 4.7),
+    ] {
+        let trial = Trial {
+            balancer_cpu: busy,
+            cpu_s_per_million_requests: cpu,
+            ..answered(rate, 0)
+        };
+        note(&mut measured.requests, case, Load::KeepAlive, trial);
+        let round = PacketRound {
+            balancer_cpu: busy,
+            ..carried(rate)
+        };
+        let key = (PacketLoad::TcpStream, UPLOAD);
+        note(&mut measured.packets, case, key, round);
+    }
+    let said = "haproxy's CPU was 24 % busy: what the endpoints carry";
+    for goal in of(&measured) {
+        assert_eq!((value(&goal), goal.outcome), (0.91, Outcome::Met));
+        assert_eq!(goal.qualified.as_deref(), Some(said));
+    }
+    let notes = &of(&measured)[0].notes;
+    assert_eq!(notes, &["CPU s/million requests: 19.50, haproxy's 4.70"]);
 }
 
 #[test]
@@ -254,6 +290,28 @@ fn a_figure_that_lacks_a_round_on_either_side_is_not_known() {
     let goal = goals(&results).remove(0);
     assert_eq!(goal.outcome, Outcome::NotKnown);
     assert_eq!(goal.notes, ["2 of 3 rounds of nftables-dnat"]);
+}
+
+#[test]
+fn a_case_that_was_something_else_in_that_run_is_not_judged() {
+    let measured = packets(&[
+        (Case::LockstepTunnelOneCpu, PacketLoad::Udp, 64, 200.0),
+        (Case::NftablesDnatOneCpu, PacketLoad::Udp, 64, 100.0),
+    ]);
+    let mut results = results(&measured);
+    let with = |results: &Results| goals(results).remove(1);
+    let about = |about: &str| About {
+        case: Case::LockstepTunnelOneCpu.name().to_owned(),
+        about: about.to_owned(),
+        differs: String::new(),
+    };
+    results.cases = vec![about(Case::LockstepTunnelOneCpu.about())];
+    assert_eq!(with(&results).outcome, Outcome::Met);
+    results.cases = vec![about("Its worker takes packets in.")];
+    let goal = with(&results);
+    assert_eq!(goal.outcome, Outcome::NotKnown);
+    let said = "lockstep-tunnel-one-cpu was another case in this run (Its worker takes packets in)";
+    assert_eq!(goal.notes, [said]);
 }
 
 #[test]
