@@ -4,7 +4,8 @@
 use anyhow::{Context, Result};
 use lockstep_tests::lab::interrupted;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -13,10 +14,15 @@ const RUNTIME: &str = "/proc/sys/kernel/sched_rt_runtime_us";
 /// Where debugfs usually is.
 const DEBUG: &str = "/sys/kernel/debug";
 
+/// What was changed in which files, a line each: who is killed cannot put it back, and the next one does.
+const CHANGES: &str = "/run/lockstep-perf.changes";
+
 /// What is changed, to be put back, the last first.
 static CHANGED: Mutex<Vec<Change>> = Mutex::new(Vec::new());
 
 enum Change {
+    /// Lines in the file of changes.
+    Noted(PathBuf),
     /// A file, and what it had.
     File(PathBuf, String),
     /// A debugfs that was not mounted before.
@@ -50,13 +56,16 @@ impl Drop for WholeCpus {
 }
 
 fn take(cpus: &[usize]) -> Result<()> {
-    set(Path::new(RUNTIME), "-1")?;
-    let debug = debugfs()?;
+    let changes = Path::new(CHANGES);
+    let debug = debugfs();
+    put_back_from(changes, debug.as_deref().unwrap_or(Path::new(DEBUG)));
+    set(Path::new(RUNTIME), "-1", changes)?;
+    let debug = debug?;
     for cpu in cpus {
         let server = debug.join(format!("sched/fair_server/cpu{cpu}/runtime"));
         // Linux 6.12 and later; before, the first switch is all there is.
         if server.exists() {
-            set(&server, "0")?;
+            set(&server, "0", changes)?;
         }
     }
     Ok(())
@@ -80,12 +89,43 @@ fn debugfs() -> Result<PathBuf> {
     Ok(place)
 }
 
-fn set(file: &Path, value: &str) -> Result<()> {
+fn set(file: &Path, value: &str, changes: &Path) -> Result<()> {
     let before = fs::read_to_string(file);
     let before = before.with_context(|| format!("cannot read {}", file.display()))?;
+    let before = before.trim().to_owned();
+    let noted = OpenOptions::new().create(true).append(true).open(changes);
+    noted
+        .and_then(|mut noted| writeln!(noted, "{before} {}", file.display()))
+        .with_context(|| format!("cannot write {}", changes.display()))?;
+    note(Change::Noted(changes.to_owned()));
     fs::write(file, value).with_context(|| format!("cannot write {}", file.display()))?;
-    note(Change::File(file.to_owned(), before.trim().to_owned()));
+    note(Change::File(file.to_owned(), before));
     Ok(())
+}
+
+/// What one that was killed has left. The first line of each file, put back last, is of before it.
+fn put_back_from(changes: &Path, debug: &Path) {
+    let left = fs::read_to_string(changes).unwrap_or_default();
+    for (before, file) in left.lines().rev().filter_map(|line| line.split_once(' ')) {
+        let mut file = PathBuf::from(file);
+        // A debugfs that was mounted for it may be gone, and has to go.
+        if let Some((place, inside)) = file.to_str().and_then(|file| file.split_once("/sched/")) {
+            let (place, inside) = (PathBuf::from(place), debug.join("sched").join(inside));
+            if place != debug && place.starts_with(std::env::temp_dir()) {
+                let _ = umount2(&place, MntFlags::MNT_DETACH);
+                let _ = fs::remove_dir(&place);
+            }
+            file = inside;
+        }
+        match fs::write(&file, before) {
+            Ok(()) => eprintln!(
+                "{} is {before} again: a measurement was killed before it could put it back",
+                file.display()
+            ),
+            Err(error) => eprintln!("cannot put {} back: {error}", file.display()),
+        }
+    }
+    let _ = fs::remove_file(changes);
 }
 
 fn note(change: Change) {
@@ -98,11 +138,17 @@ pub fn put_back() {
     while let Some(change) = changed.pop() {
         let done = match &change {
             Change::File(file, before) => fs::write(file, before),
+            // The first one removes it.
+            Change::Noted(changes) => {
+                let _ = fs::remove_file(changes);
+                Ok(())
+            }
             Change::Mount(place) => umount2(place, MntFlags::MNT_DETACH)
                 .map_err(Into::into)
                 .and_then(|()| fs::remove_dir(place)),
         };
-        if let (Err(error), Change::File(path, _) | Change::Mount(path)) = (done, &change) {
+        let (Change::File(path, _) | Change::Mount(path) | Change::Noted(path)) = &change;
+        if let Err(error) = done {
             eprintln!("cannot put {} back as it was: {error}", path.display());
         }
     }
@@ -121,18 +167,47 @@ mod tests {
         let (one, two) = (of("one"), of("two"));
         fs::write(&one, "950000\n").unwrap();
         fs::write(&two, "50000000\n").unwrap();
-        set(&one, "-1").unwrap();
-        set(&two, "0").unwrap();
-        set(&one, "7").unwrap();
-        let missing = set(&of("three"), "1").unwrap_err();
+        let changes = of("changes");
+        set(&one, "-1", &changes).unwrap();
+        set(&two, "0", &changes).unwrap();
+        set(&one, "7", &changes).unwrap();
+        let missing = set(&of("three"), "1", &changes).unwrap_err();
         assert!(missing.to_string().contains("three"), "{missing}");
         assert_eq!(fs::read_to_string(&one).unwrap(), "7");
         put_back();
         assert_eq!(fs::read_to_string(&one).unwrap(), "950000");
         assert_eq!(fs::read_to_string(&two).unwrap(), "50000000");
+        assert!(!changes.exists());
         // Only once.
         fs::write(&one, "1").unwrap();
         put_back();
         assert_eq!(fs::read_to_string(&one).unwrap(), "1");
+    }
+    #[test]
+    fn what_a_killed_one_has_left_is_put_back_by_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let of = |name: &str| directory.path().join(name);
+        let (plain, gone, debug) = (of("plain"), of("gone"), of("debug"));
+        let server = "sched/fair_server/cpu1/runtime";
+        for root in [&gone, &debug] {
+            fs::create_dir_all(root.join("sched/fair_server/cpu1")).unwrap();
+            fs::write(root.join(server), "50000000\n").unwrap();
+        }
+        fs::write(&plain, "950000\n").unwrap();
+        let changes = of("changes");
+        set(&plain, "-1", &changes).unwrap();
+        set(&gone.join(server), "0", &changes).unwrap();
+        // A second one that did not look.
+        set(&plain, "-1", &changes).unwrap();
+        // Killed: nobody has it in mind any more, and its debugfs is not mounted.
+        CHANGED.lock().unwrap().clear();
+        fs::write(debug.join(server), "0").unwrap();
+
+        put_back_from(&changes, &debug);
+        assert_eq!(fs::read_to_string(&plain).unwrap(), "950000");
+        assert_eq!(fs::read_to_string(debug.join(server)).unwrap(), "50000000");
+        assert!(!changes.exists());
+        // Nothing is left: nothing is done.
+        put_back_from(&changes, &debug);
     }
 }
