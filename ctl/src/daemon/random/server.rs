@@ -80,6 +80,8 @@ async fn serve(
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_buf_size(MAX_HEAD)
+        // A client that says that it has no more to ask (`nc -N`) waits for its answer all the same.
+        .half_close(true)
         .serve_connection(TokioIo::new(stream), answer);
     let mut connection = pin!(connection);
     // Whatever ends a connection is the client's own matter.
