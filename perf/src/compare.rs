@@ -373,6 +373,10 @@ impl<'a> Comparison<'a> {
                 true => 0.5,
                 false => 0.8,
             },
+            trials: match self.arguments.results.quick {
+                true => 1,
+                false => 3,
+            },
             flows: self.arguments.flows,
             connections: self.arguments.connections,
             verbose: self.arguments.verbose,

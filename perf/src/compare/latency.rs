@@ -26,6 +26,8 @@ const BYTES: usize = 64;
 pub struct Settings {
     /// Of each trial.
     pub seconds: f64,
+    /// At each rate, one after the other: short ones, since a few pauses of the machine are the p99 of one.
+    pub trials: usize,
     /// Of datagrams.
     pub flows: u32,
     /// Of requests.
@@ -105,7 +107,7 @@ fn at_each(
     }
     for &(share, rate) in rates {
         scenario.load.packets_per_second = rate;
-        let made = trials(|| {
+        let made = trials(settings.trials, || {
             let outcome = load::run_child(&scenario)?;
             let round = round(&outcome).with_context(|| format!("{} a second", grouped(rate)))?;
             if settings.verbose {
@@ -118,15 +120,23 @@ fn at_each(
     Ok(rounds)
 }
 
-/// How often a trial is made again in which something stood still.
+/// How many trials more there are at most where something stood still.
 const AGAIN: usize = 2;
 
-/// A trial; where something stood still in it, another one, and all of them count: one that is picked
-/// from them would hide what the case itself may have done.
-fn trials(mut trial: impl FnMut() -> Result<LatencyRound>) -> Result<Vec<LatencyRound>> {
-    let mut made = vec![trial()?];
-    while made.len() <= AGAIN && made.last().is_some_and(LatencyRound::stalled) {
-        made.push(trial()?);
+/// So many trials, and another one for each in which something stood still. All of them count: one that
+/// is picked from them would hide what the case itself may have done.
+fn trials(
+    count: usize,
+    mut trial: impl FnMut() -> Result<LatencyRound>,
+) -> Result<Vec<LatencyRound>> {
+    let mut made = Vec::new();
+    let mut wanted = count;
+    while made.len() < wanted {
+        let round = trial()?;
+        if round.stalled() {
+            wanted = (wanted + 1).min(count + AGAIN);
+        }
+        made.push(round);
     }
     Ok(made)
 }
@@ -160,9 +170,9 @@ mod tests {
 
     use super::*;
 
-    fn longest(of_each: &[f64]) -> Vec<f64> {
+    fn longest(count: usize, of_each: &[f64]) -> Vec<f64> {
         let mut of_each = of_each.iter();
-        let made = trials(|| {
+        let made = trials(count, || {
             Ok(LatencyRound {
                 per_second: 1.0,
                 p50_us: 1.0,
@@ -180,9 +190,13 @@ mod tests {
 
     #[test]
     fn a_trial_in_which_something_stood_still_is_made_again_twice_at_most_and_counts() {
-        assert_eq!(longest(&[100.0]), [100.0]);
-        assert_eq!(longest(&[50_000.0, 200.0]), [50_000.0, 200.0]);
+        assert_eq!(longest(1, &[100.0]), [100.0]);
+        assert_eq!(longest(1, &[50_000.0, 200.0]), [50_000.0, 200.0]);
         let all = [50_000.0, 40_000.0, 60_000.0];
-        assert_eq!(longest(&all), all);
+        assert_eq!(longest(1, &all), all);
+        let later = [100.0, 50_000.0, 300.0, 40.0];
+        assert_eq!(longest(3, &later), later);
+        let all = [50_000.0; 5];
+        assert_eq!(longest(3, &all), all);
     }
 }
