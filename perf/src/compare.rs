@@ -16,6 +16,8 @@ mod caveats;
 mod engine;
 mod failed;
 mod figures;
+#[cfg(test)]
+mod fixtures;
 mod goals;
 mod latency;
 mod packets;

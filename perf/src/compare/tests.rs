@@ -3,6 +3,11 @@
 use super::*;
 use clap::Parser;
 
+const CPUS: Cpus = Cpus {
+    generator: 0,
+    balancer: 1,
+};
+
 #[derive(Debug, Parser)]
 struct Command {
     #[command(flatten)]
@@ -37,26 +42,18 @@ fn one_cpu_for_both_is_refused() {
 #[test]
 fn a_quick_run_is_one_round_of_all_parts() {
     let arguments = parsed("--quick --rounds 5").expect("it parses");
-    let cpus = Cpus {
-        generator: 0,
-        balancer: 1,
-    };
-    let comparison = Comparison::new(&arguments, cpus);
+    let comparison = Comparison::new(&arguments, CPUS);
     assert_eq!(comparison.rounds(), 1);
     assert_eq!(comparison.cases, Case::USUAL);
     assert!(comparison.has(Part::Latency) && comparison.has(Part::Streams));
     let arguments = parsed("--parts packets --only haproxy").expect("it parses");
-    let comparison = Comparison::new(&arguments, cpus);
+    let comparison = Comparison::new(&arguments, CPUS);
     assert_eq!((comparison.rounds(), comparison.cases.len()), (3, 1));
     assert!(!comparison.has(Part::Latency));
 }
 
 #[test]
 fn a_run_that_would_measure_nothing_is_refused() {
-    let cpus = Cpus {
-        generator: 0,
-        balancer: 1,
-    };
     for (words, refused) in [
         ("", None),
         ("--parts packets,latency", None),
@@ -72,7 +69,7 @@ fn a_run_that_would_measure_nothing_is_refused() {
         ),
     ] {
         let arguments = parsed(words).expect("it parses");
-        let outcome = Comparison::new(&arguments, cpus).has_something();
+        let outcome = Comparison::new(&arguments, CPUS).has_something();
         match (outcome, refused) {
             (Ok(()), None) => (),
             (Err(error), Some(wanted)) => {
@@ -85,10 +82,6 @@ fn a_run_that_would_measure_nothing_is_refused() {
 
 #[test]
 fn what_is_about_to_happen_is_told() {
-    let cpus = Cpus {
-        generator: 0,
-        balancer: 1,
-    };
     for (words, plan) in [
         (
             "",
@@ -100,19 +93,15 @@ fn what_is_about_to_happen_is_told() {
         ),
     ] {
         let arguments = parsed(words).expect("it parses");
-        assert_eq!(Comparison::new(&arguments, cpus).plan(), plan);
+        assert_eq!(Comparison::new(&arguments, CPUS).plan(), plan);
     }
 }
 
 #[test]
 fn what_the_cases_need_is_known_before_they_are_measured() {
-    let cpus = Cpus {
-        generator: 0,
-        balancer: 1,
-    };
     let of = |words: &str| {
         let arguments = parsed(words).expect("it parses");
-        Comparison::new(&arguments, cpus).programs()
+        Comparison::new(&arguments, CPUS).programs()
     };
     let all = of("");
     assert!(
@@ -127,11 +116,7 @@ fn what_the_cases_need_is_known_before_they_are_measured() {
 #[test]
 fn a_round_that_fails_is_in_the_results_and_the_others_count() {
     let arguments = parsed("--rounds 3").expect("it parses");
-    let cpus = Cpus {
-        generator: 0,
-        balancer: 1,
-    };
-    let mut comparison = Comparison::new(&arguments, cpus);
+    let mut comparison = Comparison::new(&arguments, CPUS);
     let part = failed::Part::Requests;
     let kept = comparison.heeded(Case::Haproxy, part, 1, Ok(vec![7]));
     assert_eq!(kept, [7]);
