@@ -264,8 +264,8 @@ fn of_ratio(ratio: &Ratio, faults: Vec<String>, doubts: Vec<String>) -> Figure {
 }
 
 /// The p99 at half load, over that of the kernel's forwarding. What did not arrive is not in it: it has no
-/// latency, and is worse than any. Where something stood still in half of the trials, the median is as long
-/// as that, and no figure of the case.
+/// latency, and is worse than any. Where something stood still in half of the trials, the median has that in it, and
+/// is no figure of the case.
 fn half_load(results: &Results, case: Case, load: LatencyLoad) -> Option<Figure> {
     let of = |case: Case| {
         results.latencies.iter().find(|row| {
