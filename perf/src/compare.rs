@@ -24,6 +24,7 @@ mod packets;
 mod ratio;
 mod requests;
 mod results;
+mod sizes;
 mod streams;
 mod table;
 mod whole;
@@ -47,7 +48,8 @@ use failed::Failed;
 use lockstep_tests::lab::interrupted;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-use results::{About, Measured, Share, note};
+use results::{About, Measured, PacketRound, Share, note};
+use sizes::Outcomes;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -330,12 +332,10 @@ impl<'a> Comparison<'a> {
         let requests = self.requests();
         if self.has(Part::Packets) && case.has_udp() {
             run_on(&[self.cpus.generator, self.cpus.balancer])?;
-            let last: Vec<Option<f64>> = (self.arguments.bytes.iter())
-                .map(|&bytes| self.last(case, bytes))
-                .collect();
+            let last = |bytes| self.last(case, bytes);
             let sizes = &self.arguments.bytes;
-            let outcome = packets::round(case, sizes, &last, self.cpus, &self.ramp());
-            for (bytes, most) in self.heeded(case, failed::Part::Packets, round, outcome) {
+            let outcomes = packets::round(case, sizes, last, self.cpus, &self.ramp());
+            for (bytes, most) in self.heeded_sizes(case, failed::Part::Packets, round, outcomes) {
                 let key = (PacketLoad::Udp, bytes);
                 note(&mut self.measured.packets, case, key, most);
             }
@@ -343,8 +343,8 @@ impl<'a> Comparison<'a> {
         // All that this process starts runs there, but for what is told otherwise.
         run_on(&[self.cpus.generator])?;
         if self.has(Part::Streams) && case.streams() {
-            let outcome = streams::round(case, &self.arguments.bytes, self.cpus, &requests);
-            for (bytes, most) in self.heeded(case, failed::Part::Streams, round, outcome) {
+            let outcomes = streams::round(case, &self.arguments.bytes, self.cpus, &requests);
+            for (bytes, most) in self.heeded_sizes(case, failed::Part::Streams, round, outcomes) {
                 let load = match bytes {
                     streams::SMALLEST => PacketLoad::TcpRequests,
                     _ => PacketLoad::TcpStream,
@@ -410,11 +410,36 @@ impl<'a> Comparison<'a> {
         outcome: Result<Vec<T>>,
     ) -> Vec<T> {
         outcome.unwrap_or_else(|error| {
-            interrupted::end_if_begun();
-            eprintln!("  failed: {}: {error:#}", part.name());
-            self.failed.push(Failed::new(case, part, round, &error));
+            self.note_failed(Failed::new(case, part, round, &error), &error);
             Vec::new()
         })
+    }
+
+    /// The same of sizes, each of which fails for itself.
+    fn heeded_sizes(
+        &mut self,
+        case: Case,
+        part: failed::Part,
+        round: usize,
+        outcomes: Outcomes,
+    ) -> Vec<(usize, PacketRound)> {
+        let mut measured = Vec::new();
+        for (bytes, outcome) in outcomes {
+            match outcome {
+                Ok(most) => measured.push((bytes, most)),
+                Err(error) => {
+                    let failed = Failed::new(case, part, round, &error).of_size(bytes);
+                    self.note_failed(failed, &error);
+                }
+            }
+        }
+        measured
+    }
+
+    fn note_failed(&mut self, failed: Failed, error: &anyhow::Error) {
+        interrupted::end_if_begun();
+        eprintln!("  failed: {}: {error:#}", failed.what());
+        self.failed.push(failed);
     }
 
     /// The maximum of a case's last round.

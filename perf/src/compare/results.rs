@@ -367,7 +367,7 @@ impl Latency {
 impl Results {
     /// How many of the rounds a row is made of, where some have failed: `2 of 3 rounds`.
     pub fn rounds_of(&self, row: &impl Row) -> Option<String> {
-        rounds_left(&self.failed, self.rounds, row.case(), row.part())
+        rounds_left(&self.failed, self.rounds, row)
     }
 }
 

@@ -130,6 +130,55 @@ fn a_round_that_fails_is_in_the_results_and_the_others_count() {
 }
 
 #[test]
+fn a_size_that_fails_is_named_and_the_others_of_the_round_count() {
+    let arguments = parsed("--rounds 2").expect("it parses");
+    let mut comparison = Comparison::new(&arguments, CPUS);
+    let part = failed::Part::Packets;
+    let none = || Err(anyhow::anyhow!("no packet arrived: it does not forward"));
+    let large = packets::LARGE;
+    for (round, outcomes) in [
+        vec![
+            (64, Ok(fixtures::carried(200.0))),
+            (1_400, none()),
+            (large, none()),
+        ],
+        vec![
+            (64, Ok(fixtures::carried(300.0))),
+            (1_400, Ok(fixtures::carried(90.0))),
+            (large, none()),
+        ],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let kept = comparison.heeded_sizes(Case::NginxStream, part, round + 1, outcomes);
+        for (bytes, most) in kept {
+            let key = (PacketLoad::Udp, bytes);
+            note(
+                &mut comparison.measured.packets,
+                Case::NginxStream,
+                key,
+                most,
+            );
+        }
+    }
+    let results = comparison.results(Machine::default());
+    let rows: Vec<_> = (results.packets.iter())
+        .map(|row| (row.bytes, row.packets_per_second, results.rounds_of(row)))
+        .collect();
+    let of_two = Some("1 of 2 rounds".to_owned());
+    assert_eq!(rows, [(64, 250.0, None), (1_400, 90.0, of_two)]);
+    let failed: Vec<_> = (results.failed.iter())
+        .map(|failed| (failed.bytes, failed.round))
+        .collect();
+    let expected = [(Some(1_400), 1), (Some(large), 1), (Some(large), 2)];
+    assert_eq!(failed, expected);
+    let lost = whole::lost(&results.failed, results.rounds);
+    let wanted = "no packets in frames of 3,396 bytes of nginx-stream";
+    assert_eq!(lost.as_deref(), Some(wanted));
+}
+
+#[test]
 fn every_other_round_goes_backwards() {
     let cases = [Case::Haproxy, Case::NginxStream, Case::LockstepNat];
     assert_eq!(in_turns(&cases, 0), cases);

@@ -209,8 +209,8 @@ fn failed(text: &mut String, results: &Results) {
     text.push_str("\nRounds that failed, and are in none of these figures:\n\n");
     text.push_str("| case | what | round | why |\n|---|---|---:|---|\n");
     for one in &results.failed {
-        let (case, part, why) = (&one.case, one.part.name(), cell(&one.error));
-        text.push_str(&format!("| {case} | {part} | {} | {why} |\n", one.round));
+        let (case, what, why) = (&one.case, one.what(), cell(&one.error));
+        text.push_str(&format!("| {case} | {what} | {} | {why} |\n", one.round));
     }
 }
 
