@@ -43,6 +43,7 @@ use crate::replicate;
 use crate::turn::Turn;
 use anyhow::{Context, Result, bail, ensure};
 use case::Case;
+use caveats::NoLatency;
 use clap::ValueEnum;
 use failed::Failed;
 use lockstep_tests::lab::interrupted;
@@ -316,8 +317,10 @@ impl<'a> Comparison<'a> {
         if !self.has(Part::Latency) {
             return Ok(());
         }
-        let udp = self.rates(LatencyLoad::Udp);
-        let rr = self.rates(LatencyLoad::Rr);
+        let [udp, rr] = LatencyLoad::ALL.map(|load| self.rates(load));
+        for NoLatency { load, why } in self.no_latency() {
+            eprintln!("no latency of {}: {why}", load.words());
+        }
         for round in 0..rounds {
             for case in in_turns(&self.cases, round) {
                 eprintln!("latency, round {} of {rounds}: {case}", round + 1);
@@ -458,6 +461,23 @@ impl<'a> Comparison<'a> {
             .collect()
     }
 
+    /// Loads whose latency was asked for, and for which there is nothing to offer.
+    fn no_latency(&self) -> Vec<NoLatency> {
+        let asked = |load: &LatencyLoad| {
+            let mut cases = self.cases.iter();
+            self.has(Part::Latency)
+                && match load {
+                    LatencyLoad::Udp => self.has(Part::Packets) && cases.any(|case| case.has_udp()),
+                    LatencyLoad::Rr => self.has(Part::Requests) && cases.any(|case| case.has_tcp()),
+                }
+        };
+        let loads = LatencyLoad::ALL.into_iter().filter(asked);
+        let without = loads.filter(|load| self.rates(*load).is_empty());
+        without
+            .map(|load| NoLatency::of(&self.measured, load))
+            .collect()
+    }
+
     fn ramp(&self) -> packets::Ramp {
         let quick = self.arguments.results.quick;
         packets::Ramp {
@@ -492,11 +512,11 @@ impl<'a> Comparison<'a> {
             cases: self.cases.iter().map(about).collect(),
             packets,
             requests,
-            slowest: [LatencyLoad::Udp, LatencyLoad::Rr]
-                .into_iter()
+            slowest: (LatencyLoad::ALL.into_iter())
                 .filter_map(|load| self.measured.slowest(load))
                 .collect(),
             latencies,
+            no_latency: self.no_latency(),
             failed: self.failed.clone(),
         }
     }

@@ -178,6 +178,67 @@ fn a_size_that_fails_is_named_and_the_others_of_the_round_count() {
     assert_eq!(lost.as_deref(), Some(wanted));
 }
 
+/// Why there is no latency of a run of one round, with its load, and what both pages say of it.
+fn no_latency(words: &str, fill: impl Fn(&mut Measured)) -> Vec<(&'static str, String)> {
+    let arguments = parsed(words).expect("it parses");
+    let mut comparison = Comparison::new(&arguments, CPUS);
+    fill(&mut comparison.measured);
+    let results = comparison.results(Machine::default());
+    let json = serde_json::to_value(&results).expect("JSON");
+    assert_eq!(
+        json.get("no_latency").is_some(),
+        !results.no_latency.is_empty()
+    );
+    let on_terminal = table::text(&results);
+    for NoLatency { load, why } in &results.no_latency {
+        let sentence = format!("Latency of {} is not measured: {why}\n", load.words());
+        assert!(on_terminal.contains(&sentence), "{on_terminal}");
+        assert_eq!(
+            results.rates_in_words(*load),
+            [format!("Not measured: {why}.")]
+        );
+    }
+    let all = results.no_latency.into_iter();
+    all.map(|no| (no.load.name(), no.why)).collect()
+}
+
+#[test]
+fn a_latency_for_which_there_are_no_rates_is_missing_for_a_reason() {
+    let case = Case::NginxStream;
+    // Of more than 100, half come through calmly.
+    let carries = move |rate: f64| {
+        move |measured: &mut Measured| {
+            let key = (PacketLoad::Udp, 64);
+            note(&mut measured.packets, case, key, fixtures::carried(rate));
+        }
+    };
+    let never_calm =
+        "no case carried datagrams in frames of 64 bytes at any rate with a loss of 1 % or less";
+    let unknown = "no round could tell how many datagrams a case carries";
+    let asked = "--only nginx-stream --parts packets,latency";
+    let told = |why: &str| vec![("udp", why.to_owned())];
+    assert_eq!(no_latency(asked, carries(90.0)), told(never_calm));
+    assert_eq!(no_latency(asked, carries(500.0)), []);
+    assert_eq!(no_latency(asked, |_| ()), told(unknown));
+    let too_slow = "nginx-stream, the slowest, carried 0 a second, too few to take shares of";
+    let trial = |measured: &mut Measured| {
+        let load = requests::Load::KeepAlive;
+        note(&mut measured.requests, case, load, fixtures::answered(0.0));
+    };
+    assert_eq!(
+        no_latency("--only nginx-stream --parts requests,latency", trial),
+        [("rr", too_slow.to_owned())]
+    );
+    // Nobody asked for it, or it has no datagrams.
+    for words in [
+        "--only nginx-stream --parts packets",
+        "--only nginx-stream --parts streams,latency",
+        "--only haproxy --parts packets,streams,latency",
+    ] {
+        assert_eq!(no_latency(words, |_| ()), [], "{words}");
+    }
+}
+
 #[test]
 fn every_other_round_goes_backwards() {
     let cases = [Case::Haproxy, Case::NginxStream, Case::LockstepNat];

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use super::super::caveats::NoLatency;
 use super::super::failed::{Failed, Part};
 use super::super::fixtures::{answered, carried, late, packets, results};
 use super::super::requests::Trial;
@@ -47,6 +48,25 @@ fn a_goal_without_figures_is_told_as_not_measured() {
         ("0.50".to_owned(), 0.9, Outcome::Missed),
     ];
     assert_eq!(found, expected);
+}
+
+#[test]
+fn a_goal_of_latency_that_could_not_be_measured_says_why() {
+    let mut results = results(&packets(&[(
+        Case::LockstepTunnel,
+        PacketLoad::Udp,
+        64,
+        [90.0],
+    )]));
+    let why = "no case carried them";
+    results.no_latency.push(NoLatency {
+        load: LatencyLoad::Udp,
+        why: why.to_owned(),
+    });
+    let goals = goals(&results);
+    let told: Vec<&[String]> = goals.iter().map(|goal| goal.notes.as_slice()).collect();
+    let (none, why): (&[String], &[String]) = (&[], &[why.to_owned()]);
+    assert_eq!(told, [none, none, none, why, why, none, none, none]);
 }
 
 /// What comes of a goal with a figure of 2.
