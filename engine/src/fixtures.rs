@@ -1,7 +1,5 @@
 //! The packet memory of tests that bind no socket to it.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
 use lockstep_xsk::{FramePool, RingSize, Umem, UmemConfig};
 
 pub const FRAMES: u32 = 1_024;

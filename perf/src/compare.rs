@@ -16,12 +16,15 @@ mod caveats;
 mod engine;
 mod failed;
 mod figures;
+#[cfg(test)]
+mod fixtures;
 mod goals;
 mod latency;
 mod packets;
 mod ratio;
 mod requests;
 mod results;
+mod sizes;
 mod streams;
 mod table;
 mod whole;
@@ -40,12 +43,14 @@ use crate::replicate;
 use crate::turn::Turn;
 use anyhow::{Context, Result, bail, ensure};
 use case::Case;
+use caveats::NoLatency;
 use clap::ValueEnum;
 use failed::Failed;
 use lockstep_tests::lab::interrupted;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-use results::{About, Measured, Share, note};
+use results::{About, Measured, PacketRound, Share, note};
+use sizes::Outcomes;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -170,7 +175,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     // Written before anything is printed: the terminal may be gone.
     output::write(&directory.join("compare.json"), &results)?;
-    output::print(format_args!("{}", table::text(&results)));
+    println!("{}", table::text(&results));
     println!("It took {:.0} s", begin.elapsed().as_secs_f64());
     if !comparison.failed.is_empty() {
         let lines: Vec<String> = comparison.failed.iter().map(Failed::to_string).collect();
@@ -312,8 +317,10 @@ impl<'a> Comparison<'a> {
         if !self.has(Part::Latency) {
             return Ok(());
         }
-        let udp = self.rates(LatencyLoad::Udp);
-        let rr = self.rates(LatencyLoad::Rr);
+        let [udp, rr] = LatencyLoad::ALL.map(|load| self.rates(load));
+        for NoLatency { load, why } in self.no_latency() {
+            eprintln!("no latency of {}: {why}", load.words());
+        }
         for round in 0..rounds {
             for case in in_turns(&self.cases, round) {
                 eprintln!("latency, round {} of {rounds}: {case}", round + 1);
@@ -328,12 +335,10 @@ impl<'a> Comparison<'a> {
         let requests = self.requests();
         if self.has(Part::Packets) && case.has_udp() {
             run_on(&[self.cpus.generator, self.cpus.balancer])?;
-            let last: Vec<Option<f64>> = (self.arguments.bytes.iter())
-                .map(|&bytes| self.last(case, bytes))
-                .collect();
+            let last = |bytes| self.last(case, bytes);
             let sizes = &self.arguments.bytes;
-            let outcome = packets::round(case, sizes, &last, self.cpus, &self.ramp());
-            for (bytes, most) in self.heeded(case, failed::Part::Packets, round, outcome) {
+            let outcomes = packets::round(case, sizes, last, self.cpus, &self.ramp());
+            for (bytes, most) in self.heeded_sizes(case, failed::Part::Packets, round, outcomes) {
                 let key = (PacketLoad::Udp, bytes);
                 note(&mut self.measured.packets, case, key, most);
             }
@@ -341,8 +346,8 @@ impl<'a> Comparison<'a> {
         // All that this process starts runs there, but for what is told otherwise.
         run_on(&[self.cpus.generator])?;
         if self.has(Part::Streams) && case.streams() {
-            let outcome = streams::round(case, &self.arguments.bytes, self.cpus, &requests);
-            for (bytes, most) in self.heeded(case, failed::Part::Streams, round, outcome) {
+            let outcomes = streams::round(case, &self.arguments.bytes, self.cpus, &requests);
+            for (bytes, most) in self.heeded_sizes(case, failed::Part::Streams, round, outcomes) {
                 let load = match bytes {
                     streams::SMALLEST => PacketLoad::TcpRequests,
                     _ => PacketLoad::TcpStream,
@@ -412,11 +417,36 @@ impl<'a> Comparison<'a> {
         outcome: Result<Vec<T>>,
     ) -> Vec<T> {
         outcome.unwrap_or_else(|error| {
-            interrupted::end_if_begun();
-            eprintln!("  failed: {}: {error:#}", part.name());
-            self.failed.push(Failed::new(case, part, round, &error));
+            self.note_failed(Failed::new(case, part, round, &error), &error);
             Vec::new()
         })
+    }
+
+    /// The same of sizes, each of which fails for itself.
+    fn heeded_sizes(
+        &mut self,
+        case: Case,
+        part: failed::Part,
+        round: usize,
+        outcomes: Outcomes,
+    ) -> Vec<(usize, PacketRound)> {
+        let mut measured = Vec::new();
+        for (bytes, outcome) in outcomes {
+            match outcome {
+                Ok(most) => measured.push((bytes, most)),
+                Err(error) => {
+                    let failed = Failed::new(case, part, round, &error).of_size(bytes);
+                    self.note_failed(failed, &error);
+                }
+            }
+        }
+        measured
+    }
+
+    fn note_failed(&mut self, failed: Failed, error: &anyhow::Error) {
+        interrupted::end_if_begun();
+        eprintln!("  failed: {}: {error:#}", failed.what());
+        self.failed.push(failed);
     }
 
     /// The maximum of a case's last round.
@@ -432,6 +462,23 @@ impl<'a> Comparison<'a> {
         slowest
             .flat_map(|slowest| Share::ALL.map(|share| (share, share.of(slowest.per_second))))
             .filter(|(_, rate)| *rate > 0)
+            .collect()
+    }
+
+    /// Loads whose latency was asked for, and for which there is nothing to offer.
+    fn no_latency(&self) -> Vec<NoLatency> {
+        let asked = |load: &LatencyLoad| {
+            let mut cases = self.cases.iter();
+            self.has(Part::Latency)
+                && match load {
+                    LatencyLoad::Udp => self.has(Part::Packets) && cases.any(|case| case.has_udp()),
+                    LatencyLoad::Rr => self.has(Part::Requests) && cases.any(|case| case.has_tcp()),
+                }
+        };
+        let loads = LatencyLoad::ALL.into_iter().filter(asked);
+        let without = loads.filter(|load| self.rates(*load).is_empty());
+        without
+            .map(|load| NoLatency::of(&self.measured, load))
             .collect()
     }
 
@@ -469,11 +516,11 @@ impl<'a> Comparison<'a> {
             cases: self.cases.iter().map(about).collect(),
             packets,
             requests,
-            slowest: [LatencyLoad::Udp, LatencyLoad::Rr]
-                .into_iter()
+            slowest: (LatencyLoad::ALL.into_iter())
                 .filter_map(|load| self.measured.slowest(load))
                 .collect(),
             latencies,
+            no_latency: self.no_latency(),
             failed: self.failed.clone(),
         }
     }

@@ -1,6 +1,7 @@
 //! The dataplane alone: how long a packet takes on each of its paths, and how many instructions.
 
 use crate::handover_bench;
+use crate::measure::{median, rounded};
 use crate::output;
 use crate::programs;
 use crate::turn::Turn;
@@ -69,12 +70,11 @@ pub fn run(
         for &flows in sizes {
             let mut bench = bench(case, flows);
             bench.round(PACKETS / 4);
-            let mut times: Vec<f64> = (0..rounds.max(1)).map(|_| bench.round(PACKETS)).collect();
-            times.sort_by(f64::total_cmp);
+            let times: Vec<f64> = (0..rounds.max(1)).map(|_| bench.round(PACKETS)).collect();
             let row = Row {
                 path,
                 flows,
-                ns_per_packet: (times[times.len() / 2] * 100.0).round() / 100.0,
+                ns_per_packet: rounded(median(times), 2),
                 instructions_per_packet: (instructions && is_counted(flows, sizes))
                     .then(|| count_instructions(path, flows))
                     .transpose()?,

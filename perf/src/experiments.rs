@@ -195,23 +195,14 @@ fn list(experiments: &[&Experiment]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::figure::{Axis, Kind};
+    use crate::figure::Kind;
+    use crate::plot::tests::sample;
 
     #[test]
     fn a_figure_that_cannot_be_saved_is_an_error_and_the_others_are_saved() {
         let figure = |id: &str| Figure {
             id: id.to_owned(),
-            title: "Title".to_owned(),
-            kind: Kind::Lines,
-            x: Axis::new("x", ""),
-            y: Axis::new("y", ""),
-            labels: Vec::new(),
-            ours: Vec::new(),
-            theirs: Vec::new(),
-            theirs_from: String::new(),
-            differs: Vec::new(),
-            facts: Vec::new(),
-            quick: false,
+            ..sample(Kind::Lines)
         };
         let results = tempfile::tempdir().expect("a directory");
         let figures = results.path().join("figures");

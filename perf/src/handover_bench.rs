@@ -6,6 +6,7 @@
 //! waiting: with the way of the rings' and the frames' cache lines between the cores, which depends on
 //! the machine more than on the program. Both are what comes on top of the processing.
 
+use crate::measure::median;
 use anyhow::Context;
 use arrayvec::ArrayVec;
 use lockstep_core::{BURST, Dataplane, DataplaneConfig, Micros, PortId, Spread, SpreadBy, Verdict};
@@ -44,21 +45,16 @@ pub fn count() -> anyhow::Result<()> {
 pub fn run(rounds: usize) -> anyhow::Result<[(&'static str, f64); 2]> {
     let mut bench = Bench::new()?;
     bench.alone();
-    let mut alone: Vec<f64> = (0..rounds).map(|_| bench.alone()).collect();
-    let mut one_core: Vec<f64> = (0..rounds)
+    let alone: Vec<f64> = (0..rounds).map(|_| bench.alone()).collect();
+    let one_core: Vec<f64> = (0..rounds)
         .map(|_| bench.one_core(PACKETS / BURST))
         .collect();
-    let mut two_cores: Vec<f64> = (0..rounds).map(|_| bench.two_cores()).collect();
-    let base = median(&mut alone);
+    let two_cores: Vec<f64> = (0..rounds).map(|_| bench.two_cores()).collect();
+    let base = median(alone);
     Ok([
-        ("handover", median(&mut one_core) - base),
-        ("handover-2-cores", median(&mut two_cores) - base),
+        ("handover", median(one_core) - base),
+        ("handover-2-cores", median(two_cores) - base),
     ])
-}
-
-fn median(times: &mut [f64]) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
 }
 
 struct Bench {
@@ -198,7 +194,7 @@ impl Bench {
                 }
             }
             done.store(true, Ordering::Relaxed);
-            let mut worked = other.join().expect("the other thread has not panicked");
+            let worked = other.join().expect("the other thread has not panicked");
             gave.median() + worked.median() + took.median()
         });
         self.processor = processor;
@@ -283,7 +279,7 @@ impl Times {
     }
 
     /// Of all bursts: one during which the thread had to wait for its core counts as any other.
-    fn median(&mut self) -> f64 {
-        median(&mut self.0)
+    fn median(self) -> f64 {
+        median(self.0)
     }
 }

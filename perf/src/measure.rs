@@ -113,10 +113,15 @@ fn chrt(policy: &str, priority: u32, thread: Pid) -> Result<()> {
     Ok(())
 }
 
-/// The value in the middle; the upper one of two.
+/// The value in the middle; where two are there, their mean, which need not be a value that was measured. Not a
+/// number of none.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    let Some(upper) = values.get(values.len() / 2) else {
+        return f64::NAN;
+    };
+    let lower = values[(values.len() - 1) / 2];
+    (lower + upper) / 2.0
 }
 
 /// Of sorted values, by the nearest rank.
@@ -159,8 +164,19 @@ mod tests {
     }
 
     #[test]
-    fn the_median_of_two_is_the_upper_one() {
-        assert_eq!(median(vec![3.0, 1.0]), 3.0);
-        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+    fn the_median_of_an_even_count_is_the_mean_of_the_two_in_the_middle() {
+        for (values, middle) in [
+            (vec![7.5], 7.5),
+            (vec![3.0, 1.0], 2.0),
+            (vec![0.1, 0.1], 0.1),
+            (vec![3.0, 1.0, 2.0], 2.0),
+            (vec![9.0, 1.0, 2.0, 4.0], 3.0),
+            (vec![9.0, 1.0, 2.0, 4.0, -5.0], 2.0),
+        ] {
+            assert_eq!(median(values.clone()), middle, "{values:?}");
+            let backwards = values.iter().rev().copied().collect();
+            assert_eq!(median(backwards), middle, "{values:?}, backwards");
+        }
+        assert!(median(Vec::new()).is_nan());
     }
 }

@@ -4,7 +4,7 @@ use crate::output;
 use crate::turn::Turn;
 use crate::written::grouped;
 use anyhow::{Context, Result};
-use lockstep_counts::session::{Bench, Direction};
+use lockstep_counts::session::{Bench, Direction, Trial};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -56,6 +56,12 @@ fn lacks(arguments: &Arguments) -> Option<&'static str> {
     }
 }
 
+/// The trial in the middle by its time, the slower of two: packets and bytes are those of one trial, as its time is.
+fn middle(trials: &mut [Trial]) -> &Trial {
+    trials.sort_by_key(|trial| trial.spent);
+    &trials[trials.len() / 2]
+}
+
 /// Measures and writes the results.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let to = output::place(arguments.output.as_ref(), FILE, lacks(arguments));
@@ -75,8 +81,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 .map(|_| Bench::new(replicas, direction)?.run(arguments.megabytes * 1_000_000))
                 .collect::<Result<Vec<_>>>()
                 .with_context(|| format!("{name} with {replicas} replicas"))?;
-            trials.sort_by_key(|trial| trial.spent);
-            let trial = &trials[trials.len() / 2];
+            let trial = middle(&mut trials);
             let ns = trial.spent.as_nanos() as f64;
             let row = Row {
                 direction: name,
@@ -95,4 +100,27 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
     }
     crate::origin::write(&to, &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_row_is_of_one_trial_the_slower_of_two_in_the_middle() {
+        let packets_of = |of_each: &[u64]| {
+            let trial = |&seconds: &u64| Trial {
+                spent: Duration::from_secs(seconds),
+                packets: 100 + seconds,
+                bytes: 1,
+            };
+            let mut trials: Vec<Trial> = of_each.iter().map(trial).collect();
+            middle(&mut trials).packets
+        };
+        assert_eq!(packets_of(&[7]), 107);
+        assert_eq!(packets_of(&[3, 9, 5]), 105);
+        assert_eq!(packets_of(&[9, 2]), 109);
+        assert_eq!(packets_of(&[1, 4, 8, 6]), 106);
+    }
 }

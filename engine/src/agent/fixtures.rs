@@ -1,7 +1,5 @@
 //! What tests of the agent are made of.
 
-#![allow(clippy::unwrap_used)]
-
 use super::convert::snapshot_from_proto;
 use lockstep_api as api;
 use lockstep_core::{EngineAddresses, NextHop, Tables};

@@ -1,14 +1,61 @@
 //! What is to be known beside latencies: what their rates are shares of, what was lost, what stood still.
 
 use super::goals::in_percent;
-use super::results::{Latency, LatencyLoad, Packets, Results, Slowest, of_smallest};
+use super::packets::CALM;
+use super::results::{Latency, LatencyLoad, Measured, Packets, Results, Slowest, of_smallest};
 use crate::written::{grouped, thousands};
+use serde::{Deserialize, Serialize};
+
+/// A load whose latency was to be measured, and could not be: there were no rates for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoLatency {
+    /// The load.
+    pub load: LatencyLoad,
+    /// Why not.
+    pub why: String,
+}
+
+impl NoLatency {
+    /// Of what was measured, where nothing of it gives a rate.
+    pub fn of(measured: &Measured, load: LatencyLoad) -> Self {
+        let (packets, ..) = measured.rows();
+        let size = of_smallest(&packets).next().map(|row| row.bytes);
+        let why = match (load, size, measured.slowest(load)) {
+            (_, _, Some(slowest)) => format!(
+                "{}, the slowest, carried {} a second, too few to take shares of",
+                slowest.case,
+                thousands(slowest.per_second)
+            ),
+            (LatencyLoad::Udp, Some(bytes), None) => format!(
+                "no case carried datagrams in frames of {} bytes at any rate with a loss of {:.0} % or less",
+                grouped(bytes as u64),
+                CALM * 100.0
+            ),
+            (LatencyLoad::Udp, None, None) => {
+                "no round could tell how many datagrams a case carries".to_owned()
+            }
+            (LatencyLoad::Rr, _, None) => {
+                "no round could tell how many requests over open connections a case carries"
+                    .to_owned()
+            }
+        };
+        NoLatency { load, why }
+    }
+}
 
 impl Results {
-    /// What the rates are shares of; and of datagrams, whose latency is that of a part of them only.
+    /// Why the latency under a load was not measured, where that was not for lack of asking.
+    pub fn why_no_latency(&self, load: LatencyLoad) -> Option<&str> {
+        let of_it = self.no_latency.iter().find(|no| no.load == load);
+        of_it.map(|no| no.why.as_str())
+    }
+
+    /// What the rates are shares of; and of datagrams, whose latency is that of a part of them only. Where there are
+    /// no rates, why not.
     pub fn rates_in_words(&self, load: LatencyLoad) -> Vec<String> {
         if !self.latencies.iter().any(|row| row.load == load) {
-            return Vec::new();
+            let why = self.why_no_latency(load).into_iter();
+            return why.map(|why| format!("Not measured: {why}.")).collect();
         }
         let of = match load {
             LatencyLoad::Udp => self.of_datagrams(),

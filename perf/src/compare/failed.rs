@@ -5,9 +5,11 @@
 
 use super::case::Case;
 use super::results::{Latency, LatencyLoad, PacketLoad, Packets, Requests};
+use crate::written::grouped;
 use serde::{Deserialize, Serialize};
 
-/// What is measured of a case in a network of its own: what fails, fails as a whole.
+/// What is measured of a case in a network of its own: what fails, fails as a whole, but for packets, of which each
+/// size does for itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Part {
@@ -60,6 +62,11 @@ pub trait Row {
     fn case(&self) -> &str;
     /// What it is measured with.
     fn part(&self) -> Part;
+
+    /// The size of its frames, where each is measured for itself.
+    fn bytes(&self) -> Option<usize> {
+        None
+    }
 }
 
 impl Row for Packets {
@@ -69,6 +76,10 @@ impl Row for Packets {
 
     fn part(&self) -> Part {
         self.load.into()
+    }
+
+    fn bytes(&self) -> Option<usize> {
+        Some(self.bytes)
     }
 }
 
@@ -99,6 +110,9 @@ pub struct Failed {
     pub case: String,
     /// What of it.
     pub part: Part,
+    /// Which size of frames; none where all of the part failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<usize>,
     /// Which round, from 1 on.
     pub round: usize,
     /// Why, in one line.
@@ -121,27 +135,43 @@ impl Failed {
         Failed {
             case: case.name().to_owned(),
             part,
+            bytes: None,
             round,
             error,
+        }
+    }
+
+    /// Of frames of one size only.
+    pub fn of_size(self, bytes: usize) -> Self {
+        Failed {
+            bytes: Some(bytes),
+            ..self
+        }
+    }
+
+    /// What failed, in words.
+    pub fn what(&self) -> String {
+        let part = self.part.name();
+        match self.bytes {
+            None => part.to_owned(),
+            Some(bytes) => format!("{part} in frames of {} bytes", grouped(bytes as u64)),
         }
     }
 }
 
 impl std::fmt::Display for Failed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Failed {
-            case,
-            part,
-            round,
-            error,
-        } = self;
-        write!(f, "{case}, {}, round {round}: {error}", part.name())
+        let (case, what, round) = (&self.case, self.what(), self.round);
+        write!(f, "{case}, {what}, round {round}: {}", self.error)
     }
 }
 
-/// How many of the rounds a figure is made of, where some have failed: `2 of 3 rounds`.
-pub fn rounds_left(failed: &[Failed], rounds: usize, case: &str, part: Part) -> Option<String> {
-    let of_it = |one: &&Failed| one.case == case && one.part == part;
+/// How many of the rounds a row is made of, where some have failed: `2 of 3 rounds`.
+pub fn rounds_left(failed: &[Failed], rounds: usize, row: &impl Row) -> Option<String> {
+    let of_it = |one: &&Failed| {
+        let of_size = one.bytes.is_none() || one.bytes == row.bytes();
+        one.case == row.case() && one.part == row.part() && of_size
+    };
     match failed.iter().filter(of_it).count() {
         0 => None,
         missing => Some(format!(
@@ -170,22 +200,51 @@ mod tests {
         assert!(long.error.ends_with("µ…"));
     }
 
+    /// Of nginx's stream module: what a row is measured with, and its size.
+    struct Of(Part, Option<usize>);
+
+    impl Row for Of {
+        fn case(&self) -> &str {
+            Case::NginxStream.name()
+        }
+
+        fn part(&self) -> Part {
+            self.0
+        }
+
+        fn bytes(&self) -> Option<usize> {
+            self.1
+        }
+    }
+
     #[test]
-    fn rounds_are_counted_of_the_case_and_the_part_that_failed() {
-        let failed = [1, 3].map(|round| {
-            Failed::new(
-                Case::NginxStream,
-                Part::Packets,
-                round,
-                &anyhow!("no answer"),
-            )
-        });
-        let left = |case, part| rounds_left(&failed, 3, case, part);
-        assert_eq!(
-            left("nginx-stream", Part::Packets).as_deref(),
-            Some("1 of 3 rounds")
-        );
-        assert_eq!(left("nginx-stream", Part::Requests), None);
-        assert_eq!(left("haproxy", Part::Packets), None);
+    fn rounds_are_counted_of_the_case_the_part_and_the_size_that_failed() {
+        let of = |case, round| Failed::new(case, Part::Packets, round, &anyhow!("no answer"));
+        let mut failed = vec![
+            of(Case::NginxStream, 1),
+            of(Case::NginxStream, 3).of_size(64),
+            of(Case::Haproxy, 2),
+        ];
+        let left = |failed: &[Failed], row| rounds_left(failed, 3, &row);
+        let row = |bytes| Of(Part::Packets, Some(bytes));
+        assert_eq!(left(&failed, row(64)).as_deref(), Some("1 of 3 rounds"));
+        assert_eq!(left(&failed, row(1_400)).as_deref(), Some("2 of 3 rounds"));
+        assert_eq!(left(&failed, Of(Part::Requests, None)), None);
+        failed.remove(0);
+        assert_eq!(left(&failed, row(1_400)), None);
+    }
+
+    #[test]
+    fn a_size_that_failed_is_named() {
+        let failed = Failed::new(Case::Haproxy, Part::Streams, 1, &anyhow!("no answer"));
+        let told = failed.clone().of_size(1_400).to_string();
+        let wanted = "haproxy, packets of TCP in frames of 1,400 bytes, round 1: no answer";
+        assert_eq!(told, wanted);
+        // As of a run of some time ago.
+        let mut json = serde_json::to_value(&failed).expect("JSON");
+        assert_eq!(json.get("bytes"), None);
+        json["bytes"] = 1_400.into();
+        let read: Failed = serde_json::from_value(json).expect("a failure");
+        assert_eq!(read, failed.of_size(1_400));
     }
 }

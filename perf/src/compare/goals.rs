@@ -113,59 +113,66 @@ pub fn download(sides: Option<(Side, Side)>) -> Goal {
 
 /// All goals.
 pub fn goals(results: &Results) -> Vec<Goal> {
-    let rows = [
-        (
+    vec![
+        judged(
             "packets/s of the engine (tunnel, 64 bytes), times nftables'",
             smallest(results, Case::LockstepTunnel),
             1.5,
             true,
         ),
-        (
+        judged(
             "packets/s of the engine (tunnel, 64 bytes) whose packets are taken in on its own CPU, times those of nftables whose are, too",
             smallest(results, Case::LockstepTunnelOneCpu),
             1.5,
             true,
         ),
-        (
+        judged(
             "packets/s of the in-kernel fallback (64 bytes), times those of nftables whose packets are taken in on its own CPU, too",
             smallest(results, Case::LockstepFallback),
             2.0,
             true,
         ),
-        (
+        added(
             "p99 at half load that the engine (tunnel, datagrams) adds to Linux forwarding's, µs",
-            half_load(results, Case::LockstepTunnel, LatencyLoad::Udp),
-            0.0,
-            false,
+            results,
+            Case::LockstepTunnel,
+            LatencyLoad::Udp,
         ),
-        (
+        added(
             "p99 at half load that the engine (tunnel, datagrams) adds to Linux forwarding's, packets of both taken in on their own CPU, µs",
-            half_load(results, Case::LockstepTunnelOneCpu, LatencyLoad::Udp),
-            0.0,
-            false,
+            results,
+            Case::LockstepTunnelOneCpu,
+            LatencyLoad::Udp,
         ),
-        (
+        added(
             "p99 at half load that the engine (tunnel, requests) adds to Linux forwarding's, µs",
-            half_load(results, Case::LockstepTunnel, LatencyLoad::Rr),
-            0.0,
-            false,
+            results,
+            Case::LockstepTunnel,
+            LatencyLoad::Rr,
         ),
-        (
+        judged(
             "requests/s of replication with one replica, times HAProxy's",
             replication(results),
             0.9,
             true,
         ),
-        (
+        judged(
             "Gbit/s of an upload that is replicated to one replica, times HAProxy's",
             upload(results),
             0.9,
             true,
         ),
-    ];
-    rows.into_iter()
-        .map(|(goal, figure, wanted, at_least)| judged(goal, figure, wanted, at_least))
-        .collect()
+    ]
+}
+
+/// A goal of latency: none is to be added. Where the run could measure none, it says why.
+fn added(goal: &'static str, results: &Results, case: Case, load: LatencyLoad) -> Goal {
+    let mut goal = judged(goal, half_load(results, case, load), 0.0, false);
+    if goal.outcome == Outcome::NotMeasured {
+        goal.notes
+            .extend(results.why_no_latency(load).map(str::to_owned));
+    }
+    goal
 }
 
 fn judged(goal: &'static str, figure: Option<Figure>, wanted: f64, at_least: bool) -> Goal {
@@ -264,8 +271,8 @@ fn of_ratio(ratio: &Ratio, faults: Vec<String>, doubts: Vec<String>) -> Figure {
 }
 
 /// The p99 at half load, over that of the kernel's forwarding. What did not arrive is not in it: it has no
-/// latency, and is worse than any. Where something stood still in half of the trials, the median is as long
-/// as that, and no figure of the case.
+/// latency, and is worse than any. Where something stood still in half of the trials, the median has that in it, and
+/// is no figure of the case.
 fn half_load(results: &Results, case: Case, load: LatencyLoad) -> Option<Figure> {
     let of = |case: Case| {
         results.latencies.iter().find(|row| {

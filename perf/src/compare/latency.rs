@@ -4,7 +4,9 @@
 //! Datagrams go one way, from the generator to the sink. Requests go over connections that are open
 //! already, and come back as responses of 1,000 bytes: all cases have them in common. Rates are shares
 //! of what the slowest case carried in the same run; of packets, with a loss of 1 % at most. A case that
-//! loses more of them at every rate has no say in that, and what it loses is told beside its latency.
+//! loses more of them at every rate has no say in that, and what it loses is told beside its latency. Where
+//! each does, there is no rate, and the results say so in place of a latency
+//! ([`NoLatency`](super::caveats::NoLatency)).
 
 use super::Cpus;
 use super::case::Case;

@@ -30,8 +30,9 @@ use super::Cpus;
 use super::case::Case;
 use super::engine::IN;
 use super::results::PacketRound;
+use super::sizes::{self, Outcomes};
 use crate::load::{Load, Mac, Mix, Place, Protocol, Scenario};
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Result, anyhow, ensure};
 use lockstep_bpf::Offer;
 use lockstep_tests::lab::Netns;
 use lockstep_wire::checksum;
@@ -87,46 +88,56 @@ pub const fn packet_bytes(frame: usize) -> usize {
     frame - FRAMING
 }
 
-/// One case in networks of its own: a ramp with frames of each size. `last` has the maxima of the
-/// round before.
+/// One case in networks of its own, one for each MTU: a ramp with frames of each size. `last` tells the maximum
+/// of a size in the round before.
 pub fn round(
     case: Case,
     sizes: &[usize],
-    last: &[Option<f64>],
+    last: impl Fn(usize) -> Option<f64>,
     cpus: Cpus,
     settings: &Ramp,
-) -> Result<Vec<(usize, PacketRound)>> {
-    let mut rounds = Vec::new();
-    for wanted in [MTU, LARGEST_MTU] {
-        let of_link = || (sizes.iter().zip(last)).filter(|(bytes, _)| mtu(**bytes) == wanted);
-        if of_link().next().is_none() {
-            continue;
-        }
-        let network = Network::build(wanted, case.passes_frames())?;
-        let balancer = start(case, &network, cpus)?;
-        for (&bytes, &last) in of_link() {
+) -> Outcomes {
+    let of_links = [MTU, LARGEST_MTU].map(|wanted| {
+        let of_link = sizes.iter().copied().filter(|bytes| mtu(*bytes) == wanted);
+        let place = || {
+            let network = Network::build(wanted, case.passes_frames())?;
+            let balancer = start(case, &network, cpus)?;
+            // What runs in a network ends before it does.
+            Ok((balancer, network))
+        };
+        sizes::each(of_link, place, |(balancer, network), bytes| {
+            let trial = |offer: &Offer<'_>| trial::run(network, balancer, cpus, offer);
             let packet = datagram(network.balancer.mac(IN)?, destination(case), bytes);
-            let trial = |packets_per_second| {
-                let offer = Offer {
-                    interface: DEVICE,
-                    packet: &packet,
-                    flows: settings.flows,
-                    packets_per_second,
-                    duration: Duration::from_millis(settings.milliseconds),
-                };
-                let trial = trial::run(&network, &balancer, cpus, &offer)?;
-                if settings.verbose {
-                    let text = serde_json::to_string(&trial)?;
-                    eprintln!("{case:<24} {bytes:>5} {text}");
-                }
-                Ok(trial)
-            };
-            let trials = ramp(trial, last, settings.growth)
-                .with_context(|| format!("frames of {bytes} bytes"))?;
-            rounds.push((bytes, best(&trials, bytes)));
+            most_of(case, &packet, trial, last(bytes), settings)
+        })
+    });
+    of_links.into_iter().flatten().collect()
+}
+
+/// The ramp of one size, and what it comes to.
+fn most_of(
+    case: Case,
+    packet: &[u8],
+    run: impl Fn(&Offer<'_>) -> Result<Trial>,
+    last: Option<f64>,
+    settings: &Ramp,
+) -> Result<PacketRound> {
+    let bytes = packet.len() + CHECKSUM_SEQUENCE;
+    let trial = |packets_per_second| {
+        let trial = run(&Offer {
+            interface: DEVICE,
+            packet,
+            flows: settings.flows,
+            packets_per_second,
+            duration: Duration::from_millis(settings.milliseconds),
+        })?;
+        if settings.verbose {
+            let text = serde_json::to_string(&trial)?;
+            eprintln!("{case:<24} {bytes:>5} {text}");
         }
-    }
-    Ok(rounds)
+        Ok(trial)
+    };
+    Ok(best(&ramp(trial, last, settings.growth)?, bytes))
 }
 
 /// A datagram of the first flow, in a frame of so many bytes with its checksum sequence. The UDP checksum

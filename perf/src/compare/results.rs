@@ -1,6 +1,7 @@
 //! From rounds to `perf/results/compare.json`.
 
 use super::case::Case;
+use super::caveats::NoLatency;
 use super::failed::{Failed, Row, rounds_left};
 use super::ratio::{Held, Ratio};
 use super::requests;
@@ -161,11 +162,22 @@ pub enum LatencyLoad {
 }
 
 impl LatencyLoad {
+    /// All of them.
+    pub const ALL: [LatencyLoad; 2] = [LatencyLoad::Udp, LatencyLoad::Rr];
+
     /// As in `compare.json`.
     pub const fn name(self) -> &'static str {
         match self {
             LatencyLoad::Udp => "udp",
             LatencyLoad::Rr => "rr",
+        }
+    }
+
+    /// What is sent, in words.
+    pub const fn words(self) -> &'static str {
+        match self {
+            LatencyLoad::Udp => "datagrams",
+            LatencyLoad::Rr => "requests",
         }
     }
 }
@@ -219,6 +231,9 @@ pub struct Results {
     pub slowest: Vec<Slowest>,
     /// Latency at shares of that.
     pub latencies: Vec<Latency>,
+    /// Loads of which there is none, though it was to be measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub no_latency: Vec<NoLatency>,
     /// Rounds that failed and are in no figure.
     #[serde(default)]
     pub failed: Vec<Failed>,
@@ -367,7 +382,7 @@ impl Latency {
 impl Results {
     /// How many of the rounds a row is made of, where some have failed: `2 of 3 rounds`.
     pub fn rounds_of(&self, row: &impl Row) -> Option<String> {
-        rounds_left(&self.failed, self.rounds, row.case(), row.part())
+        rounds_left(&self.failed, self.rounds, row)
     }
 }
 

@@ -9,6 +9,7 @@ use super::case::Case;
 use super::packets::packet_bytes;
 use super::requests::{self, CHECKSUM_SEQUENCE, Load, Network, Servers, Settings, start, trial};
 use super::results::PacketRound;
+use super::sizes::{self, Outcomes};
 use crate::cpu::{self, Busy};
 use crate::measure::rounded;
 use crate::reading::Reading;
@@ -24,25 +25,19 @@ const WARM_UP: Duration = Duration::from_millis(400);
 const SOON: Duration = Duration::from_secs(10);
 
 /// One case: a trial with packets of each size, in a network of its own.
-pub fn round(
-    case: Case,
-    sizes: &[usize],
-    cpus: Cpus,
-    settings: &Settings,
-) -> Result<Vec<(usize, PacketRound)>> {
-    let mut rounds = Vec::new();
-    for &bytes in sizes {
+pub fn round(case: Case, sizes: &[usize], cpus: Cpus, settings: &Settings) -> Outcomes {
+    let of_size = |bytes| {
         let round = match bytes {
-            SMALLEST => shortest_requests(case, cpus, settings),
-            _ => upload(case, bytes, cpus, settings),
+            SMALLEST => shortest_requests(case, cpus, settings)?,
+            _ => upload(case, bytes, cpus, settings)?,
         };
-        let round = round.with_context(|| format!("TCP packets of {bytes} bytes"))?;
         if settings.verbose {
             eprintln!("{case:<24} {bytes:>5} {}", serde_json::to_string(&round)?);
         }
-        rounds.push((bytes, round));
-    }
-    Ok(rounds)
+        Ok(round)
+    };
+    let nowhere = || Ok(());
+    sizes::each(sizes.iter().copied(), nowhere, |(), bytes| of_size(bytes))
 }
 
 fn shortest_requests(case: Case, cpus: Cpus, settings: &Settings) -> Result<PacketRound> {

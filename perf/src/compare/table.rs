@@ -89,6 +89,12 @@ fn latency(results: &Results, lines: &mut Vec<String>) {
             ));
             lines.push(latencies(results, load).to_string());
         }
+        if let Some(why) = results.why_no_latency(load) {
+            lines.push(format!(
+                "\nLatency of {} is not measured: {why}",
+                load.words()
+            ));
+        }
     }
     if !results.latencies.is_empty() {
         lines.push(

@@ -3,6 +3,11 @@
 use super::*;
 use clap::Parser;
 
+const CPUS: Cpus = Cpus {
+    generator: 0,
+    balancer: 1,
+};
+
 #[derive(Debug, Parser)]
 struct Command {
     #[command(flatten)]
@@ -37,26 +42,18 @@ fn one_cpu_for_both_is_refused() {
 #[test]
 fn a_quick_run_is_one_round_of_all_parts() {
     let arguments = parsed("--quick --rounds 5").expect("it parses");
-    let cpus = Cpus {
-        generator: 0,
-        balancer: 1,
-    };
-    let comparison = Comparison::new(&arguments, cpus);
+    let comparison = Comparison::new(&arguments, CPUS);
     assert_eq!(comparison.rounds(), 1);
     assert_eq!(comparison.cases, Case::USUAL);
     assert!(comparison.has(Part::Latency) && comparison.has(Part::Streams));
     let arguments = parsed("--parts packets --only haproxy").expect("it parses");
-    let comparison = Comparison::new(&arguments, cpus);
+    let comparison = Comparison::new(&arguments, CPUS);
     assert_eq!((comparison.rounds(), comparison.cases.len()), (3, 1));
     assert!(!comparison.has(Part::Latency));
 }
 
 #[test]
 fn a_run_that_would_measure_nothing_is_refused() {
-    let cpus = Cpus {
-        generator: 0,
-        balancer: 1,
-    };
     for (words, refused) in [
         ("", None),
         ("--parts packets,latency", None),
@@ -72,7 +69,7 @@ fn a_run_that_would_measure_nothing_is_refused() {
         ),
     ] {
         let arguments = parsed(words).expect("it parses");
-        let outcome = Comparison::new(&arguments, cpus).has_something();
+        let outcome = Comparison::new(&arguments, CPUS).has_something();
         match (outcome, refused) {
             (Ok(()), None) => (),
             (Err(error), Some(wanted)) => {
@@ -85,10 +82,6 @@ fn a_run_that_would_measure_nothing_is_refused() {
 
 #[test]
 fn what_is_about_to_happen_is_told() {
-    let cpus = Cpus {
-        generator: 0,
-        balancer: 1,
-    };
     for (words, plan) in [
         (
             "",
@@ -100,19 +93,15 @@ fn what_is_about_to_happen_is_told() {
         ),
     ] {
         let arguments = parsed(words).expect("it parses");
-        assert_eq!(Comparison::new(&arguments, cpus).plan(), plan);
+        assert_eq!(Comparison::new(&arguments, CPUS).plan(), plan);
     }
 }
 
 #[test]
 fn what_the_cases_need_is_known_before_they_are_measured() {
-    let cpus = Cpus {
-        generator: 0,
-        balancer: 1,
-    };
     let of = |words: &str| {
         let arguments = parsed(words).expect("it parses");
-        Comparison::new(&arguments, cpus).programs()
+        Comparison::new(&arguments, CPUS).programs()
     };
     let all = of("");
     assert!(
@@ -127,11 +116,7 @@ fn what_the_cases_need_is_known_before_they_are_measured() {
 #[test]
 fn a_round_that_fails_is_in_the_results_and_the_others_count() {
     let arguments = parsed("--rounds 3").expect("it parses");
-    let cpus = Cpus {
-        generator: 0,
-        balancer: 1,
-    };
-    let mut comparison = Comparison::new(&arguments, cpus);
+    let mut comparison = Comparison::new(&arguments, CPUS);
     let part = failed::Part::Requests;
     let kept = comparison.heeded(Case::Haproxy, part, 1, Ok(vec![7]));
     assert_eq!(kept, [7]);
@@ -142,6 +127,116 @@ fn a_round_that_fails_is_in_the_results_and_the_others_count() {
     let expected = serde_json::json!([{"case": "haproxy", "part": "requests", "round": 2,
         "error": "no request is answered: connection refused"}]);
     assert_eq!(json["failed"], expected);
+}
+
+#[test]
+fn a_size_that_fails_is_named_and_the_others_of_the_round_count() {
+    let arguments = parsed("--rounds 2").expect("it parses");
+    let mut comparison = Comparison::new(&arguments, CPUS);
+    let part = failed::Part::Packets;
+    let none = || Err(anyhow::anyhow!("no packet arrived: it does not forward"));
+    let large = packets::LARGE;
+    for (round, outcomes) in [
+        vec![
+            (64, Ok(fixtures::carried(200.0))),
+            (1_400, none()),
+            (large, none()),
+        ],
+        vec![
+            (64, Ok(fixtures::carried(300.0))),
+            (1_400, Ok(fixtures::carried(90.0))),
+            (large, none()),
+        ],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let kept = comparison.heeded_sizes(Case::NginxStream, part, round + 1, outcomes);
+        for (bytes, most) in kept {
+            let key = (PacketLoad::Udp, bytes);
+            note(
+                &mut comparison.measured.packets,
+                Case::NginxStream,
+                key,
+                most,
+            );
+        }
+    }
+    let results = comparison.results(Machine::default());
+    let rows: Vec<_> = (results.packets.iter())
+        .map(|row| (row.bytes, row.packets_per_second, results.rounds_of(row)))
+        .collect();
+    let of_two = Some("1 of 2 rounds".to_owned());
+    assert_eq!(rows, [(64, 250.0, None), (1_400, 90.0, of_two)]);
+    let failed: Vec<_> = (results.failed.iter())
+        .map(|failed| (failed.bytes, failed.round))
+        .collect();
+    let expected = [(Some(1_400), 1), (Some(large), 1), (Some(large), 2)];
+    assert_eq!(failed, expected);
+    let lost = whole::lost(&results.failed, results.rounds);
+    let wanted = "no packets in frames of 3,396 bytes of nginx-stream";
+    assert_eq!(lost.as_deref(), Some(wanted));
+}
+
+/// Why there is no latency of a run of one round, with its load, and what both pages say of it.
+fn no_latency(words: &str, fill: impl Fn(&mut Measured)) -> Vec<(&'static str, String)> {
+    let arguments = parsed(words).expect("it parses");
+    let mut comparison = Comparison::new(&arguments, CPUS);
+    fill(&mut comparison.measured);
+    let results = comparison.results(Machine::default());
+    let json = serde_json::to_value(&results).expect("JSON");
+    assert_eq!(
+        json.get("no_latency").is_some(),
+        !results.no_latency.is_empty()
+    );
+    let on_terminal = table::text(&results);
+    for NoLatency { load, why } in &results.no_latency {
+        let sentence = format!("Latency of {} is not measured: {why}\n", load.words());
+        assert!(on_terminal.contains(&sentence), "{on_terminal}");
+        assert_eq!(
+            results.rates_in_words(*load),
+            [format!("Not measured: {why}.")]
+        );
+    }
+    let all = results.no_latency.into_iter();
+    all.map(|no| (no.load.name(), no.why)).collect()
+}
+
+#[test]
+fn a_latency_for_which_there_are_no_rates_is_missing_for_a_reason() {
+    let case = Case::NginxStream;
+    // Of more than 100, half come through calmly.
+    let carries = move |rate: f64| {
+        move |measured: &mut Measured| {
+            let key = (PacketLoad::Udp, 64);
+            note(&mut measured.packets, case, key, fixtures::carried(rate));
+        }
+    };
+    let never_calm =
+        "no case carried datagrams in frames of 64 bytes at any rate with a loss of 1 % or less";
+    let unknown = "no round could tell how many datagrams a case carries";
+    let asked = "--only nginx-stream --parts packets,latency";
+    let told = |why: &str| vec![("udp", why.to_owned())];
+    assert_eq!(no_latency(asked, carries(90.0)), told(never_calm));
+    assert_eq!(no_latency(asked, carries(500.0)), []);
+    assert_eq!(no_latency(asked, |_| ()), told(unknown));
+    let too_slow = "nginx-stream, the slowest, carried 0 a second, too few to take shares of";
+    let trial = |measured: &mut Measured| {
+        let load = requests::Load::KeepAlive;
+        note(&mut measured.requests, case, load, fixtures::answered(0.0));
+    };
+    assert_eq!(
+        no_latency("--only nginx-stream --parts requests,latency", trial),
+        [("rr", too_slow.to_owned())]
+    );
+    // Nobody asked for it, or it has no datagrams.
+    for words in [
+        "--only nginx-stream --parts packets",
+        "--only nginx-stream --parts streams,latency",
+        "--only haproxy --parts packets,streams,latency",
+    ] {
+        assert_eq!(no_latency(words, |_| ()), [], "{words}");
+    }
 }
 
 #[test]

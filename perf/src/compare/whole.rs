@@ -29,14 +29,16 @@ pub fn lacks(arguments: &Arguments) -> Option<&'static str> {
     }
 }
 
-/// The same of what has become of it: a part of a case that failed in each round.
+/// The same of what has become of it: a part of a case, or a size of one, that failed in each round.
 pub fn lost(failed: &[Failed], rounds: usize) -> Option<String> {
     let of = |one: &Failed| {
-        let same = |other: &&Failed| other.case == one.case && other.part == one.part;
+        let whole = |other: &Failed| other.bytes.is_none() || other.bytes == one.bytes;
+        let same =
+            |other: &&Failed| other.case == one.case && other.part == one.part && whole(other);
         failed.iter().filter(same).count()
     };
     let lost = failed.iter().find(|one| of(one) >= rounds)?;
-    Some(format!("no {} of {}", lost.part.name(), lost.case))
+    Some(format!("no {} of {}", lost.what(), lost.case))
 }
 
 #[cfg(test)]
@@ -79,5 +81,13 @@ mod tests {
         assert_eq!(lost(&[failed(1), failed(3)], 3), None);
         let all = [failed(1), failed(2), failed(3)];
         assert_eq!(lost(&all, 3), Some("no requests of haproxy".into()));
+        let of_size = |round, bytes| {
+            Failed::new(Case::Haproxy, failed::Part::Streams, round, &error).of_size(bytes)
+        };
+        let each_another = [of_size(1, 64), of_size(2, 1_400), of_size(3, 3_396)];
+        assert_eq!(lost(&each_another, 3), None);
+        let one_size = [1, 2, 3].map(|round| of_size(round, 1_400));
+        let told = "no packets of TCP in frames of 1,400 bytes of haproxy";
+        assert_eq!(lost(&one_size, 3).as_deref(), Some(told));
     }
 }

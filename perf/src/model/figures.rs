@@ -357,7 +357,7 @@ pub fn balance(size: &Size, courses: &[(Way, Vec<Moment>)]) -> Figure {
         let values: Vec<f64> = moments.iter().map(|m| rounded(value(m), 4)).collect();
         Point {
             x,
-            y: median(values.clone()),
+            y: rounded(median(values.clone()), 4),
             low: values.iter().copied().fold(f64::INFINITY, f64::min),
             high: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
         }

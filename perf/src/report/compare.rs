@@ -28,10 +28,10 @@ pub fn tables(text: &mut String, results: &Results, more: Vec<Goal>) {
     requests(text, results);
     text.push_str("\nLatency at shares of what the slowest carries, µs:\n\n");
     latencies(text, results);
-    for (load, of) in [(LatencyLoad::Udp, "udp"), (LatencyLoad::Rr, "rr")] {
+    for load in LatencyLoad::ALL {
         let told = results.rates_in_words(load);
         if !told.is_empty() {
-            text.push_str(&format!("\n{of}: {}\n", told.join(" ")));
+            text.push_str(&format!("\n{}: {}\n", load.name(), told.join(" ")));
         }
     }
     for line in results.fewer_connections() {
@@ -209,8 +209,8 @@ fn failed(text: &mut String, results: &Results) {
     text.push_str("\nRounds that failed, and are in none of these figures:\n\n");
     text.push_str("| case | what | round | why |\n|---|---|---:|---|\n");
     for one in &results.failed {
-        let (case, part, why) = (&one.case, one.part.name(), cell(&one.error));
-        text.push_str(&format!("| {case} | {part} | {} | {why} |\n", one.round));
+        let (case, what, why) = (&one.case, one.what(), cell(&one.error));
+        text.push_str(&format!("| {case} | {what} | {} | {why} |\n", one.round));
     }
 }
 

@@ -41,5 +41,6 @@ mod sessions_servers;
 mod sockets;
 mod spread;
 mod traffic;
+mod transactions;
 mod udp;
 mod workers;

@@ -4,7 +4,8 @@
 
 use super::super::case::Case;
 use super::super::failed::{Failed, Part};
-use super::super::requests::{Load, Trial};
+use super::super::fixtures::{self, answered, late};
+use super::super::requests::Load;
 use super::super::results::{LatencyRound, Measured, note};
 use super::*;
 use anyhow::anyhow;
@@ -15,17 +16,7 @@ fn results() -> Results {
     for (case, rate) in [(Case::Haproxy, 100.0), (Case::LockstepNat, 200.0)] {
         for load in [Load::KeepAlive, Load::ConnectionPerRequest] {
             for round in 0..3 {
-                let trial = Trial {
-                    requests_per_second: rate + f64::from(round),
-                    packets_per_second: rate,
-                    frame_bytes: 500.0,
-                    p50_us: 1.0,
-                    p99_us: 2.0,
-                    cpu_s_per_million_requests: 1.0,
-                    cpu_s_per_million_packets: 1.0,
-                    balancer_cpu: 1.0,
-                    errors: 0,
-                };
+                let trial = answered(rate + f64::from(round));
                 note(&mut measured.requests, case, load, trial);
             }
         }
@@ -37,32 +28,12 @@ fn results() -> Results {
     ] {
         let round = LatencyRound {
             per_second: 12_345.0,
-            p50_us: 1.0,
-            p90_us: 2.0,
-            p99_us: 3.0,
-            p999_us: 4.0,
-            max_us: 5.0,
-            lost: 0.0,
-            connections: None,
-            cpu_s_per_million: None,
+            ..late(3.0)
         };
         let key = (LatencyLoad::Rr, Share(50));
         note(&mut measured.latencies, case, key, round);
     }
-    let (packets, requests, latencies) = measured.rows();
-    Results {
-        quick: false,
-        machine: Default::default(),
-        rounds: 3,
-        flows: 1,
-        connections: 64,
-        cases: Vec::new(),
-        packets,
-        requests,
-        slowest: Vec::new(),
-        latencies,
-        failed: Vec::new(),
-    }
+    fixtures::results(&measured)
 }
 
 #[test]

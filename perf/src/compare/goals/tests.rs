@@ -2,48 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+use super::super::caveats::NoLatency;
 use super::super::failed::{Failed, Part};
+use super::super::fixtures::{answered, carried, late, packets, results};
 use super::super::requests::Trial;
 use super::super::results::{About, LatencyRound, Measured, PacketRound, Share, note};
 use super::*;
-
-fn carried(rate: f64) -> PacketRound {
-    PacketRound {
-        packets_per_second: rate,
-        frame_bytes: 64.0,
-        payload_gbit: Some(rate / 1e3),
-        calm: None,
-        loss: Some(0.1),
-        bound_by_generator: false,
-        cpu_s_per_million: None,
-        balancer_cpu: 1.0,
-    }
-}
-
-fn packets(rows: &[(Case, PacketLoad, usize, f64)]) -> Measured {
-    let mut measured = Measured::default();
-    for &(case, load, bytes, rate) in rows {
-        note(&mut measured.packets, case, (load, bytes), carried(rate));
-    }
-    measured
-}
-
-fn results(measured: &Measured) -> Results {
-    let (packets, requests, latencies) = measured.rows();
-    Results {
-        quick: false,
-        machine: Default::default(),
-        rounds: 3,
-        flows: 1,
-        connections: 64,
-        cases: Vec::new(),
-        packets,
-        requests,
-        slowest: Vec::new(),
-        latencies,
-        failed: Vec::new(),
-    }
-}
 
 /// The goals of which there are figures.
 fn of(measured: &Measured) -> Vec<Goal> {
@@ -60,13 +24,13 @@ fn value(goal: &Goal) -> f64 {
 fn a_goal_without_figures_is_told_as_not_measured() {
     use PacketLoad::{TcpStream, Udp};
     let measured = packets(&[
-        (Case::LockstepTunnel, Udp, 64, 140.0),
-        (Case::LockstepFallback, Udp, 64, 200.0),
-        (Case::NftablesDnat, Udp, 64, 100.0),
+        (Case::LockstepTunnel, Udp, 64, [140.0]),
+        (Case::LockstepFallback, Udp, 64, [200.0]),
+        (Case::NftablesDnat, Udp, 64, [100.0]),
         // The fallback's packets are taken in on the same CPU as these.
-        (Case::NftablesDnatOneCpu, Udp, 64, 80.0),
-        (Case::LockstepReplicate, TcpStream, 1_400, 3e8),
-        (Case::Haproxy, TcpStream, 1_400, 6e8),
+        (Case::NftablesDnatOneCpu, Udp, 64, [80.0]),
+        (Case::LockstepReplicate, TcpStream, 1_400, [3e8]),
+        (Case::Haproxy, TcpStream, 1_400, [6e8]),
     ]);
     let all = goals(&results(&measured));
     let found: Vec<_> = (all.iter())
@@ -84,6 +48,25 @@ fn a_goal_without_figures_is_told_as_not_measured() {
         ("0.50".to_owned(), 0.9, Outcome::Missed),
     ];
     assert_eq!(found, expected);
+}
+
+#[test]
+fn a_goal_of_latency_that_could_not_be_measured_says_why() {
+    let mut results = results(&packets(&[(
+        Case::LockstepTunnel,
+        PacketLoad::Udp,
+        64,
+        [90.0],
+    )]));
+    let why = "no case carried them";
+    results.no_latency.push(NoLatency {
+        load: LatencyLoad::Udp,
+        why: why.to_owned(),
+    });
+    let goals = goals(&results);
+    let told: Vec<&[String]> = goals.iter().map(|goal| goal.notes.as_slice()).collect();
+    let (none, why): (&[String], &[String]) = (&[], &[why.to_owned()]);
+    assert_eq!(told, [none, none, none, why, why, none, none, none]);
 }
 
 /// What comes of a goal with a figure of 2.
@@ -122,17 +105,10 @@ fn a_bound_reaches_only_what_lies_on_its_own_side() {
     }
 }
 
-fn answered(rate: f64, errors: u64) -> Trial {
+fn with_errors(rate: f64, errors: u64) -> Trial {
     Trial {
-        requests_per_second: rate,
-        packets_per_second: 3.0 * rate,
-        frame_bytes: 500.0,
-        p50_us: 1.0,
-        p99_us: 2.0,
-        cpu_s_per_million_requests: 1.0,
-        cpu_s_per_million_packets: 1.0,
-        balancer_cpu: 1.0,
         errors,
+        ..answered(rate)
     }
 }
 
@@ -154,8 +130,8 @@ fn requests_with_errors_reach_nothing_however_many_they_are() {
             (Case::Haproxy, 100.0, theirs),
         ] {
             let all = &mut measured.requests;
-            note(all, case, Load::KeepAlive, answered(rate, errors));
-            note(all, case, Load::KeepAlive, answered(rate, 0));
+            note(all, case, Load::KeepAlive, with_errors(rate, errors));
+            note(all, case, Load::KeepAlive, answered(rate));
         }
         let goals = of(&measured);
         assert_eq!((value(&goals[0]), goals[0].outcome), (2.0, outcome));
@@ -178,7 +154,7 @@ fn a_rate_of_a_peer_that_is_not_at_its_limit_is_said_to_be_the_endpoints() {
         let trial = Trial {
             balancer_cpu: busy,
             cpu_s_per_million_requests: cpu,
-            ..answered(rate, 0)
+            ..answered(rate)
         };
         note(&mut measured.requests, case, Load::KeepAlive, trial);
         let round = PacketRound {
@@ -207,7 +183,11 @@ fn a_latency_with_losses_reaches_nothing_however_short_it_is() {
         ] {
             for lost in [0.0, lost, 0.0] {
                 let key = (LatencyLoad::Udp, Share(50));
-                note(&mut measured.latencies, case, key, late(p99_us, lost));
+                let round = LatencyRound {
+                    lost,
+                    ..late(p99_us)
+                };
+                note(&mut measured.latencies, case, key, round);
             }
         }
         of(&measured).remove(0)
@@ -217,20 +197,6 @@ fn a_latency_with_losses_reaches_nothing_however_short_it_is() {
     let goal = with(0.000_003);
     assert_eq!(goal.outcome, Outcome::Missed);
     assert_eq!(goal.notes, ["lockstep-tunnel lost < 0.01 %"]);
-}
-
-fn late(p99_us: f64, lost: f64) -> LatencyRound {
-    LatencyRound {
-        per_second: 1000.0,
-        p50_us: p99_us / 2.0,
-        p90_us: p99_us * 0.9,
-        p99_us,
-        p999_us: p99_us * 2.0,
-        max_us: p99_us * 3.0,
-        lost,
-        connections: None,
-        cpu_s_per_million: None,
-    }
 }
 
 #[test]
@@ -244,7 +210,7 @@ fn a_latency_in_whose_trials_something_mostly_stood_still_is_not_known() {
             for max_us in trials {
                 let round = LatencyRound {
                     max_us,
-                    ..late(50.0, 0.0)
+                    ..late(50.0)
                 };
                 let key = (LatencyLoad::Udp, Share(50));
                 note(&mut measured.latencies, case, key, round);
@@ -277,8 +243,8 @@ fn a_latency_in_whose_trials_something_mostly_stood_still_is_not_known() {
 #[test]
 fn a_figure_that_lacks_a_round_on_either_side_is_not_known() {
     let measured = packets(&[
-        (Case::LockstepTunnel, PacketLoad::Udp, 64, 200.0),
-        (Case::NftablesDnat, PacketLoad::Udp, 64, 100.0),
+        (Case::LockstepTunnel, PacketLoad::Udp, 64, [200.0]),
+        (Case::NftablesDnat, PacketLoad::Udp, 64, [100.0]),
     ]);
     let mut results = results(&measured);
     let failed = |case, part| Failed::new(case, part, 1, &anyhow::anyhow!("no answer"));
@@ -295,8 +261,8 @@ fn a_figure_that_lacks_a_round_on_either_side_is_not_known() {
 #[test]
 fn a_case_that_was_something_else_in_that_run_is_not_judged() {
     let measured = packets(&[
-        (Case::LockstepTunnelOneCpu, PacketLoad::Udp, 64, 200.0),
-        (Case::NftablesDnatOneCpu, PacketLoad::Udp, 64, 100.0),
+        (Case::LockstepTunnelOneCpu, PacketLoad::Udp, 64, [200.0]),
+        (Case::NftablesDnatOneCpu, PacketLoad::Udp, 64, [100.0]),
     ]);
     let mut results = results(&measured);
     let with = |results: &Results| goals(results).remove(1);

@@ -2,58 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+use super::super::fixtures::{answered, late, packets, results};
 use super::*;
-
-fn carried(rate: f64) -> PacketRound {
-    PacketRound {
-        packets_per_second: rate,
-        frame_bytes: 64.0,
-        payload_gbit: Some(rate / 1e3),
-        calm: (rate > 100.0).then_some(rate / 2.0),
-        loss: Some(0.1),
-        bound_by_generator: false,
-        cpu_s_per_million: Some(1e6 / rate),
-        balancer_cpu: 1.0,
-    }
-}
-
-fn answered(rate: f64) -> requests::Trial {
-    requests::Trial {
-        requests_per_second: rate,
-        packets_per_second: 3.0 * rate,
-        frame_bytes: 500.0,
-        p50_us: 1e6 / rate,
-        p99_us: 2e6 / rate,
-        cpu_s_per_million_requests: 1e6 / rate,
-        cpu_s_per_million_packets: 1e6 / rate / 3.0,
-        balancer_cpu: 1.0,
-        errors: 1,
-    }
-}
-
-fn late(p99_us: f64) -> LatencyRound {
-    LatencyRound {
-        per_second: 1000.0,
-        p50_us: p99_us / 2.0,
-        p90_us: p99_us * 0.9,
-        p99_us,
-        p999_us: p99_us * 2.0,
-        max_us: p99_us * 3.0,
-        lost: 0.0,
-        connections: None,
-        cpu_s_per_million: None,
-    }
-}
-
-fn packets(rows: &[(Case, PacketLoad, usize, [f64; 3])]) -> Measured {
-    let mut measured = Measured::default();
-    for &(case, load, bytes, rates) in rows {
-        for rate in rates {
-            note(&mut measured.packets, case, (load, bytes), carried(rate));
-        }
-    }
-    measured
-}
 
 #[test]
 fn packets_are_medians_beside_what_has_the_same_size_and_load() {
@@ -92,7 +42,7 @@ fn packets_are_medians_beside_what_has_the_same_size_and_load() {
     let spread = Spread::of(vec![700.0, 100.0, 600.0]);
     assert_eq!(rows[2].spread, spread);
     assert_eq!((spread.low, spread.high), (100.0, 700.0));
-    assert_eq!(rows[2].calm_packets_per_second, Some(350.0));
+    assert_eq!(rows[2].calm_packets_per_second, Some(325.0));
     assert_eq!(rows[3].calm_packets_per_second, None);
 }
 
@@ -117,7 +67,9 @@ fn requests_are_medians_beside_haproxys_with_their_load() {
         ),
     ] {
         for rate in rates {
-            note(&mut measured.requests, case, load, answered(rate));
+            let mut trial = answered(rate);
+            trial.errors = 1;
+            note(&mut measured.requests, case, load, trial);
         }
     }
     let (_, rows, _) = measured.rows();
@@ -243,21 +195,8 @@ fn what_rates_are_shares_of_is_told_and_whose_latency_is_that_of_a_part() {
             round,
         );
     }
-    let slowest: Vec<Slowest> = measured.slowest(LatencyLoad::Udp).into_iter().collect();
-    let (packets, requests, latencies) = measured.rows();
-    let mut results = Results {
-        quick: false,
-        machine: Default::default(),
-        rounds: 3,
-        flows: 1,
-        connections: 64,
-        cases: Vec::new(),
-        packets,
-        requests,
-        slowest,
-        latencies,
-        failed: Vec::new(),
-    };
+    let mut results = results(&measured);
+    results.slowest.extend(measured.slowest(LatencyLoad::Udp));
     let told = results.rates_in_words(LatencyLoad::Udp);
     assert!(told[0].starts_with("Shares of 2,500 datagrams a second, the most that lockstep-nat"));
     assert!(told[1].starts_with("nginx-stream: at no rate"), "{told:?}");
@@ -328,20 +267,6 @@ fn fewer_connections_than_were_asked_for_are_told() {
             note(&mut measured.latencies, case, key, round);
         }
     }
-    let (packets, requests, latencies) = measured.rows();
-    let results = Results {
-        quick: false,
-        machine: Default::default(),
-        rounds: 2,
-        flows: 1,
-        connections: 64,
-        cases: Vec::new(),
-        packets,
-        requests,
-        slowest: Vec::new(),
-        latencies,
-        failed: Vec::new(),
-    };
-    let told = results.fewer_connections();
+    let told = results(&measured).fewer_connections();
     assert_eq!(told, ["nginx-stream at 50 %: 37 of 64 connections"]);
 }

@@ -4,6 +4,7 @@
 
 use super::super::case::Case;
 use super::super::failed::{Failed, Part};
+use super::super::fixtures::{self, carried, late};
 use super::super::results::{LatencyRound, Measured, PacketRound, Share, note};
 use super::*;
 use anyhow::anyhow;
@@ -12,46 +13,24 @@ fn results(rounds: usize, bound: bool, latency: bool) -> Results {
     let mut measured = Measured::default();
     for round in 0..rounds {
         let carried = PacketRound {
-            packets_per_second: 644_571.0 + round as f64,
-            frame_bytes: 64.0,
-            payload_gbit: None,
-            calm: Some(500_000.0),
-            loss: Some(0.1),
             bound_by_generator: bound,
-            cpu_s_per_million: Some(1.5),
-            balancer_cpu: 0.876,
+            ..carried(644_571.0 + round as f64)
         };
         let key = (PacketLoad::Udp, 64);
         note(&mut measured.packets, Case::LockstepNat, key, carried);
         let late = LatencyRound {
-            per_second: 12_345.0,
             p50_us: 1_234.5,
-            p90_us: 2_000.0,
-            p99_us: 3_000.0,
-            p999_us: 4_000.0,
-            max_us: 5_000.0,
-            lost: 0.0,
-            connections: None,
-            cpu_s_per_million: None,
+            ..late(3_000.0)
         };
         if latency {
             let key = (LatencyLoad::Udp, Share(50));
             note(&mut measured.latencies, Case::LockstepNat, key, late);
         }
     }
-    let (packets, requests, latencies) = measured.rows();
     Results {
         quick: rounds == 1,
-        machine: Default::default(),
         rounds,
-        flows: 1,
-        connections: 64,
-        cases: Vec::new(),
-        packets,
-        requests,
-        slowest: Vec::new(),
-        latencies,
-        failed: Vec::new(),
+        ..fixtures::results(&measured)
     }
 }
 

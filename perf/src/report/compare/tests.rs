@@ -93,6 +93,7 @@ fn figures_that_lack_a_round_say_so_and_why() {
         {"case": "haproxy", "part": "requests", "round": 3, "error": "no answer"},
         {"case": "haproxy", "part": "latency-of-requests", "round": 2, "error": "nothing arrived"},
         {"case": "nginx-stream", "part": "packets", "round": 2, "error": "nothing arrived"},
+        {"case": "lockstep-tunnel", "part": "packets", "bytes": 1_400, "round": 2, "error": "it stopped"},
     ]);
     let text = written(results);
     for wanted in [
@@ -101,7 +102,22 @@ fn figures_that_lack_a_round_say_so_and_why() {
         "| lockstep-tunnel | 64 | udp | ≥ 1,234,567 | 1,000,000–1,300,000 |",
         "| haproxy | requests | 1 | no answer / at all |",
         "| nginx-stream | packets | 2 | nothing arrived |",
+        "| lockstep-tunnel | packets in frames of 1,400 bytes | 2 | it stopped |",
     ] {
         assert!(text.contains(wanted), "no {wanted} in\n{text}");
     }
+}
+
+#[test]
+fn a_latency_that_could_not_be_measured_is_missing_for_a_reason() {
+    let mut results = results();
+    results["no_latency"] = json!([{"load": "udp", "why": "no case carried them"}]);
+    let text = written(results);
+    for wanted in [
+        "\nudp: Not measured: no case carried them.\n",
+        "packets of both taken in on their own CPU, µs | - | ≤ 0.00 | not measured | no case carried them |",
+    ] {
+        assert!(text.contains(wanted), "no {wanted} in\n{text}");
+    }
+    assert!(!text.contains("rr: Not measured"), "{text}");
 }
