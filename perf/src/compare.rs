@@ -35,6 +35,7 @@ pub use goals::{Goal, Outcome, Side, download, goals, in_percent};
 pub use ratio::held;
 pub use results::{Latency, LatencyLoad, PacketLoad, Packets, Requests, Results};
 
+use crate::cpu;
 use crate::machine::Machine;
 use crate::measure::{self, KernelAhead, needs_root, run_ahead_of_others};
 use crate::output;
@@ -321,13 +322,25 @@ impl<'a> Comparison<'a> {
         for NoLatency { load, why } in self.no_latency() {
             eprintln!("no latency of {}: {why}", load.words());
         }
+        let (before, begin) = (self.stolen()?, Instant::now());
         for round in 0..rounds {
             for case in in_turns(&self.cases, round) {
                 eprintln!("latency, round {} of {rounds}: {case}", round + 1);
                 self.latencies(case, round + 1, &udp, &rr)?;
             }
         }
+        let share = (self.stolen()? - before) / begin.elapsed().as_secs_f64();
+        self.measured.stolen = Some(measure::rounded(share, 5));
         Ok(())
+    }
+
+    /// Seconds that a host took from one of the CPUs, on average.
+    fn stolen(&self) -> Result<f64> {
+        let Cpus {
+            generator,
+            balancer,
+        } = self.cpus;
+        Ok((cpu::stolen(generator)? + cpu::stolen(balancer)?) / 2.0)
     }
 
     /// What a case carries at most.
@@ -372,15 +385,14 @@ impl<'a> Comparison<'a> {
         rr: &[(Share, u64)],
     ) -> Result<()> {
         let settings = latency::Settings {
-            // Less than the second after which the kernel gives a CPU that has been taken from all others to
-            // them for up to 50 ms (its fair server), which would be the p99 of whatever polls.
-            seconds: match self.arguments.results.quick {
-                true => 0.5,
-                false => 0.8,
-            },
+            // A host takes a virtual machine's CPUs away for milliseconds now and then, which is the p99 of a
+            // trial that has it, whatever the case: most trials are to have none. And it has to be less than
+            // the second after which the kernel gives a CPU that has been taken from all others to them for
+            // up to 50 ms (its fair server), which would be the p99 of whatever polls.
+            seconds: 0.25,
             trials: match self.arguments.results.quick {
                 true => 1,
-                false => 3,
+                false => 6,
             },
             flows: self.arguments.flows,
             connections: self.arguments.connections,
@@ -520,6 +532,7 @@ impl<'a> Comparison<'a> {
                 .filter_map(|load| self.measured.slowest(load))
                 .collect(),
             latencies,
+            stolen: self.measured.stolen,
             no_latency: self.no_latency(),
             failed: self.failed.clone(),
         }

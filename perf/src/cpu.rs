@@ -43,8 +43,19 @@ pub fn ksoftirqd(cpu: usize) -> Result<Pid> {
 /// an idle CPU does not count as idle. The times that it keeps of programs, system calls and
 /// interrupts are samples, and miss what is shorter than a tick.
 pub fn idle(cpu: usize) -> Result<f64> {
-    let text = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
-    idle_of(&text, cpu).with_context(|| format!("/proc/stat has no CPU {cpu}"))
+    let [idle, iowait, stolen] = not_used(&stat()?, cpu)?;
+    Ok(idle + iowait + stolen)
+}
+
+/// Seconds for which a host took a CPU away from this machine while there was something to do, since it
+/// was started; in steps of 10 ms.
+pub fn stolen(cpu: usize) -> Result<f64> {
+    let [.., stolen] = not_used(&stat()?, cpu)?;
+    Ok(stolen)
+}
+
+fn stat() -> Result<String> {
+    fs::read_to_string("/proc/stat").context("cannot read /proc/stat")
 }
 
 /// [`idle`], with its time.
@@ -95,14 +106,18 @@ impl Busy {
 /// that Lockstep runs on.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// proc_stat(5): user, nice, system, idle, iowait, irq, softirq, steal.
-fn idle_of(stat: &str, cpu: usize) -> Option<f64> {
+/// Seconds of idle, iowait and steal, by proc_stat(5): user, nice, system, idle, iowait, irq, softirq, steal.
+fn not_used(stat: &str, cpu: usize) -> Result<[f64; 3]> {
     let wanted = format!("cpu{cpu}");
     let mut lines = stat.lines().map(|line| line.split_whitespace());
-    let line = lines.find_map(|mut words| (words.next()? == wanted).then_some(words))?;
-    let ticks: Vec<u64> = line.map_while(|word| word.parse().ok()).collect();
-    let ticks = ticks.get(3)? + ticks.get(4)? + ticks.get(7)?;
-    Some(ticks as f64 / TICKS_PER_SECOND)
+    let line = lines.find_map(|mut words| (words.next()? == wanted).then_some(words));
+    let ticks: Vec<u64> = (line.into_iter().flatten())
+        .map_while(|word| word.parse().ok())
+        .collect();
+    let &[_, _, _, idle, iowait, _, _, steal, ..] = &ticks[..] else {
+        bail!("/proc/stat has no CPU {cpu}");
+    };
+    Ok([idle, iowait, steal].map(|ticks| ticks as f64 / TICKS_PER_SECOND))
 }
 
 fn of_tasks(tasks: &str) -> Result<f64> {
@@ -147,8 +162,10 @@ mod tests {
     fn idle_is_what_nobody_used_and_what_the_host_took() {
         let stat = "cpu  9 9 9 9 9 9 9 9 0 0\ncpu0 1 2 3 400 50 6 7 100 0 0\n\
                     cpu10 1 1 1 200 0 0 0 0 0 0\nintr 1 2 3\n";
-        assert_eq!(idle_of(stat, 0), Some(5.5));
-        assert_eq!(idle_of(stat, 10), Some(2.0));
-        assert_eq!(idle_of(stat, 1), None);
+        assert_eq!(not_used(stat, 0).ok(), Some([4.0, 0.5, 1.0]));
+        assert_eq!(not_used(stat, 10).ok(), Some([2.0, 0.0, 0.0]));
+        assert!(not_used(stat, 1).is_err());
+        let (idle, stolen) = (idle(0), stolen(0));
+        assert!(idle.is_ok_and(|idle| stolen.is_ok_and(|stolen| idle >= stolen)));
     }
 }

@@ -50,6 +50,15 @@ impl Results {
         of_it.map(|no| no.why.as_str())
     }
 
+    /// What a host took from this machine while latencies were measured, where it took something.
+    pub fn stolen_in_words(&self) -> Option<String> {
+        let stolen = self.stolen.filter(|stolen| *stolen > 0.0)?;
+        Some(format!(
+            "Meanwhile a host had taken {} of both CPUs' time away (steal): pauses that no case is to blame for, and all              have in their worst trials.",
+            in_percent(stolen)
+        ))
+    }
+
     /// What the rates are shares of; and of datagrams, whose latency is that of a part of them only. Where there are
     /// no rates, why not.
     pub fn rates_in_words(&self, load: LatencyLoad) -> Vec<String> {

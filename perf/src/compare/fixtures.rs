@@ -73,6 +73,7 @@ pub fn results(measured: &Measured) -> Results {
         requests,
         slowest: Vec::new(),
         latencies,
+        stolen: None,
         no_latency: Vec::new(),
         failed: Vec::new(),
     }

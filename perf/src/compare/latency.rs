@@ -28,7 +28,7 @@ const BYTES: usize = 64;
 pub struct Settings {
     /// Of each trial.
     pub seconds: f64,
-    /// At each rate, one after the other: short ones, since a few pauses of the machine are the p99 of one.
+    /// At each rate, one after the other.
     pub trials: usize,
     /// Of datagrams.
     pub flows: u32,
@@ -103,7 +103,7 @@ fn at_each(
         let seconds = scenario.load.seconds;
         let each = 2.0 * f64::from(scenario.load.flows) / rate.max(1) as f64;
         scenario.load.packets_per_second = rate;
-        scenario.load.seconds = each.clamp(0.2, seconds.max(0.2));
+        scenario.load.seconds = each.clamp(0.2, LONGEST_WARM_UP);
         load::run_child(&scenario).context("before the latency")?;
         scenario.load.seconds = seconds;
     }
@@ -121,6 +121,9 @@ fn at_each(
     }
     Ok(rounds)
 }
+
+/// What comes before the first trial takes no longer, in seconds: below the second of the fair server, too.
+const LONGEST_WARM_UP: f64 = 0.8;
 
 /// How many trials more there are at most where something stood still.
 const AGAIN: usize = 2;

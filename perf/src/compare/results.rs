@@ -191,6 +191,8 @@ pub struct Measured {
     pub requests: Vec<Series<requests::Load, requests::Trial>>,
     /// By load and share.
     pub latencies: Vec<Series<(LatencyLoad, Share), LatencyRound>>,
+    /// The share of both CPUs' time that a host took meanwhile.
+    pub stolen: Option<f64>,
 }
 
 /// Adds a round to its series.
@@ -231,6 +233,9 @@ pub struct Results {
     pub slowest: Vec<Slowest>,
     /// Latency at shares of that.
     pub latencies: Vec<Latency>,
+    /// The share of both CPUs' time that a host took away while latencies were measured (steal), 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stolen: Option<f64>,
     /// Loads of which there is none, though it was to be measured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub no_latency: Vec<NoLatency>,

@@ -196,8 +196,12 @@ fn latencies(text: &mut String, results: &Results) {
         text.push_str(
             "\nMost and lost are those of the worst trial, the others medians of all. Stalled are trials in which \
              something, be it the case itself, stood still for 20 ms or longer: each is followed by another one, two at \
-             most, and all of them count.\n",
+             most, and all of them count.",
         );
+        if let Some(words) = results.stolen_in_words() {
+            text.push_str(&format!(" {words}"));
+        }
+        text.push('\n');
     }
 }
 
