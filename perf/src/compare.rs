@@ -170,7 +170,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     // Written before anything is printed: the terminal may be gone.
     output::write(&directory.join("compare.json"), &results)?;
-    output::print(format_args!("{}", table::text(&results)));
+    println!("{}", table::text(&results));
     println!("It took {:.0} s", begin.elapsed().as_secs_f64());
     if !comparison.failed.is_empty() {
         let lines: Vec<String> = comparison.failed.iter().map(Failed::to_string).collect();

@@ -249,7 +249,19 @@ fn smallest(results: &Results, case: Case) -> Option<Figure> {
     let both: Vec<&Packets> = [Some(ours), of(&ratio.to)].into_iter().flatten().collect();
     let doubts = redefined(results, case).into_iter();
     let doubts = doubts.chain(lacking(results, &both)).collect();
-    Some(of_ratio(ratio, Vec::new(), doubts))
+    let mut figure = of_ratio(ratio, Vec::new(), doubts);
+    // Of those whose packets the generator's CPU takes in, that one may be full first.
+    let peer = both.iter().find(|row| row.case == ratio.to);
+    figure.qualified = peer
+        .filter(|peer| peer.balancer_cpu < AT_ITS_LIMIT)
+        .map(|peer| {
+            let percent = peer.balancer_cpu * 100.0;
+            format!(
+                "{}'s CPU was {percent:.0} % busy: what the generator's gave it",
+                peer.case
+            )
+        });
+    Some(figure)
 }
 
 fn of_ratio(ratio: &Ratio, faults: Vec<String>, doubts: Vec<String>) -> Figure {
