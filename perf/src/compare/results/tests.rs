@@ -345,3 +345,10 @@ fn fewer_connections_than_were_asked_for_are_told() {
     let told = results.fewer_connections();
     assert_eq!(told, ["nginx-stream at 50 %: 37 of 64 connections"]);
 }
+
+#[test]
+fn bits_are_those_of_frames_with_their_checksum_sequence() {
+    let measured = packets(&[(Case::Haproxy, PacketLoad::Udp, 64, [1e9; 3])]);
+    let (rows, ..) = measured.rows();
+    assert_eq!(rows[0].gbit_per_second, 512.0);
+}
