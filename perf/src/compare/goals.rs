@@ -296,6 +296,12 @@ fn half_load(results: &Results, case: Case, load: LatencyLoad) -> Option<Figure>
         } = row;
         format!("something stood still in {stalled} of {trials} trials of {case}")
     });
+    // Who polls is not woken up by packets, and pays for that.
+    let cpu = both[0].cpu_s_per_million.zip(both[1].cpu_s_per_million);
+    let beside = cpu.map(|(ours, theirs)| {
+        let [ours, theirs] = [ours, theirs].map(|cpu| decimals(cpu, 2));
+        format!("CPU s/million: {ours}, {}'s {theirs}", both[1].case)
+    });
     Some(Figure {
         value: both[0].added_p99_us?,
         bound: Bound::Exact,
@@ -307,7 +313,7 @@ fn half_load(results: &Results, case: Case, load: LatencyLoad) -> Option<Figure>
             .chain(lacking(results, &both))
             .collect(),
         qualified: None,
-        beside: Vec::new(),
+        beside: beside.into_iter().collect(),
     })
 }
 

@@ -255,6 +255,21 @@ fn late(p99_us: f64, lost: f64) -> LatencyRound {
 }
 
 #[test]
+fn a_latency_has_what_it_takes_of_the_cpu_beside_it() {
+    let mut measured = Measured::default();
+    for (case, cpu) in [(Case::LockstepTunnel, 10.0), (Case::LinuxForwarding, 2.6)] {
+        let round = LatencyRound {
+            cpu_s_per_million: Some(cpu),
+            ..late(90.0, 0.0)
+        };
+        let key = (LatencyLoad::Udp, Share(50));
+        note(&mut measured.latencies, case, key, round);
+    }
+    let notes = &of(&measured)[0].notes;
+    assert_eq!(notes, &["CPU s/million: 10.00, linux-forwarding's 2.60"]);
+}
+
+#[test]
 fn a_latency_in_whose_trials_something_mostly_stood_still_is_not_known() {
     let with = |ours: [f64; 4], theirs: [f64; 4]| {
         let mut measured = Measured::default();
