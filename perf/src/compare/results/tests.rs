@@ -92,7 +92,8 @@ fn packets_are_medians_beside_what_has_the_same_size_and_load() {
     let spread = Spread::of(vec![700.0, 100.0, 600.0]);
     assert_eq!(rows[2].spread, spread);
     assert_eq!((spread.low, spread.high), (100.0, 700.0));
-    assert_eq!(rows[2].calm_packets_per_second, Some(350.0));
+    // One round has no such rate, which is less than any.
+    assert_eq!(rows[2].calm_packets_per_second, Some(300.0));
     assert_eq!(rows[3].calm_packets_per_second, None);
 }
 
