@@ -11,7 +11,7 @@ use lockstep_bpf::{
 };
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::*;
 
 const FROM: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
@@ -95,7 +95,11 @@ fn every_flow_has_packets_that_the_kernel_takes() {
 fn it_sends_at_the_rate_that_was_asked_for() {
     isolated(|_| {
         let packet = path();
+        let begin = Instant::now();
         let offered = offer(&packet, 10, 20_000).unwrap();
+        // Not all at once, and told to have taken the time that was asked for.
+        let took = begin.elapsed().as_secs_f64();
+        assert!(offered.seconds <= took, "{offered:?} in {took} s");
         assert_eq!(offered.packets % OFFER_BATCH, 0);
         // What is late is left out: fewer it may be.
         assert!(offered.packets <= 20_000 + OFFER_BATCH, "{offered:?}");
@@ -122,6 +126,8 @@ fn it_knows_when_it_is_over_at_every_rate() {
             offered.packets > 0 && offered.seconds >= 0.02,
             "{offered:?}"
         );
+        // What is late is not made up for.
+        assert!(offered.packets < 61_000_000 / 50, "{offered:?}");
     });
 }
 
@@ -169,15 +175,20 @@ fn what_arrives_for_a_network_is_counted_and_dropped() {
             let arrivals = attach((Ipv4Addr::new(198, 18, 0, 0), 31));
             let beyond = Ipv4Addr::new(198, 18, 0, 2);
             ip(&format!("addr add {beyond}/16 dev of1"));
-            let socket = UdpSocket::bind((beyond, PORT)).unwrap();
-            socket.set_nonblocking(true).unwrap();
-            let other = to(&packet, beyond);
+            let [socket, counted] = [beyond, TO].map(|address| {
+                let socket = UdpSocket::bind((address, PORT)).unwrap();
+                socket.set_nonblocking(true).unwrap();
+                socket
+            });
+            let [packet, other] = [TO, beyond].map(|address| to(&packet, address));
 
             assert_eq!(arrivals.count().unwrap(), 0);
             // Not so many at once that the veth has no room.
             let sent = offer(&packet, 10, 128).unwrap().packets;
             assert!(sent > 0);
             assert_eq!(arrivals.count().unwrap(), sent, "{arriving:?}");
+            let error = counted.recv(&mut [0; 64]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::WouldBlock, "it is dropped");
             offer(&other, 1, 128).unwrap();
             assert_eq!(arrivals.count().unwrap(), sent, "not of the network");
             assert!(socket.recv(&mut [0; 64]).is_ok(), "the kernel has it");

@@ -175,8 +175,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         directory = output::partial(&directory);
     }
     // Written before anything is printed: the terminal may be gone.
-    output::write(&directory.join("compare.json"), &results)?;
+    let written = output::write(&directory.join("compare.json"), &results);
+    // And printed where it cannot be written.
     println!("{}", table::text(&results));
+    written?;
     println!("It took {:.0} s", begin.elapsed().as_secs_f64());
     if !comparison.failed.is_empty() {
         let lines: Vec<String> = comparison.failed.iter().map(Failed::to_string).collect();

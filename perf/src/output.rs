@@ -45,6 +45,9 @@ pub fn tell(text: Arguments<'_>) {
     let _ = std::io::stderr().lock().write_fmt(text);
 }
 
+/// Bytes that there has to be room for: more than any file of results has.
+const ROOM: usize = 256 * 1024;
+
 /// The directory, beside whole results, of those that are not.
 const PARTIAL: &str = "partial";
 
@@ -96,9 +99,14 @@ pub fn must_be_writable(directory: &Path) -> Result<()> {
     };
     fs::create_dir_all(directory).with_context(advice)?;
     ensure!(directory.is_dir(), "{}", advice());
-    let file = tempfile::NamedTempFile::new_in(directory).with_context(advice)?;
-    drop(file);
-    Ok(())
+    let mut file = tempfile::NamedTempFile::new_in(directory).with_context(advice)?;
+    has_room(file.as_file_mut()).with_context(advice)
+}
+
+/// On a disk that is full a file can be made, but nothing written.
+fn has_room(file: &mut fs::File) -> Result<()> {
+    file.write_all(&[0; ROOM])?;
+    Ok(file.sync_all()?)
 }
 
 /// The same for a file's directory, and the file itself.
@@ -212,6 +220,17 @@ mod tests {
         assert_eq!(fs::read_to_string(&file).expect("a file"), "whole");
         assert!(file_must_be_writable(directory.path()).is_err());
         file_must_be_writable(&file).expect("it can be replaced");
+    }
+
+    #[test]
+    fn a_disk_that_is_full_is_told_before() {
+        let directory = tempfile::tempdir().expect("a directory");
+        must_be_writable(directory.path()).expect("there is room");
+        let left = fs::read_dir(directory.path()).expect("a directory");
+        assert_eq!(left.count(), 0);
+        let full = fs::File::options().write(true).open("/dev/full");
+        let error = has_room(&mut full.expect("Linux has it")).expect_err("it is full");
+        assert!(format!("{error:#}").contains("No space left"), "{error:#}");
     }
 
     #[test]

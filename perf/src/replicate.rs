@@ -167,8 +167,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     // What a signal has cut short is not told.
     interrupted::end_if_begun();
     let rows = rows?;
-    origin::write(&to, &rows)?;
+    let written = origin::write(&to, &rows);
+    // And printed where it cannot be written.
     println!("{}", serde_json::to_string_pretty(&rows)?);
+    written?;
     Ok(())
 }
 

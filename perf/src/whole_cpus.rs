@@ -14,6 +14,9 @@ const RUNTIME: &str = "/proc/sys/kernel/sched_rt_runtime_us";
 /// Where debugfs usually is.
 const DEBUG: &str = "/sys/kernel/debug";
 
+/// In the file of changes: a debugfs that was mounted there.
+const MOUNTED: &str = "mounted";
+
 /// What was changed in which files, a line each: who is killed cannot put it back, and the next one does.
 const CHANGES: &str = "/run/lockstep-perf.changes";
 
@@ -59,6 +62,11 @@ fn take(cpus: &[usize]) -> Result<()> {
     let changes = Path::new(CHANGES);
     let debug = debugfs();
     put_back_from(changes, debug.as_deref().unwrap_or(Path::new(DEBUG)));
+    if let Ok(place) = debug.as_deref()
+        && place != DEBUG
+    {
+        write_down(MOUNTED, place, changes)?;
+    }
     set(Path::new(RUNTIME), "-1", changes)?;
     let debug = debug?;
     for cpu in cpus {
@@ -93,13 +101,21 @@ fn set(file: &Path, value: &str, changes: &Path) -> Result<()> {
     let before = fs::read_to_string(file);
     let before = before.with_context(|| format!("cannot read {}", file.display()))?;
     let before = before.trim().to_owned();
+    write_down(&before, file, changes)?;
+    // Held meanwhile: whoever puts back at a signal comes before or after both.
+    let mut changed = CHANGED.lock().unwrap_or_else(PoisonError::into_inner);
+    fs::write(file, value).with_context(|| format!("cannot write {}", file.display()))?;
+    changed.push(Change::File(file.to_owned(), before));
+    Ok(())
+}
+
+/// For the next one, should this one be killed: what a file had, or [`MOUNTED`].
+fn write_down(before: &str, file: &Path, changes: &Path) -> Result<()> {
     let noted = OpenOptions::new().create(true).append(true).open(changes);
     noted
         .and_then(|mut noted| writeln!(noted, "{before} {}", file.display()))
         .with_context(|| format!("cannot write {}", changes.display()))?;
     note(Change::Noted(changes.to_owned()));
-    fs::write(file, value).with_context(|| format!("cannot write {}", file.display()))?;
-    note(Change::File(file.to_owned(), before));
     Ok(())
 }
 
@@ -108,14 +124,16 @@ fn put_back_from(changes: &Path, debug: &Path) {
     let left = fs::read_to_string(changes).unwrap_or_default();
     for (before, file) in left.lines().rev().filter_map(|line| line.split_once(' ')) {
         let mut file = PathBuf::from(file);
-        // A debugfs that was mounted for it may be gone, and has to go.
-        if let Some((place, inside)) = file.to_str().and_then(|file| file.split_once("/sched/")) {
-            let (place, inside) = (PathBuf::from(place), debug.join("sched").join(inside));
-            if place != debug && place.starts_with(std::env::temp_dir()) {
-                let _ = umount2(&place, MntFlags::MNT_DETACH);
-                let _ = fs::remove_dir(&place);
+        if before == MOUNTED {
+            if file != debug && file.starts_with(std::env::temp_dir()) {
+                let _ = umount2(&file, MntFlags::MNT_DETACH);
+                let _ = fs::remove_dir(&file);
             }
-            file = inside;
+            continue;
+        }
+        // The debugfs that it was in may be gone, or goes.
+        if let Some((_, inside)) = file.to_str().and_then(|file| file.split_once("/sched/")) {
+            file = debug.join("sched").join(inside);
         }
         match fs::write(&file, before) {
             Ok(()) => eprintln!(
@@ -196,6 +214,9 @@ mod tests {
         fs::write(&plain, "950000\n").unwrap();
         let changes = of("changes");
         set(&plain, "-1", &changes).unwrap();
+        let empty = of("mounted-for-it");
+        fs::create_dir(&empty).unwrap();
+        write_down(MOUNTED, &empty, &changes).unwrap();
         set(&gone.join(server), "0", &changes).unwrap();
         // A second one that did not look.
         set(&plain, "-1", &changes).unwrap();
@@ -206,7 +227,7 @@ mod tests {
         put_back_from(&changes, &debug);
         assert_eq!(fs::read_to_string(&plain).unwrap(), "950000");
         assert_eq!(fs::read_to_string(debug.join(server)).unwrap(), "50000000");
-        assert!(!changes.exists());
+        assert!(!changes.exists() && !empty.exists());
         // Nothing is left: nothing is done.
         put_back_from(&changes, &debug);
     }

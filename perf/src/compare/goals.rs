@@ -256,7 +256,19 @@ fn smallest(results: &Results, case: Case) -> Option<Figure> {
     let both: Vec<&Packets> = [Some(ours), of(&ratio.to)].into_iter().flatten().collect();
     let doubts = redefined(results, case).into_iter();
     let doubts = doubts.chain(lacking(results, &both)).collect();
-    Some(of_ratio(ratio, Vec::new(), doubts))
+    let mut figure = of_ratio(ratio, Vec::new(), doubts);
+    // Of those whose packets the generator's CPU takes in, that one may be full first.
+    let peer = both.iter().find(|row| row.case == ratio.to);
+    figure.qualified = peer
+        .filter(|peer| peer.balancer_cpu < AT_ITS_LIMIT)
+        .map(|peer| {
+            let percent = peer.balancer_cpu * 100.0;
+            format!(
+                "{}'s CPU was {percent:.0} % busy: what the generator's gave it",
+                peer.case
+            )
+        });
+    Some(figure)
 }
 
 fn of_ratio(ratio: &Ratio, faults: Vec<String>, doubts: Vec<String>) -> Figure {
@@ -291,6 +303,12 @@ fn half_load(results: &Results, case: Case, load: LatencyLoad) -> Option<Figure>
         } = row;
         format!("something stood still in {stalled} of {trials} trials of {case}")
     });
+    // Who polls is not woken up by packets, and pays for that.
+    let cpu = both[0].cpu_s_per_million.zip(both[1].cpu_s_per_million);
+    let beside = cpu.map(|(ours, theirs)| {
+        let [ours, theirs] = [ours, theirs].map(|cpu| decimals(cpu, 2));
+        format!("CPU s/million: {ours}, {}'s {theirs}", both[1].case)
+    });
     Some(Figure {
         value: both[0].added_p99_us?,
         bound: Bound::Exact,
@@ -302,7 +320,7 @@ fn half_load(results: &Results, case: Case, load: LatencyLoad) -> Option<Figure>
             .chain(lacking(results, &both))
             .collect(),
         qualified: None,
-        beside: Vec::new(),
+        beside: beside.into_iter().collect(),
     })
 }
 

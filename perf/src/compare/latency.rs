@@ -194,6 +194,38 @@ mod tests {
     }
 
     #[test]
+    fn what_was_due_and_got_no_good_answer_is_lost_for_whatever_reason() {
+        let good = Outcome {
+            sent: 90,
+            received: 80,
+            latency: Some(Default::default()),
+            seconds: 1.0,
+            ..Outcome::default()
+        };
+        let lost = |outcome: Outcome| round(&outcome).unwrap().lost;
+        assert_eq!(lost(good.clone()), 0.0);
+        let unsent = Outcome {
+            unsent: 10,
+            ..good.clone()
+        };
+        assert_eq!(lost(unsent.clone()), 0.1);
+        for of_sent in [
+            |outcome: &mut Outcome| outcome.lost = 5,
+            |outcome: &mut Outcome| outcome.resets = 5,
+            |outcome: &mut Outcome| outcome.errors = 5,
+        ] {
+            let mut outcome = unsent.clone();
+            of_sent(&mut outcome);
+            assert_eq!(lost(outcome), 0.15);
+        }
+        let nothing = Outcome {
+            received: 0,
+            ..good
+        };
+        assert!(round(&nothing).is_err());
+    }
+
+    #[test]
     fn a_trial_in_which_something_stood_still_is_made_again_twice_at_most_and_counts() {
         assert_eq!(longest(1, &[100.0]), [100.0]);
         assert_eq!(longest(1, &[50_000.0, 200.0]), [50_000.0, 200.0]);

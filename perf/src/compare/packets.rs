@@ -206,7 +206,7 @@ pub fn place(netns: &Netns, device: &str) -> Place {
 }
 
 /// Trials at growing rates; where the round before had its maximum at `last`, most of those far
-/// below it are left out.
+/// below it are left out. Those in between follow where that is too high to be carried without loss.
 fn ramp(
     mut trial: impl FnMut(u64) -> Result<Trial>,
     last: Option<f64>,
@@ -235,7 +235,23 @@ fn ramp(
         most(&trials) > 0.0,
         "no packet arrived: it does not forward"
     );
+    while let Some(offered) = unknown(&trials, growth) {
+        trials.push(trial(offered)?);
+    }
     Ok(trials)
+}
+
+/// A rate between the highest that was carried without loss and the next higher one that was offered, where
+/// these are further apart than two trials of a ramp: what was left out may be carried, too. Each trial halves
+/// the distance.
+fn unknown(trials: &[Trial], growth: f64) -> Option<u64> {
+    let calm = trials.iter().filter(|trial| trial.loss <= CALM);
+    let carried = calm.map(|trial| trial.offered_per_second).max()?;
+    let offered = trials.iter().map(|trial| trial.offered_per_second);
+    let next = offered.filter(|offered| *offered > carried).min()?;
+    let apart = next as f64 / carried as f64;
+    // Whole packets a second: a ramp's own rates are a little closer than this, or a little less.
+    (apart > growth * 1.01).then_some((carried as f64 * apart.sqrt()) as u64)
 }
 
 /// A trial in which the generator sent this share of the most that it sent in any is one in which it

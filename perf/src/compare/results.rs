@@ -291,7 +291,8 @@ pub struct Packets {
     pub to_nftables: Option<Ratio>,
     /// The same, to the kernel's forwarding.
     pub to_forwarding: Option<Ratio>,
-    /// The median of the most with a loss of 1 % at most.
+    /// The median of the most with a loss of 1 % at most, where most rounds have such a rate: one without
+    /// counts as the least of them.
     pub calm_packets_per_second: Option<f64>,
     /// At the maximum, the median of the rounds.
     pub loss: Option<f64>,
@@ -441,6 +442,7 @@ pub fn of_smallest(packets: &[Packets]) -> impl Iterator<Item = &Packets> {
 fn packet_row(series: &Series<(PacketLoad, usize), PacketRound>) -> (Case, Packets) {
     let rate = series.median(|round| round.packets_per_second);
     let frame = series.median(|round| round.frame_bytes);
+    let calm = series.median(|round| round.calm.unwrap_or(0.0));
     let bound = series
         .rounds
         .iter()
@@ -457,7 +459,7 @@ fn packet_row(series: &Series<(PacketLoad, usize), PacketRound>) -> (Case, Packe
         payload_gbit_per_second: series.median_of_some(|round| round.payload_gbit),
         to_nftables: None,
         to_forwarding: None,
-        calm_packets_per_second: series.median_of_some(|round| round.calm),
+        calm_packets_per_second: (calm > 0.0).then_some(calm),
         loss: series.median_of_some(|round| round.loss),
         bound_by_generator: 2 * bound.count() >= series.rounds.len(),
         cpu_s_per_million_packets: series.median_of_some(|round| round.cpu_s_per_million),

@@ -70,8 +70,8 @@ impl Treatment {
 pub enum Devices {
     /// A NIC's driver with zero-copy: assumed, for there is none here.
     ZeroCopy,
-    /// As in the lab: copies, and the kernel's work on the balancer's CPU. Measured in tunnels and of
-    /// replicas; of NAT it is what tunnels take and the difference in memory.
+    /// As in the lab: copies, and the kernel's work on the balancer's CPU, which for replicas is not to take packets
+    /// in. Measured in tunnels and of replicas; of NAT it is what tunnels take and the difference in memory.
     Copied,
 }
 
@@ -103,7 +103,8 @@ pub struct Costs {
     pub opening_nat: f64,
     /// All work for a packet of 64 bytes in the lab, in a tunnel: the kernel's included.
     pub copied: f64,
-    /// All work for a full segment in the lab, to [`REPLICAS`] replicas.
+    /// For a full segment in the lab, to [`REPLICAS`] replicas: without what the kernel does to take its packets in,
+    /// which is on the endpoints' CPU there.
     pub copied_segment: f64,
     /// Memory of a flow.
     pub flow_bytes: f64,

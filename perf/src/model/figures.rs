@@ -30,8 +30,8 @@ pub fn assumptions(hosts: &Hosts, costs: &Costs, unevenness: f64) -> Vec<String>
         format!(
             "Zero-copy: {:.0} ns more for receiving and sending each packet; an assumption (14 million packets a second and core \
              each way), there is no such NIC here. Copied: {} ns for all of a packet of 64 bytes in a tunnel, the kernel's part \
-             included, and {} ns for a segment to three replicas, as measured in the lab over veth; NAT's is the tunnel's and \
-             the difference in memory.",
+             included, and {} ns for a segment to three replicas, without what the kernel does to take its packets in (the \
+             endpoints' CPU does it there), as measured in the lab over veth; NAT's is the tunnel's and the difference in memory.",
             hosts.device_ns,
             grouped(costs.copied as u64),
             grouped(costs.copied_segment as u64)

@@ -279,6 +279,13 @@ fn hosts_are_reckoned_from_what_is_used_up_first() {
 }
 
 #[test]
+fn a_segment_to_three_replicas_is_four_packets_in_memory_and_two_ways_through_a_device() {
+    let cost = |devices| costs().packet(Treatment::Replicate, devices, 50.0);
+    assert_eq!(cost(Devices::ZeroCopy), 4.0 * 300.0 + 2.0 * 50.0);
+    assert_eq!(cost(Devices::Copied), 5_000.0);
+}
+
+#[test]
 fn flows_take_memory_and_opening_them_time() {
     let (hosts, costs) = (hosts(), costs());
     // 6 GB of 34; 1.7 million new ones a second take a third of a core.

@@ -232,3 +232,51 @@ fn since(before: &Reading<Counts>, after: &Reading<Counts>, in_sync: usize) -> T
         in_sync,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_of_the_time_between_two_readings_and_cpu_time_of_the_bytes() {
+        let begin = Instant::now();
+        let reading = |ms, bytes, balancer, everybody| Reading {
+            at: begin + Duration::from_millis(ms),
+            value: Counts {
+                bytes,
+                balancer,
+                everybody,
+            },
+        };
+        let before = reading(400, 1_000_000_000, 3.0, 10.0);
+        let trial = since(&before, &reading(2_400, 2_500_000_000, 4.5, 13.0), 3);
+        assert!((trial.gbit_s - 6.0).abs() < 1e-9, "{trial:?}");
+        assert!((trial.cpu_s_per_gb - 1.0).abs() < 1e-9, "{trial:?}");
+        assert!((trial.machine_cpu_s_per_gb - 2.0).abs() < 1e-9, "{trial:?}");
+    }
+
+    #[test]
+    fn a_round_in_which_a_replica_was_left_behind_is_of_fewer_replicas() {
+        let trial = |gbit_s, in_sync| Trial {
+            gbit_s,
+            cpu_s_per_gb: 3.0,
+            machine_cpu_s_per_gb: 6.0,
+            in_sync,
+        };
+        let mut engine = Series::new(Case::Lockstep, 3);
+        engine.trials = [(2.0, 3), (1.0, 2), (4.0, 3)]
+            .map(|(gbit_s, in_sync)| [trial(gbit_s, 3), trial(gbit_s, in_sync)])
+            .to_vec();
+        let mut haproxy = Series::new(Case::Haproxy, 1);
+        haproxy.trials.push([trial(5.0, 1), trial(6.0, 1)]);
+        let rows = rows(&[engine, haproxy]);
+        let of = |row: &Row| (row.gbit_s, row.in_sync, row.cpu_s_per_replicated_gb);
+        assert_eq!(of(&rows[0]), (2.0, 3, Some(1.0)));
+        assert_eq!(of(&rows[2]), (2.0, 2, None));
+        let peers: Vec<_> = rows
+            .iter()
+            .map(|row| row.peer.as_ref().map(|peer| peer.gbit_s))
+            .collect();
+        assert_eq!(peers, [Some(5.0), None, Some(6.0), None]);
+    }
+}

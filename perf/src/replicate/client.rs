@@ -170,3 +170,20 @@ impl Shared {
 fn lock(gaps: &Mutex<Gaps>) -> std::sync::MutexGuard<'_, Gaps> {
     gaps.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_of_several_times_without_a_byte_is_told() {
+        let shared = Shared::default();
+        shared.note_read();
+        let begin = lock(&shared.gaps).last.expect("it was noted");
+        let long = Duration::from_secs(1);
+        lock(&shared.gaps).last = Some(begin.checked_sub(long).expect("up for as long"));
+        shared.note_read();
+        shared.note_read();
+        assert!(lock(&shared.gaps).longest >= long);
+    }
+}

@@ -170,6 +170,7 @@ fn latencies(text: &mut String, results: &Results) {
         "p99 that it adds",
         "lost",
         "stalled",
+        "CPU s/million",
     ];
     let row = |row: &Latency| {
         vec![
@@ -189,6 +190,7 @@ fn latencies(text: &mut String, results: &Results) {
             },
             in_percent(row.lost),
             format!("{} of {}", row.stalled, row.trials),
+            some(row.cpu_s_per_million, |s| format!("{s:.2}")),
         ]
     };
     table(text, &head, results.latencies.iter().map(row));

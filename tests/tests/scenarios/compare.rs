@@ -78,13 +78,14 @@ fn scenario_an_interrupted_comparison_ends_and_leaves_nothing() {
 fn compare() -> Result<()> {
     let root = tempfile::tempdir()?;
     let results = root.path().join("perf/results");
-    perf(
+    let said = perf(
         Command::new(find_binary("lockstep-perf")?)
             .args(BRIEFLY)
             .args(["--milliseconds", "50"])
             .arg("--results")
             .arg(&results),
     )?;
+    ensure!(said.contains("\nIt took "), "{said}");
     let text = fs::read_to_string(results.join("quick/compare.json"))?;
     let all: Value = serde_json::from_str(&text)?;
     ensure!(all["quick"] == true, "{all}");
@@ -120,7 +121,8 @@ fn compare() -> Result<()> {
     Ok(())
 }
 
-fn perf(command: &mut Command) -> Result<()> {
+/// What it has printed.
+fn perf(command: &mut Command) -> Result<String> {
     let output = command.output().context("cannot run lockstep-perf")?;
     ensure!(
         output.status.success(),
@@ -128,5 +130,5 @@ fn perf(command: &mut Command) -> Result<()> {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
-    Ok(())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

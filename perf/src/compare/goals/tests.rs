@@ -174,6 +174,27 @@ fn a_rate_of_a_peer_that_is_not_at_its_limit_is_said_to_be_the_endpoints() {
 }
 
 #[test]
+fn packets_of_a_peer_that_is_not_at_its_limit_are_said_to_be_what_the_generator_gave_it() {
+    let qualified = |busy| {
+        let mut measured = packets(&[(Case::LockstepTunnel, PacketLoad::Udp, 64, [220.0])]);
+        let round = PacketRound {
+            balancer_cpu: busy,
+            ..carried(100.0)
+        };
+        let key = (PacketLoad::Udp, 64);
+        note(&mut measured.packets, Case::NftablesDnat, key, round);
+        let [goal] = &of(&measured)[..] else {
+            panic!("another goal has figures")
+        };
+        assert_eq!((value(goal), goal.outcome), (2.2, Outcome::Met));
+        goal.qualified.clone()
+    };
+    let said = "nftables-dnat's CPU was 88 % busy: what the generator's gave it";
+    assert_eq!(qualified(0.88).as_deref(), Some(said));
+    assert_eq!(qualified(0.96), None);
+}
+
+#[test]
 fn a_latency_with_losses_reaches_nothing_however_short_it_is() {
     let with = |lost: f64| {
         let mut measured = Measured::default();
@@ -197,6 +218,21 @@ fn a_latency_with_losses_reaches_nothing_however_short_it_is() {
     let goal = with(0.000_003);
     assert_eq!(goal.outcome, Outcome::Missed);
     assert_eq!(goal.notes, ["lockstep-tunnel lost < 0.01 %"]);
+}
+
+#[test]
+fn a_latency_has_what_it_takes_of_the_cpu_beside_it() {
+    let mut measured = Measured::default();
+    for (case, cpu) in [(Case::LockstepTunnel, 10.0), (Case::LinuxForwarding, 2.6)] {
+        let round = LatencyRound {
+            cpu_s_per_million: Some(cpu),
+            ..late(90.0)
+        };
+        let key = (LatencyLoad::Udp, Share(50));
+        note(&mut measured.latencies, case, key, round);
+    }
+    let notes = &of(&measured)[0].notes;
+    assert_eq!(notes, &["CPU s/million: 10.00, linux-forwarding's 2.60"]);
 }
 
 #[test]
