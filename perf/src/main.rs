@@ -12,6 +12,7 @@ mod cpu;
 mod experiments;
 mod figure;
 mod handover_bench;
+mod host;
 mod load;
 mod machine;
 mod measure;

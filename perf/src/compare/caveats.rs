@@ -54,9 +54,28 @@ impl Results {
     pub fn stolen_in_words(&self) -> Option<String> {
         let stolen = self.stolen.filter(|stolen| *stolen > 0.0)?;
         Some(format!(
-            "Meanwhile a host had taken {} of both CPUs' time away (steal): pauses that no case is to blame for, and all              have in their worst trials.",
+            "A host had taken {} of both CPUs' time away meanwhile, pauses of milliseconds that no case is to blame for; \
+             short ones are in all figures.",
             in_percent(stolen)
         ))
+    }
+
+    /// In how many trials a host took a CPU away, and what became of them.
+    pub fn left_out_in_words(&self) -> Option<String> {
+        let disturbed: usize = self.latencies.iter().map(|row| row.disturbed).sum();
+        let only = self.latencies.iter().filter(|row| row.only_disturbed);
+        let only: usize = only.map(|row| row.disturbed).sum();
+        let counted: usize = self.latencies.iter().map(|row| row.trials).sum();
+        let of = counted + disturbed - only;
+        let but = match only {
+            0 => String::new(),
+            _ => format!(", but for {only} of cases that had no others at that load"),
+        };
+        (disturbed > 0).then(|| {
+            format!(
+                "In {disturbed} of {of} trials a host took a CPU away (steal): they are left out{but}."
+            )
+        })
     }
 
     /// What the rates are shares of; and of datagrams, whose latency is that of a part of them only. Where there are

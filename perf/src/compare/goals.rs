@@ -283,7 +283,7 @@ fn of_ratio(ratio: &Ratio, faults: Vec<String>, doubts: Vec<String>) -> Figure {
 }
 
 /// The p99 at half load, over that of the kernel's forwarding. What did not arrive is not in it: it has no
-/// latency, and is worse than any. Where something stood still in half of the trials, the median has that in it, and
+/// latency, and is worse than any; what the kernel's forwarding lost only makes its p99 less than it is. Where something stood still in half of the trials, the median has that in it, and
 /// is no figure of the case.
 fn half_load(results: &Results, case: Case, load: LatencyLoad) -> Option<Figure> {
     let of = |case: Case| {
@@ -292,7 +292,8 @@ fn half_load(results: &Results, case: Case, load: LatencyLoad) -> Option<Figure>
         })
     };
     let both = [of(case)?, of(case.forwarding())?];
-    let lost = both.into_iter().filter(|row| row.lost > 0.0);
+    let [ours, theirs] = both
+        .map(|row| (row.lost > 0.0).then(|| format!("{} lost {}", row.case, in_percent(row.lost))));
     let stood_still = both.into_iter().filter(|row| row.mostly_stalled());
     let stood_still = stood_still.map(|row| {
         let Latency {
@@ -309,18 +310,24 @@ fn half_load(results: &Results, case: Case, load: LatencyLoad) -> Option<Figure>
         let [ours, theirs] = [ours, theirs].map(|cpu| decimals(cpu, 2));
         format!("CPU s/million: {ours}, {}'s {theirs}", both[1].case)
     });
+    let disturbed = both.into_iter().filter(|row| row.only_disturbed);
+    let disturbed = disturbed.map(|row| {
+        format!(
+            "a host took CPUs away in all {} trials of {}",
+            row.disturbed, row.case
+        )
+    });
     Some(Figure {
         value: both[0].added_p99_us?,
         bound: Bound::Exact,
-        faults: lost
-            .map(|row| format!("{} lost {}", row.case, in_percent(row.lost)))
-            .collect(),
+        faults: ours.into_iter().collect(),
         doubts: (redefined(results, case).into_iter())
             .chain(stood_still)
+            .chain(disturbed)
             .chain(lacking(results, &both))
             .collect(),
         qualified: None,
-        beside: beside.into_iter().collect(),
+        beside: theirs.into_iter().chain(beside).collect(),
     })
 }
 

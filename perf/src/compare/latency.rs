@@ -14,6 +14,7 @@ use super::engine::IN;
 use super::packets::{self, DEVICE, mtu, place};
 use super::requests::{self, DIRECT, MTU, Servers};
 use super::results::{LatencyRound, Share};
+use crate::host;
 use crate::load::{self, Load, Mac, Mix, Outcome, Protocol, Scenario};
 use crate::measure::rounded;
 use crate::replicate::network::{CLIENT_DEVICE, PORT, VIP};
@@ -107,11 +108,17 @@ fn at_each(
         load::run_child(&scenario).context("before the latency")?;
         scenario.load.seconds = seconds;
     }
+    let cpus: Vec<usize> = scenario
+        .observed_cpu
+        .into_iter()
+        .chain([scenario.cpu])
+        .collect();
     for &(share, rate) in rates {
         scenario.load.packets_per_second = rate;
         let made = trials(settings.trials, || {
-            let outcome = load::run_child(&scenario)?;
-            let round = round(&outcome).with_context(|| format!("{} a second", grouped(rate)))?;
+            let (outcome, taken) = host::beside(&cpus, || load::run_child(&scenario))?;
+            let round =
+                round(&outcome, taken).with_context(|| format!("{} a second", grouped(rate)))?;
             if settings.verbose {
                 eprintln!("{case:<24} {rate:>7} {}", serde_json::to_string(&round)?);
             }
@@ -129,24 +136,27 @@ const LONGEST_WARM_UP: f64 = 0.8;
 const AGAIN: usize = 2;
 
 /// So many trials, and another one for each in which something stood still. All of them count: one that
-/// is picked from them would hide what the case itself may have done.
+/// is picked from them would hide what the case itself may have done. Those in which a host took a CPU
+/// away do not: there are others in their place, as many as were asked for at most.
 fn trials(
     count: usize,
     mut trial: impl FnMut() -> Result<LatencyRound>,
 ) -> Result<Vec<LatencyRound>> {
     let mut made = Vec::new();
-    let mut wanted = count;
-    while made.len() < wanted {
+    let (mut wanted, mut again) = (count, AGAIN);
+    while wanted > 0 && made.len() < 2 * count + AGAIN {
         let round = trial()?;
-        if round.stalled() {
-            wanted = (wanted + 1).min(count + AGAIN);
+        if round.stalled() && again > 0 && !round.disturbed() {
+            again -= 1;
+        } else if !round.disturbed() {
+            wanted -= 1;
         }
         made.push(round);
     }
     Ok(made)
 }
 
-fn round(outcome: &Outcome) -> Result<LatencyRound> {
+fn round(outcome: &Outcome, taken_ms: f64) -> Result<LatencyRound> {
     ensure!(outcome.received > 0, "nothing arrived: it does not forward");
     let latency = outcome
         .latency
@@ -166,6 +176,7 @@ fn round(outcome: &Outcome) -> Result<LatencyRound> {
         lost: rounded(missed as f64 / due as f64, 7),
         connections: outcome.connections,
         cpu_s_per_million: cpu.map(|cpu| rounded(cpu / outcome.received as f64 * 1e6, 2)),
+        taken_ms: rounded(taken_ms, 0),
     })
 }
 
@@ -173,24 +184,26 @@ fn round(outcome: &Outcome) -> Result<LatencyRound> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use super::super::fixtures::late;
     use super::*;
 
-    fn longest(count: usize, of_each: &[f64]) -> Vec<f64> {
+    /// The longest latency of each trial that is made, where those have these, and a host takes so much.
+    fn beside_a_host(count: usize, of_each: &[(f64, f64)]) -> Vec<f64> {
         let mut of_each = of_each.iter();
         let made = trials(count, || {
+            let &(max_us, taken_ms) = of_each.next().unwrap();
             Ok(LatencyRound {
-                per_second: 1.0,
-                p50_us: 1.0,
-                p90_us: 1.0,
-                p99_us: 1.0,
-                p999_us: 1.0,
-                max_us: *of_each.next().unwrap(),
-                lost: 0.0,
-                connections: None,
-                cpu_s_per_million: None,
+                max_us,
+                taken_ms,
+                ..late(100.0)
             })
         });
         made.unwrap().iter().map(|round| round.max_us).collect()
+    }
+
+    fn longest(count: usize, of_each: &[f64]) -> Vec<f64> {
+        let alone: Vec<_> = of_each.iter().map(|&max_us| (max_us, 0.0)).collect();
+        beside_a_host(count, &alone)
     }
 
     #[test]
@@ -202,7 +215,7 @@ mod tests {
             seconds: 1.0,
             ..Outcome::default()
         };
-        let lost = |outcome: Outcome| round(&outcome).unwrap().lost;
+        let lost = |outcome: Outcome| round(&outcome, 0.0).unwrap().lost;
         assert_eq!(lost(good.clone()), 0.0);
         let unsent = Outcome {
             unsent: 10,
@@ -222,7 +235,7 @@ mod tests {
             received: 0,
             ..good
         };
-        assert!(round(&nothing).is_err());
+        assert!(round(&nothing, 0.0).is_err());
     }
 
     #[test]
@@ -235,5 +248,18 @@ mod tests {
         assert_eq!(longest(3, &later), later);
         let all = [50_000.0; 5];
         assert_eq!(longest(3, &all), all);
+    }
+
+    #[test]
+    fn a_trial_whose_cpus_a_host_took_away_is_made_again_as_often_as_was_asked_for() {
+        let some = [
+            (1.0, 0.0),
+            (9.0, 10.0),
+            (2.0, 0.0),
+            (50_000.0, 20.0),
+            (3.0, 0.0),
+        ];
+        assert_eq!(beside_a_host(3, &some), [1.0, 9.0, 2.0, 50_000.0, 3.0]);
+        assert_eq!(beside_a_host(3, &[(7.0, 10.0); 8]), [7.0; 8]);
     }
 }

@@ -66,6 +66,8 @@ pub struct LatencyRound {
     pub connections: Option<u64>,
     /// The balancer's CPU time for a million, in seconds.
     pub cpu_s_per_million: Option<f64>,
+    /// For how many milliseconds a host had one of the CPUs meanwhile.
+    pub taken_ms: f64,
 }
 
 /// The scheduler gives programs of no priority 50 ms of a second, whoever runs ahead of them: what
@@ -76,6 +78,11 @@ impl LatencyRound {
     /// Whether something stood still.
     pub fn stalled(&self) -> bool {
         self.max_us >= STANDSTILL_US
+    }
+
+    /// Whether a host took one of the CPUs away.
+    pub fn disturbed(&self) -> bool {
+        self.taken_ms > 0.0
     }
 }
 
@@ -372,10 +379,16 @@ pub struct Latency {
     /// asked for are another load than that of the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections: Option<u64>,
-    /// Trials, of all rounds.
+    /// Trials that these figures are of, of all rounds.
     pub trials: usize,
     /// Those of them in which something, be it the case itself, stood still for 20 ms or longer.
     pub stalled: usize,
+    /// Trials in which a host took one of the CPUs away. They do not count, unless there are no others.
+    #[serde(default)]
+    pub disturbed: usize,
+    /// Whether there are no others.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only_disturbed: bool,
 }
 
 impl Latency {
@@ -538,7 +551,20 @@ fn with_request_ratios(mut rows: Vec<Requests>) -> Vec<Requests> {
     rows
 }
 
-fn latency_row(series: &Series<(LatencyLoad, Share), LatencyRound>) -> (Case, Latency) {
+fn latency_row(all: &Series<(LatencyLoad, Share), LatencyRound>) -> (Case, Latency) {
+    let (disturbed, calm): (Vec<_>, Vec<_>) =
+        (all.rounds.iter().cloned()).partition(LatencyRound::disturbed);
+    let disturbed = disturbed.len();
+    let only_disturbed = calm.is_empty();
+    let series = Series {
+        case: all.case,
+        key: all.key,
+        rounds: if only_disturbed {
+            all.rounds.clone()
+        } else {
+            calm
+        },
+    };
     let microseconds = |of: fn(&LatencyRound) -> f64| rounded(series.median(of), 1);
     let p99 = Spread::of(series.each(|round| round.p99_us));
     let (load, share) = series.key;
@@ -566,6 +592,8 @@ fn latency_row(series: &Series<(LatencyLoad, Share), LatencyRound>) -> (Case, La
             .min(),
         trials: series.rounds.len(),
         stalled: series.rounds.iter().filter(|round| round.stalled()).count(),
+        disturbed,
+        only_disturbed,
     };
     (series.case, row)
 }

@@ -7,10 +7,11 @@
 use super::Cpus;
 use super::case::Case;
 use super::packets::packet_bytes;
-use super::requests::{self, CHECKSUM_SEQUENCE, Load, Network, Servers, Settings, start, trial};
+use super::requests::{self, CHECKSUM_SEQUENCE, Load, Network, Servers, Settings, TAKEN, start};
 use super::results::PacketRound;
 use super::sizes::{self, Outcomes};
 use crate::cpu::{self, Busy};
+use crate::host;
 use crate::measure::rounded;
 use crate::reading::Reading;
 use crate::replicate::{Direction, Transfer};
@@ -45,7 +46,7 @@ fn shortest_requests(case: Case, cpus: Cpus, settings: &Settings) -> Result<Pack
     let network = Network::build(direct, cpus, requests::MTU, Servers::Http)?;
     let _balancer = start(case, &network, cpus)?;
     network.answers().context("no request is answered")?;
-    let trial = trial::run(&network, Load::Least, settings, cpus)?;
+    let trial = requests::calm_trial(&network, Load::Least, settings, cpus)?;
     ensure!(trial.errors == 0, "{} requests failed", trial.errors);
     Ok(PacketRound {
         packets_per_second: trial.packets_per_second,
@@ -69,6 +70,21 @@ fn upload(case: Case, bytes: usize, cpus: Cpus, settings: &Settings) -> Result<P
         let under_way = transfer.bytes() > 0 && begin.elapsed() >= WARM_UP;
         Ok((under_way || transfer.has_ended()).then_some(()))
     })?;
+    let round = host::calmest(TAKEN * settings.seconds as f64, || {
+        let window = || window(&network, &transfer, cpus, settings);
+        host::beside(&[cpus.generator, cpus.balancer], window)
+    })?;
+    transfer.stop()?;
+    Ok(round)
+}
+
+/// What an upload that is under way comes to, for as long as a trial takes.
+fn window(
+    network: &Network,
+    transfer: &Transfer,
+    cpus: Cpus,
+    settings: &Settings,
+) -> Result<PacketRound> {
     let read = || Reading::make(|| Ok((network.received()?, transfer.bytes())));
     let (before, idle) = (read()?, cpu::idle_now(cpus.balancer)?);
     let duration = Duration::from_secs(settings.seconds);
@@ -78,7 +94,6 @@ fn upload(case: Case, bytes: usize, cpus: Cpus, settings: &Settings) -> Result<P
     })?;
     let after = read()?;
     let busy = Busy::between(idle, cpu::idle_now(cpus.balancer)?)?;
-    transfer.stop()?;
     let seconds = after.seconds_since(&before);
     let ((before, sent_before), (after, sent)) = (before.value, after.value);
     let payload = sent.saturating_sub(sent_before);

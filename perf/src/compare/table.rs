@@ -103,6 +103,7 @@ fn latency(results: &Results, lines: &mut Vec<String>) {
              another one, two at most, and medians are of all of them."
                 .to_owned(),
         );
+        lines.extend(results.left_out_in_words());
         lines.extend(results.stolen_in_words());
     }
     let fewer = results.fewer_connections().into_iter();

@@ -170,6 +170,7 @@ fn latencies(text: &mut String, results: &Results) {
         "p99 that it adds",
         "lost",
         "stalled",
+        "left out",
         "CPU s/million",
     ];
     let row = |row: &Latency| {
@@ -190,6 +191,10 @@ fn latencies(text: &mut String, results: &Results) {
             },
             in_percent(row.lost),
             format!("{} of {}", row.stalled, row.trials),
+            match row.only_disturbed {
+                true => "none, though in all".to_owned(),
+                false => row.disturbed.to_string(),
+            },
             some(row.cpu_s_per_million, |s| format!("{s:.2}")),
         ]
     };
@@ -198,7 +203,8 @@ fn latencies(text: &mut String, results: &Results) {
         text.push_str(
             "\nMost and lost are those of the worst trial, the others medians of all. Stalled are trials in which \
              something, be it the case itself, stood still for 20 ms or longer: each is followed by another one, two at \
-             most, and all of them count.",
+             most, and all of them count. Left out are trials in which a host took one of the CPUs away (steal), where there \
+             are others: each is followed by another one, as many as were to be made at most.",
         );
         if let Some(words) = results.stolen_in_words() {
             text.push_str(&format!(" {words}"));

@@ -196,11 +196,11 @@ fn packets_of_a_peer_that_is_not_at_its_limit_are_said_to_be_what_the_generator_
 
 #[test]
 fn a_latency_with_losses_reaches_nothing_however_short_it_is() {
-    let with = |lost: f64| {
+    let with = |lost: f64, lost_by_theirs: f64| {
         let mut measured = Measured::default();
         for (case, p99_us, lost) in [
             (Case::LockstepTunnel, 50.0, lost),
-            (Case::LinuxForwarding, 90.0, 0.0),
+            (Case::LinuxForwarding, 90.0, lost_by_theirs),
         ] {
             for lost in [0.0, lost, 0.0] {
                 let key = (LatencyLoad::Udp, Share(50));
@@ -213,11 +213,49 @@ fn a_latency_with_losses_reaches_nothing_however_short_it_is() {
         }
         of(&measured).remove(0)
     };
-    let goal = with(0.0);
+    let goal = with(0.0, 0.0);
     assert_eq!((value(&goal), goal.outcome), (-40.0, Outcome::Met));
-    let goal = with(0.000_003);
+    let goal = with(0.000_003, 0.0);
     assert_eq!(goal.outcome, Outcome::Missed);
     assert_eq!(goal.notes, ["lockstep-tunnel lost < 0.01 %"]);
+    // What theirs lost would have made it longer.
+    let goal = with(0.0, 0.002);
+    assert_eq!(goal.outcome, Outcome::Met);
+    assert_eq!(goal.notes, ["linux-forwarding lost 0.20 %"]);
+}
+
+#[test]
+fn a_latency_is_that_of_trials_in_which_no_host_took_a_cpu_away() {
+    let with = |taken: [f64; 3]| {
+        let mut measured = Measured::default();
+        for (case, taken) in [
+            (Case::LockstepTunnel, taken),
+            (Case::LinuxForwarding, [0.0; 3]),
+        ] {
+            for (p99_us, taken_ms) in [70.0, 50.0, 9_000.0].into_iter().zip(taken) {
+                let round = LatencyRound {
+                    taken_ms,
+                    ..late(p99_us)
+                };
+                let key = (LatencyLoad::Udp, Share(50));
+                note(&mut measured.latencies, case, key, round);
+            }
+        }
+        let rows = super::super::fixtures::results(&measured).latencies;
+        let ours = (rows.into_iter()).find(|row| row.case == Case::LockstepTunnel.name());
+        let row = ours.unwrap();
+        let goal = of(&measured).remove(0);
+        (row, goal)
+    };
+    let (row, goal) = with([0.0, 0.0, 10.0]);
+    assert_eq!((row.p99_us, row.trials, row.disturbed), (60.0, 2, 1));
+    assert_eq!((value(&goal), goal.outcome), (-10.0, Outcome::Met));
+    let (row, goal) = with([10.0, 20.0, 10.0]);
+    assert_eq!((row.p99_us, row.trials, row.disturbed), (70.0, 3, 3));
+    assert!(row.only_disturbed);
+    assert_eq!(goal.outcome, Outcome::NotKnown);
+    let said = "a host took CPUs away in all 3 trials of lockstep-tunnel";
+    assert_eq!(goal.notes, [said]);
 }
 
 #[test]

@@ -77,12 +77,12 @@ fn what_a_host_took_from_the_latencies_is_told_where_it_took_something() {
     let mut results = results();
     results["stolen"] = json!(0.002_34);
     let text = written(results.clone());
-    let told = "all of them count. Meanwhile a host had taken 0.23 % of both CPUs' time away";
+    let told = "A host had taken 0.23 % of both CPUs' time away";
     assert!(text.contains(told), "{text}");
     for nothing in [json!(0.0), json!(null)] {
         results["stolen"] = nothing;
         let text = written(results.clone());
-        assert!(!text.contains("a host had taken"), "{text}");
+        assert!(!text.contains("A host had taken"), "{text}");
     }
 }
 
