@@ -50,7 +50,7 @@ use failed::Failed;
 use lockstep_tests::lab::interrupted;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-use results::{About, Measured, PacketRound, Share, note};
+use results::{About, Measured, Paced, PacketRound, Share, note};
 use sizes::Outcomes;
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -320,6 +320,11 @@ impl<'a> Comparison<'a> {
         if !self.has(Part::Latency) {
             return Ok(());
         }
+        if self.has(Part::Packets) {
+            for case in self.cases.clone() {
+                self.find_rate(case)?;
+            }
+        }
         let [udp, rr] = LatencyLoad::ALL.map(|load| self.rates(load));
         for NoLatency { load, why } in self.no_latency() {
             eprintln!("no latency of {}: {why}", load.words());
@@ -379,6 +384,24 @@ impl<'a> Comparison<'a> {
         Ok(())
     }
 
+    /// The most datagrams of latency's that a case carries.
+    fn find_rate(&mut self, case: Case) -> Result<()> {
+        if !case.has_udp() {
+            return Ok(());
+        }
+        eprintln!("what is offered for latency: {case}");
+        run_on(&[self.cpus.generator, self.cpus.balancer])?;
+        let outcome = latency::most(case, self.cpus, &self.latency_settings());
+        let part = failed::Part::LatencyOfDatagrams;
+        let found = self.heeded(case, part, 1, outcome.map(Vec::from_iter));
+        let paced = found.into_iter().map(|rate| Paced {
+            case: case.name().to_owned(),
+            per_second: rate as f64,
+        });
+        self.measured.paced.extend(paced);
+        Ok(())
+    }
+
     fn latencies(
         &mut self,
         case: Case,
@@ -386,20 +409,7 @@ impl<'a> Comparison<'a> {
         udp: &[(Share, u64)],
         rr: &[(Share, u64)],
     ) -> Result<()> {
-        let settings = latency::Settings {
-            // A host takes a virtual machine's CPUs away for milliseconds now and then, which is the p99 of a
-            // trial that has it, whatever the case: most trials are to have none. And it has to be less than
-            // the second after which the kernel gives a CPU that has been taken from all others to them for
-            // up to 50 ms (its fair server), which would be the p99 of whatever polls.
-            seconds: 0.25,
-            trials: match self.arguments.results.quick {
-                true => 1,
-                false => 6,
-            },
-            flows: self.arguments.flows,
-            connections: self.arguments.connections,
-            verbose: self.arguments.verbose,
-        };
+        let settings = self.latency_settings();
         if case.has_udp() && !udp.is_empty() {
             run_on(&[self.cpus.generator, self.cpus.balancer])?;
             let outcome = latency::datagrams(case, udp, self.cpus, &settings);
@@ -419,6 +429,27 @@ impl<'a> Comparison<'a> {
             }
         }
         Ok(())
+    }
+
+    fn latency_settings(&self) -> latency::Settings {
+        latency::Settings {
+            // A host takes a virtual machine's CPUs away for milliseconds now and then, which is the p99 of a
+            // trial that has it, whatever the case: most trials are to have none. And it has to be less than
+            // the second after which the kernel gives a CPU that has been taken from all others to them for
+            // up to 50 ms (its fair server), which would be the p99 of whatever polls.
+            seconds: 0.25,
+            resolution: match self.arguments.results.quick {
+                true => 0.5,
+                false => 0.1,
+            },
+            trials: match self.arguments.results.quick {
+                true => 1,
+                false => 6,
+            },
+            flows: self.arguments.flows,
+            connections: self.arguments.connections,
+            verbose: self.arguments.verbose,
+        }
     }
 
     /// What was measured; nothing, and a note of it, where that failed: one case does not keep the
@@ -534,6 +565,7 @@ impl<'a> Comparison<'a> {
                 .filter_map(|load| self.measured.slowest(load))
                 .collect(),
             latencies,
+            paced: self.measured.paced.clone(),
             stolen: self.measured.stolen,
             no_latency: self.no_latency(),
             failed: self.failed.clone(),

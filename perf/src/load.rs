@@ -40,6 +40,7 @@ pub use child::run_child;
 pub use generate::{Arguments, run};
 pub use mix::Mix;
 pub use respond::{Arguments as RespondArguments, run as respond};
+pub use search::{Goal, search};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};

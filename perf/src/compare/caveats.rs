@@ -101,7 +101,17 @@ impl Results {
                 row.case
             )
         });
-        of.into_iter().chain(never_calm).collect()
+        let paced: Vec<String> = (self.paced.iter())
+            .filter(|_| load == LatencyLoad::Udp)
+            .map(|paced| format!("{} {}", paced.case, thousands(paced.per_second)))
+            .collect();
+        let paced = (!paced.is_empty()).then(|| {
+            format!(
+                "With such a loss they carried of these, which a socket sends: {}.",
+                paced.join(", ")
+            )
+        });
+        of.into_iter().chain(paced).chain(never_calm).collect()
     }
 
     /// Where something was lost, and where something stood still: for pictures, whose tables have neither.
@@ -181,7 +191,11 @@ impl Results {
         // Where the run does not say what it took, the other sentence names the case.
         let is_told = load == LatencyLoad::Udp && self.recorded(load).is_some();
         of_smallest(&self.packets).filter(move |row| {
-            is_told && row.calm_packets_per_second.is_none() && measured(&row.case)
+            let carries = match self.paced.as_slice() {
+                [] => row.calm_packets_per_second.is_some(),
+                paced => paced.iter().any(|paced| paced.case == row.case),
+            };
+            is_told && !carries && measured(&row.case)
         })
     }
 }

@@ -74,6 +74,7 @@ pub fn results(measured: &Measured) -> Results {
         requests,
         slowest: Vec::new(),
         latencies,
+        paced: measured.paced.clone(),
         stolen: None,
         no_latency: Vec::new(),
         failed: Vec::new(),

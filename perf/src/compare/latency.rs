@@ -3,7 +3,7 @@
 //!
 //! Datagrams go one way, from the generator to the sink. Requests go over connections that are open
 //! already, and come back as responses of 1,000 bytes: all cases have them in common. Rates are shares
-//! of what the slowest case carried in the same run; of packets, with a loss of 1 % at most. A case that
+//! of what the slowest case carried in the same run; of packets, of these ([`most`]) with a loss of 1 % at most. A case that
 //! loses more of them at every rate has no say in that, and what it loses is told beside its latency. Where
 //! each does, there is no rate, and the results say so in place of a latency
 //! ([`NoLatency`](super::caveats::NoLatency)).
@@ -11,11 +11,11 @@
 use super::Cpus;
 use super::case::Case;
 use super::engine::IN;
-use super::packets::{self, DEVICE, mtu, place};
+use super::packets::{self, CALM, DEVICE, mtu, place};
 use super::requests::{self, DIRECT, MTU, Servers};
 use super::results::{LatencyRound, Share};
 use crate::host;
-use crate::load::{self, Load, Mac, Mix, Outcome, Protocol, Scenario};
+use crate::load::{self, Goal, Load, Mac, Mix, Outcome, Protocol, Scenario};
 use crate::measure::rounded;
 use crate::replicate::network::{CLIENT_DEVICE, PORT, VIP};
 use crate::written::grouped;
@@ -29,6 +29,8 @@ const BYTES: usize = 64;
 pub struct Settings {
     /// Of each trial.
     pub seconds: f64,
+    /// Of the search for what a case carries ([`Goal::resolution`]).
+    pub resolution: f64,
     /// At each rate, one after the other.
     pub trials: usize,
     /// Of datagrams.
@@ -37,6 +39,46 @@ pub struct Settings {
     pub connections: u32,
     /// Prints every trial.
     pub verbose: bool,
+}
+
+/// The most datagrams a second that one case carries, of those that latency is measured with, and with no more
+/// than [`CALM`] lost. None where it loses more at every rate.
+pub fn most(case: Case, cpus: Cpus, settings: &Settings) -> Result<Option<u64>> {
+    let network = packets::Network::build(mtu(BYTES), false)?;
+    let _balancer = packets::start(case, &network, cpus)?;
+    let mut scenario = paced(case, &network, cpus, settings)?;
+    let goal = Goal {
+        loss: CALM,
+        resolution: settings.resolution,
+    };
+    let found = load::search(HIGHEST, goal, |rate| {
+        scenario.load.packets_per_second = rate;
+        let mut outcome = load::run_child(&scenario)?;
+        if !goal.is_met(&outcome) {
+            // A pause of a host's is a loss, too.
+            outcome = load::run_child(&scenario)?;
+        }
+        if settings.verbose {
+            eprintln!("{case:<24} {rate:>7} {:.4} lost", missed(&outcome));
+        }
+        Ok(Some(outcome))
+    })?;
+    Ok(found.rate)
+}
+
+/// The first rate that is tried, a second: more than a socket sends here.
+const HIGHEST: u64 = 640_000;
+
+fn paced(
+    case: Case,
+    network: &packets::Network,
+    cpus: Cpus,
+    settings: &Settings,
+) -> Result<Scenario> {
+    let mut scenario = packets::scenario(case, network, cpus, settings.flows, BYTES)?;
+    scenario.sink = Some(place(&network.sink, DEVICE));
+    scenario.load.seconds = settings.seconds;
+    Ok(scenario)
 }
 
 /// Datagrams at each rate through one case.
@@ -48,9 +90,7 @@ pub fn datagrams(
 ) -> Result<Vec<(Share, LatencyRound)>> {
     let network = packets::Network::build(mtu(BYTES), false)?;
     let _balancer = packets::start(case, &network, cpus)?;
-    let mut scenario = packets::scenario(case, &network, cpus, settings.flows, BYTES)?;
-    scenario.sink = Some(place(&network.sink, DEVICE));
-    scenario.load.seconds = settings.seconds;
+    let scenario = paced(case, &network, cpus, settings)?;
     at_each(case, scenario, rates, settings)
 }
 
@@ -156,15 +196,20 @@ fn trials(
     Ok(made)
 }
 
+/// The share of what was due that did not come back.
+fn missed(outcome: &Outcome) -> f64 {
+    let due = (outcome.sent + outcome.unsent).max(1);
+    // A refusal is an answer of the wrong kind, however fast it comes.
+    let missed = outcome.lost + outcome.unsent + outcome.resets + outcome.errors;
+    missed as f64 / due as f64
+}
+
 fn round(outcome: &Outcome, taken_ms: f64) -> Result<LatencyRound> {
     ensure!(outcome.received > 0, "nothing arrived: it does not forward");
     let latency = outcome
         .latency
         .as_ref()
         .context("no latency was measured")?;
-    let due = (outcome.sent + outcome.unsent).max(1);
-    // A refusal is an answer of the wrong kind, however fast it comes.
-    let missed = outcome.lost + outcome.unsent + outcome.resets + outcome.errors;
     let cpu = outcome.observed_cpu_seconds;
     Ok(LatencyRound {
         per_second: outcome.received_per_second().round(),
@@ -173,7 +218,7 @@ fn round(outcome: &Outcome, taken_ms: f64) -> Result<LatencyRound> {
         p99_us: latency.p99_us,
         p999_us: latency.p999_us,
         max_us: latency.max_us,
-        lost: rounded(missed as f64 / due as f64, 7),
+        lost: rounded(missed(outcome), 7),
         connections: outcome.connections,
         cpu_s_per_million: cpu.map(|cpu| rounded(cpu / outcome.received as f64 * 1e6, 2)),
         taken_ms: rounded(taken_ms, 0),

@@ -198,6 +198,8 @@ pub struct Measured {
     pub requests: Vec<Series<requests::Load, requests::Trial>>,
     /// By load and share.
     pub latencies: Vec<Series<(LatencyLoad, Share), LatencyRound>>,
+    /// The most datagrams of those that latency is measured with.
+    pub paced: Vec<Paced>,
     /// The share of both CPUs' time that a host took meanwhile.
     pub stolen: Option<f64>,
 }
@@ -238,6 +240,9 @@ pub struct Results {
     /// What the rates of latency are shares of; none in results of some time ago.
     #[serde(default)]
     pub slowest: Vec<Slowest>,
+    /// The most datagrams, of those that latency is measured with, of each case that carries some of them calmly.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paced: Vec<Paced>,
     /// Latency at shares of that.
     pub latencies: Vec<Latency>,
     /// The share of both CPUs' time that a host took away while latencies were measured (steal), 0 to 1.
@@ -259,6 +264,16 @@ pub struct Slowest {
     /// The case that carries least.
     pub case: String,
     /// How much that is.
+    pub per_second: f64,
+}
+
+/// What a case carries of the datagrams that latency is measured with, which a socket sends: of driver's frames,
+/// as in [`Packets`], it carries more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Paced {
+    /// The case.
+    pub case: String,
+    /// The highest rate that was found at which it lost no more than 1 %.
     pub per_second: f64,
 }
 
@@ -421,13 +436,16 @@ impl Measured {
         )
     }
 
-    /// What the slowest case carries: of datagrams of the smallest size with no more than
-    /// [`CALM`](super::packets::CALM) lost, or requests over open connections. The most packets that come through of
+    /// What the slowest case carries: of the datagrams that latency is measured with, or where those were not looked for
+    /// of others of the smallest size, with no more than [`CALM`](super::packets::CALM) lost; or requests over open connections. The most packets that come through of
     /// a load that is far too high are no rate at which latency says anything: a case that carries none
     /// without such losses decides nothing.
     pub fn slowest(&self, load: LatencyLoad) -> Option<Slowest> {
         let (packets, requests, _) = self.rows();
         let rates: Vec<(String, f64)> = match load {
+            LatencyLoad::Udp if !self.paced.is_empty() => (self.paced.iter())
+                .map(|paced| (paced.case.clone(), paced.per_second))
+                .collect(),
             LatencyLoad::Udp => of_smallest(&packets)
                 .filter_map(|row| Some((row.case.clone(), row.calm_packets_per_second?)))
                 .collect(),

@@ -202,6 +202,29 @@ fn what_rates_are_shares_of_is_told_and_whose_latency_is_that_of_a_part() {
     assert!(told[0].starts_with("Shares of 2,500 datagrams a second, the most that lockstep-nat"));
     assert!(told[1].starts_with("nginx-stream: at no rate"), "{told:?}");
     assert_eq!(results.rates_in_words(LatencyLoad::Rr), [""; 0]);
+    // Each has its own rate, of what latency is measured with.
+    let rate = |case: Case, per_second| Paced {
+        case: case.name().to_owned(),
+        per_second,
+    };
+    measured.paced = vec![
+        rate(Case::LockstepNat, 900.0),
+        rate(Case::NginxStream, 80.0),
+    ];
+    let slowest = measured.slowest(LatencyLoad::Udp);
+    let told = super::super::fixtures::results(&measured);
+    let told = Results {
+        slowest: slowest.into_iter().collect(),
+        ..told
+    };
+    assert_eq!(
+        told.rates_in_words(LatencyLoad::Udp),
+        [
+            "Shares of 80 datagrams a second, the most that nginx-stream carried with a loss of 1 % at most: the slowest that has \
+             such a rate.",
+            "With such a loss they carried of these, which a socket sends: lockstep-nat 900, nginx-stream 80.",
+        ]
+    );
     let rows: Vec<&Latency> = results.latencies.iter().collect();
     let lost = results.losses_in_words(&rows).join(" ");
     assert!(lost.contains("most: nginx-stream 27.50 %."), "{lost}");
