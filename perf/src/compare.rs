@@ -25,6 +25,7 @@ mod ratio;
 mod requests;
 mod results;
 mod sizes;
+mod slowest;
 mod streams;
 mod table;
 mod whole;
@@ -50,8 +51,9 @@ use failed::Failed;
 use lockstep_tests::lab::interrupted;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-use results::{About, Measured, Paced, PacketRound, Share, note};
+use results::{About, Measured, PacketRound, Share, note};
 use sizes::Outcomes;
+use slowest::Paced;
 use std::collections::BTreeSet;
 use std::time::Instant;
 

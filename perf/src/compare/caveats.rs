@@ -2,7 +2,8 @@
 
 use super::goals::in_percent;
 use super::packets::CALM;
-use super::results::{Latency, LatencyLoad, Measured, Packets, Results, Slowest, of_smallest};
+use super::results::{Latency, LatencyLoad, Measured, Packets, Results};
+use super::slowest::{Slowest, of_smallest};
 use crate::written::{grouped, thousands};
 use serde::{Deserialize, Serialize};
 

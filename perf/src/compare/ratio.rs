@@ -2,7 +2,7 @@
 
 use super::case::Case;
 use super::failed::Row;
-use crate::measure::rounded;
+use crate::measure::{median, rounded};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -35,21 +35,24 @@ pub struct Ratio {
 pub trait Held: Row {
     /// Whether both have the same load.
     fn is_like(&self, other: &Self) -> bool;
-    /// What it carries a second.
+    /// What it carries a second, the median of the rounds.
     fn per_second(&self) -> f64;
+    /// What it carried in each of them.
+    fn rounds(&self) -> &[f64];
     /// Whether it may carry more than could be offered.
     fn may_be_more(&self) -> bool;
 }
 
 impl Ratio {
     /// Of a row to that of `peer` with the same load; none where there is none among `all`, and none of a
-    /// case to itself.
+    /// case to itself. The median of the rounds' own, which have what the machine did in a round on both sides;
+    /// where either lacks a round, that of the medians.
     pub fn of<R: Held>(row: &R, peer: Case, all: &[R]) -> Option<Self> {
         let mut others = all.iter().filter(|other| other.case() != row.case());
         let peer = others.find(|other| other.case() == peer.name() && row.is_like(other))?;
         Some(Ratio {
             to: peer.case().to_owned(),
-            ratio: rounded(row.per_second() / peer.per_second(), 2),
+            ratio: rounded(by_rounds(row, peer), 2),
             bound: match (row.may_be_more(), peer.may_be_more()) {
                 (false, false) => Bound::Exact,
                 (true, false) => Bound::AtLeast,
@@ -58,6 +61,15 @@ impl Ratio {
             },
         })
     }
+}
+
+fn by_rounds<R: Held>(row: &R, peer: &R) -> f64 {
+    let (ours, theirs) = (row.rounds(), peer.rounds());
+    if ours.len() != theirs.len() || ours.is_empty() {
+        return row.per_second() / peer.per_second();
+    }
+    let ratios = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs);
+    median(ratios.collect())
 }
 
 impl Bound {
@@ -91,6 +103,9 @@ mod tests {
 
     struct Line(Case, f64, bool);
 
+    /// With rounds.
+    struct Rounds(Case, &'static [f64]);
+
     impl Row for Line {
         fn case(&self) -> &str {
             self.0.name()
@@ -110,9 +125,55 @@ mod tests {
             self.1
         }
 
+        fn rounds(&self) -> &[f64] {
+            &[]
+        }
+
         fn may_be_more(&self) -> bool {
             self.2
         }
+    }
+
+    impl Row for Rounds {
+        fn case(&self) -> &str {
+            self.0.name()
+        }
+
+        fn part(&self) -> Part {
+            Part::Packets
+        }
+    }
+
+    impl Held for Rounds {
+        fn is_like(&self, _: &Self) -> bool {
+            true
+        }
+
+        fn per_second(&self) -> f64 {
+            median(self.1.to_vec())
+        }
+
+        fn rounds(&self) -> &[f64] {
+            self.1
+        }
+
+        fn may_be_more(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn a_ratio_is_that_of_the_rounds_where_each_has_both() {
+        let of = |ours, theirs| {
+            let all = [
+                Rounds(Case::Haproxy, ours),
+                Rounds(Case::NftablesDnat, theirs),
+            ];
+            Ratio::of(&all[0], Case::NftablesDnat, &all).map(|ratio| ratio.ratio)
+        };
+        // The machine was twice as fast in the second.
+        assert_eq!(of(&[10.0, 22.0, 12.0], &[10.0, 20.0, 8.0]), Some(1.1));
+        assert_eq!(of(&[10.0, 22.0], &[10.0, 20.0, 8.0]), Some(1.6));
     }
 
     #[test]
