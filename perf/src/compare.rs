@@ -21,6 +21,7 @@ mod fixtures;
 mod goals;
 mod latency;
 mod packets;
+mod part;
 mod ratio;
 mod requests;
 mod results;
@@ -51,6 +52,7 @@ use failed::Failed;
 use lockstep_tests::lab::interrupted;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
+use part::Part;
 use results::{About, Measured, PacketRound, Share, note};
 use sizes::Outcomes;
 use slowest::Paced;
@@ -117,19 +119,6 @@ pub struct Arguments {
     /// Prints every trial.
     #[arg(long)]
     verbose: bool,
-}
-
-/// A part of the measurements.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Part {
-    /// Datagrams a second.
-    Packets,
-    /// Packets of TCP a second.
-    Streams,
-    /// HTTP requests a second.
-    Requests,
-    /// Latency at shares of what the slowest carries; of what was measured before only.
-    Latency,
 }
 
 /// Measures and writes everything.
@@ -285,11 +274,12 @@ impl<'a> Comparison<'a> {
 
     /// Refuses what would measure nothing, and take the place of results that do.
     fn has_something(&self) -> Result<()> {
-        let packets = |case: &&Case| self.has(Part::Packets) && case.has_udp();
-        let requests = |case: &&Case| self.has(Part::Requests) && case.has_tcp();
-        let streams = |case: &&Case| self.has(Part::Streams) && case.streams();
-        let mut cases = self.cases.iter();
-        let some = cases.any(|case| packets(&case) || requests(&case) || streams(&case));
+        let parts = Part::value_variants()
+            .iter()
+            .filter(|part| self.has(**part));
+        let some = parts
+            .into_iter()
+            .any(|part| self.cases.iter().any(|case| part.is_of(*case)));
         if !some && self.arguments.parts == [Part::Latency] {
             bail!(
                 "latency is measured at shares of what is carried at most in the same run: --parts packets,latency \
@@ -314,9 +304,14 @@ impl<'a> Comparison<'a> {
     fn measure(&mut self) -> Result<()> {
         let rounds = self.rounds();
         for round in 0..rounds {
-            for case in in_turns(&self.cases, round) {
-                eprintln!("at most, round {} of {rounds}: {case}", round + 1);
-                self.maxima(case, round + 1)?;
+            // All cases have one part before the next: what they are held against is measured within a minute or two.
+            for part in [Part::Packets, Part::Streams, Part::Requests] {
+                for case in in_turns(&self.cases, round) {
+                    if self.has(part) && part.is_of(case) {
+                        eprintln!("{}, round {} of {rounds}: {case}", part.name(), round + 1);
+                        self.maxima(part, case, round + 1)?;
+                    }
+                }
             }
         }
         if !self.has(Part::Latency) {
@@ -353,35 +348,47 @@ impl<'a> Comparison<'a> {
     }
 
     /// What a case carries at most.
-    fn maxima(&mut self, case: Case, round: usize) -> Result<()> {
-        let requests = self.requests();
-        if self.has(Part::Packets) && case.has_udp() {
-            run_on(&[self.cpus.generator, self.cpus.balancer])?;
-            let last = |bytes| self.last(case, bytes);
-            let sizes = &self.arguments.bytes;
-            let outcomes = packets::round(case, sizes, last, self.cpus, &self.ramp());
-            for (bytes, most) in self.heeded_sizes(case, failed::Part::Packets, round, outcomes) {
-                let key = (PacketLoad::Udp, bytes);
-                note(&mut self.measured.packets, case, key, most);
-            }
+    fn maxima(&mut self, part: Part, case: Case, round: usize) -> Result<()> {
+        match part {
+            Part::Packets => self.packets(case, round),
+            Part::Streams => self.streams(case, round),
+            Part::Requests => self.most_requests(case, round),
+            Part::Latency => Ok(()),
         }
+    }
+
+    fn packets(&mut self, case: Case, round: usize) -> Result<()> {
+        run_on(&[self.cpus.generator, self.cpus.balancer])?;
+        let last = |bytes| self.last(case, bytes);
+        let sizes = &self.arguments.bytes;
+        let outcomes = packets::round(case, sizes, last, self.cpus, &self.ramp());
+        for (bytes, most) in self.heeded_sizes(case, failed::Part::Packets, round, outcomes) {
+            let key = (PacketLoad::Udp, bytes);
+            note(&mut self.measured.packets, case, key, most);
+        }
+        Ok(())
+    }
+
+    fn streams(&mut self, case: Case, round: usize) -> Result<()> {
         // All that this process starts runs there, but for what is told otherwise.
         run_on(&[self.cpus.generator])?;
-        if self.has(Part::Streams) && case.streams() {
-            let outcomes = streams::round(case, &self.arguments.bytes, self.cpus, &requests);
-            for (bytes, most) in self.heeded_sizes(case, failed::Part::Streams, round, outcomes) {
-                let load = match bytes {
-                    streams::SMALLEST => PacketLoad::TcpRequests,
-                    _ => PacketLoad::TcpStream,
-                };
-                note(&mut self.measured.packets, case, (load, bytes), most);
-            }
+        let (sizes, settings) = (&self.arguments.bytes, self.requests());
+        let outcomes = streams::round(case, sizes, self.cpus, &settings);
+        for (bytes, most) in self.heeded_sizes(case, failed::Part::Streams, round, outcomes) {
+            let load = match bytes {
+                streams::SMALLEST => PacketLoad::TcpRequests,
+                _ => PacketLoad::TcpStream,
+            };
+            note(&mut self.measured.packets, case, (load, bytes), most);
         }
-        if self.has(Part::Requests) && case.has_tcp() {
-            let outcome = requests::round(case, self.cpus, &requests);
-            for (load, trial) in self.heeded(case, failed::Part::Requests, round, outcome) {
-                note(&mut self.measured.requests, case, load, trial);
-            }
+        Ok(())
+    }
+
+    fn most_requests(&mut self, case: Case, round: usize) -> Result<()> {
+        run_on(&[self.cpus.generator])?;
+        let outcome = requests::round(case, self.cpus, &self.requests());
+        for (load, trial) in self.heeded(case, failed::Part::Requests, round, outcome) {
+            note(&mut self.measured.requests, case, load, trial);
         }
         Ok(())
     }
@@ -393,7 +400,7 @@ impl<'a> Comparison<'a> {
         }
         eprintln!("what is offered for latency: {case}");
         run_on(&[self.cpus.generator, self.cpus.balancer])?;
-        let outcome = latency::most(case, self.cpus, &self.latency_settings());
+        let outcome = latency::most(case, self.cpus, &latency::Settings::of(self.arguments));
         let part = failed::Part::LatencyOfDatagrams;
         let found = self.heeded(case, part, 1, outcome.map(Vec::from_iter));
         let paced = found.into_iter().map(|rate| Paced {
@@ -411,7 +418,7 @@ impl<'a> Comparison<'a> {
         udp: &[(Share, u64)],
         rr: &[(Share, u64)],
     ) -> Result<()> {
-        let settings = self.latency_settings();
+        let settings = latency::Settings::of(self.arguments);
         if case.has_udp() && !udp.is_empty() {
             run_on(&[self.cpus.generator, self.cpus.balancer])?;
             let outcome = latency::datagrams(case, udp, self.cpus, &settings);
@@ -431,27 +438,6 @@ impl<'a> Comparison<'a> {
             }
         }
         Ok(())
-    }
-
-    fn latency_settings(&self) -> latency::Settings {
-        latency::Settings {
-            // A host takes a virtual machine's CPUs away for milliseconds now and then, which is the p99 of a
-            // trial that has it, whatever the case: most trials are to have none. And it has to be less than
-            // the second after which the kernel gives a CPU that has been taken from all others to them for
-            // up to 50 ms (its fair server), which would be the p99 of whatever polls.
-            seconds: 0.25,
-            resolution: match self.arguments.results.quick {
-                true => 0.5,
-                false => 0.1,
-            },
-            trials: match self.arguments.results.quick {
-                true => 1,
-                false => 6,
-            },
-            flows: self.arguments.flows,
-            connections: self.arguments.connections,
-            verbose: self.arguments.verbose,
-        }
     }
 
     /// What was measured; nothing, and a note of it, where that failed: one case does not keep the

@@ -43,27 +43,44 @@ pub fn ksoftirqd(cpu: usize) -> Result<Pid> {
 /// an idle CPU does not count as idle. The times that it keeps of programs, system calls and
 /// interrupts are samples, and miss what is shorter than a tick.
 pub fn idle(cpu: usize) -> Result<f64> {
+    let unused = unused(cpu)?;
+    Ok(unused.idle + unused.stolen)
+}
+
+/// Seconds for which nothing here ran on a CPU, since it was started; in steps of 10 ms.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Unused {
+    /// There was nothing to do.
+    pub idle: f64,
+    /// There was, and a host had it. A CPU that a host keeps from waking up is counted as idle meanwhile, too.
+    pub stolen: f64,
+}
+
+/// What a CPU was not used for.
+pub fn unused(cpu: usize) -> Result<Unused> {
     let [idle, iowait, stolen] = not_used(&stat()?, cpu)?;
-    Ok(idle + iowait + stolen)
+    Ok(Unused {
+        idle: idle + iowait,
+        stolen,
+    })
 }
 
 /// Seconds for which a host took a CPU away from this machine while there was something to do, since it
 /// was started; in steps of 10 ms.
 pub fn stolen(cpu: usize) -> Result<f64> {
-    let [.., stolen] = not_used(&stat()?, cpu)?;
-    Ok(stolen)
+    Ok(unused(cpu)?.stolen)
 }
 
 fn stat() -> Result<String> {
     fs::read_to_string("/proc/stat").context("cannot read /proc/stat")
 }
 
-/// [`idle`], with its time.
-pub fn idle_now(cpu: usize) -> Result<Reading<f64>> {
-    Reading::make(|| idle(cpu))
+/// [`unused`], with its time.
+pub fn unused_now(cpu: usize) -> Result<Reading<Unused>> {
+    Reading::make(|| unused(cpu))
 }
 
-/// What a CPU did between two readings of [`idle`].
+/// What a CPU did between two readings of [`unused`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Busy {
     /// Seconds from one to the other.
@@ -72,8 +89,7 @@ pub struct Busy {
     pub seconds: f64,
 }
 
-/// What a difference of idle times may be wrong by: a step at either end of each of the three times that
-/// it is the sum of, and what two readings take.
+/// What a difference of idle times may be wrong by: a step at either end of both times that it is the sum of, and what two readings take.
 const STEPS: f64 = 0.03;
 
 impl Busy {
@@ -83,16 +99,17 @@ impl Busy {
     ///
     /// When the CPU was idle for longer than that, or for less than nothing: then these are not readings
     /// of the same times, and nothing can be said.
-    pub fn between(before: Reading<f64>, after: Reading<f64>) -> Result<Self> {
+    pub fn between(before: Reading<Unused>, after: Reading<Unused>) -> Result<Self> {
         let of = after.seconds_since(&before);
-        let idle = after.value - before.value;
+        let idle = after.value.idle - before.value.idle;
+        let stolen = after.value.stolen - before.value.stolen;
         ensure!(of > 0.0, "no time has passed between two readings of a CPU");
         ensure!(
             (-STEPS..=of + STEPS).contains(&idle),
             "a CPU was idle for {idle:.3} s of {of:.3} s, which cannot be"
         );
-        // What is left is the size of the steps.
-        let seconds = (of - idle).clamp(0.0, of);
+        // What is less than nothing is of the size of the steps, or was both idle and stolen.
+        let seconds = (of - idle - stolen).clamp(0.0, of);
         Ok(Busy { of, seconds })
     }
 
@@ -148,7 +165,11 @@ mod tests {
             at: begin + std::time::Duration::from_millis(ms),
             value,
         };
-        let busy = |ms, idle| Busy::between(reading(0, 5.0), reading(ms, 5.0 + idle));
+        let unused = |idle, stolen| Unused { idle, stolen };
+        let before = reading(0, unused(5.0, 1.0));
+        let of =
+            |ms, idle, stolen| Busy::between(before, reading(ms, unused(5.0 + idle, 1.0 + stolen)));
+        let busy = |ms, idle| of(ms, idle, 0.0);
         let share = |ms, idle| busy(ms, idle).map(Busy::share).expect("it can be");
         assert!((share(2_000, 0.5) - 0.75).abs() < 1e-9);
         assert_eq!(share(2_000, 2.02), 0.0, "a step of the clock");
@@ -156,6 +177,13 @@ mod tests {
         assert!(busy(2_000, 2.3).is_err(), "other times than these");
         assert!(busy(2_000, -0.1).is_err());
         assert!(busy(0, 0.0).is_err());
+        let beside_a_host = |idle, stolen| of(2_000, idle, stolen).map(Busy::share).ok();
+        assert_eq!(beside_a_host(0.5, 0.5), Some(0.5));
+        assert_eq!(
+            beside_a_host(2.0, 0.5),
+            Some(0.0),
+            "idle and stolen at once"
+        );
     }
 
     #[test]

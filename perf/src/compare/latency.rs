@@ -8,12 +8,12 @@
 //! each does, there is no rate, and the results say so in place of a latency
 //! ([`NoLatency`](super::caveats::NoLatency)).
 
-use super::Cpus;
 use super::case::Case;
 use super::engine::IN;
 use super::packets::{self, CALM, DEVICE, mtu, place};
 use super::requests::{self, DIRECT, MTU, Servers};
 use super::results::{LatencyRound, Share};
+use super::{Arguments, Cpus};
 use crate::host;
 use crate::load::{self, Goal, Load, Mac, Mix, Outcome, Protocol, Scenario};
 use crate::measure::rounded;
@@ -39,6 +39,30 @@ pub struct Settings {
     pub connections: u32,
     /// Prints every trial.
     pub verbose: bool,
+}
+
+impl Settings {
+    /// Of a run.
+    pub fn of(arguments: &Arguments) -> Self {
+        Settings {
+            // A host takes a virtual machine's CPUs away for milliseconds now and then, which is the p99 of a
+            // trial that has it, whatever the case: most trials are to have none. And it has to be less than
+            // the second after which the kernel gives a CPU that has been taken from all others to them for
+            // up to 50 ms (its fair server), which would be the p99 of whatever polls.
+            seconds: 0.25,
+            resolution: match arguments.results.quick {
+                true => 0.5,
+                false => 0.1,
+            },
+            trials: match arguments.results.quick {
+                true => 1,
+                false => 6,
+            },
+            flows: arguments.flows,
+            connections: arguments.connections,
+            verbose: arguments.verbose,
+        }
+    }
 }
 
 /// The most datagrams a second that one case carries, of those that latency is measured with, and with no more

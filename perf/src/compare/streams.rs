@@ -86,14 +86,14 @@ fn window(
     settings: &Settings,
 ) -> Result<PacketRound> {
     let read = || Reading::make(|| Ok((network.received()?, transfer.bytes())));
-    let (before, idle) = (read()?, cpu::idle_now(cpus.balancer)?);
+    let (before, idle) = (read()?, cpu::unused_now(cpus.balancer)?);
     let duration = Duration::from_secs(settings.seconds);
     wait_until("the trial is over", duration + SOON, || {
         let over = before.at.elapsed() >= duration || transfer.has_ended();
         Ok(over.then_some(()))
     })?;
     let after = read()?;
-    let busy = Busy::between(idle, cpu::idle_now(cpus.balancer)?)?;
+    let busy = Busy::between(idle, cpu::unused_now(cpus.balancer)?)?;
     let seconds = after.seconds_since(&before);
     let ((before, sent_before), (after, sent)) = (before.value, after.value);
     let payload = sent.saturating_sub(sent_before);

@@ -1,6 +1,6 @@
 //! What a machine and a program on it do meanwhile: CPU and context switches, as vmstat has them.
 
-use crate::cpu::{self, Busy};
+use crate::cpu::{self, Busy, Unused};
 use crate::reading::Reading;
 use anyhow::{Context, Result};
 use lockstep_tests::lab::wait_until;
@@ -15,7 +15,7 @@ const LATE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy)]
 struct Counts {
     /// Seconds for which each of the two CPUs was idle.
-    idle: [f64; 2],
+    unused: [Unused; 2],
     switches: u64,
     program: Option<Program>,
 }
@@ -107,7 +107,7 @@ fn count(cpus: crate::replicate::Cpus, program: Option<Pid>) -> Result<Reading<C
         });
         let stat = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
         Ok(Counts {
-            idle: [cpu::idle(cpus.endpoints)?, cpu::idle(cpus.balancer)?],
+            unused: [cpu::unused(cpus.endpoints)?, cpu::unused(cpus.balancer)?],
             switches: switches_in(&stat).context("/proc/stat has no context switches")?,
             program: program.transpose()?,
         })
@@ -117,11 +117,11 @@ fn count(cpus: crate::replicate::Cpus, program: Option<Pid>) -> Result<Reading<C
 fn sample(begin: Instant, before: Reading<Counts>, now: Reading<Counts>) -> Result<Sample> {
     let seconds = now.seconds_since(&before);
     let busy = |cpu: usize| -> Result<f64> {
-        let idle = |counts: Reading<Counts>| Reading {
+        let unused = |counts: Reading<Counts>| Reading {
             at: counts.at,
-            value: counts.value.idle[cpu],
+            value: counts.value.unused[cpu],
         };
-        Ok(100.0 * Busy::between(idle(before), idle(now))?.share())
+        Ok(100.0 * Busy::between(unused(before), unused(now))?.share())
     };
     let at = (before.at - begin).as_secs_f64() + seconds / 2.0;
     let busy = [busy(0)?, busy(1)?];
@@ -187,10 +187,10 @@ mod tests {
     fn a_sample_is_what_was_counted_between_two_times() {
         let begin = Instant::now();
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
-        let counts = |seconds, idle, switches, program| Reading {
+        let counts = |seconds, idle: [f64; 2], switches, program| Reading {
             at: at(seconds),
             value: Counts {
-                idle,
+                unused: idle.map(|idle| Unused { idle, stolen: 0.0 }),
                 switches,
                 program,
             },

@@ -55,9 +55,9 @@ fn send(network: &Network, cpus: Cpus, offer: &Offer<'_>) -> Result<(Offered, f6
         let on_core = core_affinity::set_for_current(core_affinity::CoreId { id });
         ensure!(on_core, "cannot run on CPU {id}");
         let program = OfferProgram::load(offer.clone())?;
-        let before = cpu::idle_now(cpus.balancer)?;
+        let before = cpu::unused_now(cpus.balancer)?;
         let offered = program.send()?;
-        let busy = Busy::between(before, cpu::idle_now(cpus.balancer)?)?;
+        let busy = Busy::between(before, cpu::unused_now(cpus.balancer)?)?;
         ensure!(offered.seconds > 0.0, "nothing was sent");
         // A worker that polls is busy for a moment longer than packets are sent.
         Ok((offered, busy.seconds.min(offered.seconds)))

@@ -71,9 +71,9 @@ pub fn run(network: &Network, load: Load, settings: &Settings, cpus: Cpus) -> Re
         wrk = wrk.connection_per_request();
     }
     let received = network.received()?;
-    let before = cpu::idle_now(cpus.balancer)?;
+    let before = cpu::unused_now(cpus.balancer)?;
     let report = wrk.run(network.client())?;
-    let busy = Busy::between(before, cpu::idle_now(cpus.balancer)?)?;
+    let busy = Busy::between(before, cpu::unused_now(cpus.balancer)?)?;
     let now = network.received()?;
     let packets = (now.packets - received.packets).max(1) as f64;
     let bytes = (now.bytes - received.bytes) as f64;

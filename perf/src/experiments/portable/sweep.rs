@@ -78,9 +78,9 @@ pub fn trial(lab: &Lab, farm: &Farm, seconds: u64) -> Result<Trial> {
     let nothing = farm.requests()?;
     let load = lab.client.start_wrk(&load)?;
     wait_for(Instant::now() + WARM_UP)?;
-    let before = (farm.requests()?, cpu::idle_now(BALANCER)?);
+    let before = (farm.requests()?, cpu::unused_now(BALANCER)?);
     wait_for(before.0.at + Duration::from_secs(seconds))?;
-    let after = (farm.requests()?, cpu::idle_now(BALANCER)?);
+    let after = (farm.requests()?, cpu::unused_now(BALANCER)?);
     let report = load.finish()?;
     let bad = report.errors() as f64 / report.requests as f64;
     ensure!(
