@@ -232,6 +232,15 @@ impl Arguments {
             !udp || !self.verify || self.sink_interface.is_some(),
             "--verify looks at what arrives: name --sink-interface"
         );
+        ensure!(
+            !udp || self.histogram.is_none() || self.sink_interface.is_some(),
+            "--histogram has the latencies of what arrives: name --sink-interface"
+        );
+        ensure!(
+            self.sink_interface.is_some()
+                || (self.sink_netns.is_none() && self.sink_queue.is_empty()),
+            "--sink-netns and --sink-queues say where the sink's interface is: name --sink-interface"
+        );
         let most = FLOWS[usize::from(!udp)];
         ensure!(
             self.flows <= most,

@@ -168,6 +168,9 @@ fn what_cannot_be_is_refused_with_what_to_do() {
         ("--queues 0,1 --protocol syn", "ethtool -N"),
         ("--search", "--sink-interface"),
         ("--verify", "--sink-interface"),
+        ("--histogram a.hgrm", "--sink-interface"),
+        ("--sink-netns there", "name --sink-interface"),
+        ("--sink-queues 0", "name --sink-interface"),
         ("--path x", "begins with /"),
         ("--flows 2000000 --protocol rr", "1048576 flows at most"),
         (
