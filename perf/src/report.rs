@@ -84,7 +84,12 @@ fn pages(
 ) -> anyhow::Result<Vec<(&'static str, String)>> {
     let read = |page: &str| {
         let path = root.join(page);
-        std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+        std::fs::read_to_string(&path).with_context(|| {
+            format!(
+                "cannot read {}: run it in the checkout, or name that with --root",
+                path.display()
+            )
+        })
     };
     let origins = figures::origins(&root.join(RESULTS))?;
     let marks = (readme::BEGIN, readme::END);
@@ -192,7 +197,12 @@ fn read<T: DeserializeOwned>(results: &Path, file: &str) -> anyhow::Result<T> {
             path.display()
         )
     })?;
-    serde_json::from_str(&text).with_context(|| format!("{} is not ours", path.display()))
+    serde_json::from_str(&text).with_context(|| {
+        format!(
+            "{} has no results that could be read: put back the committed file, or measure again",
+            path.display()
+        )
+    })
 }
 
 fn table(text: &mut String, head: &[&str], rows: impl Iterator<Item = Vec<String>>) {

@@ -209,5 +209,10 @@ fn read(path: &Path) -> Result<Value> {
     };
     let text = fs::read_to_string(path)
         .with_context(|| format!("cannot read {}; `{by}` writes it", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is not ours", path.display()))
+    serde_json::from_str(&text).with_context(|| {
+        format!(
+            "{} has no results that could be read: `{by}` writes it anew",
+            path.display()
+        )
+    })
 }

@@ -91,9 +91,15 @@ fn files(directory: &Path) -> Result<Vec<Saved<Figure>>> {
         if path.extension().is_none_or(|extension| extension != "json") {
             continue;
         }
-        let text = fs::read_to_string(&path)?;
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let saved: Saved<Figure> = serde_json::from_str(&text)
-            .with_context(|| format!("{} is no figure", path.display()))?;
+            .with_context(|| {
+            format!(
+                "{} has no figure that could be read: put back the committed file, or measure again",
+                path.display()
+            )
+        })?;
         let figure = &saved.what;
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
         ensure!(
