@@ -184,11 +184,12 @@ impl Point {
 }
 
 impl Figure {
-    /// What least and most are of: a model has no rounds.
+    /// What least and most are of: a model has no rounds, and latency beside others several trials in each.
     pub fn spread_over(&self) -> &'static str {
-        match self.is_model() {
-            true => "the simulated course",
-            false => "the rounds",
+        match self.id.as_str() {
+            id if id.starts_with("compare-latency") => "the trials",
+            _ if self.is_model() => "the simulated course",
+            _ => "the rounds",
         }
     }
 

@@ -1,6 +1,7 @@
 //! What is to be known beside latencies: what their rates are shares of, what was lost, what stood still.
 
 use super::goals::in_percent;
+use super::latency::HIGHEST;
 use super::packets::CALM;
 use super::results::{Latency, LatencyLoad, Measured, Packets, Results};
 use super::slowest::{Slowest, of_smallest};
@@ -104,13 +105,21 @@ impl Results {
         });
         let paced: Vec<String> = (self.paced.iter())
             .filter(|_| load == LatencyLoad::Udp)
-            .map(|paced| format!("{} {}", paced.case, thousands(paced.per_second)))
+            .map(|paced| {
+                let or_more = match paced.per_second >= HIGHEST as f64 {
+                    true => "≥ ",
+                    false => "",
+                };
+                format!("{} {or_more}{}", paced.case, thousands(paced.per_second))
+            })
             .collect();
         let paced = (!paced.is_empty()).then(|| {
-            format!(
-                "With such a loss they carried of these, which a socket sends: {}.",
-                paced.join(", ")
-            )
+            let all = paced.join(", ");
+            let bound = match all.contains('≥') {
+                true => " ≥: no higher rate was tried.",
+                false => "",
+            };
+            format!("Of these, which a socket sends, cases carried with such a loss: {all}.{bound}")
         });
         of.into_iter().chain(paced).chain(never_calm).collect()
     }

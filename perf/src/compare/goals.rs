@@ -85,7 +85,7 @@ pub struct Side {
 fn held_beside(ours: Side, peer: Side, name: &str, unit: &str) -> (Option<String>, Vec<String>) {
     let qualified = (peer.busy < AT_ITS_LIMIT).then(|| {
         let percent = peer.busy * 100.0;
-        format!("{name}'s CPU was {percent:.0} % busy: what the endpoints carry")
+        format!("{name}'s CPU was {percent:.0} % busy: client and servers were its limit")
     });
     let both = ours.cpu.zip(peer.cpu).map(|(ours, theirs)| {
         let [ours, theirs] = [ours, theirs].map(|cpu| decimals(cpu, 2));

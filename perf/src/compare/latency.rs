@@ -90,8 +90,8 @@ pub fn most(case: Case, cpus: Cpus, settings: &Settings) -> Result<Option<u64>> 
     Ok(found.rate)
 }
 
-/// The first rate that is tried, a second: more than a socket sends here.
-const HIGHEST: u64 = 640_000;
+/// The first rate that is tried, a second, and so the highest: about what a socket sends here.
+pub const HIGHEST: u64 = 640_000;
 
 fn paced(
     case: Case,

@@ -195,6 +195,8 @@ fn no_length_is_to_be_compared_on_a_logarithmic_axis() {
 fn whiskers_are_of_rounds_only_where_something_was_measured() {
     let mut figure = sample(Kind::Bars);
     assert!(words(&figure).join(" ").contains("most of the rounds."));
+    figure.id = "compare-latency-50".to_owned();
+    assert!(words(&figure).join(" ").contains("most of the trials."));
     figure.id = "model-balance".to_owned();
     let words = words(&figure).join(" ");
     assert!(words.contains("most of the simulated course."), "{words}");

@@ -26,8 +26,9 @@ and the kernel in the same run; and what the measured costs come to on many host
 
 Ours were measured in network namespaces of one virtual machine with 2 CPUs, whose links are veths; theirs on the hardware that each
 work names. So the *shapes* can be compared (does it grow with the servers, is it linear in the replicas, how long is the gap), and
-absolute figures cannot; under each figure stands what else was not the same. Values are medians of the rounds; in parentheses the least
-and the most of them. How packets and requests are measured stands in [Performance](performance.md).
+absolute figures cannot; under each figure stands what else was not the same. Values are medians of the rounds, latencies beside nftables and
+the others of all trials; in parentheses the least and the most of them. How packets and requests are measured stands in
+[Performance](performance.md). A *seed* is one of these three works, by the project's number for it.
 ";
 
 /// A chapter for each group, in the order of [`GROUPS`]; one more for the rest.

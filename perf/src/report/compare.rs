@@ -164,7 +164,7 @@ fn latencies(text: &mut String, results: &Results) {
         "p50",
         "p90",
         "p99",
-        "p99 of the rounds",
+        "p99 of the trials",
         "p99.9",
         "most",
         "p99 that it adds",

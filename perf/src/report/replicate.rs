@@ -237,7 +237,10 @@ mod tests {
             ("0.75", Outcome::Missed)
         );
         let how = goal.qualified.unwrap_or_default();
-        assert_eq!(how, "haproxy's CPU was 75 % busy: what the endpoints carry");
+        assert_eq!(
+            how,
+            "haproxy's CPU was 75 % busy: client and servers were its limit"
+        );
         assert_eq!(goal.notes, ["CPU s/GB: 1.60, haproxy's 1.00"]);
         assert_eq!(download(&rows[1..]).outcome, Outcome::NotMeasured);
     }

@@ -164,7 +164,7 @@ fn a_rate_of_a_peer_that_is_not_at_its_limit_is_said_to_be_the_endpoints() {
         let key = (PacketLoad::TcpStream, UPLOAD);
         note(&mut measured.packets, case, key, round);
     }
-    let said = "haproxy's CPU was 24 % busy: what the endpoints carry";
+    let said = "haproxy's CPU was 24 % busy: client and servers were its limit";
     for goal in of(&measured) {
         assert_eq!((value(&goal), goal.outcome), (0.91, Outcome::Met));
         assert_eq!(goal.qualified.as_deref(), Some(said));
