@@ -133,10 +133,18 @@ pub fn file_must_be_writable(output: &Path) -> Result<()> {
 /// When they cannot be written; what was there before is there then.
 pub fn write(output: &Path, rows: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(rows)? + "\n";
-    replace(output, text.as_bytes())
-        .with_context(|| format!("cannot write {}", output.display()))?;
+    write_bytes(output, text.as_bytes())?;
     println!("written to {}", output.display());
     Ok(())
+}
+
+/// Writes a file.
+///
+/// # Errors
+///
+/// When it cannot be written; what was there before is there then.
+pub fn write_bytes(output: &Path, bytes: &[u8]) -> Result<()> {
+    replace(output, bytes).with_context(|| format!("cannot write {}", output.display()))
 }
 
 /// A file is the old one or the new one, whatever happens meanwhile.

@@ -9,7 +9,7 @@ mod figures;
 mod readme;
 mod replicate;
 
-use crate::origin;
+use crate::{origin, output};
 use anyhow::{Context, bail};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -43,7 +43,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let figures = figures::load(&root.join(RESULTS))?;
     for (page, text) in pages(root, &figures)? {
         let path = root.join(page);
-        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        output::write_bytes(&path, text.as_bytes())?;
         println!("written to {}", path.display());
     }
     let pictures = root.join(PICTURES);
@@ -72,7 +72,7 @@ fn quick(results: &Path) -> anyhow::Result<()> {
     if results.join(COMPARISON).exists() {
         compare::tables(&mut text, &read(results, COMPARISON)?, Vec::new());
     }
-    std::fs::write(&page, text)?;
+    output::write_bytes(&page, text.as_bytes())?;
     println!("written to {}", page.display());
     Ok(())
 }

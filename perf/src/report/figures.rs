@@ -3,6 +3,7 @@
 use crate::compare;
 use crate::figure::Figure;
 use crate::origin::{Origin, Saved};
+use crate::output;
 use crate::plot;
 use anyhow::{Context, Result, ensure};
 use std::collections::{BTreeMap, BTreeSet};
@@ -176,9 +177,9 @@ pub fn write(drawings: &[Drawing], directory: &Path) -> Result<()> {
     }
     for drawing in drawings {
         let (svg, png) = (file(drawing.figure, "svg"), file(drawing.figure, "png"));
-        fs::write(directory.join(svg), &drawing.svg)?;
+        output::write_bytes(&directory.join(svg), drawing.svg.as_bytes())?;
         let bytes = plot::png(drawing.figure, &drawing.source())?;
-        fs::write(directory.join(png), bytes)?;
+        output::write_bytes(&directory.join(png), &bytes)?;
     }
     Ok(())
 }
