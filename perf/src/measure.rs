@@ -124,6 +124,12 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     (lower + upper) / 2.0
 }
 
+/// The mean, to two digits; none of nothing.
+pub fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (count, sum) = values.fold((0_u32, 0.0), |(count, sum), value| (count + 1, sum + value));
+    (count > 0).then(|| rounded(sum / f64::from(count), 2))
+}
+
 /// Of sorted values, by the nearest rank.
 pub fn percentile(sorted: &[f64], share: f64) -> f64 {
     let rank = (share * sorted.len() as f64).ceil() as usize;
@@ -161,6 +167,12 @@ mod tests {
         assert_eq!(results.directory(), Path::new("perf/results"));
         results.quick = true;
         assert_eq!(results.directory(), Path::new("perf/results/quick"));
+    }
+
+    #[test]
+    fn the_mean_of_steps_is_between_them() {
+        assert_eq!(mean([0.0, 6.0, 0.0].into_iter()), Some(2.0));
+        assert_eq!(mean([].into_iter()), None);
     }
 
     #[test]

@@ -91,7 +91,7 @@ pub fn most(case: Case, cpus: Cpus, settings: &Settings) -> Result<Option<u64>> 
 }
 
 /// The first rate that is tried, a second, and so the highest: about what a socket sends here.
-pub const HIGHEST: u64 = 640_000;
+pub const HIGHEST: u64 = 1_280_000;
 
 fn paced(
     case: Case,

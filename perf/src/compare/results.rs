@@ -7,7 +7,7 @@ use super::ratio::{Held, Ratio};
 use super::requests;
 use super::slowest::{Paced, Slowest};
 use crate::machine::Machine;
-use crate::measure::{median, rounded};
+use crate::measure::{mean, median, rounded};
 use serde::{Deserialize, Serialize};
 
 /// A share of the slowest case's maximum, in hundredths.
@@ -368,7 +368,7 @@ pub struct Latency {
     pub added_p99_us: Option<f64>,
     /// The share of what was due that did not come back, in the trial in which it was most.
     pub lost: f64,
-    /// The balancer's CPU time for a million, at this rate.
+    /// The balancer's CPU time for a million, at this rate; the mean of the trials.
     pub cpu_s_per_million: Option<f64>,
     /// Of requests: connections that could be made, in the trial in which it was fewest. Fewer than were
     /// asked for are another load than that of the others.
@@ -557,7 +557,12 @@ fn latency_row(all: &Series<(LatencyLoad, Share), LatencyRound>) -> (Case, Laten
         added_p50_us: None,
         added_p99_us: None,
         lost: Spread::of(series.each(|round| round.lost)).high,
-        cpu_s_per_million: series.median_of_some(|round| round.cpu_s_per_million),
+        cpu_s_per_million: mean(
+            series
+                .rounds
+                .iter()
+                .filter_map(|round| round.cpu_s_per_million),
+        ),
         connections: series
             .rounds
             .iter()

@@ -208,7 +208,7 @@ fn what_rates_are_shares_of_is_told_and_whose_latency_is_that_of_a_part() {
         per_second,
     };
     measured.paced = vec![
-        rate(Case::LockstepNat, 640_000.0),
+        rate(Case::LockstepNat, 1_280_000.0),
         rate(Case::NginxStream, 80.0),
     ];
     let slowest = measured.slowest(LatencyLoad::Udp);
@@ -222,7 +222,7 @@ fn what_rates_are_shares_of_is_told_and_whose_latency_is_that_of_a_part() {
         [
             "Shares of 80 datagrams a second, the most that nginx-stream carried with a loss of 1 % at most: the slowest that has \
              such a rate.",
-            "Of these, which a socket sends, cases carried with such a loss: lockstep-nat ≥ 640,000, nginx-stream 80. ≥: no higher \
+            "Of these, which a socket sends, cases carried with such a loss: lockstep-nat ≥ 1,280,000, nginx-stream 80. ≥: no higher \
              rate was tried.",
         ]
     );
