@@ -1,5 +1,6 @@
 //! The cases: what stands between those who ask and those who answer.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// What is measured.
@@ -42,6 +43,17 @@ struct Kind {
     name: &'static str,
     about: &'static str,
     differs: &'static str,
+}
+
+/// A case in words.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct About {
+    /// Its name.
+    pub case: String,
+    /// What it is.
+    pub about: String,
+    /// What is not the same as in the other cases.
+    pub differs: String,
 }
 
 impl Case {

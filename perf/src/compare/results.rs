@@ -1,6 +1,6 @@
 //! From rounds to `perf/results/compare.json`.
 
-use super::case::Case;
+use super::case::{About, Case};
 use super::caveats::NoLatency;
 use super::failed::{Failed, Row, rounds_left};
 use super::ratio::{Held, Ratio};
@@ -255,17 +255,6 @@ pub struct Results {
     /// Rounds that failed and are in no figure.
     #[serde(default)]
     pub failed: Vec<Failed>,
-}
-
-/// A case in words.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct About {
-    /// Its name.
-    pub case: String,
-    /// What it is.
-    pub about: String,
-    /// What is not the same as in the other cases.
-    pub differs: String,
 }
 
 /// What a case carries of packets at most.

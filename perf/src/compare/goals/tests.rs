@@ -2,11 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+use super::super::case::About;
 use super::super::caveats::NoLatency;
 use super::super::failed::{Failed, Part};
 use super::super::fixtures::{answered, carried, late, packets, results};
 use super::super::requests::Trial;
-use super::super::results::{About, LatencyRound, Measured, PacketRound, Share, note};
+use super::super::results::{LatencyRound, Measured, PacketRound, Share, note};
 use super::*;
 
 /// The goals of which there are figures.
