@@ -37,7 +37,7 @@ pub use goals::{Goal, Outcome, Side, download, goals, in_percent};
 pub use ratio::held;
 pub use results::{Latency, LatencyLoad, PacketLoad, Packets, Requests, Results};
 
-use crate::cpu;
+use crate::host;
 use crate::machine::Machine;
 use crate::measure::{self, KernelAhead, needs_root, run_ahead_of_others};
 use crate::output;
@@ -47,12 +47,11 @@ use crate::turn::Turn;
 use anyhow::{Context, Result, bail, ensure};
 use case::{About, Case};
 use caveats::NoLatency;
-use clap::ValueEnum;
 use failed::Failed;
 use lockstep_tests::lab::interrupted;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-use part::Part;
+use part::{Asked, Part};
 use results::{Measured, PacketRound, Share, note};
 use sizes::Outcomes;
 use slowest::Paced;
@@ -66,6 +65,13 @@ pub struct Cpus {
     pub generator: usize,
     /// Of the balancer.
     pub balancer: usize,
+}
+
+impl Cpus {
+    /// As a list.
+    fn both(self) -> [usize; 2] {
+        [self.generator, self.balancer]
+    }
 }
 
 impl From<Cpus> for replicate::Cpus {
@@ -97,7 +103,7 @@ pub struct Arguments {
     only: Vec<Case>,
     /// What to measure: everything, unless said otherwise.
     #[arg(long, value_enum, value_delimiter = ',')]
-    parts: Vec<Part>,
+    parts: Vec<Asked>,
     /// Sizes of frames in bytes, their checksum sequences included.
     #[arg(long, value_delimiter = ',', default_values_t = BYTES)]
     bytes: Vec<usize>,
@@ -144,7 +150,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let _turn = Turn::take("compare")?;
     interrupted::take_down_labs()?;
     run_ahead_of_others()?;
-    let _kernel = KernelAhead::on(&[cpus.generator, cpus.balancer])?;
+    let _kernel = KernelAhead::on(&cpus.both())?;
     let machine = Machine::look();
     if let Some(warning) = machine.warning() {
         eprintln!("Warning: {warning}.");
@@ -206,6 +212,9 @@ fn cpus(arguments: &Arguments) -> Result<Cpus> {
     })
 }
 
+/// Measures a part of a case in a round, the first of which is 1.
+type Measure<'a> = fn(&mut Comparison<'a>, Case, usize) -> Result<()>;
+
 /// A comparison under way.
 struct Comparison<'a> {
     arguments: &'a Arguments,
@@ -233,7 +242,7 @@ impl<'a> Comparison<'a> {
     /// What it starts.
     fn programs(&self) -> BTreeSet<&'static str> {
         let mut programs: BTreeSet<_> = programs::LAB.iter().copied().collect();
-        let tcp = self.arguments.parts != [Part::Packets];
+        let tcp = self.arguments.parts != [Asked::Packets];
         for case in &self.cases {
             match case {
                 Case::Haproxy => drop(programs.insert("haproxy")),
@@ -248,7 +257,7 @@ impl<'a> Comparison<'a> {
         programs
     }
 
-    fn has(&self, part: Part) -> bool {
+    fn has(&self, part: Asked) -> bool {
         self.arguments.parts.is_empty() || self.arguments.parts.contains(&part)
     }
 
@@ -261,7 +270,7 @@ impl<'a> Comparison<'a> {
         } else {
             ""
         };
-        let latency = match self.has(Part::Latency) {
+        let latency = match self.has(Asked::Latency) {
             true => ", and then their latency as often",
             false => "",
         };
@@ -274,13 +283,11 @@ impl<'a> Comparison<'a> {
 
     /// Refuses what would measure nothing, and take the place of results that do.
     fn has_something(&self) -> Result<()> {
-        let parts = Part::value_variants()
-            .iter()
-            .filter(|part| self.has(**part));
-        let some = parts
-            .into_iter()
-            .any(|part| self.cases.iter().any(|case| part.is_of(*case)));
-        if !some && self.arguments.parts == [Part::Latency] {
+        let mut parts = Self::MAXIMA.iter().map(|(part, _)| *part);
+        let has =
+            |part: Part| self.has(part.asked()) && self.cases.iter().any(|case| part.is_of(*case));
+        let some = parts.any(has);
+        if !some && self.arguments.parts == [Asked::Latency] {
             bail!(
                 "latency is measured at shares of what is carried at most in the same run: --parts packets,latency \
                  for datagrams, requests,latency for requests"
@@ -301,23 +308,30 @@ impl<'a> Comparison<'a> {
         }
     }
 
+    /// What a case carries at most, in the order of a round, and what measures it.
+    const MAXIMA: [(Part, Measure<'a>); 3] = [
+        (Part::Packets, Self::packets),
+        (Part::Streams, Self::streams),
+        (Part::Requests, Self::most_requests),
+    ];
+
     fn measure(&mut self) -> Result<()> {
         let rounds = self.rounds();
         for round in 0..rounds {
             // All cases have one part before the next: what they are held against is measured within a minute or two.
-            for part in [Part::Packets, Part::Streams, Part::Requests] {
+            for (part, most) in Self::MAXIMA {
                 for case in in_turns(&self.cases, round) {
-                    if self.has(part) && part.is_of(case) {
+                    if self.has(part.asked()) && part.is_of(case) {
                         eprintln!("{}, round {} of {rounds}: {case}", part.name(), round + 1);
-                        self.maxima(part, case, round + 1)?;
+                        most(self, case, round + 1)?;
                     }
                 }
             }
         }
-        if !self.has(Part::Latency) {
+        if !self.has(Asked::Latency) {
             return Ok(());
         }
-        if self.has(Part::Packets) {
+        if self.has(Asked::Packets) {
             for case in self.cases.clone() {
                 self.find_rate(case)?;
             }
@@ -326,43 +340,27 @@ impl<'a> Comparison<'a> {
         for NoLatency { load, why } in self.no_latency() {
             eprintln!("no latency of {}: {why}", load.words());
         }
-        let (before, begin) = (self.stolen()?, Instant::now());
+        let (cpus, begin) = (self.cpus.both(), Instant::now());
+        let before = host::stolen(&cpus)?;
         for round in 0..rounds {
             for case in in_turns(&self.cases, round) {
                 eprintln!("latency, round {} of {rounds}: {case}", round + 1);
                 self.latencies(case, round + 1, &udp, &rr)?;
             }
         }
-        let share = (self.stolen()? - before) / begin.elapsed().as_secs_f64();
+        let share =
+            (host::stolen(&cpus)? - before) / (begin.elapsed().as_secs_f64() * cpus.len() as f64);
         self.measured.stolen = Some(measure::rounded(share, 5));
         Ok(())
     }
 
-    /// Seconds that a host took from one of the CPUs, on average.
-    fn stolen(&self) -> Result<f64> {
-        let Cpus {
-            generator,
-            balancer,
-        } = self.cpus;
-        Ok((cpu::stolen(generator)? + cpu::stolen(balancer)?) / 2.0)
-    }
-
-    /// What a case carries at most.
-    fn maxima(&mut self, part: Part, case: Case, round: usize) -> Result<()> {
-        match part {
-            Part::Packets => self.packets(case, round),
-            Part::Streams => self.streams(case, round),
-            Part::Requests => self.most_requests(case, round),
-            Part::Latency => Ok(()),
-        }
-    }
-
+    /// The most datagrams of a driver's that a case carries.
     fn packets(&mut self, case: Case, round: usize) -> Result<()> {
-        run_on(&[self.cpus.generator, self.cpus.balancer])?;
+        run_on(&self.cpus.both())?;
         let last = |bytes| self.last(case, bytes);
         let sizes = &self.arguments.bytes;
         let outcomes = packets::round(case, sizes, last, self.cpus, &self.ramp());
-        for (bytes, most) in self.heeded_sizes(case, failed::Part::Packets, round, outcomes) {
+        for (bytes, most) in self.heeded_sizes(case, Part::Packets, round, outcomes) {
             let key = (PacketLoad::Udp, bytes);
             note(&mut self.measured.packets, case, key, most);
         }
@@ -374,7 +372,7 @@ impl<'a> Comparison<'a> {
         run_on(&[self.cpus.generator])?;
         let (sizes, settings) = (&self.arguments.bytes, self.requests());
         let outcomes = streams::round(case, sizes, self.cpus, &settings);
-        for (bytes, most) in self.heeded_sizes(case, failed::Part::Streams, round, outcomes) {
+        for (bytes, most) in self.heeded_sizes(case, Part::Streams, round, outcomes) {
             let load = match bytes {
                 streams::SMALLEST => PacketLoad::TcpRequests,
                 _ => PacketLoad::TcpStream,
@@ -387,7 +385,7 @@ impl<'a> Comparison<'a> {
     fn most_requests(&mut self, case: Case, round: usize) -> Result<()> {
         run_on(&[self.cpus.generator])?;
         let outcome = requests::round(case, self.cpus, &self.requests());
-        for (load, trial) in self.heeded(case, failed::Part::Requests, round, outcome) {
+        for (load, trial) in self.heeded(case, Part::Requests, round, outcome) {
             note(&mut self.measured.requests, case, load, trial);
         }
         Ok(())
@@ -399,9 +397,9 @@ impl<'a> Comparison<'a> {
             return Ok(());
         }
         eprintln!("what is offered for latency: {case}");
-        run_on(&[self.cpus.generator, self.cpus.balancer])?;
+        run_on(&self.cpus.both())?;
         let outcome = latency::most(case, self.cpus, &latency::Settings::of(self.arguments));
-        let part = failed::Part::LatencyOfDatagrams;
+        let part = Part::LatencyOfDatagrams;
         let found = self.heeded(case, part, 1, outcome.map(Vec::from_iter));
         let paced = found.into_iter().map(|rate| Paced {
             case: case.name().to_owned(),
@@ -420,9 +418,9 @@ impl<'a> Comparison<'a> {
     ) -> Result<()> {
         let settings = latency::Settings::of(self.arguments);
         if case.has_udp() && !udp.is_empty() {
-            run_on(&[self.cpus.generator, self.cpus.balancer])?;
+            run_on(&self.cpus.both())?;
             let outcome = latency::datagrams(case, udp, self.cpus, &settings);
-            let part = failed::Part::LatencyOfDatagrams;
+            let part = Part::LatencyOfDatagrams;
             for (share, trial) in self.heeded(case, part, round, outcome) {
                 let key = (LatencyLoad::Udp, share);
                 note(&mut self.measured.latencies, case, key, trial);
@@ -431,7 +429,7 @@ impl<'a> Comparison<'a> {
         if case.has_tcp() && !rr.is_empty() {
             run_on(&[self.cpus.generator])?;
             let outcome = latency::requests(case, rr, self.cpus, &settings);
-            let part = failed::Part::LatencyOfRequests;
+            let part = Part::LatencyOfRequests;
             for (share, trial) in self.heeded(case, part, round, outcome) {
                 let key = (LatencyLoad::Rr, share);
                 note(&mut self.measured.latencies, case, key, trial);
@@ -445,7 +443,7 @@ impl<'a> Comparison<'a> {
     fn heeded<T>(
         &mut self,
         case: Case,
-        part: failed::Part,
+        part: Part,
         round: usize,
         outcome: Result<Vec<T>>,
     ) -> Vec<T> {
@@ -459,7 +457,7 @@ impl<'a> Comparison<'a> {
     fn heeded_sizes(
         &mut self,
         case: Case,
-        part: failed::Part,
+        part: Part,
         round: usize,
         outcomes: Outcomes,
     ) -> Vec<(usize, PacketRound)> {
@@ -502,10 +500,14 @@ impl<'a> Comparison<'a> {
     fn no_latency(&self) -> Vec<NoLatency> {
         let asked = |load: &LatencyLoad| {
             let mut cases = self.cases.iter();
-            self.has(Part::Latency)
+            self.has(Asked::Latency)
                 && match load {
-                    LatencyLoad::Udp => self.has(Part::Packets) && cases.any(|case| case.has_udp()),
-                    LatencyLoad::Rr => self.has(Part::Requests) && cases.any(|case| case.has_tcp()),
+                    LatencyLoad::Udp => {
+                        self.has(Asked::Packets) && cases.any(|case| case.has_udp())
+                    }
+                    LatencyLoad::Rr => {
+                        self.has(Asked::Requests) && cases.any(|case| case.has_tcp())
+                    }
                 }
         };
         let loads = LatencyLoad::ALL.into_iter().filter(asked);

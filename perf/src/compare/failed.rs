@@ -4,57 +4,10 @@
 //! are left is not one of three: what has failed stands in the results, and beside each figure that lacks it.
 
 use super::case::Case;
-use super::results::{Latency, LatencyLoad, PacketLoad, Packets, Requests};
+use super::part::Part;
+use super::results::{Latency, Packets, Requests};
 use crate::written::grouped;
 use serde::{Deserialize, Serialize};
-
-/// What is measured of a case in a network of its own: what fails, fails as a whole, but for packets, of which each
-/// size does for itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Part {
-    /// Datagrams a second.
-    Packets,
-    /// Packets of TCP a second.
-    Streams,
-    /// HTTP requests a second.
-    Requests,
-    /// Latency of datagrams.
-    LatencyOfDatagrams,
-    /// Latency of requests.
-    LatencyOfRequests,
-}
-
-impl Part {
-    /// In words.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Part::Packets => "packets",
-            Part::Streams => "packets of TCP",
-            Part::Requests => "requests",
-            Part::LatencyOfDatagrams => "latency of datagrams",
-            Part::LatencyOfRequests => "latency of requests",
-        }
-    }
-}
-
-impl From<PacketLoad> for Part {
-    fn from(load: PacketLoad) -> Self {
-        match load {
-            PacketLoad::Udp => Part::Packets,
-            PacketLoad::TcpRequests | PacketLoad::TcpStream => Part::Streams,
-        }
-    }
-}
-
-impl From<LatencyLoad> for Part {
-    fn from(load: LatencyLoad) -> Self {
-        match load {
-            LatencyLoad::Udp => Part::LatencyOfDatagrams,
-            LatencyLoad::Rr => Part::LatencyOfRequests,
-        }
-    }
-}
 
 /// A row of figures: of a case, and of one part of what is measured.
 pub trait Row {

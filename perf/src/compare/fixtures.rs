@@ -45,7 +45,7 @@ pub fn late(p99_us: f64) -> LatencyRound {
         lost: 0.0,
         connections: None,
         cpu_s_per_million: None,
-        taken_ms: 0.0,
+        stolen_ms: 0.0,
     }
 }
 

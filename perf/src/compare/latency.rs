@@ -180,9 +180,9 @@ fn at_each(
     for &(share, rate) in rates {
         scenario.load.packets_per_second = rate;
         let made = trials(settings.trials, || {
-            let (outcome, taken) = host::beside(&cpus, || load::run_child(&scenario))?;
+            let (outcome, stolen) = host::beside(&cpus, || load::run_child(&scenario))?;
             let round =
-                round(&outcome, taken).with_context(|| format!("{} a second", grouped(rate)))?;
+                round(&outcome, stolen).with_context(|| format!("{} a second", grouped(rate)))?;
             if settings.verbose {
                 eprintln!("{case:<24} {rate:>7} {}", serde_json::to_string(&round)?);
             }
@@ -228,7 +228,7 @@ fn missed(outcome: &Outcome) -> f64 {
     missed as f64 / due as f64
 }
 
-fn round(outcome: &Outcome, taken_ms: f64) -> Result<LatencyRound> {
+fn round(outcome: &Outcome, stolen_ms: f64) -> Result<LatencyRound> {
     ensure!(outcome.received > 0, "nothing arrived: it does not forward");
     let latency = outcome
         .latency
@@ -245,7 +245,7 @@ fn round(outcome: &Outcome, taken_ms: f64) -> Result<LatencyRound> {
         lost: rounded(missed(outcome), 7),
         connections: outcome.connections,
         cpu_s_per_million: cpu.map(|cpu| rounded(cpu / outcome.received as f64 * 1e6, 2)),
-        taken_ms: rounded(taken_ms, 0),
+        stolen_ms: rounded(stolen_ms, 0),
     })
 }
 
@@ -260,10 +260,10 @@ mod tests {
     fn beside_a_host(count: usize, of_each: &[(f64, f64)]) -> Vec<f64> {
         let mut of_each = of_each.iter();
         let made = trials(count, || {
-            let &(max_us, taken_ms) = of_each.next().unwrap();
+            let &(max_us, stolen_ms) = of_each.next().unwrap();
             Ok(LatencyRound {
                 max_us,
-                taken_ms,
+                stolen_ms,
                 ..late(100.0)
             })
         });

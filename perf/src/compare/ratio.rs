@@ -98,13 +98,11 @@ pub fn held(ratio: Option<&Ratio>, case: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::failed::Part;
+    use super::super::part::Part;
     use super::*;
 
-    struct Line(Case, f64, bool);
-
-    /// With rounds.
-    struct Rounds(Case, &'static [f64]);
+    /// What a case carried in each round, and whether it may carry more.
+    struct Line(Case, &'static [f64], bool);
 
     impl Row for Line {
         fn case(&self) -> &str {
@@ -122,34 +120,6 @@ mod tests {
         }
 
         fn per_second(&self) -> f64 {
-            self.1
-        }
-
-        fn rounds(&self) -> &[f64] {
-            &[]
-        }
-
-        fn may_be_more(&self) -> bool {
-            self.2
-        }
-    }
-
-    impl Row for Rounds {
-        fn case(&self) -> &str {
-            self.0.name()
-        }
-
-        fn part(&self) -> Part {
-            Part::Packets
-        }
-    }
-
-    impl Held for Rounds {
-        fn is_like(&self, _: &Self) -> bool {
-            true
-        }
-
-        fn per_second(&self) -> f64 {
             median(self.1.to_vec())
         }
 
@@ -158,7 +128,7 @@ mod tests {
         }
 
         fn may_be_more(&self) -> bool {
-            false
+            self.2
         }
     }
 
@@ -166,8 +136,8 @@ mod tests {
     fn a_ratio_is_that_of_the_rounds_where_each_has_both() {
         let of = |ours, theirs| {
             let all = [
-                Rounds(Case::Haproxy, ours),
-                Rounds(Case::NftablesDnat, theirs),
+                Line(Case::Haproxy, ours, false),
+                Line(Case::NftablesDnat, theirs, false),
             ];
             Ratio::of(&all[0], Case::NftablesDnat, &all).map(|ratio| ratio.ratio)
         };
@@ -180,8 +150,8 @@ mod tests {
     fn a_ratio_says_which_side_may_carry_more() {
         let of = |ours: bool, theirs: bool| {
             let all = [
-                Line(Case::Haproxy, 3.0, ours),
-                Line(Case::NftablesDnat, 2.0, theirs),
+                Line(Case::Haproxy, &[3.0], ours),
+                Line(Case::NftablesDnat, &[2.0], theirs),
             ];
             Ratio::of(&all[0], Case::NftablesDnat, &all).map(|ratio| ratio.to_string())
         };
@@ -195,8 +165,8 @@ mod tests {
     fn a_row_is_held_against_neither_itself_nor_what_was_not_measured() {
         // Another round's would be another rate.
         let all = [
-            Line(Case::Haproxy, 3.0, true),
-            Line(Case::Haproxy, 2.0, true),
+            Line(Case::Haproxy, &[3.0], true),
+            Line(Case::Haproxy, &[2.0], true),
         ];
         assert_eq!(Ratio::of(&all[0], Case::Haproxy, &all), None);
         assert_eq!(Ratio::of(&all[0], Case::NftablesDnat, &all), None);

@@ -36,18 +36,13 @@ pub struct Settings {
     pub verbose: bool,
 }
 
-/// A host may have so much of the CPUs' time in a trial, in milliseconds a second of both together, before
-/// the trial is made again.
-pub const TAKEN: f64 = 10.0;
-
 /// A trial, not one that a host took the CPUs away from if that can be had; the errors are those of all.
 pub fn calm_trial(network: &Network, load: Load, settings: &Settings, cpus: Cpus) -> Result<Trial> {
     let mut errors = 0;
-    let mut trial = host::calmest(TAKEN * settings.seconds as f64, || {
-        let run = || trial::run(network, load, settings, cpus);
-        let (trial, taken) = host::beside(&[cpus.generator, cpus.balancer], run)?;
+    let mut trial = host::calmest(&cpus.both(), settings.seconds, || {
+        let trial = trial::run(network, load, settings, cpus)?;
         errors += trial.errors;
-        Ok((trial, taken))
+        Ok(trial)
     })?;
     trial.errors = errors;
     Ok(trial)

@@ -68,7 +68,7 @@ pub struct LatencyRound {
     /// The balancer's CPU time for a million, in seconds.
     pub cpu_s_per_million: Option<f64>,
     /// For how many milliseconds a host had one of the CPUs meanwhile.
-    pub taken_ms: f64,
+    pub stolen_ms: f64,
 }
 
 /// The scheduler gives programs of no priority 50 ms of a second, whoever runs ahead of them: what
@@ -83,7 +83,7 @@ impl LatencyRound {
 
     /// Whether a host took one of the CPUs away.
     pub fn disturbed(&self) -> bool {
-        self.taken_ms > 0.0
+        self.stolen_ms > 0.0
     }
 }
 

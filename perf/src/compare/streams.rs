@@ -7,7 +7,7 @@
 use super::Cpus;
 use super::case::Case;
 use super::packets::packet_bytes;
-use super::requests::{self, CHECKSUM_SEQUENCE, Load, Network, Servers, Settings, TAKEN, start};
+use super::requests::{self, CHECKSUM_SEQUENCE, Load, Network, Servers, Settings, start};
 use super::results::PacketRound;
 use super::sizes::{self, Outcomes};
 use crate::cpu::{self, Busy};
@@ -70,9 +70,8 @@ fn upload(case: Case, bytes: usize, cpus: Cpus, settings: &Settings) -> Result<P
         let under_way = transfer.bytes() > 0 && begin.elapsed() >= WARM_UP;
         Ok((under_way || transfer.has_ended()).then_some(()))
     })?;
-    let round = host::calmest(TAKEN * settings.seconds as f64, || {
-        let window = || window(&network, &transfer, cpus, settings);
-        host::beside(&[cpus.generator, cpus.balancer], window)
+    let round = host::calmest(&cpus.both(), settings.seconds, || {
+        window(&network, &transfer, cpus, settings)
     })?;
     transfer.stop()?;
     Ok(round)

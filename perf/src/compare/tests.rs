@@ -2,6 +2,7 @@
 
 use super::*;
 use clap::Parser;
+use clap::ValueEnum;
 
 const CPUS: Cpus = Cpus {
     generator: 0,
@@ -45,11 +46,11 @@ fn a_quick_run_is_one_round_of_all_parts() {
     let comparison = Comparison::new(&arguments, CPUS);
     assert_eq!(comparison.rounds(), 1);
     assert_eq!(comparison.cases, Case::USUAL);
-    assert!(comparison.has(Part::Latency) && comparison.has(Part::Streams));
+    assert!(comparison.has(Asked::Latency) && comparison.has(Asked::Streams));
     let arguments = parsed("--parts packets --only haproxy").expect("it parses");
     let comparison = Comparison::new(&arguments, CPUS);
     assert_eq!((comparison.rounds(), comparison.cases.len()), (3, 1));
-    assert!(!comparison.has(Part::Latency));
+    assert!(!comparison.has(Asked::Latency));
 }
 
 #[test]
@@ -117,7 +118,7 @@ fn what_the_cases_need_is_known_before_they_are_measured() {
 fn a_round_that_fails_is_in_the_results_and_the_others_count() {
     let arguments = parsed("--rounds 3").expect("it parses");
     let mut comparison = Comparison::new(&arguments, CPUS);
-    let part = failed::Part::Requests;
+    let part = Part::Requests;
     let kept = comparison.heeded(Case::Haproxy, part, 1, Ok(vec![7]));
     assert_eq!(kept, [7]);
     let error = anyhow::anyhow!("connection refused").context("no request is answered");
@@ -133,7 +134,7 @@ fn a_round_that_fails_is_in_the_results_and_the_others_count() {
 fn a_size_that_fails_is_named_and_the_others_of_the_round_count() {
     let arguments = parsed("--rounds 2").expect("it parses");
     let mut comparison = Comparison::new(&arguments, CPUS);
-    let part = failed::Part::Packets;
+    let part = Part::Packets;
     let none = || Err(anyhow::anyhow!("no packet arrived: it does not forward"));
     let large = packets::LARGE;
     for (round, outcomes) in [

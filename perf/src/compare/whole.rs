@@ -3,20 +3,20 @@
 
 use super::case::Case;
 use super::failed::Failed;
-use super::{Arguments, BYTES, CONNECTIONS, FLOWS, Part, ROUNDS};
+use super::{Arguments, Asked, BYTES, CONNECTIONS, FLOWS, ROUNDS};
 use clap::ValueEnum;
 
 /// What keeps a run with these arguments from being a whole one.
 pub fn lacks(arguments: &Arguments) -> Option<&'static str> {
     let parts = &arguments.parts;
-    let has_part = |part: &Part| parts.is_empty() || parts.contains(part);
+    let has_part = |part: &Asked| parts.is_empty() || parts.contains(part);
     let cases = &arguments.only;
     let has_case = |case: &Case| cases.is_empty() || cases.contains(case);
     let usual = BYTES.iter().all(|bytes| arguments.bytes.contains(bytes))
         && arguments.flows == FLOWS
         && arguments.connections == CONNECTIONS
         && arguments.milliseconds.is_none();
-    if !Part::value_variants().iter().all(has_part) {
+    if !Asked::value_variants().iter().all(has_part) {
         Some("not all parts")
     } else if !Case::USUAL.iter().all(has_case) {
         Some("not all cases")
@@ -43,8 +43,8 @@ pub fn lost(failed: &[Failed], rounds: usize) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::part::Part;
     use super::*;
-    use crate::compare::failed;
     use clap::Parser;
 
     #[derive(Debug, Parser)]
@@ -77,13 +77,12 @@ mod tests {
     #[test]
     fn a_part_that_failed_in_each_round_is_no_result() {
         let error = anyhow::anyhow!("no nginx");
-        let failed = |round| Failed::new(Case::Haproxy, failed::Part::Requests, round, &error);
+        let failed = |round| Failed::new(Case::Haproxy, Part::Requests, round, &error);
         assert_eq!(lost(&[failed(1), failed(3)], 3), None);
         let all = [failed(1), failed(2), failed(3)];
         assert_eq!(lost(&all, 3), Some("no requests of haproxy".into()));
-        let of_size = |round, bytes| {
-            Failed::new(Case::Haproxy, failed::Part::Streams, round, &error).of_size(bytes)
-        };
+        let of_size =
+            |round, bytes| Failed::new(Case::Haproxy, Part::Streams, round, &error).of_size(bytes);
         let each_another = [of_size(1, 64), of_size(2, 1_400), of_size(3, 3_396)];
         assert_eq!(lost(&each_another, 3), None);
         let one_size = [1, 2, 3].map(|round| of_size(round, 1_400));

@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used)]
 
 use super::super::case::Case;
-use super::super::failed::{Failed, Part};
+use super::super::failed::Failed;
 use super::super::fixtures::{self, answered, late};
+use super::super::part::Part;
 use super::super::requests::Load;
 use super::super::results::{LatencyRound, Measured, note};
 use super::*;

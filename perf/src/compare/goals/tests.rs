@@ -4,8 +4,9 @@
 
 use super::super::case::About;
 use super::super::caveats::NoLatency;
-use super::super::failed::{Failed, Part};
+use super::super::failed::Failed;
 use super::super::fixtures::{answered, carried, late, packets, results};
+use super::super::part::Part;
 use super::super::requests::Trial;
 use super::super::results::{LatencyRound, Measured, PacketRound, Share, note};
 use super::*;
@@ -227,15 +228,15 @@ fn a_latency_with_losses_reaches_nothing_however_short_it_is() {
 
 #[test]
 fn a_latency_is_that_of_trials_in_which_no_host_took_a_cpu_away() {
-    let with = |taken: [f64; 3]| {
+    let with = |stolen: [f64; 3]| {
         let mut measured = Measured::default();
-        for (case, taken) in [
-            (Case::LockstepTunnel, taken),
+        for (case, stolen) in [
+            (Case::LockstepTunnel, stolen),
             (Case::LinuxForwarding, [0.0; 3]),
         ] {
-            for (p99_us, taken_ms) in [70.0, 50.0, 9_000.0].into_iter().zip(taken) {
+            for (p99_us, stolen_ms) in [70.0, 50.0, 9_000.0].into_iter().zip(stolen) {
                 let round = LatencyRound {
-                    taken_ms,
+                    stolen_ms,
                     ..late(p99_us)
                 };
                 let key = (LatencyLoad::Udp, Share(50));

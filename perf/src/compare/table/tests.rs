@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used)]
 
 use super::super::case::Case;
-use super::super::failed::{Failed, Part};
+use super::super::failed::Failed;
 use super::super::fixtures::{self, carried, late};
+use super::super::part::Part;
 use super::super::results::{LatencyRound, Measured, PacketRound, Share, note};
 use super::*;
 use anyhow::anyhow;
